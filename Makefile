@@ -1,0 +1,60 @@
+# make bench [MODEL="a b"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12] [DEVICE=cuda:1] [ARGS=...]
+PYTHON ?= python3
+PY := .venv/bin/python
+RUN := $(PY) -m harness
+
+OPTIONS = $(if $(CONTEXTS),--contexts "$(CONTEXTS)") $(if $(PRECISIONS),--precisions "$(PRECISIONS)") \
+  $(if $(MODELS_FILE),--models-file "$(MODELS_FILE)") $(if $(DEVICE),--device "$(DEVICE)")
+GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--steps "$(STEPS)") \
+  $(if $(RESULTS),--results "$(RESULTS)")
+
+.DEFAULT_GOAL := help
+.PHONY: help bench report plan models doctor setup test lint format benchmarks backtest-projection clean
+
+help:
+	@echo 'make bench [MODEL="qwen-0.5b phi-3-mini"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12]'
+	@echo 'make plan|report|models|doctor   make test|lint   make benchmarks|backtest-projection'
+
+bench: .venv/.ready
+	@$(RUN) bench $(MODEL) $(OPTIONS) $(GOAL) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+
+plan: .venv/.ready
+	@$(RUN) plan $(MODEL) $(OPTIONS) $(ARGS)
+
+report: .venv/.ready
+	@$(RUN) report $(GOAL) $(ARGS)
+
+models doctor: .venv/.ready
+	@$(RUN) $@ $(ARGS)
+
+test: .venv/.ready-dev
+	$(PY) -m pytest $(ARGS)
+
+lint: .venv/.ready-dev
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+format: .venv/.ready-dev
+	$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+
+benchmarks: .venv/.ready-dev
+	$(PY) -m pytest bench $(ARGS)
+
+backtest-projection: .venv/.ready-dev
+	$(PY) -m bench.backtest_projection $(ARGS)
+
+setup: .venv/.ready
+
+# Made anew when the pins or the project's own file are newer; pip then changes only what differs.
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; name it: make PYTHON=python3.12' >&2; exit 2; }
+	@echo 'setting up .venv (once; a few minutes) ...'
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/.ready-dev: .venv/.ready
+	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache

@@ -1,0 +1,57 @@
+"""The precisions that can be measured, as plain data; harness.train.model turns them into library calls."""
+
+from dataclasses import dataclass
+
+from harness.errors import unknown
+from harness.records import Rate
+
+DTYPES = ("fp32", "fp16", "bf16")  # what matrix products run in
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How the frozen base is stored: `weight_bits` a value, quantised or not.
+
+    `compute` is the dtype of the matrix products, None where it is the device's native 16-bit one (bitsandbytes'
+    own default would be fp32, several times slower on a GPU).
+    """
+
+    name: str
+    weight_bits: float
+    quantized: str | None = None
+    compute: str | None = None
+
+
+PRECISIONS = {
+    p.name: p
+    for p in (
+        Precision("fp32", 32, compute="fp32"),
+        Precision("fp16", 16, compute="fp16"),
+        Precision("bf16", 16, compute="bf16"),
+        Precision("int8", 8, quantized="int8"),
+        Precision("int4", 4.127, quantized="nf4"),  # 4 + 8/64 + 32/(64*256): double quantisation, QLoRA section 3
+    )
+}
+
+
+def find(name: str) -> Precision:
+    """The precision called `name`. Raises UserError for any other name."""
+    if name not in PRECISIONS:
+        raise unknown("precision", name, PRECISIONS)
+    return PRECISIONS[name]
+
+
+def native_dtype(rates: dict[str, Rate]) -> str:
+    """The dtype that a user of this device would train in: its native 16-bit one, else fp32.
+
+    Of two that are about as fast it is bf16, which needs no gradient scaler: always the same one, whatever the probe's
+    noise, for it names the cells that a later sweep goes on with.
+    """
+    halves = {name: rates[name].combined for name in ("bf16", "fp16") if name in rates and rates[name].native}
+    if "bf16" in halves and halves["bf16"] >= 0.7 * halves.get("fp16", 0.0):
+        return "bf16"
+    return "fp16" if "fp16" in halves else "fp32"
+
+
+def compute_dtype(precision: Precision, rates: dict[str, Rate]) -> str:
+    return precision.compute or native_dtype(rates)

@@ -1,0 +1,85 @@
+"""Where a model's weights come from: a folder, the hub's cache, the hub, or made at random."""
+
+import json
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.records import ModelSpec
+
+RANDOM = "random"
+
+
+def resolve(spec: ModelSpec, asked: str) -> str:
+    """ "random", or a folder.
+
+    `asked` is auto (a folder or the hub's cache where the weights are there, else random: never a download), hub,
+    random, or a folder. Speed and memory do not depend on the values, so random weights measure the same.
+    Raises UserError for a folder without safetensors, and for hub where the model has no hub id.
+    """
+    if asked == RANDOM:
+        return RANDOM
+    if asked == "auto":
+        if spec.path:
+            return spec.path if _has_safetensors(Path(spec.path)) else RANDOM
+        return _cached(spec.hub_id) or RANDOM
+    if asked == "hub":
+        if not spec.hub_id:
+            raise UserError(f"{spec.name} has no hub_id to download from; use --weights auto, random or a folder")
+        return _cached(spec.hub_id) or _download(spec.hub_id)
+    folder = Path(asked).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"--weights {asked!r} is none of auto, hub, random, and no folder")
+    for needed, there in (
+        ("config.json", (folder / "config.json").exists()),
+        ("*.safetensors", _has_safetensors(folder)),
+    ):
+        if not there:
+            raise UserError(
+                f"--weights {asked}: the folder has no {needed}; pickled weights (.bin, .pt) are never loaded"
+            )
+    _check_same(spec, folder)
+    return str(folder.resolve())
+
+
+def _download(hub_id: str) -> str:
+    """The folder of the hub's cache after downloading config and safetensors, with the hub client's own progress."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(hub_id, allow_patterns=["*.safetensors", "*.json"])
+        reason = "there is no whole set of safetensors"
+    except (OSError, ValueError) as problem:
+        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+    if folder := _cached(hub_id):
+        return folder
+    raise UserError(f"{hub_id} cannot be downloaded: {reason}; use --weights auto, random or a folder")
+
+
+def _check_same(spec: ModelSpec, folder: Path) -> None:
+    """Raises UserError where the folder's config.json is of another architecture than the model named."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+        there, named = config.get(key), spec.architecture.get(key)
+        if None not in (there, named) and there != named:
+            raise UserError(f"--weights {folder}: holds a model of {key} {there}, but {spec.name} has {named}")
+
+
+def _has_safetensors(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
+
+
+def _cached(hub_id: str | None) -> str | None:
+    """The folder of the hub's cache with the whole of the model, if it is there."""
+    if not hub_id:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(hub_id, "config.json")
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return str(folder) if all((folder / shard).exists() for shard in shards) else None
+    return str(folder) if (folder / "model.safetensors").exists() else None

@@ -1,0 +1,185 @@
+"""The verbs. No logic: each reads what was asked, calls what does it, and prints."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Which small LLM can I test-time fine-tune inside my budget, on my hardware?\n\n"
+    "Examples:\n\n  harness bench qwen-0.5b\n\n"
+    '  harness bench qwen-0.5b smollm2-135m --contexts "1024 4096" --precisions "fp16 int4"\n\n'
+    "  harness report\n\n  harness doctor",
+)
+
+Models = Annotated[
+    list[str] | None, typer.Argument(help="Names of models.yaml, hub ids, or folders with a config.json.")
+]
+Contexts = Annotated[str | None, typer.Option(help='Tokens, as in "1024 4096".')]
+Precisions = Annotated[str | None, typer.Option(help='Of fp32 fp16 bf16 int8 int4, as in "fp16 int4".')]
+Budget = Annotated[float | None, typer.Option(help="Hours for everything; 12 on Kaggle.")]
+Steps = Annotated[int | None, typer.Option(help="Optimiser steps to project to.")]
+Results = Annotated[Path | None, typer.Option(help="Folder of the record; by default one a device under results/.")]
+ModelsFile = Annotated[Path | None, typer.Option(help="The models.yaml to read.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Weights = Annotated[
+    str, typer.Option(help="auto (a local copy if there is one, else random), hub, random, or a folder.")
+]
+
+
+@app.command()
+def bench(
+    models: Models = None,
+    contexts: Contexts = None,
+    precisions: Precisions = None,
+    budget_hours: Budget = None,
+    steps: Steps = None,
+    weights: Weights = "auto",
+    device: Device = "auto",
+    results: Results = None,
+    models_file: ModelsFile = None,
+    sample_seconds: Annotated[float | None, typer.Option(help="Most seconds of sampling a cell.")] = None,
+    cap_seconds: Annotated[float | None, typer.Option(help="Cells estimated above this are not started.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the record has already.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Measure again what crashed, was killed or timed out.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the random weights and tokens.")] = 0,
+) -> None:
+    """Profile models: steps a minute, memory, hours for 1000 steps, and whether that fits the budget.
+
+    Examples:
+
+      harness bench qwen-0.5b
+
+      harness bench qwen-0.5b smollm2-135m --contexts "1024 4096" --precisions "fp16 int4" --budget-hours 12
+
+    Stopped at any time and started again, it goes on where it was.
+    """
+    from harness import inputs
+    from harness.profile import sweep
+    from harness.report import export, table
+    from harness.report.progress import Live
+
+    asked, known, goal = inputs.read(
+        models, contexts, precisions, budget_hours, steps, weights, device, results, models_file,
+        sample_seconds, cap_seconds, fresh, retry, seed,
+    )  # fmt: skip
+    out = table.console()
+    with Live(out) as live:
+        swept = sweep.run(asked, known, live)
+    everything = list(sweep.Store(swept.folder).rows().values())
+    export.write_csv(everything, swept.folder / export.CSV, goal.budget_hours, goal.steps)
+    export.write_benchmark(everything, swept.folder / export.BENCHMARK)
+    out.print(f"Record, {export.CSV} and {export.BENCHMARK} in {swept.folder}/", soft_wrap=True, markup=False)
+    table.summary(swept.rows, goal.budget_hours, goal.steps, out)
+    if not any(row.ok for row in swept.rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def models(models_file: ModelsFile = None) -> None:
+    """List the models that can be named, with their aliases.
+
+    Example:
+
+      harness models
+    """
+    from harness.catalog import models as catalog
+    from harness.report import listing, table
+
+    listing.models(catalog.load(models_file), table.console())
+
+
+@app.command()
+def plan(
+    models: Models = None,
+    contexts: Contexts = None,
+    precisions: Precisions = None,
+    models_file: ModelsFile = None,
+    device: Device = "auto",
+) -> None:
+    """Show what a bench would measure, without measuring.
+
+    Example:
+
+      harness plan qwen-0.5b phi-3-mini --contexts "1024 4096 8192"
+    """
+    from harness import inputs
+    from harness.report import listing, table
+
+    asked, known, _ = inputs.read(
+        models, contexts, precisions, None, None, "random", device, None, models_file, None, None, False, False, 0
+    )
+    listing.plan(asked, known, table.console())
+
+
+@app.command()
+def report(
+    budget_hours: Budget = None,
+    steps: Steps = None,
+    results: Results = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the CSV to this file.")] = None,
+    models_file: ModelsFile = None,
+) -> None:
+    """Print a record's tables again; needs no torch, and may judge by another budget.
+
+    Examples:
+
+      harness report
+
+      harness report --budget-hours 9 --results results/tesla-t4 --csv t4.csv
+    """
+    from harness import inputs
+    from harness.report import export, table
+
+    rows, goal, folder, bad = inputs.record(results, budget_hours, steps, models_file)
+    if csv:
+        export.write_csv(rows, csv, goal.budget_hours, goal.steps)
+    out = table.console()
+    out.print(f"{folder}", soft_wrap=True, markup=False)
+    if bad:
+        print(f"{bad} corrupt lines were left out", file=sys.stderr)
+    table.summary(rows, goal.budget_hours, goal.steps, out)
+
+
+@app.command()
+def doctor(device: Device = "auto") -> None:
+    """Look at this machine: device, memory, native dtypes, versions, and what is missing.
+
+    Example:
+
+      harness doctor
+    """
+    from harness import checkup
+    from harness.report import listing, table
+
+    if not listing.doctor(checkup.look(device), table.console()):
+        raise typer.Exit(1)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Runs a verb. Exit codes: 0 done, 1 nothing measured, 2 bad input, 130 interrupted."""
+    try:
+        app(words, prog_name="harness")
+    except UserError as problem:
+        _stop(str(problem), 2)
+    except KeyboardInterrupt:
+        _stop("interrupted; every finished cell is in the record: run the same command to go on", 130)
+    except BrokenPipeError:  # `harness report | head`
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as problem:
+        _stop(f"{problem.filename or ''}: {problem.strerror}; make room or name another folder with --results", 2)
+
+
+def _stop(text: str, code: int) -> None:
+    print(f"error: {' '.join(text.split())}" if code == 2 else text, file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,16 @@
+"""The one exception that a user is meant to read."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input, told in one line with its remedy; the command line prints it and exits with 2."""
+
+
+def unknown(what: str, given: str, known: Iterable[str]) -> UserError:
+    """A `UserError` for the unknown name `given`, with the nearest of the `known` ones."""
+    known = list(known)
+    near = difflib.get_close_matches(given.lower(), known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    return UserError(f"unknown {what} {given!r}; {hint}")

@@ -1,0 +1,103 @@
+"""From what was typed to what is asked: every value checked before anything is started."""
+
+import re
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+from harness.catalog import models as catalog
+from harness.catalog import precisions as precision_table
+from harness.catalog import weights as weights_of
+from harness.errors import UserError
+from harness.profile import store, sweep
+from harness.profile.provenance import latest_folder
+from harness.records import Measurement
+
+
+@dataclass(frozen=True)
+class Goal:
+    budget_hours: float
+    steps: int
+
+
+def read(
+    models: list[str] | None,
+    contexts: str | None,
+    precisions: str | None,
+    budget_hours: float | None,
+    steps: int | None,
+    weights: str,
+    device: str,
+    results: Path | None,
+    models_file: Path | None,
+    sample_seconds: float | None,
+    cap_seconds: float | None,
+    fresh: bool,
+    retry: bool,
+    seed: int,
+) -> tuple[sweep.Asked, catalog.Catalog, Goal]:
+    """What `harness bench` was asked. Raises UserError for the first value that cannot be."""
+    known = catalog.load(models_file)
+    names = [name for text in models or [] for name in words(text)] or [known.defaults.model]
+    specs = list({spec.name: spec for spec in map(known.find, names)}.values())
+    if len(specs) > 1 and weights not in ("auto", "hub", "random"):
+        raise UserError(f"--weights {weights} is one model's folder, but {len(specs)} models are named")
+    chosen = [precision_table.find(name) for name in words(precisions or "")]
+    asked = sweep.Asked(
+        models=[(spec, weights_of.resolve(spec, weights)) for spec in specs],
+        precisions=chosen or [precision_table.find(name) for name in known.defaults.precisions],
+        recipe=known.recipe,
+        contexts=[_context(word) for word in words(contexts or "")] or None,
+        device=_device(device),
+        results=results,
+        sample_seconds=_positive("--sample-seconds", sample_seconds),
+        cap_seconds=_positive("--cap-seconds", cap_seconds),
+        fresh=fresh,
+        retry=retry,
+        seed=seed,
+    )
+    return asked, known, goal(budget_hours, steps, known)
+
+
+def goal(budget_hours: float | None, steps: int | None, known: catalog.Catalog) -> Goal:
+    return Goal(
+        _positive("--budget-hours", budget_hours) or known.defaults.budget_hours,
+        int(_positive("--steps", steps) or known.defaults.steps),
+    )
+
+
+def record(
+    results: Path | None, budget_hours: float | None, steps: int | None, models_file: Path | None
+) -> tuple[list[Measurement], Goal, Path, int]:
+    """A folder's rows, the goal to judge them by, the folder, and how many lines were no rows."""
+    aim = goal(budget_hours, steps, catalog.load(models_file))
+    folder = results or latest_folder()
+    path = folder / store.NAME
+    try:
+        rows, bad = store.read(path)
+    except OSError as problem:
+        raise UserError(f"{path}: cannot be read ({problem.strerror}); run `harness bench` first") from None
+    return rows, aim, folder, bad
+
+
+def words(text: str) -> list[str]:
+    """The names in "a b" or "a,b", each once."""
+    return list(dict.fromkeys(text.replace(",", " ").split()))
+
+
+def _context(word: str) -> int:
+    if not word.isdigit() or not 2 <= int(word) <= 10_000_000:
+        raise UserError(f"context {word!r} is no number of tokens; give 2 or more, as in --contexts '1024 4096'")
+    return int(word)
+
+
+def _device(asked: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
+        raise UserError(f"unknown device {asked!r}; use auto, cpu, cuda or cuda:N")
+    return asked
+
+
+def _positive(option: str, value: float | None) -> float | None:
+    if value is not None and not (isfinite(value) and value > 0):
+        raise UserError(f"{option} must be above 0, not {value:g}")
+    return value

@@ -1,0 +1,57 @@
+"""Looks at the device and the models before anything is measured: python -m harness.profile.survey.
+
+Answers one JSON line to each JSON line asked, so that the sweep itself never imports torch and asks only for what it
+still has to know: {"ask": "device", ...}, {"ask": "rates", ...}, {"ask": "work", ...}.
+"""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from harness.errors import UserError
+from harness.records import ModelSpec, Recipe
+
+
+def answer(question: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one question; {"error": ...} where the user must act, {"unsupported": ...} where a model is not."""
+    kind = question["ask"]
+    if kind == "device":
+        from harness.profile.device import choose
+
+        return asdict(choose(question["device"]))
+    if kind == "rates":
+        import torch
+
+        from harness.profile.probe import rates
+
+        return {
+            name: asdict(rate) for name, rate in rates(torch.device(question["device"]), question["dtypes"]).items()
+        }
+    from harness.forecast.flops import count
+    from harness.train.libraries import Unsupported
+
+    model = question["model"]
+    try:
+        work, params = count(ModelSpec(**{**model, "aliases": ()}), Recipe(**question["recipe"]))
+    except Unsupported as problem:
+        return {"unsupported": str(problem)}
+    return {"work": asdict(work), "params": params}
+
+
+def main() -> None:
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        try:
+            said = answer(json.loads(line))
+        except UserError as problem:
+            said = {"error": str(problem)}
+        except ImportError as problem:
+            said = {"error": f"{problem}; install what is missing: pip install ."}
+        out.write(json.dumps(said) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""What the harness passes around and writes down: frozen, units in names, JSON in and out.
+
+Raw seconds and bytes are stored; everything else is derived from them (see `harness.forecast`), so a
+report can be made again later, on another machine, without torch.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+# Raised when the rule of measuring changes: rows of an older rule stay in the file, and their cells
+# are measured again.
+MEASURING_RULE = 1
+
+OK = "ok"
+FAILURES = ("oom", "timeout", "crashed", "killed", "unsupported", "beyond_window", "too_slow", "skipped")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one optimiser step is made. A step is `sequences_per_step` sequences, whatever the micro-batch."""
+
+    lora_r: int = 32
+    lora_alpha: int = 64
+    lora_dropout: float = 0.0
+    lora_targets: str = "attention"  # or "all-linear"
+    sequences_per_step: int = 16
+    micro_batch: int = 1
+    learning_rate: float = 5e-5
+    optimizer: str = "adamw"
+    gradient_checkpointing: bool = False
+    answer_share: float = 0.12
+
+    @property
+    def micro_steps_per_step(self) -> int:
+        return self.sequences_per_step // self.micro_batch
+
+    def answer_tokens(self, context: int) -> int:
+        """How many of a sequence's `context` tokens are answer: those with a loss, and with logits."""
+        return max(1, round(self.answer_share * context))
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A candidate. `architecture` is what its config.json says; `path` is a local folder, if that is what was named."""
+
+    name: str
+    architecture: dict[str, Any]
+    window: int
+    hub_id: str | None = None
+    path: str | None = None
+    params_m: float | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model x precision x context x recipe, on one device: the unit of measuring and of resuming.
+
+    `weights` is "random" or the folder or hub id that they are loaded from. `compute_dtype` is the dtype of the matrix
+    products. `why` says how the cell came into the sweep; it is no part of what is measured.
+    """
+
+    model: ModelSpec
+    precision: str
+    compute_dtype: str
+    context: int
+    recipe: Recipe
+    weights: str
+    device: str
+    device_name: str
+    why: str = "asked"
+
+    def key(self, versions: dict[str, str]) -> str:
+        """Names this measurement. Other libraries, weights or rules of measuring give another one."""
+        said = asdict(self)
+        for not_measured in ("why", "device"):
+            del said[not_measured]
+        for not_measured in ("aliases", "params_m"):
+            del said["model"][not_measured]
+        said["versions"] = {name: versions.get(name) for name in ("torch", "transformers", "peft", "bitsandbytes")}
+        said["rule"] = MEASURING_RULE
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations of the matrix products of one sequence of n tokens: linear * n + quadratic * n**2.
+
+    Counted on the real forward and backward (harness.forecast.flops), never assumed. The quadratic part is attention,
+    counted in full although a causal kernel may skip the upper half, as torch's FlopCounterMode does.
+    """
+
+    forward_linear: float
+    forward_quadratic: float
+    backward_linear: float
+    backward_quadratic: float
+
+    def forward(self, tokens: float) -> float:
+        return self.forward_linear * tokens + self.forward_quadratic * tokens**2
+
+    def backward(self, tokens: float) -> float:
+        return self.backward_linear * tokens + self.backward_quadratic * tokens**2
+
+    def total(self, tokens: float) -> float:
+        return self.forward(tokens) + self.backward(tokens)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What the probe of one dtype gave, in FLOP/s, for products in the shapes of forward and of backward."""
+
+    forward: float
+    backward: float
+    native: bool
+
+    @property
+    def combined(self) -> float:
+        """FLOP/s of a step that does as much forward as backward, as LoRA on a frozen base does."""
+        return 2 / (1 / self.forward + 1 / self.backward)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One row of the record: a cell, how it ended, and what was seen. A failure is a row too, with its reason."""
+
+    key: str
+    cell: Cell
+    status: str
+    reason: str = ""
+    started: str = ""  # ISO 8601, UTC
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    rule: int = MEASURING_RULE
+    seed: int = 0
+    params: int | None = None
+    trainable_params: int | None = None
+    work: Work | None = None
+    rate: Rate | None = None  # of the compute dtype, at the time
+    estimate_s: float | None = None  # of the smallest run: load, one warm-up and three micro-steps
+    device_total_bytes: int | None = None
+    load_s: float | None = None
+    warmup_micro_s: tuple[float, ...] = ()
+    warmup_optimizer_s: tuple[float, ...] = ()
+    micro_s: tuple[float, ...] = ()
+    optimizer_s: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
+    # phase (after_load, first_step, steady) -> kind (allocated, reserved, process, resident) -> peak bytes
+    memory: dict[str, dict[str, int]] = field(default_factory=dict)
+    wall_s: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.status == OK
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The most that the whole process held on the device: on a CPU its resident memory."""
+        kinds = ("process", "reserved", "resident")
+        seen = [phase[kind] for phase in self.memory.values() for kind in kinds if kind in phase]
+        return max(seen, default=None)
+
+    @property
+    def margin_bytes(self) -> int | None:
+        if self.peak_bytes is None or self.device_total_bytes is None:
+            return None
+        return self.device_total_bytes - self.peak_bytes
+
+
+def to_json(row: Measurement) -> dict[str, Any]:
+    return {"kind": "measurement", **asdict(row)}
+
+
+def cell_from_json(said: dict[str, Any]) -> Cell:
+    model = {**said["model"], "aliases": tuple(said["model"].get("aliases", ()))}
+    return Cell(**{**said, "model": ModelSpec(**model), "recipe": Recipe(**said["recipe"])})
+
+
+def from_json(said: dict[str, Any]) -> Measurement:
+    """The `Measurement` that `to_json` wrote. Fields that this version does not know are left out.
+
+    Raises KeyError, TypeError or ValueError where `said` is no measurement.
+    """
+    known = {f.name for f in fields(Measurement)}
+    values = {name: value for name, value in said.items() if name in known}
+    values["cell"] = cell_from_json(said["cell"])
+    values["work"] = Work(**said["work"]) if said.get("work") else None
+    values["rate"] = Rate(**said["rate"]) if said.get("rate") else None
+    for name in ("warmup_micro_s", "warmup_optimizer_s", "micro_s", "optimizer_s", "losses"):
+        values[name] = tuple(float(value) for value in said.get(name, ()))
+    if values["status"] != OK and values["status"] not in FAILURES:
+        raise ValueError(f"unknown status {values['status']!r}")
+    return Measurement(**values)

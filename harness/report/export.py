@@ -1,0 +1,123 @@
+"""The files that a sweep leaves for other programs: a CSV, and JSON for pytest-benchmark's comparison."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from statistics import fmean, median, quantiles, stdev
+from typing import Any
+
+from harness.errors import UserError
+from harness.records import Measurement
+from harness.report import frame
+
+CSV, BENCHMARK = "summary.csv", "benchmark.json"
+
+
+def write_csv(rows: Sequence[Measurement], path: Path, budget_hours: float, steps: int) -> None:
+    """One row a cell, failures too, in the columns of harness.report.frame. Replaces `path` whole or not at all."""
+    import pandas
+
+    data = pandas.DataFrame(frame.table(rows, budget_hours, steps), columns=list(frame.COLUMNS))
+    _replace(path, data.to_csv(index=False, float_format="%.6g"))
+
+
+def write_benchmark(rows: Sequence[Measurement], path: Path) -> None:
+    """The measured cells as pytest-benchmark writes its own, so that `pytest-benchmark compare A B` reads them.
+
+    A round is one micro-step (forward and backward of one micro-batch), in seconds.
+    """
+    said = {
+        "machine_info": _machine(rows),
+        "commit_info": {"id": next((row.commit for row in rows if row.commit), "unknown"), "dirty": False},
+        "benchmarks": [_benchmark(row) for row in rows if row.ok],
+        "datetime": datetime.now(UTC).isoformat(),
+        "version": _benchmark_version(),
+    }
+    _replace(path, json.dumps(said, indent=1))
+
+
+def _benchmark(row: Measurement) -> dict[str, Any]:
+    cell = row.cell
+    name = f"{cell.model.name}-{cell.precision}-{cell.context}"
+    return {
+        "group": f"{cell.model.name} at {cell.context}",
+        "name": f"micro_step[{name}]",
+        "fullname": f"harness::micro_step[{name}]",
+        "params": {"model": cell.model.name, "precision": cell.precision, "context": cell.context},
+        "param": name,
+        "extra_info": {"weights": "random" if cell.weights == "random" else "loaded", "key": row.key},
+        "options": {
+            "disable_gc": False,
+            "timer": "perf_counter",
+            "min_rounds": 3,
+            "max_time": row.wall_s or 0.0,
+            "min_time": 0.0,
+            "warmup": True,
+        },
+        "stats": _stats(list(row.micro_s)),
+    }
+
+
+def _stats(data: list[float]) -> dict[str, Any]:
+    """pytest-benchmark's statistics of `data` (at least three seconds values)."""
+    ordered = sorted(data)
+    q1, _, q3 = quantiles(ordered, n=4, method="inclusive")
+    iqr, mean, spread = q3 - q1, fmean(data), stdev(data)
+    inside = [v for v in ordered if q1 - 1.5 * iqr <= v <= q3 + 1.5 * iqr]
+    far = sum(not q1 - 1.5 * iqr <= v <= q3 + 1.5 * iqr for v in data)
+    off = sum(abs(v - mean) > spread for v in data)
+    return {
+        "min": ordered[0],
+        "max": ordered[-1],
+        "mean": mean,
+        "stddev": spread,
+        "rounds": len(data),
+        "median": median(data),
+        "iqr": iqr,
+        "q1": q1,
+        "q3": q3,
+        "iqr_outliers": far,
+        "stddev_outliers": off,
+        "outliers": f"{off};{far}",
+        "ld15iqr": inside[0],
+        "hd15iqr": inside[-1],
+        "ops": 1 / mean,
+        "total": sum(data),
+        "iterations": 1,
+        "data": data,
+    }
+
+
+def _machine(rows: Sequence[Measurement]) -> dict[str, Any]:
+    devices = sorted({row.cell.device_name for row in rows})
+    return {
+        "node": "",
+        "processor": platform.processor(),
+        "machine": platform.machine(),
+        "python_implementation": platform.python_implementation(),
+        "python_version": platform.python_version(),
+        "system": platform.system(),
+        "release": platform.release(),
+        "cpu": {"brand_raw": ", ".join(devices)},
+    }
+
+
+def _benchmark_version() -> str:
+    try:
+        return metadata.version("pytest-benchmark")
+    except metadata.PackageNotFoundError:
+        return "5.0.0"  # the format's, which is all that readers look at
+
+
+def _replace(path: Path, text: str) -> None:
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        tmp.write_text(text, encoding="utf-8")
+        tmp.replace(path)
+    except OSError as problem:
+        tmp.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({problem.strerror}); the record beside it is safe") from None

@@ -1,0 +1,150 @@
+"""The rows of a record as one flat table: what every report is made from, and the CSV's schema."""
+
+from collections.abc import Sequence
+from statistics import fmean, median
+from typing import Any
+
+from harness.forecast import fit as fits
+from harness.forecast import project
+from harness.forecast.verdict import verdict
+from harness.records import Measurement
+from harness.report.text import GIB, safe_cell
+
+# Stable: columns may be added at the end, none is renamed, moved or given another unit. docs in README.md.
+COLUMNS = (
+    "model",
+    "hub_id",
+    "params_m",
+    "max_context",
+    "precision",
+    "compute_dtype",
+    "native",
+    "context",
+    "weights",
+    "device",
+    "status",
+    "verdict",
+    "reason",
+    "steps_per_minute",
+    "ten_steps_min",
+    "hours_low",
+    "hours_mid",
+    "hours_high",
+    "arc_coverage",
+    "arc_hours_low",
+    "arc_hours_mid",
+    "arc_hours_high",
+    "peak_gib",
+    "margin_gib",
+    "after_load_gib",
+    "first_step_gib",
+    "steady_gib",
+    "load_s",
+    "warmup_s",
+    "micro_step_median_s",
+    "optimizer_mean_s",
+    "micro_steps",
+    "half_width",
+    "tokens_per_s",
+    "tflops",
+    "share_of_peak",
+    "estimate_s",
+    "sequences_per_step",
+    "steps",
+    "budget_hours",
+    "seed",
+    "started",
+    "commit",
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "key",
+)
+
+
+def table(rows: Sequence[Measurement], budget_hours: float, steps: int) -> list[dict[str, Any]]:
+    """One dict of COLUMNS a row; None where a row has no such value. Texts are made safe for a spreadsheet."""
+    fitted = {key: fits.fit(group) for key, group in curves(rows).items()}
+    return [_flat(row, fitted[curve(row)], budget_hours, steps) for row in rows]
+
+
+def curves(rows: Sequence[Measurement]) -> dict[tuple, list[Measurement]]:
+    """The rows by seconds-against-tokens curve, in order."""
+    groups: dict[tuple, list[Measurement]] = {}
+    for row in rows:
+        groups.setdefault(curve(row), []).append(row)
+    return groups
+
+
+def curve(row: Measurement) -> tuple:
+    """What the rows of one seconds-against-tokens curve have in common."""
+    cell = row.cell
+    return cell.model.name, cell.precision, cell.compute_dtype, cell.weights, cell.device_name, cell.recipe
+
+
+def _flat(row: Measurement, fitted: fits.Fit | None, budget_hours: float, steps: int) -> dict[str, Any]:
+    cell = row.cell
+    out: dict[str, Any] = dict.fromkeys(COLUMNS)
+    params_m = row.params / 1e6 if row.params else cell.model.params_m
+    out |= {
+        "model": cell.model.name,
+        "hub_id": cell.model.hub_id,
+        "params_m": round(params_m, 1) if params_m else None,
+        "max_context": cell.model.window,
+        "precision": cell.precision,
+        "compute_dtype": cell.compute_dtype,
+        "native": row.rate.native if row.rate else None,
+        "context": cell.context,
+        "weights": cell.weights,
+        "device": cell.device_name,
+        "status": row.status,
+        "verdict": verdict(row, budget_hours, steps),
+        "reason": row.reason or (cell.why if cell.why != "asked" else ""),
+        "estimate_s": row.estimate_s,
+        "sequences_per_step": cell.recipe.sequences_per_step,
+        "steps": steps,
+        "budget_hours": budget_hours,
+        "seed": row.seed,
+        "started": row.started,
+        "commit": row.commit,
+        "key": row.key,
+        **{name: row.versions.get(name) for name in ("torch", "transformers", "peft", "bitsandbytes")},
+    }
+    if row.memory:
+        out["peak_gib"] = _gib(row.peak_bytes)
+        out["margin_gib"] = _gib(row.margin_bytes)
+        for phase in ("after_load", "first_step", "steady"):
+            out[f"{phase}_gib"] = _gib(max(row.memory.get(phase, {}).values(), default=None))
+    if row.ok:
+        hours = project.project(row, steps)
+        out |= {
+            "steps_per_minute": 60 / hours.step_s,
+            "ten_steps_min": hours.step_s / 6,
+            "hours_low": hours.hours_low,
+            "hours_mid": hours.hours_mid,
+            "hours_high": hours.hours_high,
+            "load_s": row.load_s,
+            "warmup_s": sum(row.warmup_micro_s) + sum(row.warmup_optimizer_s),
+            "micro_step_median_s": median(row.micro_s),
+            "optimizer_mean_s": fmean(row.optimizer_s),
+            "micro_steps": len(row.micro_s),
+            "half_width": project.relative_half_width(row),
+            "tokens_per_s": project.tokens_per_second(row),
+            "tflops": (project.achieved_flops(row) or 0) / 1e12 or None,
+            "share_of_peak": project.share_of_peak(row),
+        }
+        if fitted and (arc := fits.arc_hours(fitted, row, cell.context, steps)):
+            out |= {
+                "arc_coverage": arc.coverage,
+                "arc_hours_low": arc.hours_low,
+                "arc_hours_mid": arc.hours_mid,
+                "arc_hours_high": arc.hours_high,
+            }
+        else:
+            out["arc_coverage"] = 0.0
+    return {name: safe_cell(value) if isinstance(value, str) else value for name, value in out.items()}
+
+
+def _gib(count: int | None) -> float | None:
+    return None if count is None else count / GIB

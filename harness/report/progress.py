@@ -1,0 +1,89 @@
+"""What a sweep shows while it runs: one live line with the time left on a terminal, plain lines elsewhere."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from harness.forecast.project import project
+from harness.records import Cell, Measurement
+from harness.report.text import duration, number
+
+_REFRESH_S = 2.0  # drawing takes milliseconds of a core that is being measured
+
+
+class Live:
+    """A `harness.profile.sweep.Watch` that writes to `console`. Use in a `with`, so that the line is cleared."""
+
+    def __init__(self, console: Console):
+        self.console, self.total, self.number = console, 0, 0
+        self.until = self.after = self.drawn = 0.0
+        self.doing = ""
+        self.bar = None
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=12),
+                TextColumn("{task.fields[left]}"),
+            )
+            self.bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
+            self.task = self.bar.add_task("", left="", total=None)
+
+    def __enter__(self) -> "Live":
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def note(self, text: str) -> None:
+        self._say(f"{text} ...")
+
+    def begin(self, device_name: str, cells: int) -> None:
+        self.total = cells
+        self._say(f"{device_name}: {cells} cells")
+
+    def cell(self, number: int, cell: Cell, seconds: float, seconds_after: float) -> None:
+        self.number, self.doing = number, f"{cell.model.name} {cell.precision} {cell.context}"
+        self.until, self.after = time.monotonic() + seconds, seconds_after
+        if not self.bar:
+            left = duration(seconds + seconds_after)
+            self._say(f"{number}/{self.total} {self.doing}: about {duration(seconds)}, {left} to the end")
+        self._draw("start", now=True)
+
+    def phase(self, event: dict[str, Any]) -> None:
+        each = f" {number(event['micro_step_s'])} s" if "micro_step_s" in event else ""
+        if event:
+            self.last = f"{event['phase']}{each}"
+        self._draw(getattr(self, "last", ""))
+
+    def row(self, row: Measurement, measured: bool) -> None:
+        cell = row.cell
+        name = f"{cell.model.name} {cell.precision} {cell.context}"
+        if row.ok:
+            p = project(row)
+            said = f"{number(60 / p.step_s)} steps/min, 1000 steps in {number(p.hours_mid)} h"
+        else:
+            said = f"{row.status.replace('_', ' ')}: {row.reason}"
+        self._say(f"{name}: {said}{'' if measured or not row.ok else ' (from the record)'}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(Text(text), soft_wrap=True)
+
+    def _draw(self, phase: str, now: bool = False) -> None:
+        if not self.bar or (not now and time.monotonic() - self.drawn < _REFRESH_S):
+            return
+        self.drawn = time.monotonic()
+        left = max(0.0, self.until - self.drawn) + self.after
+        self.bar.update(
+            self.task,
+            description=f"{self.number}/{self.total} {self.doing}: {phase}",
+            left=f"{duration(left)} left",
+            completed=self.number - 1,
+            total=self.total,
+        )
+        self.bar.refresh()

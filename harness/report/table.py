@@ -1,0 +1,211 @@
+"""The summary on the terminal: rich tables that fit 80 columns, plain without a terminal."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.forecast import fit as fits
+from harness.forecast import lengths, project
+from harness.forecast.verdict import pick, verdict
+from harness.records import Measurement
+from harness.report.frame import curve
+from harness.report.frame import curves as by_curve
+from harness.report.text import gib, hours, number, thousands
+
+FARTHEST = 8  # times the longest measured context: beyond it nothing is projected
+_COLOURS = {"fits": "green", "tight": "yellow", "too slow": "red", "too big": "red", "unstable": "magenta"}
+
+
+def console() -> Console:
+    """Standard output as rich writes to it: 80 columns where nobody says otherwise."""
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=max(80, out.width) if out.width > 80 else 80)
+
+
+def summary(rows: Sequence[Measurement], budget_hours: float, steps: int, out: Console, details: bool = True) -> None:
+    """Prints the tables, what they mean, the warnings, and as the last line the best candidate."""
+    if not rows:
+        out.print("The record is empty.")
+        return
+    out.print()
+    out.print(_main_table(rows, budget_hours, steps))
+    out.print()
+    out.print(Text(definition(rows, steps, budget_hours)))
+    if details and any(row.ok for row in rows):
+        out.print()
+        out.print(_details(rows, steps))
+        out.print()
+        out.print(Text(_details_note()))
+    out.print()
+    for line in (*_failures(rows), *_emulated(rows), *curves(rows, steps), *_warnings(rows)):
+        out.print(Text(f"- {line}"))
+    out.print(Text(f"\n{pick(rows, budget_hours, steps).why}", style="bold"))
+
+
+def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> str:
+    recipe = rows[0].cell.recipe
+    random = any(row.cell.weights == "random" for row in rows)
+    real = any(row.cell.weights != "random" for row in rows)
+    weights = "Random weights: speed and memory are real, accuracy is not measured." if random else ""
+    if random and real:
+        weights = "Some models have random weights: their speed and memory are real."
+    return (
+        f"Measured on {', '.join(sorted({row.cell.device_name for row in rows}))}. A step is "
+        f"{recipe.sequences_per_step} sequences of seq_len tokens, forward and backward, and one optimiser update. "
+        f"{steps} steps h: load and warm-up included, with its 95 % interval; fits means its high end is under 80 % of "
+        f"{budget_hours:g} h. {weights}"
+    )
+
+
+def _main_table(rows: Sequence[Measurement], budget_hours: float, steps: int) -> Table:
+    table = plain_table(
+        ("model", "left"),
+        ("params\n(M)", "right"),
+        ("max\nctx\n(k)", "right"),
+        ("prec", "left"),
+        ("seq\nlen", "right"),
+        ("10\nsteps\n(min)", "right"),
+        ("steps\n/min", "right"),
+        (f"{steps} steps\nh (95 %)", "right"),
+        ("peak\nGiB", "right"),
+        ("verdict", "left"),
+    )
+    for row, first in _ordered(rows):
+        cell, word = row.cell, verdict(row, budget_hours, steps)
+        params = row.params / 1e6 if row.params else cell.model.params_m
+        shown = [Text(cell.model.name), f"{params:.0f}" if params else "-", thousands(cell.model.window)]
+        if row.ok:
+            p = project.project(row, steps)
+            speed = [number(p.step_s / 6), number(60 / p.step_s), hours(p.hours_low, p.hours_mid, p.hours_high)]
+        else:
+            speed = ["-", "-", "-"]
+        emulated = "*" if row.rate and not row.rate.native else ""
+        table.add_row(
+            *(shown if first else ["", "", ""]),
+            cell.precision + emulated,
+            str(cell.context),
+            *speed,
+            gib(row.peak_bytes),
+            Text(word, style=_COLOURS.get(word, "")),
+        )
+    return table
+
+
+def _details(rows: Sequence[Measurement], steps: int) -> Table:
+    table = plain_table(
+        ("model", "left"),
+        ("prec", "left"),
+        ("seq\nlen", "right"),
+        ("micro\nsteps", "right"),
+        ("s each\n± %", "right"),
+        ("tokens\n/s", "right"),
+        ("TFLOP\n/s", "right"),
+        ("of\npeak", "right"),
+        ("free\nGiB", "right"),
+        ("ARC\nh", "right"),
+        ("ARC\nfits", "right"),
+    )
+    fitted = {key: fits.fit(group) for key, group in by_curve(rows).items()}
+    for row, first in _ordered([row for row in rows if row.ok]):
+        found = fitted[curve(row)]
+        arc = fits.arc_hours(found, row, row.cell.context, steps) if found else None
+        peak = project.share_of_peak(row)
+        table.add_row(
+            Text(row.cell.model.name) if first else "",
+            row.cell.precision,
+            str(row.cell.context),
+            str(len(row.micro_s)),
+            f"{number(fmean(row.micro_s))} {100 * project.relative_half_width(row):.0f}",
+            number(project.tokens_per_second(row)),
+            number((project.achieved_flops(row) or 0) / 1e12 or None, 2),
+            f"{100 * peak:.0f}%" if peak else "-",
+            gib(row.margin_bytes),
+            number(arc.hours_mid, 2) if arc else "-",
+            f"{100 * lengths.coverage(row.cell.context):.0f}%",
+        )
+    return table
+
+
+def _details_note() -> str:
+    return (
+        "of peak: counted FLOPs of the matrix products over the probed rate of the compute dtype. free: the device's "
+        "memory less the peak. ARC h: hours where lengths are ARC's own, those over seq_len dropped; ARC fits: how "
+        "many are left (ARC-AGI-1 evaluation, leave-one-out)."
+    )
+
+
+def curves(rows: Sequence[Measurement], steps: int) -> list[str]:
+    """A line a model and precision: what its fit says of ARC's own lengths at the contexts one would train at."""
+    said = []
+    for group in by_curve(rows).values():
+        found, ok = fits.fit(group), [row for row in group if row.ok]
+        if not found or (ok[0].rate and not ok[0].rate.native):
+            continue
+        last = max(ok, key=lambda row: row.cell.context)
+        parts = []
+        for context in (2048, 4096, 8192):
+            if context > last.cell.model.window or context > FARTHEST * found.longest:
+                continue
+            if arc := fits.arc_hours(found, last, context, steps):
+                reach = f", x{arc.reach:.2g} beyond what was measured" if arc.reach > 1 else ""
+                span = hours(arc.hours_low, arc.hours_mid, arc.hours_high)
+                parts.append(f"up to {context} tokens {span} h ({100 * arc.coverage:.0f} % fit{reach})")
+        if parts:
+            said.append(
+                f"{last.cell.model.name} {last.cell.precision}, projected over ARC's lengths: {'; '.join(parts)}."
+            )
+    return said
+
+
+def _failures(rows: Sequence[Measurement]) -> list[str]:
+    said = [(name_of(row), f"{row.status.replace('_', ' ')}: {row.reason}.") for row in rows if not row.ok]
+    return merged(said)
+
+
+def _warnings(rows: Sequence[Measurement]) -> list[str]:
+    return merged([(name_of(row), warning) for row in rows if row.ok for warning in project.warnings(row)])
+
+
+def merged(said: Sequence[tuple[str, str]]) -> list[str]:
+    """Each text once, after the names of all that it was said of."""
+    names: dict[str, list[str]] = {}
+    for name, text in said:
+        names.setdefault(text, []).append(name)
+    return [f"{', '.join(of)}: {text}" for text, of in names.items()]
+
+
+def name_of(row: Measurement) -> str:
+    return f"{row.cell.model.name} {row.cell.precision} {row.cell.context}"
+
+
+def _emulated(rows: Sequence[Measurement]) -> list[str]:
+    """For each emulated dtype in the table: how slow it is here, and what is native."""
+    seen = {row.cell.compute_dtype: row.rate for row in rows if row.rate and not row.rate.native}
+    instead = sorted({row.cell.precision for row in rows if row.cell.why.startswith("native here")})
+    use = f"; {' and '.join(instead)} is native and measured beside it" if instead else ""
+    quantized = {row.cell.precision: row.cell.compute_dtype for row in rows if row.cell.precision in ("int8", "int4")}
+    return [
+        f"* {dtype} is emulated on this device: backward products run at {number(rate.backward / 1e9)} GFLOP/s{use}."
+        for dtype, rate in sorted(seen.items())
+    ] + [f"{precision} computes in {dtype}, the native dtype here." for precision, dtype in sorted(quantized.items())]
+
+
+def _ordered(rows: Sequence[Measurement]) -> list[tuple[Measurement, bool]]:
+    """The rows with whether each is the first of its model."""
+    out, before = [], None
+    for row in rows:
+        out.append((row, row.cell.model.name != before))
+        before = row.cell.model.name
+    return out
+
+
+def plain_table(*columns: tuple[str, str]) -> Table:
+    """A table of (heading, "left" or "right") columns in the one style of all reports."""
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    for name, justify in columns:
+        table.add_column(name, justify=justify, no_wrap=name not in ("also", "model"), overflow="fold")
+    return table

@@ -1,0 +1,122 @@
+"""A model ready to train: built or loaded, quantised, with its adapter. With architecture and libraries beside it the
+only module that knows transformers, peft and bitsandbytes."""
+
+from dataclasses import dataclass
+
+import peft
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from harness.catalog.precisions import Precision
+from harness.catalog.weights import RANDOM
+from harness.records import ModelSpec, Recipe
+from harness.train import attention
+from harness.train.architecture import random_model
+from harness.train.dtypes import TORCH_DTYPES
+from harness.train.libraries import Unsupported, bitsandbytes_for, first_line, quiet
+
+# The modules that project queries, keys, values and attention's output, by the names models give them.
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "dense", "out_proj", "c_attn")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    model: torch.nn.Module
+    params: int  # of the base, as published: quantised ones counted as values, tied ones once
+    trainable_params: int
+
+
+def load(
+    spec: ModelSpec,
+    precision: Precision,
+    compute: str,
+    recipe: Recipe,
+    weights: str,
+    device: torch.device,
+    seed: int = 0,
+) -> Loaded:
+    """The model on `device` in `precision`, frozen, with a trainable adapter.
+
+    `weights` is what harness.catalog.weights.resolve gave. Quantising goes matrix by matrix, so that the device never
+    holds the full-precision model beside the quantised one. Raises Unsupported, and torch's own out-of-memory errors.
+    """
+    torch.manual_seed(seed)
+    dtype = TORCH_DTYPES[compute]
+    if weights == RANDOM:
+        model = random_model(spec, precision, dtype, device)
+    else:
+        model = _pretrained(weights, precision, dtype, device)
+    params = _count(model)
+    model.requires_grad_(False)
+    model = add_adapter(model, recipe)
+    with quiet():
+        model.train()
+    return Loaded(model, params, sum(p.numel() for p in model.parameters() if p.requires_grad))
+
+
+def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> torch.nn.Module:
+    """`model` with LoRA on the recipe's matrices, A and B in fp32 whatever the base is."""
+    if recipe.lora_targets == "attention":
+        inside = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_matrix(module)}
+        targets = [name for name in _ATTENTION if name in inside]
+        if not targets:
+            raise Unsupported("no attention projection of a known name to adapt; use lora_targets: all-linear")
+    else:
+        targets = recipe.lora_targets
+    config = peft.LoraConfig(
+        r=recipe.lora_r,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    with quiet():
+        model = peft.get_peft_model(model, config)
+        if recipe.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+def _is_matrix(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear)  # bitsandbytes' are subclasses
+
+
+def _pretrained(
+    where: str, precision: Precision, dtype: torch.dtype, device: torch.device
+) -> transformers.PreTrainedModel:
+    if precision.quantized:
+        bitsandbytes_for(device)
+    try:
+        with quiet():
+            return AutoModelForCausalLM.from_pretrained(
+                where,
+                dtype=dtype,
+                device_map={"": device},
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                attn_implementation=attention.NAME,
+                quantization_config=_bnb_config(precision, dtype),
+            )
+    except (ValueError, OSError, ImportError) as problem:
+        raise Unsupported(f"weights at {where} do not load: {first_line(problem)}") from None
+
+
+def _bnb_config(precision: Precision, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    if precision.quantized == "nf4":
+        return BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
+    if precision.quantized == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return None
+
+
+def _count(model: torch.nn.Module) -> int:
+    """Values in the model. A packed 4-bit matrix counts its values, not its bytes."""
+    total = 0
+    for param in {id(p): p for p in model.parameters()}.values():
+        state = getattr(param, "quant_state", None)
+        total += state.shape.numel() if state is not None else param.numel()
+    return total

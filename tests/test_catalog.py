@@ -1,0 +1,207 @@
+import json
+
+import pytest
+
+from harness.catalog import models as catalog
+from harness.catalog import precisions, weights
+from harness.errors import UserError
+from harness.records import ModelSpec, Rate, Recipe
+
+GOOD = """\
+defaults:
+  model: a
+  precisions: [fp16, int4]
+  contexts: {cuda: [1024], cpu: [256]}
+  budget_hours: 12
+  steps: 1000
+  sample_seconds: {cuda: 60, cpu: 60}
+  cap_seconds: {cuda: 300, cpu: 180}
+recipe:
+  lora_r: 32
+  lora_alpha: 64
+  lora_dropout: 0.0
+  lora_targets: attention
+  sequences_per_step: 16
+  micro_batch: 1
+  learning_rate: 5.0e-5
+  optimizer: adamw
+  gradient_checkpointing: false
+  answer_share: 0.12
+models:
+  a:
+    aliases: [b]
+    window: 2048
+    architecture:
+      model_type: llama
+      hidden_size: 64
+      intermediate_size: 128
+      num_hidden_layers: 2
+      num_attention_heads: 4
+      num_key_value_heads: 2
+      vocab_size: 320
+      tie_word_embeddings: true
+"""
+
+
+def _load(tmp_path, text):
+    path = tmp_path / "models.yaml"
+    path.write_text(text)
+    return catalog.load(path)
+
+
+def test_reads_what_is_there(tmp_path):
+    known = _load(tmp_path, GOOD)
+    assert known.recipe == Recipe()
+    assert known.find("b") is known.models["a"]
+    assert known.find("a").architecture["max_position_embeddings"] == 2048
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  lora_r: 32\n", "  lora_r: 32\n  lora_rank: 3\n", ["line 11", "recipe.lora_rank", "not a known key"]),
+        ("  lora_r: 32\n", "", ["recipe.lora_r", "is missing"]),
+        ("lora_r: 32", "lora_r: '32'", ["line 10", "recipe.lora_r", "whole number"]),
+        ("lora_r: 32", "lora_r: yes", ["line 10", "recipe.lora_r", "whole number"]),
+        ("lora_r: 32", "lora_r: -1", ["line 10", "recipe.lora_r"]),
+        ("lora_r: 32", "lora_r: 0", ["lora_r >= 1"]),
+        ("budget_hours: 12", "budget_hours: -12", ["line 5", "defaults.budget_hours"]),
+        ("answer_share: 0.12", "answer_share: 1.5", ["recipe.answer_share"]),
+        ("micro_batch: 1", "micro_batch: 3", ["sequences_per_step", "multiple"]),
+        ("optimizer: adamw", "optimizer: sgd", ["recipe.optimizer", "adamw"]),
+        ("precisions: [fp16, int4]", "precisions: [fp17]", ["defaults.precisions", "fp17"]),
+        ("precisions: [fp16, int4]", "precisions: fp16", ["line 3", "defaults.precisions", "a list"]),
+        ("cpu: [256]", "cpu: [256.5]", ["line 4", "defaults.contexts.cpu"]),
+        ("aliases: [b]", "aliases: [a]", ["models.a", "'a'"]),
+        ("  a:\n", "  ../a:\n", ["line", "'../a'"]),
+        ("    window: 2048\n", "    window: 2048\n    window: 4096\n", ["line 24", "models.a.window", "twice"]),
+        ("model: a", "model: c", ["defaults.model", "'c'"]),
+        ("hidden_size: 64", "hiden_size: 64", ["models.a.architecture", "hidden_size", "missing"]),
+        ("defaults:", "defaults: [", ["line", "not YAML"]),
+        (GOOD, "", ["empty"]),
+        (GOOD, "- a\n", ["mapping"]),
+    ],
+)
+def test_a_broken_file_is_one_line_that_says_where(tmp_path, old, new, said):
+    assert old in GOOD
+    with pytest.raises(UserError) as error:
+        _load(tmp_path, GOOD.replace(old, new, 1))
+    assert all(part in str(error.value) for part in ["models.yaml", *said]), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_named_twice_is_refused(tmp_path):
+    block = GOOD[GOOD.index("  a:\n") :]
+    with pytest.raises(UserError, match=r"line 33: models\.a is given twice"):
+        _load(tmp_path, GOOD + block)
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        catalog.load(tmp_path / "none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"UTF-8|YAML"):
+        catalog.load(tmp_path / "bytes.yaml")
+
+
+def test_unknown_model_names_the_nearest(shipped):
+    with pytest.raises(UserError, match=r"qwen-0\.5b"):
+        shipped.find("qwn-0.5b")
+
+
+def test_users_spelling(shipped):
+    assert shipped.find("qwen-0.5b").hub_id == "Qwen/Qwen2.5-0.5B-Instruct"
+    assert shipped.find("Qwen/Qwen2.5-0.5B-Instruct").name == "qwen2.5-0.5b"
+    assert len(shipped.models) == 20
+
+
+def test_every_shipped_model_has_the_published_size(shipped):
+    """Built on the meta device; the published counts hold to 0.1 %."""
+    import torch
+
+    from harness.train.architecture import on_meta
+
+    for spec in shipped.models.values():
+        params = sum(p.numel() for p in on_meta(spec, torch.float32).parameters())
+        assert params / 1e6 == pytest.approx(spec.params_m, rel=1e-3), spec.name
+
+
+def test_a_folder_with_a_config_is_a_model(shipped, tiny_folder):
+    spec = shipped.find(str(tiny_folder))
+    assert (spec.name, spec.window, spec.path) == ("tiny", 256, str(tiny_folder))
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["", "[]", "{}", '{"model_type": "llama"}', '{"model_type": "llama", "max_position_embeddings": -1}'],
+)
+def test_a_folder_without_a_model(tmp_path, config):
+    if config:
+        (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UserError, match=r"config\.json"):
+        catalog.from_folder(tmp_path)
+
+
+def test_a_folder_cannot_name_its_way_out(tmp_path):
+    folder = tmp_path / "=a[red] b"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 8}))
+    assert catalog.from_folder(folder).name == "a-red-b"
+
+
+def test_weights_auto_takes_what_is_there(tiny_folder, tmp_path):
+    spec = catalog.from_folder(tiny_folder)
+    assert weights.resolve(spec, "auto") == str(tiny_folder)
+    assert weights.resolve(spec, "random") == "random"
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_text((tiny_folder / "config.json").read_text())
+    assert weights.resolve(catalog.from_folder(bare), "auto") == "random"
+    with pytest.raises(UserError, match="safetensors"):
+        weights.resolve(spec, str(bare))
+    with pytest.raises(UserError, match="no hub_id"):
+        weights.resolve(spec, "hub")
+    with pytest.raises(UserError, match="none of auto"):
+        weights.resolve(spec, str(tmp_path / "nowhere"))
+
+
+def test_weights_of_another_architecture_are_refused(tiny_folder):
+    spec = ModelSpec("other", {"model_type": "llama", "hidden_size": 128}, 256)
+    with pytest.raises(UserError, match="hidden_size 64, but other has 128"):
+        weights.resolve(spec, str(tiny_folder))
+
+
+def test_weights_from_the_hubs_cache(tiny_folder, tmp_path, monkeypatch):
+    """A cache as the hub's client lays it out: refs/main names the snapshot."""
+    import huggingface_hub.constants
+
+    cache = tmp_path / "hub"
+    repo = cache / "models--maker--model"
+    snapshot = repo / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    (snapshot / "config.json").write_text((tiny_folder / "config.json").read_text())
+    spec = ModelSpec("model", {"model_type": "llama"}, 256, hub_id="maker/model")
+    assert weights.resolve(spec, "auto") == "random"
+    with pytest.raises(UserError, match="maker/model cannot be downloaded"):
+        weights.resolve(spec, "hub")
+    (snapshot / "model.safetensors").write_bytes((tiny_folder / "model.safetensors").read_bytes())
+    assert weights.resolve(spec, "auto") == str(snapshot)
+    (snapshot / "model.safetensors").rename(snapshot / "model-1.safetensors")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert weights.resolve(spec, "auto") == "random"  # a download that broke off
+
+
+def test_native_dtype():
+    fast, slow = Rate(65e12, 65e12, True), Rate(8e12, 8e12, True)
+    t4 = {"fp32": slow, "fp16": fast, "bf16": Rate(4e12, 4e12, False)}
+    assert precisions.native_dtype(t4) == "fp16"
+    assert precisions.native_dtype({"fp32": slow, "fp16": Rate(1e9, 1e9, False)}) == "fp32"
+    assert precisions.compute_dtype(precisions.find("int4"), t4) == "fp16"
+    assert precisions.compute_dtype(precisions.find("bf16"), t4) == "bf16"
+    with pytest.raises(UserError, match="int4"):
+        precisions.find("int5")

@@ -1,0 +1,134 @@
+"""The command line: bad input is one line and exit code 2, and what needs no torch does not import it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import row
+
+from harness import cli
+from harness.profile.store import Store
+
+ROOT = Path(__file__).parents[1]
+
+
+def _fails(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        cli.main(list(words))
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert said.startswith("error: ")
+    return said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["bench", "qwn-0.5b"], "did you mean qwen-0.5b"),
+        (["bench", "--precisions", "fp17"], "unknown precision 'fp17'"),
+        (["bench", "--contexts", "0"], "context '0'"),
+        (["bench", "--contexts", "-5"], "context '-5'"),
+        (["bench", "--contexts", "many"], "context 'many'"),
+        (["bench", "--contexts", "99999999999"], "context"),
+        (["bench", "--budget-hours", "-1"], "--budget-hours must be above 0"),
+        (["bench", "--budget-hours", "0"], "--budget-hours must be above 0"),
+        (["bench", "--budget-hours", "nan"], "--budget-hours must be above 0"),
+        (["bench", "--steps", "0"], "--steps must be above 0"),
+        (["bench", "--sample-seconds", "0"], "--sample-seconds must be above 0"),
+        (["bench", "--models-file", "none.yaml"], "cannot be read"),
+        (["bench", "--weights", "nowhere"], "none of auto"),
+        (["bench", "phi-2", "phi-1.5", "--weights", "."], "2 models are named"),
+        (["bench", "phi-2", "--contexts", "4096", "--device", "cpu"], "beyond the window"),
+        (["bench", "--device", "tpu"], "unknown device"),
+        (["bench", "--device", "cuda:99"], "--device"),
+        (["report", "--results", "nowhere"], "cannot be read"),
+        (["report", "--budget-hours", "-3"], "--budget-hours"),
+        (["plan", "--contexts", "x"], "context 'x'"),
+        (["plan", "--device", "tpu"], "unknown device"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(words, said, capsys, tmp_path):
+    if words[0] == "bench":
+        words = [*words, "--results", str(tmp_path / "results")]
+    assert said in _fails(capsys, *words)
+
+
+def test_a_results_folder_that_cannot_be_written(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in _fails(capsys, "bench", "--device", "cpu", "--results", str(tmp_path / "file"))
+
+
+def test_a_hub_id_that_cannot_be_had(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert "nobody/nothing: not in the hub's cache" in _fails(capsys, "bench", "nobody/nothing")
+
+
+NO_TORCH = """
+import sys
+from harness import cli
+try:
+    cli.main({words!r})
+except SystemExit as end:
+    assert not end.code, end.code
+for heavy in ("torch", "transformers", "peft", "bitsandbytes", "huggingface_hub"):
+    assert heavy not in sys.modules, heavy
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["bench", "--help"], ["models"], ["plan", "qwen-0.5b"], ["report"]])
+def test_what_needs_no_torch_does_not_import_it(words, tmp_path):
+    store = Store(tmp_path / "results" / "a-cpu")
+    store.add(row())
+    done = subprocess.run(
+        [sys.executable, "-c", NO_TORCH.format(words=words)],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_report_judges_by_another_budget_and_writes_the_csv(tmp_path, capsys):
+    store = Store(tmp_path / "a-cpu")
+    store.add(row())  # 4.4 h for 1000 steps
+    for hours, word in (("12", "fits"), ("3", "too slow")):
+        with pytest.raises(SystemExit):
+            cli.main(
+                ["report", "--results", str(store.folder), "--budget-hours", hours, "--csv", str(tmp_path / "x.csv")]
+            )
+        assert word in capsys.readouterr().out
+        assert f",{word}," in (tmp_path / "x.csv").read_text()
+
+
+def test_report_leaves_corrupt_lines_out_and_says_so(tmp_path, capsys):
+    store = Store(tmp_path)
+    store.add(row())
+    with store.path.open("a") as f:
+        f.write("half a li\n")
+    with pytest.raises(SystemExit):
+        cli.main(["report", "--results", str(tmp_path)])
+    assert "1 corrupt lines were left out" in capsys.readouterr().err
+
+
+def test_every_verb_has_an_example():
+    from typer.main import get_command
+
+    for name, verb in get_command(cli.app).commands.items():
+        assert f"harness {name}" in verb.help, name
+
+
+def test_make_and_python_know_the_same_verbs():
+    makefile = (ROOT / "Makefile").read_text()
+    for verb in ("bench", "plan", "report", "models", "doctor"):
+        assert f"\n{verb}" in makefile or f" {verb}:" in makefile

@@ -1,0 +1,165 @@
+import random
+from dataclasses import replace
+
+import pytest
+from conftest import cell, row
+
+from harness.forecast import fit as fits
+from harness.forecast import lengths, project
+from harness.forecast.verdict import pick, verdict
+from harness.records import ModelSpec, Recipe, Work
+
+
+def test_projection_by_hand():
+    """16 micro-steps of 1 s and an update of 2 s make a step of 18 s: 1000 steps are 18000 s, 5 h. With 30 s of load
+    and 6 s of warm-up: 5.01 h."""
+    r = row(load_s=30.0, optimizer_s=(2.0,), warmup_micro_s=(5.0,), warmup_optimizer_s=(1.0,))
+    p = project.project(r)
+    assert p.step_s == 18.0
+    assert p.hours_mid == pytest.approx(5.01)
+    # Samples without any spread leave the drift of the machine: 1.96 x 2 %.
+    assert p.hours_low == pytest.approx(0.01 + 5 * (1 - 1.96 * project.DRIFT))
+    assert p.hours_high == pytest.approx(0.01 + 5 * (1 + 1.96 * project.DRIFT))
+
+
+def test_a_larger_micro_batch_makes_fewer_micro_steps():
+    r = row(cell=cell(recipe=Recipe(micro_batch=4)))
+    assert project.step_seconds(r) == 4.0
+    assert project.tokens_per_second(r) == 16 * 1024 / 4.0
+
+
+def test_a_failure_has_no_projection():
+    with pytest.raises(ValueError, match="oom"):
+        project.project(row(status="oom"))
+
+
+def test_three_noisy_samples_leave_a_wide_interval():
+    few, many = row((1.0, 1.1, 0.9)), row((1.0, 1.1, 0.9) * 10)
+    assert project.relative_half_width(few) > 0.2
+    assert project.relative_half_width(many) < 0.08
+
+
+def test_flops_and_share_of_peak_by_hand():
+    """Work of 2e9 n + 3e5 n^2 at n = 1024: 2.048e12 + 0.3146e12 = 2.3626e12 in 1 s; the probe gave 60e9."""
+    r = row()
+    assert project.achieved_flops(r) == pytest.approx(2.3626e12, rel=1e-4)
+    assert project.share_of_peak(r) == pytest.approx(2.3626e12 / 60e9, rel=1e-4)
+
+
+def _noisy(spread):
+    rng = random.Random(2)
+    return tuple(rng.gauss(1, spread) for _ in range(40))
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        ((1.0,) * 3, "from 3 samples"),
+        ((1.0,) * 10 + (2.0,) * 10, "two speeds"),
+        (tuple(1 + 0.01 * i for i in range(40)), "slower while sampling"),
+        ((1.0,) * 30 + (3.0,), "3.0 times the median"),
+        (_noisy(0.15), "vary by"),
+    ],
+)
+def test_warnings_say_what_to_do(samples, said):
+    found = [w for w in project.warnings(row(samples)) if said in w]
+    assert len(found) == 1
+    assert any(remedy in found[0] for remedy in ("--sample-seconds", "--fresh", "close what else"))
+
+
+def test_a_clean_sample_has_no_warning():
+    assert project.warnings(row(_noisy(0.01))) == []
+
+
+def test_lengths_hold_the_published_shares_and_mean():
+    assert [lengths.coverage(n) for n in (350, 1024, 2048, 4096, 7836, 9000)] == [0, 0.27, 0.74, 0.94, 1, 1]
+    assert lengths.mean_over(lambda n: n, 8192) == pytest.approx(1764, rel=0.02)
+    assert lengths.mean_over(lambda n: n, 256) is None
+    assert 350 < lengths.mean_over(lambda n: n, 1024) < 1024
+    for share in (0.1, 0.27, 0.5, 0.93, 1.0):
+        assert lengths.coverage(lengths.quantile(share)) == pytest.approx(share)
+
+
+def _measured(seconds, context):
+    return row((seconds,) * 12, cell=cell(context=context))
+
+
+def test_fit_finds_the_curve_again():
+    """Fixed 0.1 s, 1e-12 s a linear FLOP, 4e-12 s a FLOP of attention."""
+    work = Work(1e9, 1e5, 1e9, 2e5)
+
+    def true(n):
+        return 0.1 + 1e-12 * 2e9 * n + 4e-12 * 3e5 * n**2
+
+    rows = [_measured(true(n), n) for n in (256, 512, 1024, 2048)]
+    found = fits.fit(rows)
+    assert found.work == work
+    for n in (100, 700, 4096):
+        assert found.seconds(n) == pytest.approx(true(n), rel=1e-6)
+    assert found.error < 1e-6
+    two = fits.fit([_measured(0.1 + 1e-12 * (2e9 * n + 3e5 * n**2), n) for n in (256, 512)])
+    assert two.seconds(1024) == pytest.approx(0.1 + 1e-12 * (2e9 * 1024 + 3e5 * 1024**2), rel=1e-6)
+    assert fits.fit(rows[:1]).seconds(256) == pytest.approx(true(256))
+    assert fits.fit([row(status="oom")]) is None
+
+
+def test_fit_has_no_negative_part():
+    """Seconds that fall with length, as noise can make them, still give a curve that rises."""
+    found = fits.fit([_measured(1.2, 256), _measured(1.0, 512), _measured(1.1, 1024)])
+    assert min(found.fixed_s, found.linear_s, found.quadratic_s) >= 0
+    assert found.seconds(4096) >= found.seconds(256) > 0
+
+
+def test_arc_hours_by_hand():
+    """Seconds in proportion to tokens, a millisecond each: the mean sequence under 8192 is 1788 tokens in our table,
+    16 of them 28.6 s, a thousand steps 7.95 h."""
+    rows = [replace(_measured(n / 1000, n), work=Work(1e9, 0, 1e9, 0)) for n in (512, 1024, 4096)]
+    found = fits.arc_hours(fits.fit(rows), rows[-1], 8192, 1000)
+    assert found.hours_mid == pytest.approx(7.95, rel=0.01)
+    assert found.coverage == 1.0
+    assert found.reach == 2.0
+    near = fits.arc_hours(fits.fit(rows), rows[-1], 4096, 1000)
+    assert (near.hours_high - near.hours_low) / near.hours_mid < (found.hours_high - found.hours_low) / found.hours_mid
+    assert fits.arc_hours(fits.fit(rows), rows[-1], 300, 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "word"),
+    # 1000 steps of 16 micro-steps: s x 4.444 h; the high end is 3.92 % above. Budget 12 h, 80 % of it 9.6 h.
+    [(2.0, "fits"), (2.5, "tight"), (2.65, "too slow"), (5.0, "too slow")],
+)
+def test_verdicts_are_judged_on_the_high_end(seconds, word):
+    assert verdict(row((seconds,) * 12), 12) == word
+
+
+def test_verdicts_without_hours():
+    assert verdict(row(status="oom"), 12) == "too big"
+    assert verdict(row(status="too_slow"), 12) == "too slow"
+    assert verdict(row(status="beyond_window"), 12) == "over window"
+    assert verdict(row(losses=(2.0, float("nan"))), 12) == "unstable"
+    assert verdict(row((1.5, 2.7, 3.9)), 12) == "unstable"  # an interval from 0 to 2.3 times the middle
+
+
+def _model(name, params, seconds, context=2048, **more):
+    return row((seconds,) * 12, cell=cell(model=ModelSpec(name, {}, 8192), context=context), params=params, **more)
+
+
+def test_pick_takes_the_largest_that_fits():
+    rows = [_model("small", 10, 0.5), _model("large", 20, 1.0), _model("huge", 30, 9.0), row(status="oom")]
+    found = pick(rows, 12)
+    assert found.row.cell.model.name == "large"
+    assert "the largest of 2 models that fit 12 h" in found.why
+
+
+def test_pick_wants_half_of_the_tasks_covered():
+    rows = [_model("small", 10, 0.5, context=2048), _model("large", 20, 1.0, context=512)]
+    assert pick(rows, 12).row.cell.model.name == "small"
+
+
+def test_pick_says_which_change_comes_nearest():
+    """10 s a micro-step: 1000 steps take 44.4 h, 46.2 at the high end: 3.8 times over 12 h, which holds 259 steps."""
+    found = pick([_model("slow", 10, 10.0, warmup_micro_s=(0.0,))], 12)
+    assert found.row is None
+    assert "3.8 times as fast" in found.why or "3.9 times as fast" in found.why
+    assert "with 259 steps" in found.why
+    assert "no cell was measured" in pick([row(status="oom")], 12).why

@@ -1,0 +1,119 @@
+"""Device, probe, memory and FLOPs: the parts of profiling that need torch."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.catalog import precisions
+from harness.errors import UserError
+from harness.forecast import flops
+from harness.profile import device, memory, plan, probe
+from harness.records import Rate, Recipe
+from harness.train import model as models
+from harness.train.batches import random_batch
+from harness.train.step import answer_loss
+
+CPU = torch.device("cpu")
+
+
+def _cuda(*names):
+    cards = [SimpleNamespace(name=name, total_memory=15 << 30, major=7, minor=5) for name in names]
+    return SimpleNamespace(
+        is_available=lambda: bool(cards), device_count=lambda: len(cards), get_device_properties=lambda i: cards[i]
+    )
+
+
+def test_two_cards_one_of_them_idle():
+    found = device.choose("auto", _cuda("Tesla T4", "Tesla T4"))
+    assert (found.id, found.name, found.capability, found.others) == ("cuda:0", "Tesla T4", "7.5", ("cuda:1 Tesla T4",))
+    assert device.choose("cuda:1", _cuda("Tesla T4", "Tesla T4")).others == ("cuda:0 Tesla T4",)
+    assert device.choose("cuda", _cuda("L4")).id == "cuda:0"
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(UserError, match=r"--device cuda:1: .*--device cpu"):
+        device.choose("cuda:1", _cuda())
+    with pytest.raises(UserError, match="numbered from 0"):
+        device.choose("cuda:2", _cuda("L4", "L4"))
+
+
+def test_the_cpu_has_a_name_and_memory():
+    found = device.choose("cpu")
+    assert "threads" in found.name
+    assert 1 << 28 < found.total_bytes < 1 << 45
+
+
+def test_a_dtype_is_native_where_it_beats_fp32():
+    """T4: fp16 65 against fp32's 8 TFLOP/s, bf16 emulated on a par. A CPU without 16-bit units: 100 times slower."""
+    t4 = Rate(8e12, 8e12, True)
+    assert probe.is_native(Rate(40e12, 40e12, True), t4)
+    assert not probe.is_native(Rate(8e12, 7e12, True), t4)
+    assert not probe.is_native(Rate(120e9, 1e9, True), Rate(60e9, 60e9, True))
+    assert Rate(120e9, 40e9, True).combined == pytest.approx(60e9)  # harmonic: 2 / (1/120 + 1/40)
+
+
+def test_the_probe_measures_this_machine():
+    found = probe.rates(CPU, ("fp32", "bf16"))
+    assert set(found) == {"fp32", "bf16"}
+    assert found["fp32"].native
+    assert 1e8 < found["fp32"].combined < 1e14
+
+
+def test_a_dtype_that_the_device_refuses_is_left_out(monkeypatch):
+    monkeypatch.setitem(probe.TORCH_DTYPES, "fp16", torch.int64)  # randn().to works, but what it times is no fp16
+    monkeypatch.setitem(probe.TORCH_DTYPES, "bf16", torch.bool)  # no product of bool on a CPU
+    assert "bf16" not in probe.rates(CPU, ("bf16",))
+
+
+def test_peak_memory_sees_what_was_let_go():
+    peak = memory.PeakMemory(CPU)
+    peak.reset()
+    before = peak.read()["resident"]
+    torch.ones(64 << 20).sum()  # 256 MiB
+    seen = peak.read()["resident"]
+    assert seen - before > 200 << 20
+    peak.reset()
+    assert peak.read()["resident"] < seen - (150 << 20)
+
+
+@pytest.mark.parametrize("length", [40, 200])
+def test_counted_flops_are_those_of_the_real_step(tiny_spec, length):
+    """The two coefficients, found without a device, give what FlopCounterMode counts on the real model at a length
+    that was not traced. CPU attention is fused and uncounted, so the real side runs its plain form."""
+    recipe = Recipe()
+    work, params = flops.count(tiny_spec, recipe)
+    loaded = models.load(tiny_spec, precisions.find("fp32"), "fp32", recipe, "random", CPU)
+    assert params == loaded.params
+    batch = random_batch(320, length, recipe, CPU, seed=0)
+    with (
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        loss = answer_loss(loaded.model, batch)
+        forward = counter.get_total_flops()
+        loss.backward()
+    # One answer token more or less at lengths where 12 % is no whole number.
+    assert work.forward(length) == pytest.approx(forward, rel=0.01)
+    assert work.total(length) == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_lora_costs_four_flops_a_parameter_not_six(shipped):
+    """smollm2-135m: 106.2 M parameters in the body, and the 28.3 M of the head for 12 % of the tokens."""
+    spec = shipped.find("smollm2-135m")
+    work, params = flops.count(spec, Recipe(lora_r=1))
+    seen = params - 49152 * 576 * (1 - 0.12)
+    per_token = (work.forward_linear + work.backward_linear) / seen
+    assert 3.9 < per_token < 4.1
+
+
+def test_estimate_by_hand():
+    """Forward 1e9 x 1024 at 1e12, backward twice that at 1e12: 3.07 s over 0.7 = 4.39 s, four of them 17.6 s, and
+    8 s and 1e6 x 4 bytes at 1 GB/s to load."""
+    from conftest import cell
+
+    from harness.records import Work
+
+    work = Work(1e9, 0, 2e9, 0)
+    assert plan.estimate_s(cell(), work, 1_000_000, Rate(1e12, 1e12, True)) == pytest.approx(25.56, abs=0.01)

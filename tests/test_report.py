@@ -1,0 +1,159 @@
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import cell, row
+from rich.console import Console
+
+from harness.errors import UserError
+from harness.records import ModelSpec, Rate, from_json, to_json
+from harness.report import export, frame, table, text
+from harness.report.progress import Live
+
+ROWS = [
+    row((1.0, 1.01, 0.99) * 8, cell=cell(model=ModelSpec("tinyllama-1.1b", {}, 2048)), params=1_100_000_000),
+    row((1.2, 1.1, 1.15) * 8, cell=cell(model=ModelSpec("tinyllama-1.1b", {}, 2048), context=2048)),
+    row((20.0,) * 3, cell=cell(model=ModelSpec("qwen2.5-0.5b", {}, 131072), precision="int4")),
+    row(status="oom", reason="CUDA out of memory", cell=cell(model=ModelSpec("phi-3-mini", {}, 131072), context=8192)),
+    row(
+        status="too_slow",
+        reason="not started: about 245 s a micro-step; fp16 is emulated here: use fp32",
+        rate=Rate(1e10, 1e9, False),
+        cell=cell(precision="fp16", compute_dtype="fp16"),
+    ),
+]
+
+
+def _read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _print(rows, **how):
+    out = io.StringIO()
+    console = Console(file=out, width=80, highlight=False, **how)
+    table.summary(rows, 12, 1000, console)
+    return out.getvalue()
+
+
+def test_the_summary_fits_80_columns_and_ends_with_the_pick():
+    said = _print(ROWS)
+    assert max(map(len, said.splitlines())) <= 80
+    assert "…" not in said
+    assert "\x1b" not in said
+    paragraph = said.strip().split("\n\n")[-1]
+    assert paragraph.startswith("Best candidate: tinyllama-1.1b fp32 at 2048 tokens")
+    flat = " ".join(said.split())
+    for words in ("params", "tinyllama-1.1b", "too big", "too slow", "A step is 16 sequences", "Random weights"):
+        assert words in flat
+    assert "fp16 is emulated on this device" in flat
+
+
+def test_markup_in_a_name_is_printed_not_obeyed():
+    said = _print([row(cell=cell(model=ModelSpec("[red]x", {}, 64)), status="crashed", reason="[bold]no[/nothing]")])
+    assert "[red]x" in said
+    assert "[bold]no[/nothing]" in said
+
+
+def test_an_empty_record():
+    assert "empty" in _print([])
+
+
+def test_the_schema_of_the_csv_is_stable(tmp_path):
+    """Columns may be added at the end only: the README names them, and others build on them."""
+    path = tmp_path / "summary.csv"
+    export.write_csv(ROWS, path, 12, 1000)
+    rows = _read(path)
+    assert list(rows[0]) == list(frame.COLUMNS)
+    assert frame.COLUMNS[:4] == ("model", "hub_id", "params_m", "max_context")
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text()
+    assert [name for name in frame.COLUMNS if f"`{name}`" not in readme] == []
+    assert len(rows) == 5
+    assert rows[3]["status"] == "oom"
+    assert rows[3]["hours_mid"] == ""
+    assert float(rows[0]["steps_per_minute"]) == pytest.approx(60 / 16, rel=1e-3)
+    assert float(rows[0]["peak_gib"]) == 1.0
+    assert float(rows[0]["margin_gib"]) == 7.0
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "a\nb,c"])
+def test_no_cell_of_the_csv_is_a_formula(tmp_path, name):
+    path = tmp_path / "summary.csv"
+    export.write_csv([row(cell=cell(model=ModelSpec(name, {}, 64, hub_id=name)))], path, 12, 1000)
+    (found,) = _read(path)
+    assert found["model"][0] not in "=+-@"
+    assert "\n" not in found["model"]
+
+
+def test_pytest_benchmark_compares_two_sweeps(tmp_path):
+    slower = [replace(r, micro_s=tuple(2 * s for s in r.micro_s)) for r in ROWS]
+    for name, rows in (("a", ROWS), ("b", slower)):
+        export.write_benchmark(rows, tmp_path / f"{name}.json")
+    said = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("pytest-benchmark")),
+            "compare",
+            str(tmp_path / "a.json"),
+            str(tmp_path / "b.json"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.count("tinyllama-1.1b-fp32-1024") == 2
+    assert "(2.0" in said.stdout
+
+
+def test_files_that_cannot_be_written(tmp_path):
+    with pytest.raises(UserError, match="cannot be written"):
+        export.write_csv(ROWS, tmp_path / "none" / "summary.csv", 12, 1000)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="cannot be written"):
+        export.write_benchmark(ROWS, tmp_path / "folder")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("r", ROWS)
+def test_rows_survive_json(r):
+    assert from_json(json.loads(json.dumps(to_json(r)))) == r
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, "-"), (0, "0"), (0.0641, "0.0641"), (3.14159, "3.14"), (226.66, "227"), (12345.6, "12346")],
+)
+def test_numbers(value, said):
+    assert text.number(value) == said
+
+
+def test_hours_and_durations():
+    assert text.hours(5.83, 6.145, 6.46) == "6.1 (5.8-6.5)"
+    assert text.hours(119, 126.2, 133) == "126 (119-133)"
+    assert [text.duration(s) for s in (59.4, 61, 3660)] == ["59 s", "1 min 01 s", "1 h 01 min"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_says_how_long(terminal):
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=terminal, highlight=False, color_system=None)
+    with Live(console) as live:
+        live.begin("a CPU", 2)
+        live.cell(1, cell(), 30.0, 45.0)
+        live.phase({"phase": "sampling", "micro_step_s": 1.5})
+        live.row(ROWS[0], measured=True)
+        live.row(ROWS[3], measured=True)
+    said = out.getvalue()
+    assert "1 min 15 s" in said
+    assert "3.75 steps/min" in said
+    assert "oom: CUDA out of memory" in said
+    if not terminal:
+        assert not re.search(r"[\x00-\x08\x0b-\x1f]", said)

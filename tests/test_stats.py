@@ -1,0 +1,86 @@
+import math
+import random
+from statistics import NormalDist, fmean
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.forecast import stats
+
+
+def test_median_interval_by_hand():
+    """n = 6: P(all six above the median) = 1/64 on either side, so [min, max] holds it with 96.9 %. n = 9: the second
+    smallest and largest, for P(Binomial(9, 1/2) < 2) = 10/512 = 1.95 %, and < 3 would be 9 %."""
+    assert stats.median_interval([3, 1, 2, 6, 5, 4]) == (1, 6)
+    assert stats.median_interval(range(1, 10)) == (2, 8)
+    assert stats.median_interval([1, 2, 3, 4, 5]) is None
+
+
+@pytest.mark.parametrize("n", [6, 15, 60, 250])
+def test_median_interval_covers(n):
+    """At least 95 % of 2000 lognormal samples hold the true median, 1, in their interval (less 1.5 % of chance)."""
+    rng = random.Random(n)
+    held = 0
+    for _ in range(2000):
+        low, high = stats.median_interval([rng.lognormvariate(0, 0.3) for _ in range(n)])
+        held += low <= 1 <= high
+    assert held / 2000 > 0.935
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=6, max_size=300))
+def test_median_interval_lies_among_the_values(values):
+    low, high = stats.median_interval(values)
+    assert min(values) <= low <= sorted(values)[len(values) // 2] <= high <= max(values)
+
+
+def test_t_points_against_tables():
+    for degrees, point in ((1, 12.706), (10, 2.228), (15, 2.131), (30, 2.042), (120, 1.980)):
+        assert stats.t95(degrees) == pytest.approx(point, abs=2e-3)
+    assert stats.t95(1e9) == pytest.approx(NormalDist().inv_cdf(0.975), abs=1e-6)
+
+
+def test_mean_half_width_by_hand():
+    """1, 2, 3: mean 2, standard deviation 1, t(2) = 4.303: 4.303 / sqrt(3) / 2 = 1.242."""
+    assert stats.mean_half_width([1, 2, 3]) == pytest.approx(1.2422, abs=1e-3)
+    assert stats.mean_half_width([1.0]) == math.inf
+
+
+def test_correlated_samples_count_for_less():
+    rng = random.Random(3)
+    values, level = [], 0.0
+    for _ in range(200):
+        level = 0.9 * level + rng.gauss(0, 0.01)
+        values.append(1 + level)
+    shuffled = rng.sample(values, len(values))
+    assert stats.lag1(values) > 0.6 > 0.2 > stats.lag1(shuffled)
+    assert stats.mean_half_width(values) > 2 * stats.mean_half_width(shuffled)
+
+
+def test_trend():
+    rng = random.Random(5)
+    steady = [1 + rng.gauss(0, 0.02) for _ in range(40)]
+    heating = [v * (1 + 0.005 * i) for i, v in enumerate(steady)]
+    assert stats.trend(steady) == 0.0
+    assert stats.trend(heating) == pytest.approx(0.1, abs=0.03)
+    assert stats.trend([1.0] * 1000) == 0.0
+    assert stats.trend([1 + i / 1e4 for i in range(1000)]) > 0.04
+
+
+def test_false_alarms_are_rare():
+    """Of 300 samples of 30 from one normal heap, at most 3 % are called a trend, and as few two speeds."""
+    rng = random.Random(7)
+    drawn = [[rng.gauss(1, 0.05) for _ in range(30)] for _ in range(300)]
+    assert sum(stats.trend(v) != 0 for v in drawn) <= 9
+    assert sum(stats.two_speeds(v) is not None for v in drawn) <= 9
+
+
+def test_two_speeds():
+    rng = random.Random(9)
+    values = [rng.gauss(1.0, 0.02) for _ in range(15)] + [rng.gauss(1.4, 0.02) for _ in range(15)]
+    low, high = stats.two_speeds(values)
+    assert low == pytest.approx(1.0, abs=0.03)
+    assert high == pytest.approx(1.4, abs=0.03)
+    assert stats.two_speeds([1.0] * 20) is None
+    assert stats.two_speeds([1.0] * 19 + [2.0]) is None  # one outlier is no second speed
+    assert fmean(values) == pytest.approx(1.2, abs=0.02)

@@ -1,0 +1,290 @@
+"""The sweep against fakes of its processes: order, failures as rows, resume. The real ones are in test_end_to_end."""
+
+import getpass
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from filelock import FileLock
+
+from harness.catalog import precisions
+from harness.errors import UserError
+from harness.profile import sweep
+from harness.profile.provenance import latest_folder, slug
+from harness.profile.store import Store, read
+from harness.records import ModelSpec, Recipe
+
+FAKES = str(Path(__file__).with_name("fakes.py"))
+NATIVE = {"forward": 1e12, "backward": 1e12, "native": True}
+EMULATED = {"forward": 1e9, "backward": 1e8, "native": False}
+WORLD = {
+    "device": {
+        "id": "cpu",
+        "name": "A [red]CPU",
+        "total_bytes": 8 << 30,
+        "uuid": "cpu",
+        "capability": None,
+        "others": [],
+    },
+    "rates": {"fp32": NATIVE, "fp16": EMULATED, "bf16": {**NATIVE, "forward": 4e12}},
+    "work": {
+        "work": {"forward_linear": 1e9, "forward_quadratic": 0, "backward_linear": 1e9, "backward_quadratic": 0},
+        "params": 1_000_000,
+    },
+}
+
+
+class Watch:
+    def __init__(self):
+        self.notes, self.rows, self.cells = [], [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def begin(self, device_name, cells):
+        self.expected = cells
+
+    def cell(self, number, cell, seconds, seconds_after):
+        self.cells.append((number, cell.precision, cell.context, seconds, seconds_after))
+
+    def phase(self, event):
+        pass
+
+    def row(self, row, measured):
+        self.rows.append((f"{row.cell.precision} {row.cell.context}", row.status, measured))
+
+
+class Bench:
+    """A folder with a world in it; `run` sweeps one tiny model there."""
+
+    def __init__(self, folder, shipped):
+        self.folder, self.shipped, self.results = folder, shipped, folder / "results"
+        self.survey, self.worker = folder / "survey.json", folder / "worker.json"
+        self.survey.write_text(json.dumps(WORLD))
+        self.worker.write_text("{}")
+
+    def run(self, names=("bf16",), contexts=(256, 512), windows=(4096,), watch=None, **more):
+        models = [(ModelSpec(f"tiny{i}" if i else "tiny", TINY, w), "random") for i, w in enumerate(windows)]
+        asked = sweep.Asked(
+            models,
+            [precisions.find(name) for name in names],
+            Recipe(),
+            contexts=contexts,
+            results=self.results,
+            locks=self.folder,
+            **{"cap_seconds": 60, "sample_seconds": 5, **more},
+        )
+        watch = watch or Watch()
+        command = (sys.executable, FAKES)
+        return sweep.run(
+            asked,
+            self.shipped,
+            watch,
+            worker=(*command, "worker", str(self.worker)),
+            survey=(*command, "survey", str(self.survey)),
+        ), watch
+
+    def jobs(self):
+        log = self.worker.with_suffix(".log")
+        return log.read_text().splitlines() if log.exists() else []
+
+    def will(self, **ends):
+        self.worker.write_text(json.dumps(ends))
+
+
+@pytest.fixture
+def bench(tmp_path, shipped):
+    return Bench(tmp_path, shipped)
+
+
+def test_every_cell_is_measured_once(bench):
+    done, watch = bench.run(names=("bf16", "int4"))
+    assert bench.jobs() == ["tiny bf16 256", "tiny bf16 512", "tiny int4 256", "tiny int4 512"]
+    assert [row.status for row in done.rows] == ["ok"] * 4
+    assert done.rows[2].cell.compute_dtype == "bf16"
+    assert watch.expected == 4
+    again, watch = bench.run(names=("bf16", "int4"))
+    assert len(bench.jobs()) == 4
+    assert again.rows == done.rows
+    assert [measured for *_, measured in watch.rows] == [False] * 4
+
+
+def test_fresh_measures_again_and_keeps_the_old_rows(bench):
+    bench.run()
+    bench.run(fresh=True)
+    assert len(bench.jobs()) == 4
+    assert len((bench.results / "records.jsonl").read_text().splitlines()) == 4
+    assert len(read(bench.results / "records.jsonl")[0]) == 2
+
+
+def test_other_versions_of_libraries_are_measured_again(bench, monkeypatch):
+    bench.run()
+    monkeypatch.setattr(sweep, "versions", lambda: {"torch": "99.0"})
+    bench.run()
+    assert len(bench.jobs()) == 4
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "reason"),
+    [
+        ("oom", "oom", "it was oom"),
+        ("unsupported", "unsupported", "it was unsupported"),
+        ("kill", "killed", "SIGKILL"),
+        ("segfault", "crashed", "SIGSEGV"),
+        ("raise", "crashed", "the kernel is broken"),
+    ],
+)
+def test_a_failure_is_a_row_and_the_sweep_goes_on(bench, how, status, reason):
+    bench.will(**{"tiny bf16 256": how})
+    done, _ = bench.run(names=("bf16", "int4"))
+    first, second, *rest = done.rows
+    assert first.status == status
+    assert reason in first.reason
+    assert second.status == ("skipped" if how == "oom" else "ok")
+    assert [row.status for row in rest] == ["ok", "ok"]
+    assert len(Store(bench.results).rows()) == 4
+
+
+def test_a_cell_that_hangs_is_ended(bench):
+    bench.will(**{"tiny bf16 256": "hang"})
+    start = time.monotonic()
+    done, _ = bench.run(contexts=(256,), cap_seconds=0.9, sample_seconds=0.1, names=("bf16",))
+    assert done.rows[0].status in ("timeout", "too_slow")
+    bench.survey.write_text(json.dumps({**WORLD, "rates": {"fp32": NATIVE}}))
+    done, _ = bench.run(contexts=(256,), cap_seconds=11, sample_seconds=0.1, names=("fp32",))
+    assert done.rows[0].status == "ok"
+    assert time.monotonic() - start < 40
+
+
+def test_what_crashed_by_chance_is_measured_again_when_asked(bench):
+    bench.will(**{"tiny bf16 256": "kill", "tiny bf16 512": "unsupported"})
+    bench.run()
+    bench.will()
+    assert [row.status for row in bench.run()[0].rows] == ["killed", "unsupported"]
+    assert [row.status for row in bench.run(retry=True)[0].rows] == ["ok", "unsupported"]
+
+
+def test_an_emulated_dtype_is_not_started_blindly_and_its_native_is_measured_beside(bench):
+    done, _ = bench.run(names=("fp16",))
+    assert bench.jobs() == ["tiny bf16 256", "tiny bf16 512"]
+    slow, slower, *natives = done.rows
+    assert (slow.status, slower.status) == ("too_slow", "too_slow")
+    assert "use bf16" in slow.reason
+    # 256e9 forward FLOPs at 1e9, as many backward at 1e8, over 0.7: 4023 s each, four of them, and the load.
+    assert slow.estimate_s == pytest.approx(4 * 256 * (1 + 10) / 0.7 + 8, rel=1e-3)
+    assert [row.cell.why for row in natives] == ["native here; fp16 is emulated"] * 2
+    bench.run(names=("fp16",))
+    assert len((bench.results / "records.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_slow_native_dtype_is_tried_at_the_shortest_context_under_the_cap(bench):
+    rates = {"fp32": {"forward": 2e9, "backward": 2e9, "native": True}}
+    bench.survey.write_text(json.dumps({**WORLD, "rates": rates}))
+    done, _ = bench.run(names=("fp32",), contexts=(1024, 2048), cap_seconds=500)
+    # n tokens take n / 0.7 s, four times, and 8 s: 64 tokens are 374 s, 128 are 739 s.
+    assert bench.jobs() == ["tiny fp32 64"]
+    assert [(row.cell.context, row.status) for row in done.rows] == [(64, "ok"), (1024, "too_slow"), (2048, "too_slow")]
+
+
+def test_contexts_beyond_the_window(bench):
+    done, _ = bench.run(contexts=(256, 8192), windows=(4096,))
+    assert [row.status for row in done.rows] == ["ok", "beyond_window"]
+    assert "4096 tokens" in done.rows[1].reason
+    with pytest.raises(UserError, match="beyond the window"):
+        bench.run(contexts=(8192,))
+
+
+def test_a_model_that_transformers_does_not_know_is_a_row(bench):
+    bench.survey.write_text(json.dumps({**WORLD, "work": {"unsupported": "no such architecture"}}))
+    done, _ = bench.run(contexts=(256,))
+    assert [(row.status, row.reason) for row in done.rows] == [("unsupported", "no such architecture")]
+
+
+def test_a_survey_that_dies_is_one_line(bench):
+    bench.survey.write_text("{}")
+    with pytest.raises(UserError, match=r"looking at the device failed: KeyError: 'device'"):
+        bench.run()
+
+
+def test_what_the_user_must_mend_is_said_by_the_survey(bench):
+    bench.survey.write_text(json.dumps({"device": {"error": "no CUDA here"}}))
+    with pytest.raises(UserError, match="no CUDA here"):
+        bench.run()
+
+
+def test_a_corrupt_record_is_reported_and_used(bench):
+    bench.run()
+    with (bench.results / "records.jsonl").open("a") as f:
+        f.write("{half\n")
+    _, watch = bench.run()
+    assert any("1 corrupt lines" in note for note in watch.notes)
+    assert len(bench.jobs()) == 2
+
+
+def test_two_sweeps_do_not_time_each_other(bench):
+    name = f"ttft-bench-{getpass.getuser()}-cpu.lock"
+    with FileLock(bench.folder / name), pytest.raises(UserError, match="another sweep is measuring"):
+        bench.run()
+
+
+def test_time_left_counts_what_will_be_started(bench):
+    _, watch = bench.run(names=("bf16",), contexts=(256, 512))
+    (_, _, _, first, after), (_, _, _, second, end) = watch.cells
+    assert 0 < first <= second + 0.1
+    assert second == pytest.approx(after)
+    assert end == 0
+
+
+SWEEP = """
+import sys, json; sys.path[:0] = [{tests!r}, {root!r}]
+from pathlib import Path
+from harness.catalog import models
+from test_sweep import Bench
+b = Bench.__new__(Bench)
+b.folder = Path({folder!r}); b.shipped = models.load(Path({root!r}) / "models.yaml"); b.results = b.folder / "results"
+b.survey, b.worker = b.folder / "survey.json", b.folder / "worker.json"
+b.run(names=("fp32", "bf16", "int4"), contexts=(64, 128, 256))
+"""
+
+
+def test_killed_at_any_point_it_goes_on(bench):
+    """Nine cells of 0.15 s; the sweep is killed again and again, at other points, until one run gets through."""
+    bench.will(seconds=0.15)
+    tests = Path(__file__).parent
+    code = SWEEP.format(tests=str(tests), root=str(tests.parent), folder=str(bench.folder))
+    for patience in range(1, 60):
+        process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+        try:
+            assert process.wait(0.9 + 0.17 * patience) == 0
+            break
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+    rows = read(bench.results / "records.jsonl")[0]
+    assert len(rows) == 9
+    assert all(row.ok for row in rows)
+    lines = (bench.results / "records.jsonl").read_bytes()
+    assert lines.count(b"\n") == 9  # nothing measured was measured again
+    # What was run but not written is what a kill interrupted: at most one cell a kill.
+    assert len(bench.jobs()) <= 9 + patience
+
+
+def test_slugs_stay_inside_the_folder():
+    assert slug("../../A [red]CPU/…") == "a-red-cpu"
+    assert slug("///") == "device"
+
+
+def test_latest_folder(tmp_path):
+    with pytest.raises(UserError, match="harness bench"):
+        latest_folder(tmp_path)
+    for i, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "records.jsonl").touch()
+        os.utime(tmp_path / name / "records.jsonl", (i, i))
+    assert latest_folder(tmp_path).name == "b"
