@@ -48,12 +48,7 @@ def look(device: str, hub: str = HUB) -> Findings:
 
 
 def _advise(found: Findings) -> None:
-    for name, version in found.versions.items():
-        tested = found.tested.get(name)
-        if tested and _major(version) != _major(tested):
-            found.advice.append(
-                f"{name} {version} was not tested, {tested} was: pip install {name}=={tested} if it fails"
-            )
+    found.advice += untested(found.versions)
     if found.device and found.device["others"]:
         found.advice.append(f"idle beside it: {', '.join(found.device['others'])}; measure one with --device cuda:N")
     if found.device and found.device["id"] == "cpu":
@@ -67,6 +62,16 @@ def _advise(found: Findings) -> None:
         found.advice.append(
             "the hub cannot be reached: weights come from its cache or a folder (--weights PATH), else they are random"
         )
+
+
+def untested(installed: dict[str, str]) -> list[str]:
+    """A sentence for each library of another major version than the tested one (minor, below 1.0)."""
+    tested = tested_versions()
+    return [
+        f"{name} {version} was not tested, {tested[name]} was: pip install {name}=={tested[name]} if it fails"
+        for name, version in installed.items()
+        if name in tested and _major(version) != _major(tested[name])
+    ]
 
 
 def tested_versions() -> dict[str, str]:

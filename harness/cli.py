@@ -63,16 +63,18 @@ def bench(
 
     Stopped at any time and started again, it goes on where it was.
     """
-    from harness import inputs
-    from harness.profile import sweep
-    from harness.report import export, table
+    from harness import checkup, inputs
+    from harness.profile import provenance, sweep
+    from harness.report import export, style, table
     from harness.report.progress import Live
 
     asked, known, goal = inputs.read(
         models, contexts, precisions, budget_hours, steps, weights, device, results, models_file,
         sample_seconds, cap_seconds, fresh, retry, seed,
     )  # fmt: skip
-    out = table.console()
+    out = style.console()
+    for line in checkup.untested(provenance.versions()):
+        print(line, file=sys.stderr)
     with Live(out) as live:
         swept = sweep.run(asked, known, live)
     everything = list(sweep.Store(swept.folder).rows().values())
@@ -93,9 +95,9 @@ def models(models_file: ModelsFile = None) -> None:
       harness models
     """
     from harness.catalog import models as catalog
-    from harness.report import listing, table
+    from harness.report import listing, style
 
-    listing.models(catalog.load(models_file), table.console())
+    listing.models(catalog.load(models_file), style.console())
 
 
 @app.command()
@@ -113,12 +115,12 @@ def plan(
       harness plan qwen-0.5b phi-3-mini --contexts "1024 4096 8192"
     """
     from harness import inputs
-    from harness.report import listing, table
+    from harness.report import listing, style
 
     asked, known, _ = inputs.read(
         models, contexts, precisions, None, None, "random", device, None, models_file, None, None, False, False, 0
     )
-    listing.plan(asked, known, table.console())
+    listing.plan(asked, known, style.console())
 
 
 @app.command()
@@ -138,12 +140,12 @@ def report(
       harness report --budget-hours 9 --results results/tesla-t4 --csv t4.csv
     """
     from harness import inputs
-    from harness.report import export, table
+    from harness.report import export, style, table
 
     rows, goal, folder, bad = inputs.record(results, budget_hours, steps, models_file)
     if csv:
         export.write_csv(rows, csv, goal.budget_hours, goal.steps)
-    out = table.console()
+    out = style.console()
     out.print(f"{folder}", soft_wrap=True, markup=False)
     if bad:
         print(f"{bad} corrupt lines were left out", file=sys.stderr)
@@ -159,9 +161,9 @@ def doctor(device: Device = "auto") -> None:
       harness doctor
     """
     from harness import checkup
-    from harness.report import listing, table
+    from harness.report import listing, style
 
-    if not listing.doctor(checkup.look(device), table.console()):
+    if not listing.doctor(checkup.look(device), style.console()):
         raise typer.Exit(1)
 
 

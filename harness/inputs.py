@@ -9,8 +9,7 @@ from harness.catalog import models as catalog
 from harness.catalog import precisions as precision_table
 from harness.catalog import weights as weights_of
 from harness.errors import UserError
-from harness.profile import store, sweep
-from harness.profile.provenance import latest_folder
+from harness.profile.asked import Asked
 from harness.records import Measurement
 
 
@@ -35,7 +34,7 @@ def read(
     fresh: bool,
     retry: bool,
     seed: int,
-) -> tuple[sweep.Asked, catalog.Catalog, Goal]:
+) -> tuple[Asked, catalog.Catalog, Goal]:
     """What `harness bench` was asked. Raises UserError for the first value that cannot be."""
     known = catalog.load(models_file)
     names = [name for text in models or [] for name in words(text)] or [known.defaults.model]
@@ -43,7 +42,7 @@ def read(
     if len(specs) > 1 and weights not in ("auto", "hub", "random"):
         raise UserError(f"--weights {weights} is one model's folder, but {len(specs)} models are named")
     chosen = [precision_table.find(name) for name in words(precisions or "")]
-    asked = sweep.Asked(
+    asked = Asked(
         models=[(spec, weights_of.resolve(spec, weights)) for spec in specs],
         precisions=chosen or [precision_table.find(name) for name in known.defaults.precisions],
         recipe=known.recipe,
@@ -70,6 +69,9 @@ def record(
     results: Path | None, budget_hours: float | None, steps: int | None, models_file: Path | None
 ) -> tuple[list[Measurement], Goal, Path, int]:
     """A folder's rows, the goal to judge them by, the folder, and how many lines were no rows."""
+    from harness.profile import store
+    from harness.profile.provenance import latest_folder
+
     aim = goal(budget_hours, steps, catalog.load(models_file))
     folder = results or latest_folder()
     path = folder / store.NAME

@@ -132,3 +132,30 @@ def test_make_and_python_know_the_same_verbs():
     makefile = (ROOT / "Makefile").read_text()
     for verb in ("bench", "plan", "report", "models", "doctor"):
         assert f"\n{verb}" in makefile or f" {verb}:" in makefile
+
+
+def test_a_machine_without_torch_is_told_what_to_install(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('No module named torch')")
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "bench", "--results", str(tmp_path / "results")],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "error: No module named torch; install what is missing: pip install ." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_versions_that_were_not_tested_are_named():
+    from harness.checkup import tested_versions, untested
+
+    tested = tested_versions()
+    assert tested["torch"] == "2.13.0"
+    assert untested({"torch": "2.13.0+cpu", "transformers": tested["transformers"], "peft": "0.21.0"}) == []
+    (line,) = untested({"transformers": "4.57.1"})
+    assert "transformers 4.57.1 was not tested" in line
+    assert len(untested({"peft": "0.17.0"})) == 1

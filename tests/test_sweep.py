@@ -16,6 +16,7 @@ from filelock import FileLock
 from harness.catalog import precisions
 from harness.errors import UserError
 from harness.profile import sweep
+from harness.profile.asked import Asked
 from harness.profile.provenance import latest_folder, slug
 from harness.profile.store import Store, read
 from harness.records import ModelSpec, Recipe
@@ -71,7 +72,7 @@ class Bench:
 
     def run(self, names=("bf16",), contexts=(256, 512), windows=(4096,), watch=None, **more):
         models = [(ModelSpec(f"tiny{i}" if i else "tiny", TINY, w), "random") for i, w in enumerate(windows)]
-        asked = sweep.Asked(
+        asked = Asked(
             models,
             [precisions.find(name) for name in names],
             Recipe(),

@@ -6,42 +6,25 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
 from harness.catalog import precisions as catalog
 from harness.catalog.models import Catalog
-from harness.catalog.precisions import DTYPES, Precision
+from harness.catalog.precisions import DTYPES
 from harness.errors import UserError
 from harness.profile import plan
+from harness.profile.asked import Asked
 from harness.profile.process import SURVEY, WORKER, Survey, run_worker
 from harness.profile.provenance import RESULTS, commit, slug, versions
 from harness.profile.sampling import MIN_SECONDS
 from harness.profile.store import Store
-from harness.records import Cell, Measurement, ModelSpec, Rate, Recipe, Work
+from harness.records import Cell, Measurement, ModelSpec, Rate, Work
 
 _REAL = ("ok", "oom", "unsupported", "crashed", "killed", "timeout")  # a process ran, and this is what came of it
 _CHANCE = ("crashed", "killed", "timeout")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the user asked for; None where the defaults of models.yaml stand, by kind of device."""
-
-    models: Sequence[tuple[ModelSpec, str]]  # each with where its weights are
-    precisions: Sequence[Precision]
-    recipe: Recipe
-    contexts: Sequence[int] | None = None
-    device: str = "auto"
-    results: Path | None = None
-    sample_seconds: float | None = None
-    cap_seconds: float | None = None
-    fresh: bool = False
-    retry: bool = False
-    seed: int = 0
-    locks: Path = Path(gettempdir())
 
 
 class Watch(Protocol):

@@ -1,14 +1,18 @@
 """The smaller tables: the models that can be named, the plan of a sweep, and the doctor's findings."""
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.catalog.models import Catalog
-from harness.checkup import Findings
-from harness.profile.sweep import Asked
-from harness.report.table import plain_table
+from harness.report.style import plain_table
 from harness.report.text import gib, number, thousands
+
+if TYPE_CHECKING:
+    from harness.checkup import Findings
+    from harness.profile.asked import Asked
 
 
 def models(known: Catalog, out: Console) -> None:
@@ -23,7 +27,7 @@ def models(known: Catalog, out: Console) -> None:
     out.print(Text(f"From {known.path}. A hub id or a folder with a config.json can be named too."))
 
 
-def plan(asked: Asked, known: Catalog, out: Console) -> None:
+def plan(asked: "Asked", known: Catalog, out: Console) -> None:
     """What is known without a device: the cells, and the base weights' size."""
     kinds = [asked.device.partition(":")[0]] if asked.device != "auto" else ["cuda", "cpu"]
     by_kind = {kind: sorted(set(asked.contexts or known.defaults.contexts[kind])) for kind in kinds}
@@ -52,7 +56,7 @@ def _within(context: int, window: int) -> str:
     return str(context) if context <= window else f"{context}(w)"
 
 
-def doctor(found: Findings, out: Console) -> bool:
+def doctor(found: "Findings", out: Console) -> bool:
     """Prints the findings. Returns whether a sweep can run."""
     lines = Table.grid(padding=(0, 2))
     lines.add_row("python", found.python)

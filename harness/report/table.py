@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,16 +13,11 @@ from harness.forecast.verdict import pick, verdict
 from harness.records import Measurement
 from harness.report.frame import curve
 from harness.report.frame import curves as by_curve
+from harness.report.style import plain_table
 from harness.report.text import gib, hours, number, thousands
 
 FARTHEST = 8  # times the longest measured context: beyond it nothing is projected
 _COLOURS = {"fits": "green", "tight": "yellow", "too slow": "red", "too big": "red", "unstable": "magenta"}
-
-
-def console() -> Console:
-    """Standard output as rich writes to it: 80 columns where nobody says otherwise."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=max(80, out.width) if out.width > 80 else 80)
 
 
 def summary(rows: Sequence[Measurement], budget_hours: float, steps: int, out: Console, details: bool = True) -> None:
@@ -201,11 +195,3 @@ def _ordered(rows: Sequence[Measurement]) -> list[tuple[Measurement, bool]]:
         out.append((row, row.cell.model.name != before))
         before = row.cell.model.name
     return out
-
-
-def plain_table(*columns: tuple[str, str]) -> Table:
-    """A table of (heading, "left" or "right") columns in the one style of all reports."""
-    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
-    for name, justify in columns:
-        table.add_column(name, justify=justify, no_wrap=name not in ("also", "model"), overflow="fold")
-    return table

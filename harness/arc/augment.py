@@ -1,0 +1,149 @@
+"""Views of a puzzle that leave its rule as it is, each with its way back for the prediction.
+
+A view is a geometric turn, a permutation of the colours, and an order of the demonstrations. A prediction made in a
+view is taken back by the inverses in reverse order.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.arc.tasks import Grid, Pair, Puzzle
+
+Colours = tuple[int, ...]  # ten of them: the colour that each becomes
+SAME: Colours = tuple(range(10))
+
+
+def transpose(grid: Grid) -> Grid:
+    return tuple(zip(*grid, strict=True))
+
+
+def flip_rows(grid: Grid) -> Grid:
+    """Upside down."""
+    return grid[::-1]
+
+
+def flip_columns(grid: Grid) -> Grid:
+    """Left to right."""
+    return tuple(row[::-1] for row in grid)
+
+
+def rotate(grid: Grid) -> Grid:
+    """A quarter turn clockwise."""
+    return tuple(zip(*grid[::-1], strict=True))
+
+
+def rotate_back(grid: Grid) -> Grid:
+    """A quarter turn the other way."""
+    return tuple(zip(*grid, strict=True))[::-1]
+
+
+def half_turn(grid: Grid) -> Grid:
+    return tuple(row[::-1] for row in grid[::-1])
+
+
+def anti_transpose(grid: Grid) -> Grid:
+    """Mirrored in the other diagonal."""
+    return tuple(zip(*(row[::-1] for row in grid[::-1]), strict=True))
+
+
+# name -> (apply, invert): the eight symmetries of the square
+GEOMETRY = {
+    "identity": (lambda grid: grid, lambda grid: grid),
+    "rotate": (rotate, rotate_back),
+    "half_turn": (half_turn, half_turn),
+    "rotate_back": (rotate_back, rotate),
+    "flip_rows": (flip_rows, flip_rows),
+    "flip_columns": (flip_columns, flip_columns),
+    "transpose": (transpose, transpose),
+    "anti_transpose": (anti_transpose, anti_transpose),
+}
+
+
+def recolour(grid: Grid, colours: Colours) -> Grid:
+    return tuple(tuple(colours[cell] for cell in row) for row in grid)
+
+
+def inverse(colours: Colours) -> Colours:
+    back = [0] * 10
+    for old, new in enumerate(colours):
+        back[new] = old
+    return tuple(back)
+
+
+@dataclass(frozen=True)
+class View:
+    """`geometry` is a name of GEOMETRY; `order` the new order of the demonstrations, None for theirs."""
+
+    geometry: str = "identity"
+    colours: Colours = SAME
+    order: tuple[int, ...] | None = None
+
+    def apply(self, grid: Grid) -> Grid:
+        turned = GEOMETRY[self.geometry][0](grid)
+        return turned if self.colours == SAME else recolour(turned, self.colours)
+
+    def invert(self, grid: Grid) -> Grid:
+        """The grid that `apply` made `grid` of."""
+        plain = grid if self.colours == SAME else recolour(grid, inverse(self.colours))
+        return GEOMETRY[self.geometry][1](plain)
+
+    def of(self, puzzle: Puzzle) -> Puzzle:
+        """`puzzle` in this view: every grid of it, and the demonstrations in the view's order."""
+        pairs = tuple(Pair(self.apply(pair.input), self.apply(pair.output)) for pair in puzzle.pairs)
+        if self.order is not None:
+            pairs = tuple(pairs[i] for i in self.order)
+        return Puzzle(puzzle.id, pairs, tuple(map(self.apply, puzzle.test_inputs)))
+
+
+def draw(
+    rng: random.Random,
+    pairs: int,
+    geometry: bool = True,
+    colours: bool = True,
+    order: bool = True,
+    keep_background: float = 0.9,
+    keep_colours: float = 0.0,
+) -> View:
+    """A random view for a puzzle of `pairs` demonstrations; what is not asked for stays as it is.
+
+    `keep_background` is the probability that colour 0 stays 0 (0.9 in the published recipe), `keep_colours` that all
+    colours stay: the arm that preserves the original ones.
+    """
+    permuted = SAME
+    if colours and rng.random() >= keep_colours:
+        first = 1 if rng.random() < keep_background else 0
+        moved = list(range(first, 10))
+        rng.shuffle(moved)
+        permuted = (*range(first), *moved)
+    shuffled = None
+    if order:
+        shuffled = list(range(pairs))
+        rng.shuffle(shuffled)
+        shuffled = tuple(shuffled)
+    return View(rng.choice(list(GEOMETRY)) if geometry else "identity", permuted, shuffled)
+
+
+def views(count: int, pairs: int, seed: int = 0) -> list[View]:
+    """`count` views to predict in: the plain one first, the other seven turns next, then random ones, none twice."""
+    rng = random.Random(seed)
+    found: dict[View, None] = {View(): None}
+    for name in GEOMETRY:
+        found.setdefault(View(name))
+    while len(found) < count:
+        found.setdefault(draw(rng, pairs))
+    return list(found)[:count]
+
+
+def compose(views: Sequence[View], grid: Grid) -> Grid:
+    """`grid` through all of `views`, the first one first."""
+    for view in views:
+        grid = view.apply(grid)
+    return grid
+
+
+def undo(views: Sequence[View], grid: Grid) -> Grid:
+    """The grid that `compose` made `grid` of."""
+    for view in reversed(views):
+        grid = view.invert(grid)
+    return grid

@@ -1,0 +1,19 @@
+"""The one style of all tables, and where they are printed."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+
+def console() -> Console:
+    """Standard output as rich writes to it: 80 columns where nobody says otherwise."""
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=max(80, out.width) if out.width > 80 else 80)
+
+
+def plain_table(*columns: tuple[str, str]) -> Table:
+    """A table of (heading, "left" or "right") columns in the one style of all reports."""
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    for name, justify in columns:
+        table.add_column(name, justify=justify, no_wrap=name not in ("also", "model"), overflow="fold")
+    return table
