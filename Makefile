@@ -9,7 +9,7 @@ GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--st
   $(if $(RESULTS),--results "$(RESULTS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help bench report plan models doctor setup test lint format benchmarks backtest-projection clean
+.PHONY: help bench report plan models doctor setup test lint format benchmarks backtest-projection tiny clean
 
 help:
 	@echo 'make bench [MODEL="qwen-0.5b phi-3-mini"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12]'
@@ -41,6 +41,9 @@ benchmarks: .venv/.ready-dev
 
 backtest-projection: .venv/.ready-dev
 	$(PY) -m bench.backtest_projection $(ARGS)
+
+tiny: .venv/.ready
+	$(PY) -m harness.tiny.pretrain $(ARGS)
 
 setup: .venv/.ready
 

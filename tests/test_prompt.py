@@ -1,0 +1,91 @@
+import random
+
+import pytest
+
+from harness.arc import coverage, encode, prompt, tasks
+from harness.arc.tasks import Pair
+from harness.tune import sets
+
+PAIRS = (Pair(((1, 2),), ((2, 1),)), Pair(((3,),), ((3,),)))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """A real tokenizer of characters, saved and loaded as any other."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    characters = sorted(set("".join(map(chr, range(32, 127))) + "\n"))
+    vocab = {c: i for i, c in enumerate([*characters, "<s>", "</s>", "<unk>"])}
+    core = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    made = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    folder = tmp_path_factory.mktemp("tokenizer")
+    made.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _text(tokenizer, ids):
+    return "".join(tokenizer.convert_ids_to_tokens(list(ids)))
+
+
+def test_a_question_by_hand():
+    assert prompt.question(PAIRS[:1], ((4, 5),), "rows") == "Input 1:\n12\nOutput 1:\n21\n\nInput 2:\n45\n"
+
+
+def test_without_a_chat_template(tokenizer):
+    found = prompt.build(tokenizer, PAIRS[:1], ((4, 5),), ((5, 4),), "rows")
+    assert _text(tokenizer, found.ids) == "<s>Input 1:\n12\nOutput 1:\n21\n\nInput 2:\n45\nOutput 2:\n54</s>"
+    assert _text(tokenizer, found.ids[-found.answer :]) == "54</s>"
+    asked = prompt.build(tokenizer, PAIRS[:1], ((4, 5),), None, "rows")
+    assert asked.answer == 0
+    assert asked.ids == found.ids[: -found.answer]
+
+
+def test_through_the_chat_template(tokenizer, monkeypatch):
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    template += "{% if add_generation_prompt %}[assistant]{% endif %}"
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    said = _text(tokenizer, prompt.build(tokenizer, PAIRS, ((4,),), ((4,),), "shaped").ids)
+    assert said.startswith(f"[system]{prompt.SYSTEM}[user]Input 1:\n1x2\n12")
+    assert said.endswith("Input 3:\n1x1\n4\n[assistant]1x1\n4</s>")
+
+
+@pytest.mark.parametrize("encoding", encode.ENCODINGS)
+def test_the_answer_decodes_to_the_output(tokenizer, encoding):
+    rng = random.Random(1)
+    output = tuple(tuple(rng.randrange(10) for _ in range(7)) for _ in range(5))
+    found = prompt.build(tokenizer, PAIRS, ((4,),), output, encoding)
+    answer = _text(tokenizer, found.ids[-found.answer : -1])
+    assert encode.ENCODINGS[encoding][1](answer) == output
+
+
+def test_what_does_not_fit_is_dropped_or_loses_demonstrations(tokenizer):
+    whole = prompt.build(tokenizer, PAIRS, ((4,),), ((4,),), "rows")
+    size = len(whole.ids)
+    assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size) == whole
+    assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size - 1) is None
+    assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size, room=1) is None
+    shorter = prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size - 1, drop_pairs=True)
+    assert shorter.pairs == 1
+    assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", 10, drop_pairs=True) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "mean", "shares"),
+    [("arc1-evaluation", 1363, 1764, (0.27, 0.74, 0.94)), ("arc1-training", 1302, 1237, (0.50, 0.89, 0.98))],
+)
+def test_the_estimate_is_near_the_published_lengths(name, count, mean, shares):
+    """The published leave-one-out sequences: their number, mean, longest, and the shares under 1024 to 4096 tokens."""
+    found = coverage.lengths(tasks.load(name)[0])[1]
+    assert len(found.tokens) == count
+    assert found.mean == pytest.approx(mean, rel=0.01)
+    assert found.quantile(1.0) == max(found.tokens) == pytest.approx(7836, rel=0.01)
+    assert [found.coverage(c) for c in (1024, 2048, 4096)] == [pytest.approx(share, abs=0.02) for share in shares]
+
+
+def test_sets_without_examples_have_questions_only():
+    puzzle = tasks.Puzzle("p", PAIRS[:1], (((1,),),))
+    assert sets.leave_one_out(puzzle) == []
+    (only,) = coverage.lengths([puzzle])
+    assert (only.name, only.coverage(10_000)) == ("test questions", 1.0)
