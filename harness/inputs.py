@@ -10,7 +10,7 @@ from harness.catalog import precisions as precision_table
 from harness.catalog import weights as weights_of
 from harness.errors import UserError
 from harness.profile.asked import Asked
-from harness.records import Measurement
+from harness.records import Measurement, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read(
     """What `harness bench` was asked. Raises UserError for the first value that cannot be."""
     known = catalog.load(models_file)
     names = [name for text in models or [] for name in words(text)] or [known.defaults.model]
-    specs = list({spec.name: spec for spec in map(known.find, names)}.values())
+    specs = _distinct([known.find(name) for name in names])
     if len(specs) > 1 and weights not in ("auto", "hub", "random"):
         raise UserError(f"--weights {weights} is one model's folder, but {len(specs)} models are named")
     chosen = [precision_table.find(name) for name in words(precisions or "")]
@@ -85,6 +85,16 @@ def record(
 def words(text: str) -> list[str]:
     """The names in "a b" or "a,b", each once."""
     return list(dict.fromkeys(text.replace(",", " ").split()))
+
+
+def _distinct(specs: list[ModelSpec]) -> list[ModelSpec]:
+    """Each model once. Raises UserError for two of one name, which no table could tell apart."""
+    by_name: dict[str, ModelSpec] = {}
+    for spec in specs:
+        if by_name.setdefault(spec.name, spec) != spec:
+            other = by_name[spec.name]
+            raise UserError(f"{other.path or other.hub_id} and {spec.path or spec.hub_id} are both called {spec.name}")
+    return list(by_name.values())
 
 
 def _context(word: str) -> int:

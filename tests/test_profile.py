@@ -108,6 +108,17 @@ def test_lora_costs_four_flops_a_parameter_not_six(shipped):
     assert 3.9 < per_token < 4.1
 
 
+def test_an_architecture_that_fails_while_counting_is_a_row_not_the_end(tiny_spec):
+    from dataclasses import asdict, replace
+
+    from harness.profile.survey import answer
+
+    odd = replace(tiny_spec, architecture={**tiny_spec.architecture, "num_attention_heads": 3})
+    said = answer({"ask": "work", "model": asdict(odd), "recipe": asdict(Recipe())})
+    assert said.keys() == {"unsupported"}
+    assert said["unsupported"]
+
+
 def test_estimate_by_hand():
     """Forward 1e9 x 1024 at 1e12, backward twice that at 1e12: 3.07 s over 0.7 = 4.39 s, four of them 17.6 s, and
     8 s and 1e6 x 4 bytes at 1 GB/s to load."""

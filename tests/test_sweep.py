@@ -180,6 +180,8 @@ def test_an_emulated_dtype_is_not_started_blindly_and_its_native_is_measured_bes
     # 256e9 forward FLOPs at 1e9, as many backward at 1e8, over 0.7: 4023 s each, four of them, and the load.
     assert slow.estimate_s == pytest.approx(4 * 256 * (1 + 10) / 0.7 + 8, rel=1e-3)
     assert [row.cell.why for row in natives] == ["native here; fp16 is emulated"] * 2
+    noisy = {**WORLD, "rates": {**WORLD["rates"], "fp16": {**EMULATED, "backward": 1.1e8}}}
+    bench.survey.write_text(json.dumps({**noisy, "work": {"error": "nobody asked again"}}))
     bench.run(names=("fp16",))
     assert len((bench.results / "records.jsonl").read_text().splitlines()) == 4
 

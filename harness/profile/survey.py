@@ -37,6 +37,9 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         work, params = count(ModelSpec(**{**model, "aliases": ()}), Recipe(**question["recipe"]))
     except Unsupported as problem:
         return {"unsupported": str(problem)}
+    except Exception as problem:  # an architecture may fail anywhere in its own code: that is this model's row
+        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        return {"unsupported": f"its FLOPs cannot be counted: {reason}"}
     return {"work": asdict(work), "params": params}
 
 

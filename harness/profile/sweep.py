@@ -106,8 +106,7 @@ class _Sweep:
         """The row of `cell`: from the record, or judged without a run where none is worth it, or measured."""
         key = cell.key(self.versions)
         known = self.store.rows().get(key)
-        again = self.asked.fresh or (self.asked.retry and known is not None and known.status in _CHANCE)
-        if known and known.status in _REAL and not again:
+        if known and self.stands(known):
             self.watch.row(known, measured=False)
             return known
         blank = Measurement(
@@ -125,6 +124,13 @@ class _Sweep:
             self.store.add(row)
         self.watch.row(row, measured=row.status in _REAL)
         return row
+
+    def stands(self, known: Measurement) -> bool:
+        """Whether a row of the record answers for its cell now."""
+        if self.asked.fresh or (self.asked.retry and known.status in _CHANCE):
+            return False
+        slow = known.status == "too_slow" and known.estimate_s is not None and known.estimate_s > self.cap_s
+        return known.status in _REAL or slow
 
     def not_worth_a_run(self, blank: Measurement, earlier: Sequence[Measurement]) -> Measurement | None:
         cell = blank.cell
@@ -181,8 +187,8 @@ class _Sweep:
 
         None where there is no such context, or where the dtype is emulated: the native one is measured beside it.
         """
-        work, rate = self.work(cell), self.rates.get(cell.compute_dtype)
-        if isinstance(work, str) or rate is None or not rate.native:
+        rate = self.rates.get(cell.compute_dtype)
+        if rate is None or not rate.native or isinstance(work := self.work(cell), str):
             return None
         context = 1 << ((cell.context - 1).bit_length() - 1)
         while context >= plan.SHORTEST:

@@ -120,4 +120,6 @@ def _replace(path: Path, text: str) -> None:
         tmp.replace(path)
     except OSError as problem:
         tmp.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({problem.strerror}); the record beside it is safe") from None
+        raise UserError(
+            f"{path}: cannot be written ({problem.strerror}); the record beside it is safe: make room, run again"
+        ) from None

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from harness.catalog.models import Catalog
 from harness.report.style import plain_table
-from harness.report.text import gib, number, thousands
+from harness.report.text import gib, millions, number, thousands
 
 if TYPE_CHECKING:
     from harness.checkup import Findings
@@ -20,7 +20,7 @@ def models(known: Catalog, out: Console) -> None:
         ("model", "left"), ("params\n(M)", "right"), ("max\nctx k", "right"), ("type", "left"), ("also", "left")
     )
     for spec in known.models.values():
-        params = f"{spec.params_m:.0f}" if spec.params_m else "-"
+        params = millions(spec.params_m)
         kind = spec.architecture["model_type"]
         table.add_row(Text(spec.name), params, thousands(spec.window), Text(kind), Text(", ".join(spec.aliases)))
     out.print(table)
@@ -38,7 +38,7 @@ def plan(asked: "Asked", known: Catalog, out: Console) -> None:
         for i, precision in enumerate(asked.precisions):
             size = gib(int(spec.params_m * 1e6 * precision.weight_bits / 8)) if spec.params_m else "-"
             shown = "; ".join(f"{kind} {' '.join(_within(c, spec.window) for c in by_kind[kind])}" for kind in kinds)
-            named = (Text(spec.name), f"{spec.params_m:.0f}" if spec.params_m else "-") if not i else ("", "")
+            named = (Text(spec.name), millions(spec.params_m)) if not i else ("", "")
             table.add_row(*named, precision.name, size, Text(shown))
     out.print(table)
     cells = {kind: len(asked.models) * len(asked.precisions) * len(by_kind[kind]) for kind in kinds}

@@ -14,7 +14,7 @@ from harness.records import Measurement
 from harness.report.frame import curve
 from harness.report.frame import curves as by_curve
 from harness.report.style import plain_table
-from harness.report.text import gib, hours, number, thousands
+from harness.report.text import gib, hours, millions, number, thousands
 
 FARTHEST = 8  # times the longest measured context: beyond it nothing is projected
 _COLOURS = {"fits": "green", "tight": "yellow", "too slow": "red", "too big": "red", "unstable": "magenta"}
@@ -71,7 +71,7 @@ def _main_table(rows: Sequence[Measurement], budget_hours: float, steps: int) ->
     for row, first in _ordered(rows):
         cell, word = row.cell, verdict(row, budget_hours, steps)
         params = row.params / 1e6 if row.params else cell.model.params_m
-        shown = [Text(cell.model.name), f"{params:.0f}" if params else "-", thousands(cell.model.window)]
+        shown = [Text(cell.model.name), millions(params), thousands(cell.model.window)]
         if row.ok:
             p = project.project(row, steps)
             speed = [number(p.step_s / 6), number(60 / p.step_s), hours(p.hours_low, p.hours_mid, p.hours_high)]

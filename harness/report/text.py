@@ -20,6 +20,11 @@ def hours(low: float, mid: float, high: float) -> str:
     return f"{mid:.{decimals}f} ({low:.{decimals}f}-{high:.{decimals}f})"
 
 
+def millions(params: float | None) -> str:
+    """Millions of parameters, whole from ten on."""
+    return "-" if not params else f"{params:.0f}" if params >= 10 else number(params, 2)
+
+
 def gib(count: int | None) -> str:
     return "-" if count is None else f"{count / GIB:.1f}"
 
