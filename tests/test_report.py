@@ -136,7 +136,7 @@ def test_numbers(value, said):
 
 
 def test_hours_and_durations():
-    assert [text.millions(m) for m in (None, 0.0945, 1.31, 493.6)] == ["-", "0.094", "1.3", "494"]
+    assert [text.millions(m) for m in (None, 0.0946, 1.31, 493.6)] == ["-", "0.095", "1.3", "494"]
     assert text.hours(5.83, 6.145, 6.46) == "6.1 (5.8-6.5)"
     assert text.hours(119, 126.2, 133) == "126 (119-133)"
     assert [text.duration(s) for s in (59.4, 61, 3660)] == ["59 s", "1 min 01 s", "1 h 01 min"]
