@@ -9,14 +9,18 @@ GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--st
   $(if $(RESULTS),--results "$(RESULTS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help bench report plan models doctor setup test lint format benchmarks backtest-projection tiny clean
+.PHONY: help bench ttft report plan models doctor setup test lint format benchmarks backtest-projection tiny clean
 
 help:
 	@echo 'make bench [MODEL="qwen-0.5b phi-3-mini"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12]'
-	@echo 'make plan|report|models|doctor   make test|lint   make benchmarks|backtest-projection'
+	@echo 'make ttft MODEL=./my-model   make plan|report|models|doctor   make test|lint   make benchmarks|backtest-projection'
 
 bench: .venv/.ready
 	@$(RUN) bench $(MODEL) $(OPTIONS) $(GOAL) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+
+ttft: .venv/.ready
+	@$(RUN) ttft $(MODEL) $(if $(DEVICE),--device "$(DEVICE)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
+	  $(if $(RESULTS),--results "$(RESULTS)") $(ARGS)
 
 plan: .venv/.ready
 	@$(RUN) plan $(MODEL) $(OPTIONS) $(ARGS)

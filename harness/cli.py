@@ -16,7 +16,7 @@ app = typer.Typer(
     help="Which small LLM can I test-time fine-tune inside my budget, on my hardware?\n\n"
     "Examples:\n\n  harness bench qwen-0.5b\n\n"
     '  harness bench qwen-0.5b smollm2-135m --contexts "1024 4096" --precisions "fp16 int4"\n\n'
-    "  harness report\n\n  harness doctor",
+    "  harness report\n\n  harness ttft ./my-model --tasks 20\n\n  harness doctor",
 )
 
 Models = Annotated[
@@ -150,6 +150,48 @@ def report(
     if bad:
         print(f"{bad} corrupt lines were left out", file=sys.stderr)
     table.summary(rows, goal.budget_hours, goal.steps, out)
+
+
+@app.command()
+def ttft(
+    model: Annotated[str | None, typer.Argument(help="A name of models.yaml, a hub id, or a folder.")] = None,
+    arms: Annotated[str, typer.Option(help='all, or some by name, as in "baseline, n-1".')] = "all",
+    tasks: Annotated[int, typer.Option(help="How many tasks, drawn from short to long.")] = 20,
+    source: Annotated[
+        str, typer.Option("--set", help="arc1-evaluation, a folder, or Kaggle's file.")
+    ] = "arc1-evaluation",
+    solutions: Annotated[str | None, typer.Option(help="Kaggle's solutions, if not beside the challenges.")] = None,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of every arm that trains.")] = 20,
+    context: Annotated[int, typer.Option(help="Tokens; longer examples are left out, and counted.")] = 2048,
+    views: Annotated[int, typer.Option(help="Augmented views that vote on each answer.")] = 2,
+    encoding: Annotated[str, typer.Option(help="How grids are written: rows, spaced, numbered or shaped.")] = "rows",
+    precision: Annotated[str | None, typer.Option(help="By default the device's native one.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    weights: Weights = "auto",
+    device: Device = "auto",
+    results: Results = None,
+    models_file: ModelsFile = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run again what the record has already.")] = False,
+    seed: int = 0,
+) -> None:
+    """Test-time fine-tune a model with weights on ARC tasks, arm by arm at equal steps, and measure its accuracy.
+
+    Examples:
+
+      harness ttft qwen-0.5b --weights hub --arms all --tasks 20
+
+      harness ttft ./my-model --arms "baseline, + color swap" --steps 100 --views 8
+    """
+    from harness import accuracy, inputs
+    from harness.report import arms as arms_table
+    from harness.report import style
+
+    asked = inputs.read_ttft(
+        model, source, solutions, tasks, arms, precision, weights, encoding, learning_rate, seed, models_file
+    )
+    out = style.console()
+    rows = accuracy.measure(asked, steps, context, views, encoding, device, results, seed, fresh, out)
+    arms_table.table(rows, out)
 
 
 @app.command()

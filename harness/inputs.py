@@ -1,16 +1,20 @@
 """From what was typed to what is asked: every value checked before anything is started."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 
+from harness.arc.encode import ENCODINGS
+from harness.arc.tasks import Puzzle, Solutions, subset
+from harness.arc.tasks import load as load_tasks
 from harness.catalog import models as catalog
 from harness.catalog import precisions as precision_table
 from harness.catalog import weights as weights_of
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 from harness.profile.asked import Asked
-from harness.records import Measurement, ModelSpec
+from harness.records import Measurement, ModelSpec, Recipe
+from harness.tune.arms import Arm, choose
 
 
 @dataclass(frozen=True)
@@ -113,3 +117,53 @@ def _positive(option: str, value: float | None) -> float | None:
     if value is not None and not (isfinite(value) and value > 0):
         raise UserError(f"{option} must be above 0, not {value:g}")
     return value
+
+
+@dataclass(frozen=True)
+class TtftAsked:
+    """What `harness ttft` was asked, checked: the model with its weights, the puzzles and their solutions."""
+
+    model: ModelSpec
+    weights: str
+    recipe: Recipe
+    precision: str | None
+    source: str
+    puzzles: list[Puzzle]
+    solutions: Solutions
+    arms: list[Arm]
+
+
+def read_ttft(
+    model: str | None,
+    source: str,
+    solutions: str | None,
+    count: int,
+    arms: str,
+    precision: str | None,
+    weights: str,
+    encoding: str,
+    learning_rate: float | None,
+    seed: int,
+    models_file: Path | None,
+) -> TtftAsked:
+    """Raises UserError for the first value that cannot be; a model without weights is one."""
+    known = catalog.load(models_file)
+    spec = known.find(model or known.defaults.model)
+    chosen = choose(arms)
+    if precision:
+        precision_table.find(precision)
+    if encoding not in ENCODINGS:
+        raise unknown("encoding", encoding, ENCODINGS)
+    where = weights_of.resolve(spec, weights)
+    if where == weights_of.RANDOM:
+        raise UserError(
+            f"{spec.name}: no weights: accuracy not measured; give them with --weights PATH (a folder with "
+            "config.json, safetensors and tokenizer), or download with --weights hub"
+        )
+    puzzles, answers = load_tasks(source, solutions)
+    solvable = [puzzle for puzzle in puzzles if puzzle.id in answers]
+    if not solvable:
+        raise UserError(f"{source}: no task has its solution; name Kaggle's solutions file with --solutions")
+    recipe = known.recipe if learning_rate is None else replace(known.recipe, learning_rate=learning_rate)
+    _positive("--learning-rate", learning_rate)
+    return TtftAsked(spec, where, recipe, precision, source, subset(solvable, count, seed), answers, chosen)

@@ -8,26 +8,40 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from harness.errors import UserError
-from harness.records import MEASURING_RULE, Measurement, from_json, to_json
+from harness.records import MEASURING_RULE, from_json, to_json
 
 NAME = "records.jsonl"
 ASIDE = "records.corrupt.jsonl"
 
 
+@dataclass(frozen=True)
+class Rows:
+    """A kind of row: its file in the folder, its JSON out and in, and which rows count."""
+
+    name: str
+    to_json: Callable[[Any], dict[str, Any]]
+    from_json: Callable[[dict[str, Any]], Any]
+    counts: Callable[[Any], bool] = lambda row: True
+
+
+MEASUREMENTS = Rows(NAME, to_json, from_json, lambda row: row.rule == MEASURING_RULE)
+
+
 class Store:
-    """`folder`'s record. Raises UserError where the folder cannot be written.
+    """`folder`'s record of one kind of rows. Raises UserError where the folder cannot be written.
 
     `write` is the seam for a disk that fills up.
     """
 
-    def __init__(self, folder: Path, write: Callable[[int, bytes], int] = os.write):
-        self.folder, self.path = folder, folder / NAME
+    def __init__(self, folder: Path, write: Callable[[int, bytes], int] = os.write, kind: Rows = MEASUREMENTS):
+        self.folder, self.path, self.kind = folder, folder / kind.name, kind
         self._write = write
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -38,9 +52,9 @@ class Store:
         except OSError as problem:
             raise UserError(f"{folder}: cannot be written ({problem.strerror}); name another with --results") from None
 
-    def add(self, row: Measurement) -> None:
+    def add(self, row: Any) -> None:
         """Adds `row`, on the disk when this returns. Raises UserError, with the file as it was, if the disk is full."""
-        line = json.dumps(to_json(row), separators=(",", ":"), allow_nan=True).encode() + b"\n"
+        line = json.dumps(self.kind.to_json(row), separators=(",", ":"), allow_nan=True).encode() + b"\n"
         with self._lock:
             handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
@@ -64,7 +78,7 @@ class Store:
     def mend(self) -> int:
         """Moves lines that are no rows to the file beside; returns how many."""
         with self._lock:
-            good, bad = _lines(self.path)
+            good, bad = _lines(self.path, self.kind)
             if bad:
                 with (self.folder / ASIDE).open("ab") as aside:
                     aside.writelines(line + b"\n" for line in bad)
@@ -78,33 +92,33 @@ class Store:
                 whole.replace(self.path)
         return len(bad)
 
-    def rows(self) -> dict[str, Measurement]:
+    def rows(self) -> dict[str, Any]:
         """The newest row of each key."""
-        return {row.key: row for row in read(self.path)[0]}
+        return {row.key: row for row in read(self.path, self.kind)[0]}
 
 
-def read(path: Path) -> tuple[list[Measurement], int]:
+def read(path: Path, kind: Rows = MEASUREMENTS) -> tuple[list[Any], int]:
     """The newest row of each key in `path`, in the order of first measuring, and the number of lines that are none.
 
     Rows of an older measuring rule are left out. Writes nothing.
     """
-    good, bad = _lines(path)
-    rows: dict[str, Measurement] = {}
+    good, bad = _lines(path, kind)
+    rows: dict[str, Any] = {}
     for _, row in good:
-        if row.rule == MEASURING_RULE:
+        if kind.counts(row):
             rows[row.key] = row
     return list(rows.values()), len(bad)
 
 
-def _lines(path: Path) -> tuple[list[tuple[bytes, Measurement]], list[bytes]]:
-    good: list[tuple[bytes, Measurement]] = []
+def _lines(path: Path, kind: Rows) -> tuple[list[tuple[bytes, Any]], list[bytes]]:
+    good: list[tuple[bytes, Any]] = []
     bad: list[bytes] = []
     for line in path.read_bytes().split(b"\n"):
         if not line.strip():
             continue
         try:
             said: Any = json.loads(line)
-            good.append((line, from_json(said)))
+            good.append((line, kind.from_json(said)))
         except (ValueError, KeyError, TypeError, AttributeError):
             bad.append(line)
     return good, bad

@@ -55,6 +55,20 @@ def load(
     return Loaded(model, params, sum(p.numel() for p in model.parameters() if p.requires_grad))
 
 
+def load_tokenizer(where: str):
+    """The tokenizer in the folder `where`. Raises Unsupported where there is none that can ask and end an answer."""
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, ImportError) as problem:
+        raise Unsupported(f"no tokenizer at {where}: {first_line(problem)}") from None
+    if tokenizer.eos_token_id is None:
+        raise Unsupported(f"the tokenizer at {where} has no end-of-text token")
+    return tokenizer
+
+
 def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> torch.nn.Module:
     """`model` with LoRA on the recipe's matrices, A and B in fp32 whatever the base is."""
     if recipe.lora_targets == "attention":

@@ -36,10 +36,13 @@ class TrainingStep:
         self.optimizer = torch.optim.AdamW(self.params, lr=recipe.learning_rate, fused=device.type in ("cpu", "cuda"))
         self.scaler = torch.amp.GradScaler(device.type) if compute_dtype == "fp16" else None
 
-    def micro_step(self, batch: Batch) -> torch.Tensor:
-        """Forward and backward of one micro-batch. Returns the mean loss in nats a token, not yet synchronised."""
+    def micro_step(self, batch: Batch, micro_steps: int | None = None) -> torch.Tensor:
+        """Forward and backward of one of the step's `micro_steps` micro-batches, by default as the recipe divides it.
+
+        Returns the mean loss in nats a token, not yet synchronised.
+        """
         loss = answer_loss(self.model, batch)
-        scaled = loss / self.recipe.micro_steps_per_step
+        scaled = loss / (micro_steps or self.recipe.micro_steps_per_step)
         (self.scaler.scale(scaled) if self.scaler else scaled).backward()
         return loss.detach()
 

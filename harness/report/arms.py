@@ -1,0 +1,70 @@
+"""The table of test-time fine-tuning's arms: loss, accuracy with its interval, cost, and p against the arm before."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.forecast.proportions import mcnemar, wilson
+from harness.report.style import plain_table
+from harness.report.text import number
+from harness.tune.experiment import ArmResult
+
+
+def table(rows: Sequence[ArmResult], out: Console) -> None:
+    """Prints the arms in order; each p is exact McNemar's on the tasks solved, against the row above."""
+    trial = rows[0].trial
+    shown = plain_table(
+        ("arm", "left"),
+        ("val\nloss", "right"),
+        ("nats/\ngrid", "right"),
+        ("acc.\n%", "right"),
+        ("95 %", "right"),
+        ("views\n%", "right"),
+        ("cells\n%", "right"),
+        ("shape\n%", "right"),
+        ("steps", "right"),
+        ("train\ns", "right"),
+        ("s per\ntask", "right"),
+        ("p", "right"),
+    )
+    before = None
+    for row in rows:
+        n = len(row.scores)
+        low, high = wilson(sum(score.attempts for score in row.scores), n)
+        p = mcnemar(before.solved, row.solved) if before else None
+        shown.add_row(
+            row.arm,
+            number(row.token_loss),
+            number(row.grid_nll),
+            f"{100 * row.mean('attempts'):.1f}",
+            f"{100 * low:.0f}-{100 * high:.0f}",
+            f"{100 * row.mean('views'):.1f}",
+            f"{100 * row.mean('cells'):.0f}",
+            f"{100 * row.mean('shape'):.0f}",
+            str(row.steps),
+            f"{row.train_s:.0f}",
+            number(row.decode_s / n, 2),
+            number(p, 2),
+        )
+        before = row
+    out.print()
+    out.print(shown)
+    out.print()
+    said = (
+        f"{trial.model.name} {trial.precision} on {len(trial.tasks)} tasks of {trial.source}, measured. acc.: a task's "
+        f"test inputs answered in 2 attempts, by vote over {trial.views} views; 95 %: Wilson; tasks that were not "
+        "answered count as wrong. val loss: nats a token of the true outputs. p: exact McNemar against the row above, "
+        "on the same tasks."
+    )
+    out.print(Text(said))
+    for row in rows:
+        total = row.used + row.too_long
+        parts = [f"{row.unasked} of {row.asked + row.unasked} questions did not fit"] if row.unasked else []
+        parts += [f"{row.too_long} of {total} training examples drawn did not fit"] if row.too_long else []
+        if parts:
+            out.print(Text(f"- {row.arm}: {' and '.join(parts)} {trial.context} tokens."))
+    best = max(rows, key=lambda row: (row.mean("attempts"), -(row.token_loss or 0)))
+    out.print(
+        Text(f"\nBest arm: {best.arm}, {100 * best.mean('attempts'):.1f} % of {len(best.scores)} tasks.", style="bold")
+    )

@@ -1,0 +1,60 @@
+"""The variants of test-time fine-tuning that are compared, each one change after the one before."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.arc.augment import draw
+from harness.arc.tasks import Puzzle
+from harness.errors import unknown
+from harness.tune.sets import SETS, Example, shuffled
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`examples` names one of harness.tune.sets.SETS, None for no training; the rest says how an example is varied."""
+
+    name: str
+    examples: str | None
+    geometry: bool = False
+    colours: bool = False
+    keep_colours: float = 0.0
+
+    def stream(self, puzzles: Sequence[Puzzle], seed: int) -> Iterator[Example]:
+        """Training examples without end, each in a view of its own; the same ones for the same seed.
+
+        The order of an example's demonstrations is varied in every arm that trains.
+        """
+        rng = random.Random(f"{self.name} {seed}")
+        pool = [example for puzzle in puzzles for example in SETS[self.examples](puzzle)]
+        for example in shuffled(pool, rng):
+            view = draw(
+                rng,
+                len(example.pairs),
+                geometry=self.geometry,
+                colours=self.colours,
+                keep_colours=self.keep_colours,
+            )
+            yield example.seen(view)
+
+
+ARMS = {
+    arm.name: arm
+    for arm in (
+        Arm("baseline", None),
+        Arm("n-1", "n-1"),
+        Arm("+ geometric", "n-1", geometry=True),
+        Arm("+ color swap", "n-1", geometry=True, colours=True),
+        Arm("preserve color", "n-1", geometry=True, colours=True, keep_colours=0.5),
+        Arm("n-2", "n-2", geometry=True, colours=True),
+    )
+}
+
+
+def choose(text: str) -> list[Arm]:
+    """The arms in "all" or "baseline, n-1". Raises UserError for a name that is none."""
+    names = list(ARMS) if text.strip() == "all" else [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in ARMS:
+            raise unknown("arm", name, ["all", *ARMS])
+    return [ARMS[name] for name in names]
