@@ -29,6 +29,7 @@ def measure(
     results: Path | None,
     seed: int,
     fresh: bool,
+    curve: bool,
     out: Console,
 ) -> list[ArmResult]:
     """The results of the asked arms. Raises UserError for values that cannot be, and where memory runs out."""
@@ -68,6 +69,7 @@ def measure(
         encoding=encoding,
         views=views,
         seed=seed,
+        curve=curve,
     )
     begun = {}
 

@@ -172,6 +172,7 @@ def ttft(
     results: Results = None,
     models_file: ModelsFile = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what the record has already.")] = False,
+    project_to: Annotated[int | None, typer.Option(help="Estimate the accuracy after so many steps.")] = None,
     seed: int = 0,
 ) -> None:
     """Test-time fine-tune a model with weights on ARC tasks, arm by arm at equal steps, and measure its accuracy.
@@ -180,7 +181,7 @@ def ttft(
 
       harness ttft qwen-0.5b --weights hub --arms all --tasks 20
 
-      harness ttft ./my-model --arms "baseline, + color swap" --steps 100 --views 8
+      harness ttft ./my-model --arms "baseline, + color swap" --steps 128 --views 8 --project-to 1000
     """
     from harness import accuracy, inputs
     from harness.report import arms as arms_table
@@ -190,8 +191,10 @@ def ttft(
         model, source, solutions, tasks, arms, precision, weights, encoding, learning_rate, seed, models_file
     )
     out = style.console()
-    rows = accuracy.measure(asked, steps, context, views, encoding, device, results, seed, fresh, out)
-    arms_table.table(rows, out)
+    rows = accuracy.measure(
+        asked, steps, context, views, encoding, device, results, seed, fresh, project_to is not None, out
+    )
+    arms_table.table(rows, out, project_to)
 
 
 @app.command()

@@ -201,7 +201,17 @@ def set_of_tasks(tmp_path):
 def _ttft(folder, set_of_tasks, *words):
     common = ["--set", str(set_of_tasks), "--device", "cpu", "--results", str(set_of_tasks.parent / "results")]
     with pytest.raises(SystemExit) as end:
-        cli.main(["ttft", str(folder), *common, "--steps", "2", "--context", "1024", *words])
+        cli.main(
+            [
+                "ttft",
+                str(folder),
+                *common,
+                "--context",
+                "1024",
+                *(() if "--steps" in words else ("--steps", "2")),
+                *words,
+            ]
+        )
     return end.value.code
 
 
@@ -226,6 +236,26 @@ def test_all_arms_give_the_table_and_are_not_run_twice(folder, set_of_tasks, cap
     assert not _ttft(folder, set_of_tasks, "--tasks", "3", "--arms", "baseline, n-2")
     assert capsys.readouterr().out.count("from the record") == 2
     assert path.read_bytes() == before
+
+
+def test_a_curve_is_evaluated_on_the_way_and_projected(folder, set_of_tasks, capsys):
+    words = ["--tasks", "3", "--arms", "baseline, n-1", "--steps", "8", "--learning-rate", "1e-3"]
+    assert not _ttft(folder, set_of_tasks, *words, "--project-to", "32")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "n-1: measured 0.0 % at 8 steps; projected to 32 steps: 0 to" in said
+    assert "x4.0 beyond the last checkpoint" in said
+    path = set_of_tasks.parent / "results" / "accuracy.jsonl"
+    base, tuned = (experiment.from_json(json.loads(line)) for line in path.read_text().splitlines())
+    assert [c.steps for c in tuned.checkpoints] == [1, 2, 4, 8]
+    assert tuned.checkpoints[-1].loss == pytest.approx(tuned.token_loss)
+    assert tuned.checkpoints[-1].loss < tuned.checkpoints[0].loss <= base.token_loss + 1e-6
+    assert not _ttft(folder, set_of_tasks, *words, "--project-to", "80")
+    assert "no projection to 80: x10.0 beyond" in " ".join(capsys.readouterr().out.split())
+
+
+def test_halving():
+    assert experiment.halving(125) == [3, 7, 15, 31, 62, 125]
+    assert experiment.halving(2) == [1, 2]
 
 
 @pytest.mark.parametrize(

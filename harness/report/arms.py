@@ -5,14 +5,18 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from harness.forecast.estimate import accuracy_after, chance_of_best
 from harness.forecast.proportions import mcnemar, wilson
 from harness.report.style import plain_table
 from harness.report.text import number
 from harness.tune.experiment import ArmResult
 
 
-def table(rows: Sequence[ArmResult], out: Console) -> None:
-    """Prints the arms in order; each p is exact McNemar's on the tasks solved, against the row above."""
+def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None) -> None:
+    """Prints the arms in order, and with `project_to` what their curves say of so many steps.
+
+    Each p is exact McNemar's on the tasks solved, against the row above.
+    """
     trial = rows[0].trial
     shown = plain_table(
         ("arm", "left"),
@@ -64,7 +68,25 @@ def table(rows: Sequence[ArmResult], out: Console) -> None:
         parts += [f"{row.too_long} of {total} training examples drawn did not fit"] if row.too_long else []
         if parts:
             out.print(Text(f"- {row.arm}: {' and '.join(parts)} {trial.context} tokens."))
+    for row in rows:
+        if project_to and row.checkpoints and row.steps:
+            out.print(Text(f"- {row.arm}: {projected(row, project_to)}"))
+    if len(rows) > 1:
+        chances = chance_of_best({row.arm: [score.attempts for score in row.scores] for row in rows})
+        likely = sorted(chances, key=lambda arm: -chances[arm])[:3]
+        shares = ", ".join(f"{arm} {100 * chances[arm]:.0f} %" for arm in likely)
+        out.print(Text(f"- Chance of being the best of these arms on such tasks (bootstrap): {shares}."))
     best = max(rows, key=lambda row: (row.mean("attempts"), -(row.token_loss or 0)))
     out.print(
         Text(f"\nBest arm: {best.arm}, {100 * best.mean('attempts'):.1f} % of {len(best.scores)} tasks.", style="bold")
     )
+
+
+def projected(row: ArmResult, steps: int) -> str:
+    """What the arm's checkpoints say of `steps`: measured and projected apart, or the reason for no projection."""
+    found = accuracy_after(row.checkpoints, steps)
+    measured = f"measured {100 * row.mean('attempts'):.1f} % at {row.steps} steps"
+    if found.refused:
+        return f"{measured}; no projection to {steps}: {found.refused}."
+    span = f"{100 * found.low:.0f} to {100 * found.high:.0f} %"
+    return f"{measured}; projected to {steps} steps: {span} (95 %, x{found.reach:.1f} beyond the last checkpoint)."

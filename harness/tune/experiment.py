@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from harness.arc.score import TaskScore
+from harness.forecast.estimate import Checkpoint
 from harness.records import ModelSpec, Recipe
 
 
@@ -28,6 +29,7 @@ class Trial:
     encoding: str
     views: int
     seed: int
+    curve: bool = False  # evaluate on the way too, at halving steps
 
     def key(self, arm: str, versions: dict[str, str]) -> str:
         """Names one arm's result: another model, set, recipe or version of a library gives another one."""
@@ -55,6 +57,7 @@ class ArmResult:
     too_long: int  # training examples that did not fit the context
     asked: int  # questions, in all views
     unasked: int  # questions that did not fit
+    checkpoints: tuple[Checkpoint, ...] = ()  # of a trial with a curve, the end included
 
     @property
     def steps(self) -> int:
@@ -87,6 +90,9 @@ def to_json(row: ArmResult) -> dict[str, Any]:
 def from_json(said: dict[str, Any]) -> ArmResult:
     """The result that `to_json` wrote. Raises KeyError, TypeError or ValueError where `said` is none."""
     values = {f.name: said[f.name] for f in fields(ArmResult)}
+    values["checkpoints"] = tuple(
+        Checkpoint(c["steps"], c["loss"], tuple(map(float, c["scores"]))) for c in said["checkpoints"]
+    )
     trial = said["trial"]
     model = ModelSpec(**{**trial["model"], "aliases": tuple(trial["model"].get("aliases", ()))})
     values["trial"] = Trial(
@@ -131,7 +137,7 @@ def run(
             note(f"loading {trial.model.name}")
             ready = _ready(trial)
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        tuned, predicted, losses = _one(trial, arm, puzzles, solutions, ready, on_step)
+        tuned, predicted, losses, checkpoints = _one(trial, arm, puzzles, solutions, ready, on_step)
         row = ArmResult(
             key=key,
             arm=arm.name,
@@ -148,6 +154,7 @@ def run(
             too_long=tuned.too_long,
             asked=predicted.asked,
             unasked=predicted.unasked,
+            checkpoints=tuple(checkpoints),
         )
         store.add(row)
         solved, spent = sum(row.solved), f"{row.train_s:.0f} s training, {row.decode_s:.0f} s decoding"
@@ -182,10 +189,34 @@ def _ready(trial: Trial) -> tuple[Any, Any, Any]:
     return loaded.model, Adapter(loaded.model), tokenizer
 
 
+def halving(steps: int) -> list[int]:
+    """`steps`, half of it, a quarter, ... from small to large: at most six, the first at least one."""
+    return sorted({steps >> i for i in range(6)} - {0})
+
+
 def _one(trial: Trial, arm, puzzles, solutions, ready, on_step):
+    from harness.arc.score import score
     from harness.tune import finetune, predict
 
     model, adapter, tokenizer = ready
+    answerer = predict.greedy(model, tokenizer)
+    truths = {name: solutions[name] for name in trial.tasks}
+    checkpoints = []
+
+    def evaluate(step: int):
+        asked = predict.predict(puzzles, tokenizer, answerer, trial.views, trial.encoding, trial.context, trial.seed)
+        losses = predict.losses(model, tokenizer, puzzles, solutions, trial.encoding, trial.context)
+        tokens = sum(count for _, count in losses)
+        mean = sum(loss * count for loss, count in losses) / tokens if tokens else float("nan")
+        scores = tuple(each.attempts for each in score(asked.answers, truths))
+        checkpoints.append(Checkpoint(step, mean, scores))
+        return asked, losses
+
+    def stepped(step: int, loss: float) -> None:
+        on_step(arm.name, step, loss)
+        if trial.curve and step in halving(trial.steps)[:-1]:
+            evaluate(step)
+
     adapter.reset()
     tuned = finetune.tune(
         model,
@@ -198,9 +229,7 @@ def _one(trial: Trial, arm, puzzles, solutions, ready, on_step):
         trial.encoding,
         trial.context,
         trial.seed,
-        lambda step, loss: on_step(arm.name, step, loss),
+        stepped,
     )
-    answerer = predict.greedy(model, tokenizer)
-    predicted = predict.predict(puzzles, tokenizer, answerer, trial.views, trial.encoding, trial.context, trial.seed)
-    losses = predict.losses(model, tokenizer, puzzles, solutions, trial.encoding, trial.context)
-    return tuned, predicted, losses
+    predicted, losses = evaluate(len(tuned.losses))
+    return tuned, predicted, losses, checkpoints if trial.curve else []

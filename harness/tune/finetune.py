@@ -68,8 +68,8 @@ def tune(
     device = next(model.parameters()).device
     step = TrainingStep(model, recipe, compute_dtype, device)
     prompts = _prompts(arm.stream(puzzles, seed), tokenizer, encoding, context, found)
-    start = time.perf_counter()
     for number in range(steps):
+        start = time.perf_counter()
         for group in step.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * min(1.0, (number + 1) / WARM_STEPS)
         total = torch.zeros((), device=device)
@@ -79,9 +79,9 @@ def tune(
             ids = torch.tensor([prompt.ids], device=device)
             total += step.micro_step(Batch(ids, prompt.answer), recipe.sequences_per_step)
         step.update()
-        found.losses.append(total.item() / recipe.sequences_per_step)
+        found.losses.append(total.item() / recipe.sequences_per_step)  # waits for the device
+        found.seconds += time.perf_counter() - start
         on_step(number + 1, found.losses[-1])
-    found.seconds = time.perf_counter() - start
     return found
 
 

@@ -104,6 +104,7 @@ def losses(
 ) -> list[tuple[float, int]]:
     """(nats a token, tokens) of each true test output that fits, in the plain view: what evaluating may see, alone."""
     device, found = next(model.parameters()).device, []
+    model.eval()
     with torch.no_grad():
         for puzzle in puzzles:
             for (pairs, asked), output in zip(questions(puzzle), solutions.get(puzzle.id, ()), strict=False):
@@ -111,6 +112,8 @@ def losses(
                 if prompt:
                     ids = torch.tensor([prompt.ids], device=device)
                     found.append((answer_loss(model, Batch(ids, prompt.answer)).item(), prompt.answer))
+    with quiet():
+        model.train()
     return found
 
 

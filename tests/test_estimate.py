@@ -1,0 +1,95 @@
+import math
+import random
+
+import pytest
+
+from harness.forecast.estimate import Checkpoint, accuracy_after, chance_of_best
+
+STEPS = (4, 8, 16, 32, 64, 125)
+
+
+def _curve(rng, tasks=60, end=1000):
+    """A learning curve with a known end: log-linear or saturating, each task solved from its own difficulty on, and one
+    answer in twenty flipped by chance. Returns the checkpoints and the realised accuracy at the end."""
+    start, gain = rng.uniform(0.0, 0.25), rng.uniform(0.0, 0.35)
+    if rng.random() < 0.5:
+
+        def p(s):
+            return start + gain * math.log2(s) / math.log2(1000)
+    else:
+        power = rng.uniform(0.2, 1.2)
+
+        def p(s):
+            return start + gain * (1 - s**-power) / (1 - 1000**-power)
+
+    hard = [rng.random() for _ in range(tasks)]
+
+    def solved(s):
+        return tuple(float((h < p(s)) != (rng.random() < 0.05 * p(s))) for h in hard)
+
+    return [Checkpoint(s, 2.0 - 0.1 * i, solved(s)) for i, s in enumerate(STEPS)], sum(solved(end)) / tasks
+
+
+def test_the_interval_covers_the_known_end_of_simulated_curves():
+    """Of 200 curves at least 90 % end inside the 95 % interval, eight times beyond the last checkpoint."""
+    rng, held, widths = random.Random(0), 0, []
+    for number in range(200):
+        seen, end = _curve(rng)
+        found = accuracy_after(seen, 1000, seed=number)
+        assert found.reach == 8.0
+        held += found.low - 1e-9 <= end <= found.high + 1e-9
+        widths.append(found.high - found.low)
+    assert held >= 180
+    assert sorted(widths)[100] < 0.5  # and says something
+
+
+def test_a_curve_by_hand():
+    """Log-linear without noise, 10 % more with every doubling from 10 % at 4: 60 % at 128."""
+    seen = [Checkpoint(4 * 2**i, 1.0, (1.0,) * (10 + 10 * i) + (0.0,) * (90 - 10 * i)) for i in range(5)]
+    found = accuracy_after(seen, 128)
+    assert found.low < 0.6 < found.high
+    assert found.mid == pytest.approx(0.6, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("seen", "steps", "why"),
+    [
+        ([(1, 2.0), (2, 1.9), (4, 1.8)], 8, "3 checkpoints"),
+        ([(0, 2.0), (1, 2.0), (2, 1.9), (4, 1.8)], 8, "3 checkpoints"),
+        ([], 8, "0 checkpoints"),
+        ([(1, 2.0), (2, 1.9), (4, 1.8), (8, 1.7)], 65, "x8.1 beyond"),
+        ([(1, 2.0), (2, 1.5), (4, 1.4), (8, 1.6)], 16, "loss is rising"),
+    ],
+)
+def test_it_is_refused_where_the_checkpoints_do_not_carry(seen, steps, why):
+    found = accuracy_after([Checkpoint(s, loss, (0.0, 1.0)) for s, loss in seen], steps)
+    assert found.mid is None
+    assert why in found.refused
+
+
+def test_the_interval_grows_with_the_reach_and_shrinks_with_tasks():
+    rng = random.Random(3)
+    few, _ = _curve(rng, tasks=20)
+    rng = random.Random(3)
+    many, _ = _curve(rng, tasks=600)
+
+    def width(seen, steps):
+        found = accuracy_after(seen, steps)
+        return found.high - found.low
+
+    assert width(many, 1000) < width(few, 1000)
+    assert width(many, 150) < width(many, 1000)
+
+
+def test_chance_of_best():
+    tasks = 50
+    good, bad = [1.0] * 30 + [0.0] * 20, [1.0] * 10 + [0.0] * 40
+    found = chance_of_best({"good": good, "bad": bad, "same": list(good)})
+    assert found["bad"] < 0.001
+    assert found["good"] == pytest.approx(0.5, abs=0.01)
+    assert sum(found.values()) == pytest.approx(1.0)
+    close = chance_of_best({"a": [1.0, 0.0] * 25, "b": [0.0, 1.0] * 24 + [1.0, 1.0]})
+    assert 0.4 < close["b"] < 0.7
+    with pytest.raises(ValueError, match="same tasks"):
+        chance_of_best({"a": [1.0], "b": []})
+    assert tasks == len(good)
