@@ -198,6 +198,32 @@ def ttft(
 
 
 @app.command()
+def coverage(
+    source: Annotated[str, typer.Argument(help="A set, a folder, or Kaggle's file.")] = "arc1-evaluation",
+    contexts: Contexts = "1024 2048 4096 8192",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder of a tokenizer; without one lengths are estimated.")
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="How grids are written: rows, spaced, numbered or shaped.")] = "rows",
+) -> None:
+    """Show how long a set's prompts are, and which share of them fits each context.
+
+    Examples:
+
+      harness coverage
+
+      harness coverage arc2-evaluation --contexts "2048 8192" --tokenizer ./my-model
+    """
+    from harness import inputs
+    from harness.report import listing, style
+
+    out = style.console()
+    if tokenizer:
+        out.print("tokenising every prompt ...")
+    listing.coverage(*inputs.coverage(source, contexts, tokenizer, encoding), out)
+
+
+@app.command()
 def doctor(device: Device = "auto") -> None:
     """Look at this machine: device, memory, native dtypes, versions, and what is missing.
 

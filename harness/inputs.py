@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 
+from harness.arc.coverage import Lengths, lengths
 from harness.arc.encode import ENCODINGS
+from harness.arc.prompt import build
 from harness.arc.tasks import Puzzle, Solutions, subset
 from harness.arc.tasks import load as load_tasks
 from harness.catalog import models as catalog
@@ -167,3 +169,24 @@ def read_ttft(
     recipe = known.recipe if learning_rate is None else replace(known.recipe, learning_rate=learning_rate)
     _positive("--learning-rate", learning_rate)
     return TtftAsked(spec, where, recipe, precision, source, subset(solvable, count, seed), answers, chosen)
+
+
+def coverage(source: str, contexts: str, tokenizer: str | None, encoding: str) -> tuple[list[Lengths], list[int], str]:
+    """Lengths of the set's sequences, the contexts, and how the lengths were found. Raises UserError."""
+    if encoding not in ENCODINGS:
+        raise unknown("encoding", encoding, ENCODINGS)
+    wanted = [_context(word) for word in words(contexts)]
+    if not 1 <= len(wanted) <= 5:
+        raise UserError(f"--contexts names {len(wanted)} contexts; give one to five")
+    puzzles, _ = load_tasks(source)
+    if tokenizer is None:
+        return lengths(puzzles), wanted, f"{source}: estimated, at one token a cell and newline and 388 for the words"
+    from harness.train.libraries import Unsupported
+    from harness.train.model import load_tokenizer
+
+    try:
+        loaded = load_tokenizer(tokenizer)
+    except Unsupported as problem:
+        raise UserError(str(problem)) from None
+    counted = lengths(puzzles, lambda pairs, asked, output: len(build(loaded, pairs, asked, output, encoding).ids))
+    return counted, wanted, f"{source}: counted by the tokenizer at {tokenizer}, grids as {encoding}"

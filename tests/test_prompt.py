@@ -89,3 +89,37 @@ def test_sets_without_examples_have_questions_only():
     assert sets.leave_one_out(puzzle) == []
     (only,) = coverage.lengths([puzzle])
     assert (only.name, only.coverage(10_000)) == ("test questions", 1.0)
+
+
+def test_the_verb_counts_by_a_tokenizer_or_says_that_it_estimates(tokenizer, tmp_path, capsys):
+    from harness import cli
+
+    def said(*words):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["coverage", *words])
+        return end.value.code, capsys.readouterr()
+
+    code, shown = said("--contexts", "1024 4096")
+    assert not code
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert "leave-one-out 1363" in " ".join(shown.out.split())
+    assert "estimated" in shown.out
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "tasks").mkdir()
+    task = (
+        '{"train": [{"input": [[1]], "output": [[2]]}, {"input": [[3]], "output": [[4]]}], "test": [{"input": [[5]]}]}'
+    )
+    (tmp_path / "tasks" / "t.json").write_text(task)
+    code, shown = said(str(tmp_path / "tasks"), "--contexts", "64", "--tokenizer", str(tmp_path / "tokenizer"))
+    assert not code
+    size = len(prompt.build(tokenizer, tasks.load(str(tmp_path / "tasks"))[0][0].pairs, ((5,),), None, "rows").ids)
+    assert f"test questions 1 {size}" in " ".join(shown.out.split())
+    assert "counted by the tokenizer" in " ".join(shown.out.split())
+    for words, fault in (
+        (["--tokenizer", str(tmp_path)], "no tokenizer at"),
+        (["--contexts", ""], "0 contexts"),
+        (["nowhere"], "unknown set"),
+    ):
+        code, shown = said(*words)
+        assert code == 2
+        assert fault in shown.err

@@ -11,6 +11,7 @@ from harness.report.style import plain_table
 from harness.report.text import gib, millions, number, thousands
 
 if TYPE_CHECKING:
+    from harness.arc.coverage import Lengths
     from harness.checkup import Findings
     from harness.profile.asked import Asked
 
@@ -54,6 +55,18 @@ def plan(asked: "Asked", known: Catalog, out: Console) -> None:
 
 def _within(context: int, window: int) -> str:
     return str(context) if context <= window else f"{context}(w)"
+
+
+def coverage(found: "list[Lengths]", contexts: list[int], how: str, out: Console) -> None:
+    """The lengths of each kind of sequence, and the share that fits each context."""
+    named = [(name, "right") for name in ("n", "mean", "p50", "p90", "p95", "max", *(f"fit\n{c}" for c in contexts))]
+    table = plain_table(("sequences", "left"), *named)
+    for kind in found:
+        marks = [str(kind.quantile(share)) for share in (0.5, 0.9, 0.95, 1.0)]
+        shares = [f"{100 * kind.coverage(context):.0f}%" for context in contexts]
+        table.add_row(kind.name, str(len(kind.tokens)), f"{kind.mean:.0f}", *marks, *shares)
+    out.print(table)
+    out.print(Text(f"\nTokens; {how}. Test questions are without their answers."))
 
 
 def doctor(found: "Findings", out: Console) -> bool:
