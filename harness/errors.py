@@ -12,5 +12,6 @@ def unknown(what: str, given: str, known: Iterable[str]) -> UserError:
     """A `UserError` for the unknown name `given`, with the nearest of the `known` ones."""
     known = list(known)
     near = difflib.get_close_matches(given.lower(), known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    more = f" and {len(known) - 8} more" if len(known) > 8 else ""
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known[:8])}{more}"
     return UserError(f"unknown {what} {given!r}; {hint}")
