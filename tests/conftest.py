@@ -1,10 +1,12 @@
 """Small real things for the tests: a model saved to disk, a catalogue, rows with known samples."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.arc.tasks import Pair, Puzzle
 from harness.catalog import models as catalog
 from harness.records import Cell, Measurement, ModelSpec, Rate, Recipe, Work
 
@@ -77,3 +79,44 @@ def row(micro_s=(1.0,) * 12, status="ok", **changes) -> Measurement:
             "memory": {"after_load": {"resident": 1 << 29}, "steady": {"resident": 1 << 30}},
         }
     return Measurement(**(said | changes))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    """A real tokenizer of characters, saved and loaded as any other."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    characters = sorted(set("".join(map(chr, range(32, 127))) + "\n"))
+    vocab = {c: i for i, c in enumerate([*characters, "<s>", "</s>", "<unk>"])}
+    core = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    made = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    folder = tmp_path_factory.mktemp("tokenizer")
+    made.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def weights_folder(tmp_path_factory, tokenizer):
+    """A Llama of two layers with the tokenizer of characters, as a user's folder of weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    said = {**TINY, "vocab_size": len(tokenizer), "max_position_embeddings": 1024}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(said.pop("model_type"), **said))
+    path = tmp_path_factory.mktemp("weights") / "tiny"
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def made_puzzles(count, rule=lambda grid: grid[::-1], pairs=3):
+    """Puzzles of one rule (upside down), with their solutions."""
+    rng, found, solutions = random.Random(0), [], {}
+    for n in range(count):
+        grids = [tuple(tuple(rng.randrange(10) for _ in range(3)) for _ in range(2)) for _ in range(pairs + 1)]
+        found.append(Puzzle(f"t{n}", tuple(Pair(g, rule(g)) for g in grids[:-1]), (grids[-1],)))
+        solutions[f"t{n}"] = (rule(grids[-1]),)
+    return found, solutions

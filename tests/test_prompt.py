@@ -9,22 +9,6 @@ from harness.tune import sets
 PAIRS = (Pair(((1, 2),), ((2, 1),)), Pair(((3,),), ((3,),)))
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    """A real tokenizer of characters, saved and loaded as any other."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    characters = sorted(set("".join(map(chr, range(32, 127))) + "\n"))
-    vocab = {c: i for i, c in enumerate([*characters, "<s>", "</s>", "<unk>"])}
-    core = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    made = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-    folder = tmp_path_factory.mktemp("tokenizer")
-    made.save_pretrained(folder)
-    return AutoTokenizer.from_pretrained(folder)
-
-
 def _text(tokenizer, ids):
     return "".join(tokenizer.convert_ids_to_tokens(list(ids)))
 

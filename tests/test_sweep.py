@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -152,15 +151,12 @@ def test_a_failure_is_a_row_and_the_sweep_goes_on(bench, how, status, reason):
     assert len(Store(bench.results).rows()) == 4
 
 
-def test_a_cell_that_hangs_is_ended(bench):
-    bench.will(**{"tiny bf16 256": "hang"})
-    start = time.monotonic()
-    done, _ = bench.run(contexts=(256,), cap_seconds=0.9, sample_seconds=0.1, names=("bf16",))
-    assert done.rows[0].status in ("timeout", "too_slow")
-    bench.survey.write_text(json.dumps({**WORLD, "rates": {"fp32": NATIVE}}))
-    done, _ = bench.run(contexts=(256,), cap_seconds=11, sample_seconds=0.1, names=("fp32",))
-    assert done.rows[0].status == "ok"
-    assert time.monotonic() - start < 40
+def test_a_cell_that_hangs_is_ended_and_the_sweep_goes_on(bench):
+    """The cap of 9 s lets the cell start (8 s to load, by the estimate); twice that and a moment later it is ended."""
+    bench.will(**{"tiny bf16 64": "hang"})
+    done, _ = bench.run(contexts=(64, 128), cap_seconds=9.0, sample_seconds=0.1)
+    assert [row.status for row in done.rows] == ["timeout", "ok"]
+    assert "ended after 18 s" in done.rows[0].reason
 
 
 def test_what_crashed_by_chance_is_measured_again_when_asked(bench):

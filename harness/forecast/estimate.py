@@ -21,7 +21,7 @@ class Checkpoint:
     """After `steps` optimiser steps: the answer loss in nats a token, and each task's score, 0 to 1, in one order."""
 
     steps: int
-    loss: float
+    loss: float | None  # None where no true output fits the context
     scores: tuple[float, ...]
 
 
@@ -48,6 +48,8 @@ def accuracy_after(checkpoints: Sequence[Checkpoint], steps: int, seed: int = 0)
         return Estimate(steps, reach, refused=f"{len(seen)} checkpoints; a curve needs {MIN_CHECKPOINTS}")
     if reach > MAX_REACH:
         return Estimate(steps, reach, refused=f"x{reach:.1f} beyond the last checkpoint; at most x{MAX_REACH:g}")
+    if any(c.loss is None for c in seen):
+        return Estimate(steps, reach, refused="no answer fits the context, so whether the loss rises is not known")
     if seen[-1].loss > min(c.loss for c in seen) * 1.02:
         return Estimate(steps, reach, refused="the loss is rising: more steps would not help as before")
     scores = np.array([c.scores for c in seen]).T  # [tasks, checkpoints]

@@ -104,7 +104,7 @@ def arc_hours(fitted: Fit, like: Measurement, context: int, steps: int) -> ArcHo
         return None
     base = project(like, steps)
     fixed_h = base.hours_mid - steps * base.step_s / 3600
-    updates_s = base.step_s - like.cell.recipe.micro_steps_per_step * float(np.mean(like.micro_s))
+    updates_s = float(np.mean(like.optimizer_s))
     mid = steps * (like.cell.recipe.sequences_per_step * mean_s / like.cell.recipe.micro_batch + updates_s) / 3600
     reach = context / fitted.longest
     half = (

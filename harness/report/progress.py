@@ -20,7 +20,7 @@ class Live:
     def __init__(self, console: Console):
         self.console, self.total, self.number = console, 0, 0
         self.until = self.after = self.drawn = 0.0
-        self.doing = ""
+        self.doing = self.last = ""
         self.bar = None
         if console.is_terminal:
             columns = (
@@ -59,7 +59,7 @@ class Live:
         each = f" {number(event['micro_step_s'])} s" if "micro_step_s" in event else ""
         if event:
             self.last = f"{event['phase']}{each}"
-        self._draw(getattr(self, "last", ""))
+        self._draw(self.last)
 
     def row(self, row: Measurement, measured: bool) -> None:
         cell = row.cell

@@ -74,13 +74,18 @@ class ArmResult:
     @property
     def token_loss(self) -> float | None:
         """Answer loss in nats a token over all true outputs that fit; None where none does."""
-        tokens = sum(count for _, count in self.answer_losses)
-        return sum(loss * count for loss, count in self.answer_losses) / tokens if tokens else None
+        return mean_loss(self.answer_losses)
 
     @property
     def grid_nll(self) -> float | None:
         """Mean negative log-likelihood of a whole output, in nats: to be compared across tokenizers too."""
         return sum(n * c for n, c in self.answer_losses) / len(self.answer_losses) if self.answer_losses else None
+
+
+def mean_loss(losses: Sequence[tuple[float, int]]) -> float | None:
+    """Nats a token over answers of (nats a token, tokens); None without any."""
+    tokens = sum(count for _, count in losses)
+    return sum(loss * count for loss, count in losses) / tokens if tokens else None
 
 
 def to_json(row: ArmResult) -> dict[str, Any]:
@@ -206,10 +211,8 @@ def _one(trial: Trial, arm, puzzles, solutions, ready, on_step):
     def evaluate(step: int):
         asked = predict.predict(puzzles, tokenizer, answerer, trial.views, trial.encoding, trial.context, trial.seed)
         losses = predict.losses(model, tokenizer, puzzles, solutions, trial.encoding, trial.context)
-        tokens = sum(count for _, count in losses)
-        mean = sum(loss * count for loss, count in losses) / tokens if tokens else float("nan")
         scores = tuple(each.attempts for each in score(asked.answers, truths))
-        checkpoints.append(Checkpoint(step, mean, scores))
+        checkpoints.append(Checkpoint(step, mean_loss(losses), scores))
         return asked, losses
 
     def stepped(step: int, loss: float) -> None:

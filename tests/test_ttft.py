@@ -1,0 +1,119 @@
+"""The verb: arms, record, curve, and what it refuses."""
+
+import json
+
+import pytest
+from conftest import made_puzzles
+
+from harness import cli
+from harness.tune import arms, experiment
+
+
+@pytest.fixture
+def set_of_tasks(tmp_path):
+    puzzles, solutions = made_puzzles(4)
+    (tmp_path / "tasks").mkdir()
+    for p in puzzles:
+        said = {
+            "train": [{"input": pair.input, "output": pair.output} for pair in p.pairs],
+            "test": [{"input": p.test_inputs[0], "output": solutions[p.id][0]}],
+        }
+        (tmp_path / "tasks" / f"{p.id}.json").write_text(json.dumps(said))
+    return tmp_path / "tasks"
+
+
+def _ttft(folder, set_of_tasks, *words):
+    common = ["--set", str(set_of_tasks), "--device", "cpu", "--results", str(set_of_tasks.parent / "results")]
+    with pytest.raises(SystemExit) as end:
+        cli.main(
+            [
+                "ttft",
+                str(folder),
+                *common,
+                "--context",
+                "1024",
+                *(() if "--steps" in words else ("--steps", "2")),
+                *words,
+            ]
+        )
+    return end.value.code
+
+
+def test_all_arms_give_the_table_and_are_not_run_twice(weights_folder, set_of_tasks, capsys):
+    assert not _ttft(weights_folder, set_of_tasks, "--tasks", "3")
+    said = capsys.readouterr().out
+    table = said[said.index("arm ") :]
+    for name in arms.ARMS:
+        assert f"\n{name} " in table
+    assert max(map(len, table.splitlines())) <= 80
+    assert "Best arm: " in said
+    path = set_of_tasks.parent / "results" / "accuracy.jsonl"
+    rows = [experiment.from_json(json.loads(line)) for line in path.read_text().splitlines()]
+    assert [row.steps for row in rows] == [0, 2, 2, 2, 2, 2]
+    assert len({row.trial.tasks for row in rows}) == 1
+    assert [json.loads(json.dumps(experiment.to_json(row))) for row in rows] == [
+        json.loads(line) for line in path.read_text().splitlines()
+    ]
+    counts = rows[0].answer_losses
+    assert rows[0].token_loss == pytest.approx(sum(n * c for n, c in counts) / sum(c for _, c in counts))
+    before = path.read_bytes()
+    assert not _ttft(weights_folder, set_of_tasks, "--tasks", "3", "--arms", "baseline, n-2")
+    assert capsys.readouterr().out.count("from the record") == 2
+    assert path.read_bytes() == before
+
+
+def test_a_curve_is_evaluated_on_the_way_and_projected(weights_folder, set_of_tasks, capsys):
+    words = ["--tasks", "3", "--arms", "baseline, n-1", "--steps", "8", "--learning-rate", "1e-3"]
+    assert not _ttft(weights_folder, set_of_tasks, *words, "--project-to", "32")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "n-1: measured 0.0 % at 8 steps; projected to 32 steps: 0 to" in said
+    assert "x4.0 beyond the last checkpoint" in said
+    path = set_of_tasks.parent / "results" / "accuracy.jsonl"
+    base, tuned = (experiment.from_json(json.loads(line)) for line in path.read_text().splitlines())
+    assert [c.steps for c in tuned.checkpoints] == [1, 2, 4, 8]
+    assert tuned.checkpoints[-1].loss == pytest.approx(tuned.token_loss)
+    assert tuned.checkpoints[-1].loss < tuned.checkpoints[0].loss <= base.token_loss + 1e-6
+    assert not _ttft(weights_folder, set_of_tasks, *words, "--project-to", "80")
+    assert "no projection to 80: x10.0 beyond" in " ".join(capsys.readouterr().out.split())
+
+
+def test_halving():
+    assert experiment.halving(125) == [3, 7, 15, 31, 62, 125]
+    assert experiment.halving(2) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--arms", "none"], "unknown arm"),
+        (["--encoding", "words"], "unknown encoding"),
+        (["--tasks", "0"], "--tasks must be 1 or more"),
+        (["--views", "0"], "--views must be 1 or more"),
+        (["--context", "9999"], "beyond the window"),
+        (["--learning-rate", "-1"], "--learning-rate must be above 0"),
+        (["--weights", "random"], "no weights: accuracy not measured"),
+        (["--precision", "int5"], "unknown precision"),
+    ],
+)
+def test_bad_input_is_one_line(weights_folder, set_of_tasks, capsys, words, said):
+    assert _ttft(weights_folder, set_of_tasks, *words) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_model_of_the_list_without_weights_says_how_to_give_them(set_of_tasks, capsys, monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "none"))
+    assert _ttft("qwen-0.5b", set_of_tasks) == 2
+    assert "no weights: accuracy not measured; give them with --weights PATH" in capsys.readouterr().err
+
+
+def test_tasks_without_solutions_cannot_be_scored(weights_folder, set_of_tasks, capsys):
+    for path in set_of_tasks.glob("*.json"):
+        said = json.loads(path.read_text())
+        del said["test"][0]["output"]
+        path.write_text(json.dumps(said))
+    assert _ttft(weights_folder, set_of_tasks) == 2
+    assert "no task has its solution" in capsys.readouterr().err
