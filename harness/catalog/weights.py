@@ -1,5 +1,6 @@
-"""Where a model's weights come from: a folder, the hub's cache, the hub, or made at random."""
+"""Where a model's weights come from: a folder, the hub's cache, the hub, the program itself, or made at random."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,18 +8,23 @@ from harness.errors import UserError
 from harness.records import ModelSpec
 
 RANDOM = "random"
+BUNDLED = "bundled:"  # before the name of a model that comes with the program, and a digest of its weights
+_ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def resolve(spec: ModelSpec, asked: str) -> str:
-    """ "random", or a folder.
+    """ "random", a folder, or what names weights that come with the program (see `folder`).
 
-    `asked` is auto (a folder or the hub's cache where the weights are there, else random: never a download), hub,
-    random, or a folder. Speed and memory do not depend on the values, so random weights measure the same.
+    `asked` is auto (the program's own, a folder or the hub's cache where the weights are there, else random: never a
+    download), hub, random, or a folder. Speed and memory do not depend on the values: random weights measure the same.
     Raises UserError for a folder without safetensors, and for hub where the model has no hub id.
     """
     if asked == RANDOM:
         return RANDOM
     if asked == "auto":
+        if not spec.path and not spec.hub_id and _has_safetensors(_ASSETS / spec.name):
+            digest = hashlib.sha256((_ASSETS / spec.name / "model.safetensors").read_bytes()).hexdigest()
+            return f"{BUNDLED}{spec.name}@{digest[:8]}"
         if spec.path:
             return spec.path if _has_safetensors(Path(spec.path)) else RANDOM
         return _cached(spec.hub_id) or RANDOM
@@ -39,6 +45,13 @@ def resolve(spec: ModelSpec, asked: str) -> str:
             )
     _check_same(spec, folder)
     return str(folder.resolve())
+
+
+def folder(weights: str) -> str:
+    """The folder that weights named by `resolve` lie in."""
+    if weights.startswith(BUNDLED):
+        return str(_ASSETS / weights.removeprefix(BUNDLED).partition("@")[0])
+    return weights
 
 
 def _download(hub_id: str) -> str:

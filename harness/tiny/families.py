@@ -1,93 +1,25 @@
 """ARC-like tasks made at random: each family is a rule with its own parameters, drawn anew for every task.
 
-A family is a function of a random generator that returns (make_input, rule): a task is several inputs with what the
-rule makes of them. `HELD_OUT` families are for testing alone: no model of this project is trained on them.
+A family is a function of a random generator and of the largest side that returns (make_input, rule): a task is several
+inputs with what the rule makes of them. `HELD_OUT` families are for testing alone: no model of this project is trained
+on them, nor on one that a view (a turn, other colours) makes of them.
 """
 
 import random
-from collections.abc import Callable
 
 from harness.arc.augment import GEOMETRY
 from harness.arc.tasks import Grid, Pair, Puzzle
-
-Rule = Callable[[Grid], Grid]
-Family = Callable[[random.Random, int], tuple[Callable[[], Grid], Rule]]
-
-
-def noise(rng: random.Random, largest: int, density: float | None = None, colours: int | None = None) -> Grid:
-    """A random grid of 2 to `largest` cells a side: background 0, and `colours` others at `density`."""
-    height, width = rng.randint(2, largest), rng.randint(2, largest)
-    palette = rng.sample(range(1, 10), colours or rng.randint(1, 4))
-    density = density or rng.uniform(0.3, 0.9)
-    return tuple(
-        tuple(rng.choice(palette) if rng.random() < density else 0 for _ in range(width)) for _ in range(height)
-    )
-
-
-def same_shape_noise(rng: random.Random, largest: int, **more) -> Callable[[], Grid]:
-    """Inputs of one task: of one shape in three tasks of four, as ARC's often are; of any in the others."""
-    height, width = rng.randint(2, largest), rng.randint(2, largest)
-    fixed = rng.random() < 0.75
-    palette = rng.sample(range(1, 10), more.get("colours") or rng.randint(1, 4))
-    density = more.get("density") or rng.uniform(0.3, 0.9)
-
-    def make() -> Grid:
-        h, w = (height, width) if fixed else (rng.randint(2, largest), rng.randint(2, largest))
-        return tuple(tuple(rng.choice(palette) if rng.random() < density else 0 for _ in range(w)) for _ in range(h))
-
-    return make
+from harness.tiny import colours, panels, shapes
+from harness.tiny.grids import Family, drawn_once, painted, same_shape_noise
 
 
 def _geometric(name: str) -> Family:
     return lambda rng, largest: (same_shape_noise(rng, largest), GEOMETRY[name][0])
 
 
-def recolour_all(rng: random.Random, largest: int):
-    colours = list(range(10))
-    rng.shuffle(colours)
-    return same_shape_noise(rng, largest), lambda g: tuple(tuple(colours[c] for c in row) for row in g)
-
-
-def one_colour_becomes(rng: random.Random, largest: int):
-    old, new = rng.sample(range(10), 2)
-    return same_shape_noise(rng, largest, colours=9), lambda g: tuple(
-        tuple(new if c == old else c for c in r) for r in g
-    )
-
-
-def keep_one_colour(rng: random.Random, largest: int):
-    kept = rng.randint(1, 9)
-    palette = [kept, *rng.sample([c for c in range(1, 10) if c != kept], 2)]
-    make = _of_palette(rng, largest, palette)
-    return make, lambda g: tuple(tuple(c if c == kept else 0 for c in row) for row in g)
-
-
-def drop_one_colour(rng: random.Random, largest: int):
-    gone = rng.randint(1, 9)
-    palette = [gone, *rng.sample([c for c in range(1, 10) if c != gone], 2)]
-    return _of_palette(rng, largest, palette), lambda g: tuple(tuple(0 if c == gone else c for c in row) for row in g)
-
-
-def paint_all(rng: random.Random, largest: int):
-    colour = rng.randint(1, 9)
-    return same_shape_noise(rng, largest), lambda g: tuple(tuple(colour if c else 0 for c in row) for row in g)
-
-
-def fill_background(rng: random.Random, largest: int):
-    colour = rng.randint(1, 9)
-    return same_shape_noise(rng, largest), lambda g: tuple(tuple(c or colour for c in row) for row in g)
-
-
 def roll_rows(rng: random.Random, largest: int):
     by = rng.choice((-2, -1, 1, 2))
     return same_shape_noise(rng, largest), lambda g: tuple(g[(i - by) % len(g)] for i in range(len(g)))
-
-
-def roll_columns(rng: random.Random, largest: int):
-    by = rng.choice((-2, -1, 1, 2))
-    return same_shape_noise(rng, largest), lambda g: tuple(
-        tuple(r[(j - by) % len(r)] for j in range(len(r))) for r in g
-    )
 
 
 def shift_down(rng: random.Random, largest: int):
@@ -103,46 +35,25 @@ def fall_down(rng: random.Random, largest: int):
     return same_shape_noise(rng, largest, density=rng.uniform(0.3, 0.6)), rule
 
 
-def crop_to_colour(rng: random.Random, largest: int):
-    def make() -> Grid:
-        inner = noise(rng, max(2, largest - 2), density=0.9)
-        top, left, bottom, right = (rng.randint(0, 2) for _ in range(4))
-        width = min(largest, left + len(inner[0]) + right)
-        rows = (
-            [(0,) * width] * top
-            + [((0,) * left + row + (0,) * right)[:width] for row in inner]
-            + [(0,) * width] * bottom
-        )
-        grid = tuple(rows[:largest])
-        return grid if any(any(row) for row in grid) else make()
+def crop_to_box(rng: random.Random, largest: int):
+    inner = same_shape_noise(rng, max(2, largest - 2), density=0.8)
 
-    return make, bounding_box
+    def make() -> Grid:
+        left, right = rng.randint(0, 2), rng.randint(0, 2)
+        rows = [(0,) * left + row + (0,) * right for row in inner()]
+        empty = (0,) * len(rows[0])
+        return (empty,) * rng.randint(0, 2) + tuple(rows) + (empty,) * rng.randint(0, 2)
+
+    return drawn_once(make, lambda g: any(map(any, g))), bounding_box
 
 
 def bounding_box(g: Grid) -> Grid:
-    rows = [i for i, row in enumerate(g) if any(row)]
-    columns = [j for j, column in enumerate(zip(*g, strict=True)) if any(column)]
-    return tuple(row[columns[0] : columns[-1] + 1] for row in g[rows[0] : rows[-1] + 1])
-
-
-def tile_twice(rng: random.Random, largest: int):
-    across = rng.random() < 0.5
-    make = same_shape_noise(rng, max(2, largest // 2 + 1))
-    return make, (lambda g: tuple(row + row for row in g)) if across else (lambda g: g + g)
-
-
-def scale_up(rng: random.Random, largest: int):
-    make = same_shape_noise(rng, max(2, largest // 2))
-    return make, lambda g: tuple(tuple(c for c in row for _ in range(2)) for row in g for _ in range(2))
-
-
-def left_half(rng: random.Random, largest: int):
-    make = same_shape_noise(rng, largest)
-    return make, lambda g: tuple(row[: (len(row) + 1) // 2] for row in g)
+    return shapes.crop(g, [(i, j) for i, row in enumerate(g) for j, c in enumerate(row) if c])
 
 
 def top_half(rng: random.Random, largest: int):
-    return same_shape_noise(rng, largest), lambda g: g[: (len(g) + 1) // 2]
+    more = rng.randint(0, 1)  # of an odd number of rows, with the middle one or without
+    return same_shape_noise(rng, largest), lambda g: g[: (len(g) + more) // 2]
 
 
 def sort_rows(rng: random.Random, largest: int):
@@ -150,122 +61,89 @@ def sort_rows(rng: random.Random, largest: int):
 
 
 def lines_through(rng: random.Random, largest: int):
-    """Each coloured cell becomes a full row or a full column of its colour."""
-    across = rng.random() < 0.5
+    """Each coloured cell becomes a full row of its colour."""
     make = same_shape_noise(rng, largest, density=0.12)
+    return make, lambda g: tuple((next((c for c in row if c), 0),) * len(row) for row in g)
+
+
+def border(rng: random.Random, largest: int):
+    """The outermost cells take one colour."""
+    colour = rng.randint(1, 9)
 
     def rule(g: Grid) -> Grid:
-        turned = g if across else tuple(zip(*g, strict=True))
-        drawn = tuple((next((c for c in row if c), 0),) * len(row) for row in turned)
-        return drawn if across else tuple(zip(*drawn, strict=True))
+        last, right = len(g) - 1, len(g[0]) - 1
+        edge = [(i, j) for i in range(last + 1) for j in range(right + 1) if i in (0, last) or j in (0, right)]
+        return painted(g, dict.fromkeys(edge, colour))
+
+    return same_shape_noise(rng, max(3, largest)), rule
+
+
+def swap_halves(rng: random.Random, largest: int):
+    """The left and the right half change places; a middle column stays."""
+    make = same_shape_noise(rng, max(3, largest))
+
+    def rule(g: Grid) -> Grid:
+        half = len(g[0]) // 2
+        return tuple(row[len(row) - half :] + row[half : len(row) - half] + row[:half] for row in g)
 
     return make, rule
 
 
-def most_frequent(rng: random.Random, largest: int):
-    def rule(g: Grid) -> Grid:
-        cells = [c for row in g for c in row]
-        top = max(sorted(set(cells)), key=cells.count)
-        return tuple((top,) * len(row) for row in g)
-
-    return same_shape_noise(rng, largest), rule
+def stretch(rng: random.Random, largest: int):
+    """Each row stands there twice."""
+    return same_shape_noise(rng, max(2, largest // 2)), lambda g: tuple(row for row in g for _ in range(2))
 
 
-def mirror_beside(rng: random.Random, largest: int):
-    return same_shape_noise(rng, max(2, largest // 2 + 1)), lambda g: tuple(row + row[::-1] for row in g)
+def turn_every_other_row(rng: random.Random, largest: int):
+    first = rng.randint(0, 1)
+    make = same_shape_noise(rng, max(3, largest))
+    return make, lambda g: tuple(row[::-1] if i % 2 == first else row for i, row in enumerate(g))
 
 
-def mirror_below(rng: random.Random, largest: int):
-    return same_shape_noise(rng, max(2, largest // 2 + 1)), lambda g: g + g[::-1]
-
-
-def border(rng: random.Random, largest: int):
-    colour = rng.randint(1, 9)
-
-    def rule(g: Grid) -> Grid:
-        last = len(g) - 1
-        return tuple(
-            tuple(colour if i in (0, last) or j in (0, len(r) - 1) else c for j, c in enumerate(r))
-            for i, r in enumerate(g)
-        )
-
-    return same_shape_noise(rng, largest), rule
-
-
-def swap_two_colours(rng: random.Random, largest: int):
-    a, b = rng.sample(range(1, 10), 2)
-    swap = {a: b, b: a}
-    return _of_palette(rng, largest, [a, b]), lambda g: tuple(tuple(swap.get(c, c) for c in row) for row in g)
-
-
-def sort_columns(rng: random.Random, largest: int):
-    make = same_shape_noise(rng, largest)
-    return make, lambda g: tuple(zip(*(sorted(column) for column in zip(*g, strict=True)), strict=True))
-
-
-def bottom_half(rng: random.Random, largest: int):
-    return same_shape_noise(rng, largest), lambda g: g[len(g) // 2 :]
-
-
-def _of_palette(rng: random.Random, largest: int, palette: list[int]) -> Callable[[], Grid]:
-    height, width = rng.randint(2, largest), rng.randint(2, largest)
-    fixed = rng.random() < 0.75
-
-    def make() -> Grid:
-        h, w = (height, width) if fixed else (rng.randint(2, largest), rng.randint(2, largest))
-        return tuple(tuple(rng.choice([0, *palette]) for _ in range(w)) for _ in range(h))
-
-    return make
+def _by_name(*families: Family) -> dict[str, Family]:
+    return {family.__name__: family for family in families}
 
 
 TRAINED: dict[str, Family] = {
     **{name: _geometric(name) for name in GEOMETRY if name != "identity"},
-    **{
-        family.__name__: family
-        for family in (
-            recolour_all,
-            one_colour_becomes,
-            keep_one_colour,
-            drop_one_colour,
-            paint_all,
-            fill_background,
-            roll_rows,
-            roll_columns,
-            shift_down,
-            fall_down,
-            crop_to_colour,
-            tile_twice,
-            scale_up,
-            left_half,
-            top_half,
-            sort_rows,
-            lines_through,
-            most_frequent,
-        )
-    },
+    **_by_name(roll_rows, shift_down, fall_down, crop_to_box, top_half, sort_rows, lines_through),
+    **_by_name(*colours.TRAINED, *panels.TRAINED, *shapes.TRAINED),
+    **shapes.NAMED,
 }
 HELD_OUT: dict[str, Family] = {
-    family.__name__: family
-    for family in (mirror_beside, mirror_below, border, swap_two_colours, sort_columns, bottom_half)
+    **_by_name(border, swap_halves, stretch, turn_every_other_row, shapes.hollow),
+    "surround": shapes.surround,
 }
-
-
-def task(family: Family, rng: random.Random, largest: int, pairs: int = 4, name: str = "made") -> tuple[Puzzle, Grid]:
-    """A task of `pairs` demonstrations and one test input, and the test's output; grids of at most 30 a side."""
-    while True:
-        make, rule = family(rng, largest)
-        inputs = [make() for _ in range(pairs + 1)]
-        outputs = [rule(grid) for grid in inputs]
-        # A rule that changes nothing in any pair shows nothing.
-        if any(a != b for a, b in zip(inputs, outputs, strict=True)):
-            break
-    demonstrations = tuple(Pair(a, b) for a, b in zip(inputs[:-1], outputs[:-1], strict=True))
-    return Puzzle(name, demonstrations, (inputs[-1],)), outputs[-1]
+_SAME_SIZE = [f for name, f in TRAINED.items() if name in GEOMETRY or name in (
+    "roll_rows", "shift_down", "fall_down", "sort_rows", "recolour_all", "one_colour_becomes", "paint_all",
+    "fill_background", "tile_grid", "top_half", "crop_corner", "lines_through", "keep_most_frequent",
+)]  # fmt: skip
 
 
 def chained(rng: random.Random, largest: int):
-    """Two trained rules one after the other."""
-    first, second = rng.sample([f for f in TRAINED.values() if f not in (crop_to_colour, scale_up, tile_twice)], 2)
+    """Two trained rules one after the other, of those that take any grid."""
+    first, second = rng.sample(_SAME_SIZE, 2)
     make, rule = first(rng, largest)
     _, then = second(rng, largest)
     return make, lambda g: then(rule(g))
+
+
+def task(family: Family, rng: random.Random, largest: int, pairs: int = 4, name: str = "made") -> tuple[Puzzle, Grid]:
+    """A task of `pairs` demonstrations and one test input, and the test's output; grids of at most 30 a side.
+
+    A rule that shows nothing (no pair changes), that always answers alike, or that makes too large a grid is drawn
+    again.
+    """
+    while True:
+        try:
+            make, rule = family(rng, largest)
+            inputs = [make() for _ in range(pairs + 1)]
+            outputs = [rule(grid) for grid in inputs]
+        except ValueError:  # no input that fits these parameters
+            continue
+        changed = any(a != b for a, b in zip(inputs, outputs, strict=True))
+        sizes = [side for g in (*inputs, *outputs) for side in (len(g), len(g[0]) if g else 0)]
+        if changed and min(sizes) > 0 and max(sizes) <= 30:
+            break
+    demonstrations = tuple(Pair(a, b) for a, b in zip(inputs[:-1], outputs[:-1], strict=True))
+    return Puzzle(name, demonstrations, (inputs[-1],)), outputs[-1]

@@ -1,37 +1,49 @@
-"""Trains arc-tiny from nothing on generated tasks: python -m harness.tiny.pretrain --out FOLDER (make tiny).
+"""Trains arc-tiny from nothing on generated tasks: make tiny.
 
-Loss on every output but the first, so that each task teaches several times. Grids grow during the first part. The
-learning rate is constant after its warm-up and falls to zero in the last tenth (Hu et al. 2024), so a run can be made
-longer. Stopped and started again it goes on from its last checkpoint; log.jsonl holds what was seen.
+Loss on every output but the first, so that each task teaches several times. Grids grow during the first half. Hidden
+matrices learn by Muon (Jordan et al. 2024), the rest by AdamW, both at a constant rate after a warm-up that falls to
+zero in the last fifth (Hu et al. 2024), so a run can be made longer. Masters are fp32; forward and backward run in bf16
+where the device has it. One process a core learns faster than one on two cores: under torchrun gradients are averaged.
+Stopped and started again it goes on from its last checkpoint; log.jsonl holds what was seen.
 """
 
 import argparse
+import copy
 import json
 import math
+import os
 import random
 import time
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
 from harness.arc.augment import draw
 from harness.arc.prompt import build
 from harness.tiny import families
 from harness.tiny.model import SYMBOLS, new, save, tokenizer
+from harness.train import attention
 
-PAD_ID, EOS_ID = SYMBOLS.index("<pad>"), SYMBOLS.index("</s>")
+PAD_ID = SYMBOLS.index("<pad>")
 INPUT_ID, OUTPUT_ID = SYMBOLS.index("I"), SYMBOLS.index("O")
 CHECKPOINT = "checkpoint.pt"
+GROUP = 8  # steps whose tasks are made together and cut into batches of like lengths
+LONGEST = 1500  # tokens of a task; longer ones are drawn again
 
 
-def sequence(rng: random.Random, largest: int, tokens) -> list[int]:
-    """Token ids of one generated task in a random view, answer and end included."""
-    family = families.chained if rng.random() < 0.25 else rng.choice(list(families.TRAINED.values()))
-    puzzle, output = families.task(family, rng, largest, pairs=rng.randint(3, 4))
-    view = draw(rng, len(puzzle.pairs), keep_background=0.9)
-    seen = view.of(puzzle)
-    return list(build(tokens, seen.pairs, seen.test_inputs[0], view.apply(output), "rows").ids)
+def sequence(rng: random.Random, limit: int, tokens) -> list[int]:
+    """Token ids of one generated task in a random view, answer and end included; small grids are more frequent."""
+    while True:
+        family = families.chained if rng.random() < 0.15 else rng.choice(list(families.TRAINED.values()))
+        sizes = range(3, limit + 1)
+        largest = rng.choices(sizes, [1 / size for size in sizes])[0]
+        puzzle, output = families.task(family, rng, largest, pairs=rng.randint(3, 4))
+        seen = (view := draw(rng, len(puzzle.pairs), keep_background=0.9)).of(puzzle)
+        ids = build(tokens, seen.pairs, seen.test_inputs[0], view.apply(output), "rows").ids
+        if len(ids) <= LONGEST:
+            return list(ids)
 
 
 def targets(ids: list[int]) -> list[int]:
@@ -47,78 +59,165 @@ def targets(ids: list[int]) -> list[int]:
     return said
 
 
-def batch(rng: random.Random, largest: int, tokens, budget: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Padded ids and targets, [sequences, tokens], of about `budget` tokens with little padding."""
-    pool = sorted((sequence(rng, largest, tokens) for _ in range(96)), key=len)
-    start = rng.randrange(len(pool))
-    chosen = [pool[start]]
-    for ids in (*pool[start + 1 :], *reversed(pool[:start])):
-        if (len(chosen) + 1) * max(len(ids), len(chosen[0]), len(chosen[-1])) > budget:
-            break
-        chosen.append(ids)
-    width = max(map(len, chosen))
-    ids = torch.tensor([c + [PAD_ID] * (width - len(c)) for c in chosen])
-    said = torch.tensor([targets(c) + [-100] * (width - len(c)) for c in chosen])
-    return ids, said
+def batches(rng: random.Random, limit: int, tokens, budget: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """GROUP batches of ids and targets, [sequences, tokens], each of about `budget` tokens and with little padding."""
+    pool, total = [], 0
+    while total < GROUP * budget:
+        pool.append(sequence(rng, limit, tokens))
+        total += len(pool[-1])
+    cut: list[list[list[int]]] = [[] for _ in range(GROUP)]
+    seen = 0
+    for ids in sorted(pool, key=len):
+        cut[min(GROUP - 1, seen * GROUP // total)].append(ids)
+        seen += len(ids)
+    cut = [part for part in cut if part]
+    rng.shuffle(cut)
+    return [_padded(cut[i % len(cut)]) for i in range(GROUP)]
 
 
-def rate(step: int, steps: int, peak: float, warm: int = 100) -> float:
-    falling = max(1, steps // 10)
-    return peak * min(1.0, (step + 1) / warm, max(0.0, (steps - step) / falling))
+def _padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [PAD_ID] * (width - len(row)) for row in rows])
+    return ids, torch.tensor([targets(row) + [-100] * (width - len(row)) for row in rows])
 
 
-def largest_at(step: int, steps: int, largest: int) -> int:
-    """Grids grow from 3 cells a side to `largest` over the first half."""
+def rate(step: int, steps: int, warm: int = 100) -> float:
+    """The share of the peak rate at a step."""
+    falling = max(1, steps // 5)
+    return min(1.0, (step + 1) / warm, max(0.0, (steps - step) / falling))
+
+
+def limit_at(step: int, steps: int, largest: int) -> int:
+    """The largest side of generated grids: from 3 cells to `largest` over the first half."""
     return min(largest, 3 + math.floor((largest - 2) * step / (0.5 * steps)))
 
 
-def train(out: Path, steps: int, largest: int, budget: int, peak: float, seed: int, save_every: int = 50) -> None:
+class Trainer:
+    """fp32 masters with their optimisers, and the copy in the device's dtype that runs forward and backward."""
+
+    def __init__(self, seed: int, device: torch.device, adam: float, muon: float, **shape: int):
+        self.model = new(seed, **shape).to(device).train()
+        self.work = copy.deepcopy(self.model).to(_dtype(device))
+        self.work.set_attn_implementation(attention.NAME)
+        hidden = [p for name, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in name]
+        others = [p for name, p in self.model.named_parameters() if p.ndim != 2 or "embed" in name]
+        self.optimizers = (
+            torch.optim.Muon(hidden, lr=muon, weight_decay=0.01),
+            torch.optim.AdamW(others, lr=adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        )
+        self.peaks = (muon, adam)
+
+    def step(self, ids: torch.Tensor, said: torch.Tensor, share: float) -> torch.Tensor:
+        """One update at `share` of the peak rates; the mean loss over the targets, in nats."""
+        learned = said >= 0
+        # Right padding behind causal attention needs no mask: no real token sees it.
+        hidden = self.work.model(input_ids=ids, use_cache=False).last_hidden_state[learned]
+        loss = cross_entropy(self.work.lm_head(hidden).float(), said[learned])
+        loss.backward()
+        masters, copies = list(self.model.parameters()), list(self.work.parameters())
+        flat = torch.cat([p.grad.flatten() for p in copies]).float()
+        if dist.is_initialized():
+            dist.all_reduce(flat)
+            flat /= dist.get_world_size()
+        flat *= (1.0 / flat.norm()).clamp(max=1.0)
+        for p, grad in zip(masters, flat.split([p.numel() for p in masters]), strict=True):
+            p.grad = grad.view_as(p)
+        for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
+            optimizer.param_groups[0]["lr"] = share * peak
+            optimizer.step()
+        with torch.no_grad():
+            for p, copied in zip(masters, copies, strict=True):
+                copied.copy_(p)
+                copied.grad = None
+        return loss.detach()
+
+    def state(self) -> dict:
+        return {"model": self.model.state_dict(), "optimizers": [each.state_dict() for each in self.optimizers]}
+
+    def restore(self, kept: dict) -> None:
+        self.model.load_state_dict(kept["model"])
+        self.work.load_state_dict(kept["model"])
+        for optimizer, state in zip(self.optimizers, kept["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    from harness.catalog.precisions import native_dtype
+    from harness.profile.probe import rates
+
+    return torch.bfloat16 if native_dtype(rates(device, ("bf16", "fp32"))) == "bf16" else torch.float32
+
+
+def train(
+    out: Path,
+    steps: int,
+    largest: int,
+    budget: int,
+    seed: int = 0,
+    adam: float = 3e-3,
+    muon: float = 0.02,
+    save_every: int = 50,
+    rank: int = 0,
+    stop: int | None = None,
+    **shape: int,
+) -> None:
+    """Trains until step `stop` (all `steps` by default) of a schedule over `steps`, and saves the model in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokens = new(seed).to(device).train(), tokenizer()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    trainer, tokens = Trainer(seed, device, adam, muon, **shape), tokenizer()
     step, seen, path = 0, 0, out / CHECKPOINT
     if path.exists():
         kept = torch.load(path, map_location=device, weights_only=True)
-        model.load_state_dict(kept["model"])
-        optimizer.load_state_dict(kept["optimizer"])
+        trainer.restore(kept)
         step, seen = kept["step"], kept["tokens"]
-    begun, begun_tokens, average = time.monotonic(), seen, 0.0
-    while step < steps:
-        rng = random.Random(f"{seed} {step}")  # the batch of a step is the same however often training was stopped
-        ids, said = (part.to(device) for part in batch(rng, largest_at(step, steps, largest), tokens, budget))
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, steps, peak)
-        logits = model(input_ids=ids, attention_mask=(ids != PAD_ID).long(), use_cache=False).logits
-        loss = cross_entropy(logits.flatten(0, 1), said.flatten(), ignore_index=-100)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step, seen = step + 1, seen + int((ids != PAD_ID).sum())
-        average = loss.item() if step == 1 else 0.95 * average + 0.05 * loss.item()
-        if step % save_every == 0 or step == steps:
-            speed = (seen - begun_tokens) / (time.monotonic() - begun)
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    begun, begun_step, begun_tokens, average, made = time.monotonic(), step, seen, None, {}
+    stop = steps if stop is None else stop
+    while step < stop:
+        group = step // GROUP
+        if group not in made:  # a step's batch is the same however often training was stopped
+            rng = random.Random(f"{seed} {rank} {group}")
+            made = {group: batches(rng, limit_at(group * GROUP, steps, largest), tokens, budget)}
+        ids, said = (part.to(device) for part in made[group][step % GROUP])
+        loss = trainer.step(ids, said, rate(step, steps)).item()
+        step, seen = step + 1, seen + world * int((ids != PAD_ID).sum())  # as many in each process, nearly
+        average = loss if average is None else 0.98 * average + 0.02 * loss
+        if rank == 0 and (step % save_every == 0 or step == stop):
+            spent = time.monotonic() - begun
+            speed, left = (seen - begun_tokens) / spent, spent / (step - begun_step) * (stop - step)
             line = {"step": step, "tokens": seen, "loss": round(average, 4), "tokens_per_s": round(speed)}
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
-            print(f"{step}/{steps} loss {average:.3f} {speed:.0f} tokens/s {seen / 1e6:.1f} M", flush=True)
-            kept = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "tokens": seen}
-            torch.save(kept, path.with_suffix(".tmp"))
+            print(f"{step}/{stop} loss {average:.3f} {speed:.0f} tokens/s, {left / 60:.0f} min left", flush=True)
+            torch.save({**trainer.state(), "step": step, "tokens": seen}, path.with_suffix(".tmp"))
             path.with_suffix(".tmp").replace(path)
-    save(model, out)
+    if rank == 0:
+        save(trainer.model, out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/arc-tiny"))
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--largest", type=int, default=6, help="cells a side of generated grids")
-    parser.add_argument("--batch-tokens", type=int, default=8192)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--stop", type=int, help="stop after this step of the schedule, to be continued")
+    parser.add_argument("--largest", type=int, default=10, help="cells a side of generated grids")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="of each process")
+    parser.add_argument("--adam", type=float, default=3e-3)
+    parser.add_argument("--muon", type=float, default=0.02)
+    parser.add_argument("--hidden", type=int, default=160)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    train(asked.out, asked.steps, asked.largest, asked.batch_tokens, asked.lr, asked.seed)
+    rank = int(os.environ.get("RANK", 0))
+    if "RANK" in os.environ:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    train(
+        asked.out, asked.steps, asked.largest, asked.batch_tokens, asked.seed, asked.adam, asked.muon,
+        rank=rank, stop=asked.stop, hidden=asked.hidden, layers=asked.layers, heads=asked.heads,
+    )  # fmt: skip
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
