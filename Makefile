@@ -9,11 +9,12 @@ GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--st
   $(if $(RESULTS),--results "$(RESULTS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help bench ttft report plan models doctor setup test lint format benchmarks backtest-projection tiny clean
+.PHONY: help bench ttft report pick plan models doctor setup test lint format benchmarks backtest-projection \
+  backtest-accuracy tiny clean
 
 help:
 	@echo 'make bench [MODEL="qwen-0.5b phi-3-mini"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12]'
-	@echo 'make ttft MODEL=./my-model   make plan|report|models|doctor   make test|lint   make benchmarks|backtest-projection'
+	@echo 'make ttft MODEL=./my-model   make plan|report|pick|models|doctor   make test|lint   make benchmarks|tiny'
 
 bench: .venv/.ready
 	@$(RUN) bench $(MODEL) $(OPTIONS) $(GOAL) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
@@ -27,6 +28,9 @@ plan: .venv/.ready
 
 report: .venv/.ready
 	@$(RUN) report $(GOAL) $(ARGS)
+
+pick: .venv/.ready
+	@$(RUN) pick $(GOAL) $(ARGS)
 
 models doctor: .venv/.ready
 	@$(RUN) $@ $(ARGS)
@@ -46,8 +50,15 @@ benchmarks: .venv/.ready-dev
 backtest-projection: .venv/.ready-dev
 	$(PY) -m bench.backtest_projection $(ARGS)
 
+backtest-accuracy: .venv/.ready-dev
+	$(PY) -m bench.backtest_accuracy $(ARGS)
+
+# One process a core learns faster than one on all. Stopped and started again it goes on from its checkpoint. glibc
+# keeps what is freed, for giving it back and faulting it in again would cost a tenth of the time.
+CORES ?= $(shell nproc 2>/dev/null || echo 1)
 tiny: .venv/.ready
-	$(PY) -m harness.tiny.pretrain $(ARGS)
+	OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 \
+	  $(PY) -m torch.distributed.run --nproc-per-node $(CORES) -m harness.tiny.pretrain $(ARGS)
 
 setup: .venv/.ready
 

@@ -1,43 +1,33 @@
-"""`harness ttft`: finds the device and its native dtype, runs the arms, and shows how far they are."""
+"""`harness ttft`, and the accuracy part of `bench`: finds the device, runs the arms, and shows how far they are."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from harness.catalog.models import Catalog
 from harness.catalog.precisions import DTYPES, compute_dtype, find, native_dtype
+from harness.catalog.weights import RANDOM
 from harness.errors import UserError
-from harness.inputs import TtftAsked
+from harness.exam import NO_WEIGHTS, Exam, How
+from harness.exam import of as exam_of
+from harness.forecast.project import step_seconds
+from harness.profile.asked import Asked
 from harness.profile.provenance import RESULTS, slug
-from harness.profile.store import Rows, Store
+from harness.profile.store import Store, read
+from harness.profile.sweep import Swept
 from harness.report.text import duration
 from harness.tune import experiment
-from harness.tune.experiment import ArmResult, Trial
+from harness.tune.record import ROWS, ArmResult, Trial
 
-ROWS = Rows("accuracy.jsonl", experiment.to_json, experiment.from_json)
 _SAY_EVERY_S = 10.0
+LONGEST_S = 1800.0  # a bench does not go on to a fine-tune that would take longer
 
 
-def measure(
-    asked: TtftAsked,
-    steps: int,
-    context: int,
-    views: int,
-    encoding: str,
-    device: str,
-    results: Path | None,
-    seed: int,
-    fresh: bool,
-    curve: bool,
-    out: Console,
-) -> list[ArmResult]:
-    """The results of the asked arms. Raises UserError for values that cannot be, and where memory runs out."""
-    for option, value, least in (("--steps", steps, 1), ("--context", context, 64), ("--views", views, 1)):
-        if value < least:
-            raise UserError(f"{option} must be {least} or more, not {value}")
-    if context > asked.model.window:
-        raise UserError(f"--context {context} is beyond the window of {asked.model.name}, {asked.model.window} tokens")
+def measure(exam: Exam, device: str, results: Path | None, fresh: bool, out: Console) -> tuple[list[ArmResult], Path]:
+    """The results of the exam's arms, and the folder of the record. Raises UserError where memory runs out."""
 
     def note(text: str) -> None:
         out.print(Text(text), soft_wrap=True)
@@ -48,40 +38,91 @@ def measure(
     from harness.profile.device import choose
     from harness.profile.probe import rates
 
-    found = choose(device)
+    found, how = choose(device), exam.how
     probed = rates(torch.device(found.id), DTYPES)
-    precision = find(asked.precision or native_dtype(probed))
+    precision = find(how.precision or native_dtype(probed))
     store = Store(results or RESULTS / slug(found.name), kind=ROWS)
     if bad := store.mend():
         note(f"{bad} corrupt lines of {store.path} were put aside; the rest is used")
     trial = Trial(
-        model=asked.model,
-        weights=asked.weights,
+        model=exam.model,
+        weights=exam.weights,
         precision=precision.name,
         compute_dtype=compute_dtype(precision, probed),
         device=found.id,
         device_name=found.name,
-        recipe=asked.recipe,
-        source=asked.source,
-        tasks=tuple(puzzle.id for puzzle in asked.puzzles),
-        steps=steps,
-        context=context,
-        encoding=encoding,
-        views=views,
-        seed=seed,
-        curve=curve,
+        recipe=exam.recipe,
+        source=exam.source,
+        tasks=tuple(puzzle.id for puzzle in exam.puzzles),
+        steps=exam.steps,
+        context=exam.context,
+        encoding=how.encoding,
+        views=exam.views,
+        seed=how.seed,
+        curve=how.curve,
+        scope=how.scope,
+        too_long=how.too_long,
     )
-    begun = {}
-
-    def on_step(arm: str, step: int, loss: float) -> None:
-        now = time.monotonic()
-        first, said = begun.setdefault(arm, (now, now))
-        if now - said >= _SAY_EVERY_S and step > 1:
-            begun[arm] = (first, now)
-            left = (now - first) / (step - 1) * (steps - step)
-            note(f"{arm}: step {step} of {steps}, loss {loss:.3f}, {duration(left)} of training left")
-
     try:
-        return experiment.run(trial, asked.puzzles, asked.solutions, asked.arms, store, note, on_step, fresh)
+        far = _Progress(note)
+        told = (exam.puzzles, exam.solutions, exam.arms, store, note, far.step, far.answers)
+        return experiment.run(trial, *told, fresh), store.folder
     except torch.OutOfMemoryError:
-        raise UserError(f"out of memory at {context} tokens; try a shorter --context or --precision int4") from None
+        raise UserError(
+            f"out of memory at {exam.context} tokens; try a shorter --context or --precision int4"
+        ) from None
+
+
+def of_sweep(asked: Asked, known: Catalog, swept: Swept, out: Console) -> list[ArmResult]:
+    """The accuracies of the models just profiled: a short fine-tune of each that has weights, in the native precision.
+
+    A model without weights, or for which it would take too long here, is said to be unmeasured.
+    """
+    found = []
+    for spec, weights in asked.models:
+        rows = [row for row in swept.rows if row.ok and row.cell.model == spec and row.rate and row.rate.native]
+        try:
+            if weights == RANDOM:
+                raise UserError(f"{spec.name}: {NO_WEIGHTS}")
+            if not rows:
+                raise UserError(f"{spec.name}: accuracy not measured, for no cell was in a native precision")
+            native = [row for row in rows if row.cell.precision == row.cell.compute_dtype] or rows
+            how = How(arms="baseline, + color swap", precision=native[0].cell.precision, curve=True, seed=asked.seed)
+            exam = exam_of(spec, weights, how, known, alone=len(asked.models) == 1)
+            expected = exam.steps * step_seconds(native[0])
+            if expected > LONGEST_S:
+                raise UserError(
+                    f"{spec.name}: accuracy not measured: {exam.steps} steps would take about {duration(expected)} "
+                    f"here; harness ttft {spec.name} measures it all the same"
+                )
+            found += measure(exam, swept.device["id"], swept.folder, asked.fresh, out)[0]
+        except UserError as problem:
+            out.print(Text(str(problem)), soft_wrap=True)
+    return found
+
+
+def known_results(folder: Path) -> list[ArmResult]:
+    """What a folder's record says of accuracies; none where nothing was measured."""
+    path = folder / ROWS.name
+    return read(path, ROWS)[0] if path.exists() else []
+
+
+class _Progress:
+    """Says now and then how far a long loop is, with the time left."""
+
+    def __init__(self, note: Callable[[str], None]):
+        self.note, self.of, self.first, self.at, self.said = note, "", 0.0, 0, 0.0
+
+    def step(self, arm: str, step: int, total: int, loss: float) -> None:
+        self._far(f"{arm}: step {step} of {total}, loss {loss:.3f}", f"{arm} training", step, total)
+
+    def answers(self, done: int, total: int) -> None:
+        self._far(f"{done} of {total} questions answered", "answering", done, total)
+
+    def _far(self, text: str, of: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if of != self.of or done <= self.at:
+            self.of, self.first, self.at, self.said = of, now, done, now
+        elif now - self.said >= _SAY_EVERY_S and done < total:
+            self.said = now
+            self.note(f"{text}, about {duration((now - self.first) / (done - self.at) * (total - done))} left")

@@ -1,28 +1,20 @@
 """From what was typed to what is asked: every value checked before anything is started."""
 
 import re
-from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 
 from harness.arc.coverage import Lengths, lengths
 from harness.arc.encode import ENCODINGS
 from harness.arc.prompt import build
-from harness.arc.tasks import Puzzle, Solutions, subset
 from harness.arc.tasks import load as load_tasks
 from harness.catalog import models as catalog
 from harness.catalog import precisions as precision_table
 from harness.catalog import weights as weights_of
 from harness.errors import UserError, unknown
 from harness.profile.asked import Asked
-from harness.records import Measurement, ModelSpec, Recipe
-from harness.tune.arms import Arm, choose
-
-
-@dataclass(frozen=True)
-class Goal:
-    budget_hours: float
-    steps: int
+from harness.records import Goal, Measurement, ModelSpec
+from harness.tune.record import ROWS, ArmResult
 
 
 def read(
@@ -53,10 +45,10 @@ def read(
         precisions=chosen or [precision_table.find(name) for name in known.defaults.precisions],
         recipe=known.recipe,
         contexts=[_context(word) for word in words(contexts or "")] or None,
-        device=_device(device),
+        device=device_of(device),
         results=results,
-        sample_seconds=_positive("--sample-seconds", sample_seconds),
-        cap_seconds=_positive("--cap-seconds", cap_seconds),
+        sample_seconds=positive("--sample-seconds", sample_seconds),
+        cap_seconds=positive("--cap-seconds", cap_seconds),
         fresh=fresh,
         retry=retry,
         seed=seed,
@@ -64,28 +56,34 @@ def read(
     return asked, known, goal(budget_hours, steps, known)
 
 
-def goal(budget_hours: float | None, steps: int | None, known: catalog.Catalog) -> Goal:
+def goal(budget_hours: float | None, steps: int | None, known: catalog.Catalog, test_tasks: int | None = None) -> Goal:
     return Goal(
-        _positive("--budget-hours", budget_hours) or known.defaults.budget_hours,
-        int(_positive("--steps", steps) or known.defaults.steps),
+        positive("--budget-hours", budget_hours) or known.defaults.budget_hours,
+        int(positive("--steps", steps) or known.defaults.steps),
+        int(positive("--test-tasks", test_tasks) or known.defaults.test_tasks),
     )
 
 
 def record(
-    results: Path | None, budget_hours: float | None, steps: int | None, models_file: Path | None
-) -> tuple[list[Measurement], Goal, Path, int]:
-    """A folder's rows, the goal to judge them by, the folder, and how many lines were no rows."""
+    results: Path | None,
+    budget_hours: float | None,
+    steps: int | None,
+    models_file: Path | None,
+    test_tasks: int | None = None,
+) -> tuple[list[Measurement], list[ArmResult], Goal, Path, int]:
+    """A folder's rows and accuracies, the goal to judge them by, the folder, and how many lines were no rows."""
     from harness.profile import store
     from harness.profile.provenance import latest_folder
 
-    aim = goal(budget_hours, steps, catalog.load(models_file))
+    aim = goal(budget_hours, steps, catalog.load(models_file), test_tasks)
     folder = results or latest_folder()
     path = folder / store.NAME
     try:
         rows, bad = store.read(path)
+        found, worse = store.read(folder / ROWS.name, ROWS) if (folder / ROWS.name).exists() else ([], 0)
     except OSError as problem:
         raise UserError(f"{path}: cannot be read ({problem.strerror}); run `harness bench` first") from None
-    return rows, aim, folder, bad
+    return rows, found, aim, folder, bad + worse
 
 
 def words(text: str) -> list[str]:
@@ -109,66 +107,16 @@ def _context(word: str) -> int:
     return int(word)
 
 
-def _device(asked: str) -> str:
+def device_of(asked: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
         raise UserError(f"unknown device {asked!r}; use auto, cpu, cuda or cuda:N")
     return asked
 
 
-def _positive(option: str, value: float | None) -> float | None:
+def positive(option: str, value: float | None) -> float | None:
     if value is not None and not (isfinite(value) and value > 0):
         raise UserError(f"{option} must be above 0, not {value:g}")
     return value
-
-
-@dataclass(frozen=True)
-class TtftAsked:
-    """What `harness ttft` was asked, checked: the model with its weights, the puzzles and their solutions."""
-
-    model: ModelSpec
-    weights: str
-    recipe: Recipe
-    precision: str | None
-    source: str
-    puzzles: list[Puzzle]
-    solutions: Solutions
-    arms: list[Arm]
-
-
-def read_ttft(
-    model: str | None,
-    source: str,
-    solutions: str | None,
-    count: int,
-    arms: str,
-    precision: str | None,
-    weights: str,
-    encoding: str,
-    learning_rate: float | None,
-    seed: int,
-    models_file: Path | None,
-) -> TtftAsked:
-    """Raises UserError for the first value that cannot be; a model without weights is one."""
-    known = catalog.load(models_file)
-    spec = known.find(model or known.defaults.model)
-    chosen = choose(arms)
-    if precision:
-        precision_table.find(precision)
-    if encoding not in ENCODINGS:
-        raise unknown("encoding", encoding, ENCODINGS)
-    where = weights_of.resolve(spec, weights)
-    if where == weights_of.RANDOM:
-        raise UserError(
-            f"{spec.name}: no weights: accuracy not measured; give them with --weights PATH (a folder with "
-            "config.json, safetensors and tokenizer), or download with --weights hub"
-        )
-    puzzles, answers = load_tasks(source, solutions)
-    solvable = [puzzle for puzzle in puzzles if puzzle.id in answers]
-    if not solvable:
-        raise UserError(f"{source}: no task has its solution; name Kaggle's solutions file with --solutions")
-    recipe = known.recipe if learning_rate is None else replace(known.recipe, learning_rate=learning_rate)
-    _positive("--learning-rate", learning_rate)
-    return TtftAsked(spec, where, recipe, precision, source, subset(solvable, count, seed), answers, chosen)
 
 
 def coverage(source: str, contexts: str, tokenizer: str | None, encoding: str) -> tuple[list[Lengths], list[int], str]:

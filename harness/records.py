@@ -42,6 +42,15 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """What must fit: `steps` of training and the answers of `test_tasks`, in `budget_hours`."""
+
+    budget_hours: float
+    steps: int
+    test_tasks: int
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A candidate. `architecture` is what its config.json says; `path` is a local folder, if that is what was named."""
 
@@ -52,6 +61,7 @@ class ModelSpec:
     path: str | None = None
     params_m: float | None = None
     aliases: tuple[str, ...] = ()
+    ttft: dict[str, Any] | None = None  # what models.yaml says of fine-tuning this one; no part of what is measured
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ class Cell:
         said = asdict(self)
         for not_measured in ("why", "device"):
             del said[not_measured]
-        for not_measured in ("aliases", "params_m"):
+        for not_measured in ("aliases", "params_m", "ttft"):
             del said["model"][not_measured]
         said["versions"] = {name: versions.get(name) for name in ("torch", "transformers", "peft", "bitsandbytes")}
         said["rule"] = MEASURING_RULE

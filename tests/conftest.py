@@ -1,14 +1,18 @@
 """Small real things for the tests: a model saved to disk, a catalogue, rows with known samples."""
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.arc.score import TaskScore
 from harness.arc.tasks import Pair, Puzzle
 from harness.catalog import models as catalog
+from harness.forecast.estimate import Checkpoint
 from harness.records import Cell, Measurement, ModelSpec, Rate, Recipe, Work
+from harness.tune.record import ArmResult, Coverage, Trial
 
 TINY = {
     "model_type": "llama",
@@ -81,6 +85,61 @@ def row(micro_s=(1.0,) * 12, status="ok", **changes) -> Measurement:
     return Measurement(**(said | changes))
 
 
+def result(
+    right: int, tasks: int = 10, steps: int = 64, arm: str = "n-1", decode_s: float = 0.0, **changes
+) -> ArmResult:
+    """An arm's result on tasks t0, t1, ... of which the first `right` are solved; by default of `row()`'s model.
+
+    `changes` are fields of the trial, or of the result where it has such a field.
+    """
+    trial = {
+        "model": cell().model,
+        "weights": "random",
+        "precision": "fp32",
+        "compute_dtype": "fp32",
+        "device": "cpu",
+        "device_name": "a CPU",
+        "recipe": Recipe(),
+        "source": "made",
+        "tasks": tuple(f"t{i}" for i in range(tasks)),
+        "steps": steps,
+        "context": 1024,
+        "encoding": "rows",
+        "views": 2,
+        "seed": 0,
+        "curve": False,
+        "scope": "shared",
+    }
+    said = {
+        "versions": {},
+        "commit": None,
+        "started": "2025-01-01T00:00:00+00:00",
+        "coverage": Coverage(tasks, tasks, 3 * tasks, 3 * tasks),
+        "scores": tuple(TaskScore(f"t{i}", *(float(i < right),) * 5) for i in range(tasks)),
+        "attempts": {},
+        "step_losses": tuple(2.0 - 0.01 * i for i in range(steps)),
+        "answer_losses": ((0.5, 12),) * tasks,
+        "train_s": 0.5 * steps,
+        "decode_s": decode_s,
+        "used": 16 * steps,
+        "too_long": 0,
+        "untrained": 0,
+        "asked": 2 * tasks,
+        "unasked": 0,
+    }
+    for name, value in changes.items():
+        (trial if name in trial else said)[name] = value
+    said["trial"] = Trial(**trial)
+    return ArmResult(**{"key": said["trial"].key(arm, {}), "arm": arm, **said})
+
+
+def curve(tasks: int, *right: int, first: int = 8) -> tuple[Checkpoint, ...]:
+    """Checkpoints at `first` steps, twice as many, ... after which so many of the tasks were right; the loss falls."""
+    return tuple(
+        Checkpoint(first * 2**i, 2.0 - 0.1 * i, (1.0,) * n + (0.0,) * (tasks - n)) for i, n in enumerate(right)
+    )
+
+
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory):
     """A real tokenizer of characters, saved and loaded as any other."""
@@ -112,6 +171,36 @@ def weights_folder(tmp_path_factory, tokenizer):
     return path
 
 
+@pytest.fixture(scope="session")
+def arc_folder(tmp_path_factory):
+    """A Llama of two narrow layers with arc-tiny's tokenizer, one token a cell: the quickest to tune.
+
+    It was taught just enough to answer with a grid of about the right shape, and to end it.
+    """
+    import torch
+
+    from harness.arc.prompt import build
+    from harness.tiny import model as tiny
+
+    model, tokens, rng = tiny.new(seed=0, hidden=32, layers=2, heads=2), tiny.tokenizer(), random.Random(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        made = [_random_grid(rng, 2, 3) for _ in range(24)]
+        pairs = [Pair(grid, grid) for grid in made]
+        ids = torch.tensor([build(tokens, pairs[i : i + 2], made[i], made[i], "rows").ids for i in range(0, 24, 3)])
+        labels = torch.where(torch.arange(ids.shape[1]) >= ids.shape[1] - 8, ids, -100)
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    path = tmp_path_factory.mktemp("arc") / "small"
+    tiny.save(model, path)
+    return path
+
+
+def _random_grid(rng, height, width):
+    return tuple(tuple(rng.randrange(10) for _ in range(width)) for _ in range(height))
+
+
 def made_puzzles(count, rule=lambda grid: grid[::-1], pairs=3):
     """Puzzles of one rule (upside down), with their solutions."""
     rng, found, solutions = random.Random(0), [], {}
@@ -120,3 +209,16 @@ def made_puzzles(count, rule=lambda grid: grid[::-1], pairs=3):
         found.append(Puzzle(f"t{n}", tuple(Pair(g, rule(g)) for g in grids[:-1]), (grids[-1],)))
         solutions[f"t{n}"] = (rule(grids[-1]),)
     return found, solutions
+
+
+def write_tasks(folder: Path, puzzles, solutions) -> Path:
+    """The puzzles as a folder of ARC's JSON, one file a task."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for p in puzzles:
+        tests = zip(p.test_inputs, solutions[p.id], strict=True)
+        said = {
+            "train": [{"input": pair.input, "output": pair.output} for pair in p.pairs],
+            "test": [{"input": given, "output": output} for given, output in tests],
+        }
+        (folder / f"{p.id}.json").write_text(json.dumps(said))
+    return folder

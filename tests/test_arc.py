@@ -1,5 +1,7 @@
+import hashlib
 import json
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -224,6 +226,65 @@ def test_the_real_sets(name, count):
     puzzles, solutions = tasks.load(name)
     assert len(puzzles) == count == len(solutions)
     assert all(len(solutions[p.id]) == len(p.test_inputs) for p in puzzles)
+
+
+def test_sets_are_joined_by_a_plus_each_task_once():
+    """400 training and 400 evaluation tasks of ARC-AGI-1 have no id in common; a set named twice counts once."""
+    parts = [tasks.load(name) for name in ("arc1-training", "arc1-evaluation")]
+    puzzles, solutions = tasks.load("arc1-training+arc1-evaluation")
+    assert puzzles == sorted(parts[0][0] + parts[1][0], key=lambda p: p.id) and len(puzzles) == 800
+    assert solutions == parts[0][1] | parts[1][1]
+    assert tasks.load("arc1-training+arc1-training") == parts[0]
+    again, known = tasks.load("arc1-training+arc2-training")  # ARC-AGI-2 took many of ARC-AGI-1's tasks
+    assert len({p.id for p in again}) == len(again) == len(known)
+    for name in ("arc1-training+none", "arc1-training+", "+", "arc1-training+generated"):
+        with pytest.raises(UserError, match="unknown set of tasks"):
+            tasks.load(name)
+
+
+def test_within_by_hand():
+    """Every grid that is shown counts, on both sides; the test's output, which is not shown, does not."""
+    wide, tall, small = ((0,) * 4,), ((0,),) * 4, ((0,),)
+    made = [
+        Puzzle("small", (Pair(small, small),), (small,)),
+        Puzzle("input", (Pair(wide, small),), (small,)),
+        Puzzle("output", (Pair(small, tall),), (small,)),
+        Puzzle("test", (Pair(small, small),), (small, wide)),
+    ]
+    assert [p.id for p in tasks.within(made, 3)] == ["small"]
+    assert tasks.within(made, 4) == made
+    assert tasks.within(made[1:], 3) == []
+
+
+def test_within_of_the_real_sets():
+    puzzles, _ = tasks.load("arc1-training+arc1-evaluation")
+    assert tasks.within(puzzles, tasks.LARGEST) == puzzles
+    small = tasks.within(puzzles, 10)
+    assert 100 < len(small) < 400
+    assert max(max(len(g), len(g[0])) for p in small for g in p.grids) == 10
+
+
+def test_generated_tasks_are_always_the_same_and_held_out():
+    """120 tasks, the held-out families in turn, small grids; none of them of a family that arc-tiny was trained on."""
+    from harness.tiny import families
+
+    puzzles, solutions = tasks.load("generated")
+    assert (puzzles, solutions) == tasks.load("generated")
+    assert len(puzzles) == len({p.id for p in puzzles}) == len(solutions) == 120
+    assert puzzles == sorted(puzzles, key=lambda p: p.id)
+    made = Counter(p.id.rpartition("-")[0] for p in puzzles)
+    assert made == dict.fromkeys(families.HELD_OUT, 20)
+    assert not set(made) & set(families.TRAINED)
+    digest = hashlib.sha256(repr((puzzles, sorted(solutions.items()))).encode()).hexdigest()
+    assert digest[:16] == "9964815ec25baf2b"  # another set would need another name: results are compared on it
+    for p in puzzles:
+        assert len(p.pairs) == 4 and len(p.test_inputs) == len(solutions[p.id]) == 1
+        assert tasks.within([p], 12) == [p]
+
+
+def test_no_generated_task_is_solved_by_copying_its_input():
+    puzzles, solutions = tasks.load("generated")
+    assert [p.id for p in puzzles if solutions[p.id] == p.test_inputs] == []
 
 
 def test_the_subset_is_stratified_and_the_same_for_everyone():

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ defaults:
   contexts: {cuda: [1024], cpu: [256]}
   budget_hours: 12
   steps: 1000
+  test_tasks: 400
   sample_seconds: {cuda: 60, cpu: 60}
   cap_seconds: {cuda: 300, cpu: 180}
 recipe:
@@ -27,6 +29,13 @@ recipe:
   optimizer: adamw
   gradient_checkpointing: false
   answer_share: 0.12
+ttft:
+  set: arc1-evaluation
+  grid_limit: 30
+  tasks: 20
+  steps: 64
+  context: 2048
+  views: 2
 models:
   a:
     aliases: [b]
@@ -59,11 +68,11 @@ def test_reads_what_is_there(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("  lora_r: 32\n", "  lora_r: 32\n  lora_rank: 3\n", ["line 11", "recipe.lora_rank", "not a known key"]),
+        ("  lora_r: 32\n", "  lora_r: 32\n  lora_rank: 3\n", ["line 12", "recipe.lora_rank", "not a known key"]),
         ("  lora_r: 32\n", "", ["recipe.lora_r", "is missing"]),
-        ("lora_r: 32", "lora_r: '32'", ["line 10", "recipe.lora_r", "whole number"]),
-        ("lora_r: 32", "lora_r: yes", ["line 10", "recipe.lora_r", "whole number"]),
-        ("lora_r: 32", "lora_r: -1", ["line 10", "recipe.lora_r"]),
+        ("lora_r: 32", "lora_r: '32'", ["line 11", "recipe.lora_r", "whole number"]),
+        ("lora_r: 32", "lora_r: yes", ["line 11", "recipe.lora_r", "whole number"]),
+        ("lora_r: 32", "lora_r: -1", ["line 11", "recipe.lora_r"]),
         ("lora_r: 32", "lora_r: 0", ["lora_r >= 1"]),
         ("budget_hours: 12", "budget_hours: -12", ["line 5", "defaults.budget_hours"]),
         ("answer_share: 0.12", "answer_share: 1.5", ["recipe.answer_share"]),
@@ -74,9 +83,21 @@ def test_reads_what_is_there(tmp_path):
         ("cpu: [256]", "cpu: [256.5]", ["line 4", "defaults.contexts.cpu"]),
         ("aliases: [b]", "aliases: [a]", ["models.a", "'a'"]),
         ("  a:\n", "  ../a:\n", ["line", "'../a'"]),
-        ("    window: 2048\n", "    window: 2048\n    window: 4096\n", ["line 24", "models.a.window", "twice"]),
+        ("    window: 2048\n", "    window: 2048\n    window: 4096\n", ["line 32", "models.a.window", "twice"]),
         ("model: a", "model: c", ["defaults.model", "'c'"]),
         ("hidden_size: 64", "hiden_size: 64", ["models.a.architecture", "hidden_size", "missing"]),
+        ("  test_tasks: 400\n", "", ["line 2", "defaults.test_tasks", "is missing"]),
+        ("test_tasks: 400", "test_tasks: many", ["line 7", "defaults.test_tasks", "whole number"]),
+        (GOOD[GOOD.index("ttft:") : GOOD.index("models:")], "", ["ttft", "is missing"]),
+        ("  tasks: 20\n", "", ["line 22", "ttft.tasks", "is missing"]),
+        ("  tasks: 20\n", "  tasks: 20\n  taks: 20\n", ["line 25", "ttft.taks", "not a known key"]),
+        ("steps: 64", "steps: 0", ["ttft.steps", "above 0"]),
+        ("steps: 64", "steps: -1", ["line 25", "ttft.steps"]),
+        ("set: arc1-evaluation", "set: 7", ["line 22", "ttft.set", "a text"]),
+        ("  views: 2\n", "  views: 2\n  learning_rate: 0\n", ["ttft.learning_rate", "above 0"]),
+        ("    aliases: [b]\n", "    ttft: {step: 3}\n", ["line 30", "models.a.ttft.step", "not a known key"]),
+        ("    aliases: [b]\n", "    ttft: {views: 0}\n", ["models.a.ttft.views", "above 0"]),
+        ("    aliases: [b]\n", "    ttft: 3\n", ["line 30", "models.a.ttft", "a mapping"]),
         ("defaults:", "defaults: [", ["line", "not YAML"]),
         (GOOD, "", ["empty"]),
         (GOOD, "- a\n", ["mapping"]),
@@ -90,9 +111,21 @@ def test_a_broken_file_is_one_line_that_says_where(tmp_path, old, new, said):
     assert "\n" not in str(error.value)
 
 
+def test_a_model_may_say_otherwise_how_it_is_fine_tuned(tmp_path):
+    """What its block says, and the file's values for the rest; nobody else is touched."""
+    own = "    ttft: {grid_limit: 10, learning_rate: 1.0e-3}\n"
+    said = _load(
+        tmp_path, GOOD.replace("    aliases: [b]\n", own) + GOOD[GOOD.index("  a:\n") :].replace("  a:", "  c:")
+    )
+    whole = catalog.Ttft("arc1-evaluation", 30, 20, 64, 2048, 2, None)
+    assert said.ttft == said.ttft.of(said.find("c")) == whole
+    assert said.ttft.of(said.find("a")) == replace(whole, grid_limit=10, learning_rate=1e-3)
+    assert said.defaults.test_tasks == 400
+
+
 def test_a_model_named_twice_is_refused(tmp_path):
     block = GOOD[GOOD.index("  a:\n") :]
-    with pytest.raises(UserError, match=r"line 33: models\.a is given twice"):
+    with pytest.raises(UserError, match=r"line 41: models\.a is given twice"):
         _load(tmp_path, GOOD + block)
 
 
@@ -112,7 +145,7 @@ def test_unknown_model_names_the_nearest(shipped):
 def test_users_spelling(shipped):
     assert shipped.find("qwen-0.5b").hub_id == "Qwen/Qwen2.5-0.5B-Instruct"
     assert shipped.find("Qwen/Qwen2.5-0.5B-Instruct").name == "qwen2.5-0.5b"
-    assert len(shipped.models) == 20
+    assert len(shipped.models) == 21
 
 
 def test_every_shipped_model_has_the_published_size(shipped):

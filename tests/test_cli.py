@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import row
+from conftest import curve, result, row
 
 from harness import cli
 from harness.profile.store import Store
+from harness.tune.record import ROWS
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,10 +82,14 @@ for heavy in ("torch", "transformers", "peft", "bitsandbytes", "huggingface_hub"
 """
 
 
-@pytest.mark.parametrize("words", [["--help"], ["bench", "--help"], ["models"], ["plan", "qwen-0.5b"], ["report"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["bench", "--help"], ["ttft", "--help"], ["models"], ["plan", "qwen-0.5b"], ["report"], ["pick"]],
+)
 def test_what_needs_no_torch_does_not_import_it(words, tmp_path):
-    store = Store(tmp_path / "results" / "a-cpu")
-    store.add(row())
+    """The record has accuracies too, with a curve to project from: neither do they need torch."""
+    Store(tmp_path / "results" / "a-cpu").add(row())
+    Store(tmp_path / "results" / "a-cpu", kind=ROWS).add(result(5, checkpoints=curve(10, 2, 3, 4, 5)))
     done = subprocess.run(
         [sys.executable, "-c", NO_TORCH.format(words=words)],
         cwd=tmp_path,
@@ -130,7 +135,7 @@ def test_every_verb_has_an_example():
 
 def test_make_and_python_know_the_same_verbs():
     makefile = (ROOT / "Makefile").read_text()
-    for verb in ("bench", "ttft", "plan", "report", "models", "doctor"):
+    for verb in ("bench", "ttft", "plan", "report", "pick", "models", "doctor"):
         assert f"\n{verb}" in makefile or f" {verb}:" in makefile
 
 

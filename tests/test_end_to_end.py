@@ -1,22 +1,31 @@
 """The real thing on a model of two layers: survey, workers, record, reports, and a kill in the middle."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import TINY, made_puzzles, write_tasks
 
+from harness import cli
 from harness.profile.store import read
+from harness.tune.record import ROWS
 
 ROOT = Path(__file__).parents[1]
 
 
 def _bench(folder, tiny, *words, **how):
-    command = [sys.executable, "-m", "harness", "bench", str(tiny), "--device", "cpu", "--results", str(folder), *words]
+    return _harness(folder, "bench", str(tiny), *words, **how)
+
+
+def _harness(folder, *words, **how):
+    command = [sys.executable, "-m", "harness", *words, "--device", "cpu", "--results", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "80", "TMPDIR": str(folder)}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **how
@@ -104,6 +113,109 @@ def test_stopped_in_a_cell_it_goes_on_and_leaves_nothing_running(tmp_path, tiny_
     assert rows[0] == kept
     assert [r.cell.context for r in rows] == [32, 64]
     assert out.count("(from the record)") == 1
+
+
+# --- with accuracy: a model with weights, and one without
+
+
+CATALOGUE = """\
+defaults: {{model: bare, precisions: [fp32], contexts: {{cuda: [64], cpu: [64]}}, budget_hours: 12, steps: 30,
+  test_tasks: 10, sample_seconds: {{cuda: 3, cpu: 3}}, cap_seconds: {{cuda: 300, cpu: 300}}}}
+recipe: {{lora_r: 4, lora_alpha: 8, lora_dropout: 0.0, lora_targets: attention, sequences_per_step: 2, micro_batch: 1,
+  learning_rate: 1.0e-3, optimizer: adamw, gradient_checkpointing: false, answer_share: 0.12}}
+ttft: {{set: {tasks}, grid_limit: 30, tasks: 3, steps: 8, context: 256, views: 2}}
+models:
+  bare: {{window: 256, architecture: {architecture}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, arc_folder):
+    """One bench of a model with weights, and of one that only models.yaml knows; its folder, words and output."""
+    folder = tmp_path_factory.mktemp("compared")
+    tasks = write_tasks(folder / "tasks", *made_puzzles(4))
+    known = {name: value for name, value in TINY.items() if name != "max_position_embeddings"}
+    (folder / "models.yaml").write_text(CATALOGUE.format(tasks=tasks, architecture=json.dumps(known)))
+    words = (str(arc_folder), "bare", "--models-file", str(folder / "models.yaml"))
+    process = _harness(folder / "results", "bench", *words)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    return folder / "results", words, out
+
+
+def test_a_bench_measures_the_accuracy_of_what_has_weights(compared, arc_folder):
+    folder, _, out = compared
+    said = " ".join(out.split())
+    assert "bare: no weights: accuracy not measured; give them with --weights PATH" in said
+    assert "+ color swap: measured" in said and "Best arm: " in said
+    assert "Pick: small fp32 at 64 tokens: the only one with a projected accuracy" in said
+    assert "bare: accuracy not measured; harness ttft bare" in said
+    tables = out[out.index("model ") :]
+    assert max(map(len, tables.splitlines())) <= 80 and "\x1b" not in out
+    found, bad = read(folder / ROWS.name, ROWS)
+    assert bad == 0
+    assert [(r.arm, r.steps, len(r.scores), r.trial.weights) for r in found] == [
+        ("baseline", 0, 3, str(arc_folder)),
+        ("+ color swap", 8, 3, str(arc_folder)),
+    ]
+    with (folder / "summary.csv").open() as file:
+        rows = {r["model"]: r for r in csv.DictReader(file)}
+    assert float(rows["small"]["accuracy"]) == pytest.approx(found[1].mean("attempts"), abs=1e-6)
+    assert rows["small"]["accuracy_steps"] == "8" and rows["small"]["projected_steps"] == "30"
+    assert {v for name, v in rows["bare"].items() if "accuracy" in name} == {""}
+    assert rows["bare"]["weights"] == "random"
+
+
+def test_without_accuracy_nothing_is_tuned_and_the_record_keeps_what_it_had(compared):
+    folder, words, _ = compared
+    before = (folder / ROWS.name).read_bytes()
+    (folder / "summary.csv").unlink()
+    process = _harness(folder, "bench", *words, "--no-accuracy")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "no weights: accuracy not measured" not in out and "color swap" not in out
+    assert "Best candidate: " in out and "Pick: " not in out
+    assert (folder / ROWS.name).read_bytes() == before
+    assert ",'+ color swap," in (folder / "summary.csv").read_text()
+
+
+@pytest.mark.parametrize(("budget", "code"), [("12", 0), ("1e-9", 1)])
+def test_pick_and_report_read_what_the_bench_left(compared, capsys, budget, code):
+    folder, words, _ = compared
+    for verb in ("report", "pick"):
+        with pytest.raises(SystemExit) as end:
+            cli.main([verb, "--results", str(folder), "--budget-hours", budget, *words[2:]])
+        said = " ".join(capsys.readouterr().out.split())
+        assert (end.value.code or 0) == (code if verb == "pick" else 0)
+        assert ("Pick: small fp32" if not code else "Pick: none fits 1e-09 h.") in said
+
+
+def test_a_fine_tune_that_is_killed_goes_on_to_the_same_row(tmp_path, arc_folder):
+    """SIGKILL once a checkpoint is on the disk; the same command again then ends as one that nothing disturbed."""
+    tasks = write_tasks(tmp_path / "tasks", *made_puzzles(3))
+    words = ("ttft", str(arc_folder), "--set", str(tasks), "--arms", "+ color swap", "--precision", "fp32")
+    words += ("--steps", "200", "--context", "256", "--learning-rate", "1e-3", "--project-to", "400")
+    whole = _harness(tmp_path / "whole", *words)
+    folder = tmp_path / "killed"
+    first = _harness(folder, *words)
+    while not list(folder.glob("checkpoints/*.pt")) and first.poll() is None:
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.communicate(timeout=30)
+    assert first.returncode == -signal.SIGKILL
+    assert read(folder / ROWS.name, ROWS) == ([], 0)
+    second = _harness(folder, *words)
+    out, err = second.communicate(timeout=200)
+    assert second.returncode == 0, err
+    assert "going on from a checkpoint" in out
+    assert list(folder.glob("checkpoints/*.pt")) == []
+    _, err = whole.communicate(timeout=200)
+    assert whole.returncode == 0, err
+    (found,), (undisturbed,) = (read(path / ROWS.name, ROWS)[0] for path in (folder, tmp_path / "whole"))
+    assert len(found.step_losses) == 200 and found.step_losses == undisturbed.step_losses
+    assert found.scores == undisturbed.scores
+    timeless = {"started": "", "train_s": 0.0, "decode_s": 0.0}
+    assert replace(found, **timeless) == replace(undisturbed, **timeless)
 
 
 def _children(pid):

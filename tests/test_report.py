@@ -12,10 +12,11 @@ from conftest import cell, row
 from rich.console import Console
 
 from harness.errors import UserError
-from harness.records import ModelSpec, Rate, from_json, to_json
+from harness.records import Goal, ModelSpec, Rate, from_json, to_json
 from harness.report import export, frame, table, text
 from harness.report.progress import Live
 
+GOAL = Goal(12, 1000, 400)
 ROWS = [
     row((1.0, 1.01, 0.99) * 8, cell=cell(model=ModelSpec("tinyllama-1.1b", {}, 2048)), params=1_100_000_000),
     row((1.2, 1.1, 1.15) * 8, cell=cell(model=ModelSpec("tinyllama-1.1b", {}, 2048), context=2048)),
@@ -68,7 +69,7 @@ def test_an_empty_record():
 def test_the_schema_of_the_csv_is_stable(tmp_path):
     """Columns may be added at the end only: the README names them, and others build on them."""
     path = tmp_path / "summary.csv"
-    export.write_csv(ROWS, path, 12, 1000)
+    export.write_csv(ROWS, path, GOAL)
     rows = _read(path)
     assert list(rows[0]) == list(frame.COLUMNS)
     assert frame.COLUMNS[:4] == ("model", "hub_id", "params_m", "max_context")
@@ -85,7 +86,7 @@ def test_the_schema_of_the_csv_is_stable(tmp_path):
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "a\nb,c"])
 def test_no_cell_of_the_csv_is_a_formula(tmp_path, name):
     path = tmp_path / "summary.csv"
-    export.write_csv([row(cell=cell(model=ModelSpec(name, {}, 64, hub_id=name)))], path, 12, 1000)
+    export.write_csv([row(cell=cell(model=ModelSpec(name, {}, 64, hub_id=name)))], path, GOAL)
     (found,) = _read(path)
     assert found["model"][0] not in "=+-@"
     assert "\n" not in found["model"]
@@ -115,7 +116,7 @@ def test_pytest_benchmark_compares_two_sweeps(tmp_path):
 
 def test_files_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
-        export.write_csv(ROWS, tmp_path / "none" / "summary.csv", 12, 1000)
+        export.write_csv(ROWS, tmp_path / "none" / "summary.csv", GOAL)
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
         export.write_benchmark(ROWS, tmp_path / "folder")

@@ -3,23 +3,15 @@
 import json
 
 import pytest
-from conftest import made_puzzles
+from conftest import made_puzzles, write_tasks
 
 from harness import cli
-from harness.tune import arms, experiment
+from harness.tune import arms, experiment, record
 
 
 @pytest.fixture
 def set_of_tasks(tmp_path):
-    puzzles, solutions = made_puzzles(4)
-    (tmp_path / "tasks").mkdir()
-    for p in puzzles:
-        said = {
-            "train": [{"input": pair.input, "output": pair.output} for pair in p.pairs],
-            "test": [{"input": p.test_inputs[0], "output": solutions[p.id][0]}],
-        }
-        (tmp_path / "tasks" / f"{p.id}.json").write_text(json.dumps(said))
-    return tmp_path / "tasks"
+    return write_tasks(tmp_path / "tasks", *made_puzzles(4))
 
 
 def _ttft(folder, set_of_tasks, *words):
@@ -43,15 +35,15 @@ def test_all_arms_give_the_table_and_are_not_run_twice(weights_folder, set_of_ta
     assert not _ttft(weights_folder, set_of_tasks, "--tasks", "3")
     said = capsys.readouterr().out
     table = said[said.index("arm ") :]
-    for name in arms.ARMS:
+    for name in arms.TABLE:
         assert f"\n{name} " in table
     assert max(map(len, table.splitlines())) <= 80
     assert "Best arm: " in said
     path = set_of_tasks.parent / "results" / "accuracy.jsonl"
-    rows = [experiment.from_json(json.loads(line)) for line in path.read_text().splitlines()]
+    rows = [record.from_json(json.loads(line)) for line in path.read_text().splitlines()]
     assert [row.steps for row in rows] == [0, 2, 2, 2, 2, 2]
     assert len({row.trial.tasks for row in rows}) == 1
-    assert [json.loads(json.dumps(experiment.to_json(row))) for row in rows] == [
+    assert [json.loads(json.dumps(record.to_json(row))) for row in rows] == [
         json.loads(line) for line in path.read_text().splitlines()
     ]
     counts = rows[0].answer_losses
@@ -69,7 +61,7 @@ def test_a_curve_is_evaluated_on_the_way_and_projected(weights_folder, set_of_ta
     assert "n-1: measured 0.0 % at 8 steps; projected to 32 steps: 0 to" in said
     assert "x4.0 beyond the last checkpoint" in said
     path = set_of_tasks.parent / "results" / "accuracy.jsonl"
-    base, tuned = (experiment.from_json(json.loads(line)) for line in path.read_text().splitlines())
+    base, tuned = (record.from_json(json.loads(line)) for line in path.read_text().splitlines())
     assert [c.steps for c in tuned.checkpoints] == [1, 2, 4, 8]
     assert tuned.checkpoints[-1].loss == pytest.approx(tuned.token_loss)
     assert tuned.checkpoints[-1].loss < tuned.checkpoints[0].loss <= base.token_loss + 1e-6

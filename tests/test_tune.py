@@ -11,7 +11,10 @@ from harness.tune.sets import leave_one_out
 
 
 def test_arms_are_one_change_after_another():
-    assert list(arms.ARMS) == ["baseline", "n-1", "+ geometric", "+ color swap", "preserve color", "n-2"]
+    published = ["baseline", "n-1", "+ geometric", "+ color swap", "preserve color", "n-2"]
+    assert list(arms.ARMS) == [*published, "on the fly"]
+    assert [a.name for a in arms.choose("all")] == arms.TABLE == published
+    assert [a.name for a in arms.choose("on the fly")] == ["on the fly"]
     assert [a.name for a in arms.choose("baseline, n-1")] == ["baseline", "n-1"]
     with pytest.raises(UserError, match="did you mean n-2 or n-1"):
         arms.choose("n-3")

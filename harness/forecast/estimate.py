@@ -7,8 +7,11 @@ the checkpoints around their curve together make the interval.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
+
+from harness.forecast.proportions import wilson
 
 MAX_REACH = 8.0
 MIN_CHECKPOINTS = 4
@@ -50,6 +53,8 @@ def accuracy_after(checkpoints: Sequence[Checkpoint], steps: int, seed: int = 0)
         return Estimate(steps, reach, refused=f"x{reach:.1f} beyond the last checkpoint; at most x{MAX_REACH:g}")
     if any(c.loss is None for c in seen):
         return Estimate(steps, reach, refused="no answer fits the context, so whether the loss rises is not known")
+    if not all(isfinite(c.loss) for c in seen):
+        return Estimate(steps, reach, refused="a loss is no number")
     if seen[-1].loss > min(c.loss for c in seen) * 1.02:
         return Estimate(steps, reach, refused="the loss is rising: more steps would not help as before")
     scores = np.array([c.scores for c in seen]).T  # [tasks, checkpoints]
@@ -62,8 +67,10 @@ def accuracy_after(checkpoints: Sequence[Checkpoint], steps: int, seed: int = 0)
     # Tasks flip between right and wrong from one checkpoint to the next, and will once more at the end.
     flips = np.abs(np.diff(scores, axis=1)).mean() / 2
     ends = ends + rng.standard_normal(len(ends)) * np.sqrt(flips / tasks)
-    low, mid, high = np.clip(np.percentile(ends, (2.5, 50, 97.5)), 0.0, 1.0)
-    return Estimate(steps, reach, float(low), float(mid), float(high))
+    low, mid, high = (float(end) for end in np.clip(np.percentile(ends, (2.5, 50, 97.5)), 0.0, 1.0))
+    # Drawing tasks again shows no spread where all are right or all wrong; few tasks leave some all the same.
+    least, most = wilson(mid * tasks, tasks)
+    return Estimate(steps, reach, min(low, least), mid, max(high, most))
 
 
 def _linear(curves: np.ndarray, at: np.ndarray, steps: float, rng: np.random.Generator) -> np.ndarray:

@@ -11,17 +11,23 @@ from statistics import fmean, median, quantiles, stdev
 from typing import Any
 
 from harness.errors import UserError
-from harness.records import Measurement
+from harness.records import Goal, Measurement
 from harness.report import frame
+from harness.tune.record import ArmResult
 
 CSV, BENCHMARK = "summary.csv", "benchmark.json"
 
 
-def write_csv(rows: Sequence[Measurement], path: Path, budget_hours: float, steps: int) -> None:
+def write_csv(
+    rows: Sequence[Measurement],
+    path: Path,
+    goal: Goal,
+    results: Sequence[ArmResult] = (),
+) -> None:
     """One row a cell, failures too, in the columns of harness.report.frame. Replaces `path` whole or not at all."""
     import pandas
 
-    data = pandas.DataFrame(frame.table(rows, budget_hours, steps), columns=list(frame.COLUMNS))
+    data = pandas.DataFrame(frame.table(rows, goal, results), columns=list(frame.COLUMNS))
     _replace(path, data.to_csv(index=False, float_format="%.6g"))
 
 

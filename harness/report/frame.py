@@ -6,9 +6,11 @@ from typing import Any
 
 from harness.forecast import fit as fits
 from harness.forecast import project
+from harness.forecast.candidates import Candidate, candidates
 from harness.forecast.verdict import verdict
-from harness.records import Measurement
+from harness.records import Goal, Measurement
 from harness.report.text import GIB, safe_cell
+from harness.tune.record import ArmResult
 
 # Stable: columns may be added at the end, none is renamed, moved or given another unit. docs in README.md.
 COLUMNS = (
@@ -60,13 +62,76 @@ COLUMNS = (
     "peft",
     "bitsandbytes",
     "key",
+    "accuracy_arm",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "accuracy_steps",
+    "accuracy_baseline",
+    "accuracy_tasks",
+    "accuracy_set",
+    "accuracy_context",
+    "accuracy_views",
+    "answer_loss",
+    "grid_nll",
+    "chance_of_best",
+    "projected_accuracy_low",
+    "projected_accuracy",
+    "projected_accuracy_high",
+    "projected_steps",
+    "projected_reach",
+    "projection_refused",
+    "decode_s_per_task",
+    "inference_hours",
+    "total_hours_high",
 )
 
 
-def table(rows: Sequence[Measurement], budget_hours: float, steps: int) -> list[dict[str, Any]]:
+def table(
+    rows: Sequence[Measurement],
+    goal: Goal,
+    results: Sequence[ArmResult] = (),
+) -> list[dict[str, Any]]:
     """One dict of COLUMNS a row; None where a row has no such value. Texts are made safe for a spreadsheet."""
     fitted = {key: fits.fit(group) for key, group in curves(rows).items()}
-    return [_flat(row, fitted[curve(row)], budget_hours, steps) for row in rows]
+    found = {c.row.key: c for c in candidates(rows, results, goal)} if results else {}
+    flat = [_flat(row, fitted[curve(row)], goal) | _accuracy(found.get(row.key)) for row in rows]
+    return [{k: safe_cell(v) if isinstance(v, str) else v for k, v in each.items()} for each in flat]
+
+
+def _accuracy(candidate: Candidate | None) -> dict[str, Any]:
+    if candidate is None or candidate.result is None:
+        return {}
+    result, estimate = candidate.result, candidate.estimate
+    low, high = candidate.interval()
+    out = {
+        "accuracy_arm": result.arm,
+        "accuracy": result.mean("attempts"),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "accuracy_steps": result.steps,
+        "accuracy_baseline": candidate.baseline.mean("attempts") if candidate.baseline else None,
+        "accuracy_tasks": len(result.scores),
+        "accuracy_set": result.trial.source,
+        "accuracy_context": result.trial.context,
+        "accuracy_views": result.trial.views,
+        "answer_loss": result.token_loss,
+        "grid_nll": result.grid_nll,
+        "chance_of_best": candidate.chance,
+        "decode_s_per_task": result.decode_s_per_task,
+        "inference_hours": candidate.inference_h,
+        "total_hours_high": candidate.hours_high,
+    }
+    if estimate:
+        out |= {
+            "projected_accuracy_low": estimate.low,
+            "projected_accuracy": estimate.mid,
+            "projected_accuracy_high": estimate.high,
+            "projected_steps": estimate.steps,
+            "projected_reach": estimate.reach,
+            "projection_refused": estimate.refused,
+        }
+    return out
 
 
 def curves(rows: Sequence[Measurement]) -> dict[tuple, list[Measurement]]:
@@ -83,7 +148,7 @@ def curve(row: Measurement) -> tuple:
     return cell.model.name, cell.precision, cell.compute_dtype, cell.weights, cell.device_name, cell.recipe
 
 
-def _flat(row: Measurement, fitted: fits.Fit | None, budget_hours: float, steps: int) -> dict[str, Any]:
+def _flat(row: Measurement, fitted: fits.Fit | None, goal: Goal) -> dict[str, Any]:
     cell = row.cell
     out: dict[str, Any] = dict.fromkeys(COLUMNS)
     params_m = row.params / 1e6 if row.params else cell.model.params_m
@@ -99,12 +164,12 @@ def _flat(row: Measurement, fitted: fits.Fit | None, budget_hours: float, steps:
         "weights": cell.weights,
         "device": cell.device_name,
         "status": row.status,
-        "verdict": verdict(row, budget_hours, steps),
+        "verdict": verdict(row, goal.budget_hours, goal.steps),
         "reason": row.reason or (cell.why if cell.why != "asked" else ""),
         "estimate_s": row.estimate_s,
         "sequences_per_step": cell.recipe.sequences_per_step,
-        "steps": steps,
-        "budget_hours": budget_hours,
+        "steps": goal.steps,
+        "budget_hours": goal.budget_hours,
         "seed": row.seed,
         "started": row.started,
         "commit": row.commit,
@@ -117,7 +182,7 @@ def _flat(row: Measurement, fitted: fits.Fit | None, budget_hours: float, steps:
         for phase in ("after_load", "first_step", "steady"):
             out[f"{phase}_gib"] = _gib(max(row.memory.get(phase, {}).values(), default=None))
     if row.ok:
-        hours = project.project(row, steps)
+        hours = project.project(row, goal.steps)
         out |= {
             "steps_per_minute": 60 / hours.step_s,
             "ten_steps_min": hours.step_s / 6,
@@ -134,7 +199,7 @@ def _flat(row: Measurement, fitted: fits.Fit | None, budget_hours: float, steps:
             "tflops": (project.achieved_flops(row) or 0) / 1e12 or None,
             "share_of_peak": project.share_of_peak(row),
         }
-        if fitted and (arc := fits.arc_hours(fitted, row, cell.context, steps)):
+        if fitted and (arc := fits.arc_hours(fitted, row, cell.context, goal.steps)):
             out |= {
                 "arc_coverage": arc.coverage,
                 "arc_hours_low": arc.hours_low,
@@ -143,7 +208,7 @@ def _flat(row: Measurement, fitted: fits.Fit | None, budget_hours: float, steps:
             }
         else:
             out["arc_coverage"] = 0.0
-    return {name: safe_cell(value) if isinstance(value, str) else value for name, value in out.items()}
+    return out
 
 
 def _gib(count: int | None) -> float | None:

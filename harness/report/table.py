@@ -20,8 +20,10 @@ FARTHEST = 8  # times the longest measured context: beyond it nothing is project
 _COLOURS = {"fits": "green", "tight": "yellow", "too slow": "red", "too big": "red", "unstable": "magenta"}
 
 
-def summary(rows: Sequence[Measurement], budget_hours: float, steps: int, out: Console, details: bool = True) -> None:
-    """Prints the tables, what they mean, the warnings, and as the last line the best candidate."""
+def summary(
+    rows: Sequence[Measurement], budget_hours: float, steps: int, out: Console, details: bool = True, best: bool = True
+) -> None:
+    """Prints the tables, what they mean, the warnings, and with `best` as the last line the best candidate by speed."""
     if not rows:
         out.print("The record is empty.")
         return
@@ -37,7 +39,8 @@ def summary(rows: Sequence[Measurement], budget_hours: float, steps: int, out: C
     out.print()
     for line in (*_failures(rows), *_emulated(rows), *curves(rows, steps), *_warnings(rows)):
         out.print(Text(f"- {line}"))
-    out.print(Text(f"\n{pick(rows, budget_hours, steps).why}", style="bold"))
+    if best:
+        out.print(Text(f"\n{pick(rows, budget_hours, steps).why}", style="bold"))
 
 
 def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> str:

@@ -2,7 +2,8 @@
 
 transformers looks at the position ids of every forward to find packed sequences (a wait for the device), and on cards
 before compute capability 8.0 hands grouped heads to a kernel that holds tokens x tokens. Our batches are whole
-sequences: causal is all that attention must be, inside its window where the model has one.
+sequences: causal is all that attention must be, inside its window where the model has one. Packed sequences are
+attended one by one, which no mask of tokens x tokens is needed for either.
 """
 
 from functools import lru_cache
@@ -12,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 NAME = "plain_causal"
+_MOST_WEIGHTS = 2**21  # values of attention weights a layer
 
 
 def plain_causal(
@@ -23,21 +25,42 @@ def plain_causal(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    packed_lengths: tuple[int, ...] | None = None,
     **_,
 ) -> tuple[torch.Tensor, None]:
     """Attention of `query` [batch, heads, tokens, dim] over `key` and `value` [batch, kv_heads, tokens, dim].
 
-    Returns [batch, tokens, heads, dim], as transformers' attention interface asks, and no weights. Raises ValueError
-    for a mask (padding), which our batches do not have.
+    `packed_lengths` says how the tokens are divided into sequences. Returns [batch, tokens, heads, dim], as
+    transformers' attention interface asks, and no weights. Raises ValueError for a mask (padding), which our batches
+    do not have.
     """
     if attention_mask is not None:
         raise ValueError("plain causal attention takes whole sequences, not a mask")
+    how = scaling, dropout, sliding_window
+    if packed_lengths is None or len(packed_lengths) == 1:
+        return _one(query, key, value, *how).transpose(1, 2).contiguous(), None
+    parts = zip(*(part.split(packed_lengths, 2) for part in (query, key, value)), strict=True)
+    return torch.cat([_one(*part, *how).transpose(1, 2) for part in parts], 1), None
+
+
+def _one(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    dropout: float,
+    sliding_window: int | None,
+) -> torch.Tensor:
+    """[batch, heads, tokens, dim]: sequences that all tokens belong to."""
     tokens, grouped = query.shape[2], query.shape[1] != key.shape[1]
     windowed = sliding_window is not None and tokens > sliding_window
     if grouped and (windowed or not _groups_in_kernel(query.device, query.dtype)):
         repeats = query.shape[1] // key.shape[1]
         key, value, grouped = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), False
-    out = scaled_dot_product_attention(
+    if _products_win(query, windowed, dropout):
+        scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+        return _Products.apply(*(part.flatten(0, 1) for part in (query, key, value)), scale).view_as(query)
+    return scaled_dot_product_attention(
         query,
         key,
         value,
@@ -47,7 +70,47 @@ def plain_causal(
         scale=scaling,
         enable_gqa=grouped,
     )
-    return out.transpose(1, 2).contiguous(), None
+
+
+class _Products(torch.autograd.Function):
+    """Causal attention of [batch x heads, tokens, dim] as plain products that keep the weights for the backward.
+
+    torch's backward of softmax takes longer than the products on a CPU, so it is written out, as FlashAttention does
+    (Dao et al. 2022, section 3.1): dS = P * (dP - rowsum(dO * O)).
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, scaling):
+        mask = _causal(query.shape[1], query.dtype).expand(len(query), -1, -1)
+        weights = torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scaling), -1)
+        out = torch.bmm(weights, value)
+        ctx.save_for_backward(query, key, value, weights, out)
+        ctx.scaling = scaling
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        query, key, value, weights, out = ctx.saved_tensors
+        inner = (grad * out).sum(-1, keepdim=True).mul_(ctx.scaling)
+        scores = torch.bmm(grad * ctx.scaling, value.transpose(1, 2)).sub_(inner).mul_(weights)
+        return (
+            torch.bmm(scores, key),
+            torch.bmm(scores.transpose(1, 2), query),
+            torch.bmm(weights.transpose(1, 2), grad),
+            None,
+        )
+
+
+def _products_win(query: torch.Tensor, windowed: bool, dropout: float) -> bool:
+    """Where plain products are faster than the fused kernel: on a CPU, in bf16, while the weights are few."""
+    heads, tokens = query.shape[1:3]
+    small = query.dtype == torch.bfloat16 and heads * tokens**2 <= _MOST_WEIGHTS
+    return query.device.type == "cpu" and small and not windowed and not dropout
+
+
+@lru_cache(maxsize=4)
+def _causal(tokens: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.full((tokens, tokens), float("-inf"), dtype=dtype).triu_(1)
 
 
 @lru_cache(maxsize=8)

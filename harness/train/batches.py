@@ -1,6 +1,8 @@
 """Batches of token sequences whose last tokens are the answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
@@ -13,6 +15,53 @@ class Batch:
 
     input_ids: torch.Tensor
     answer_tokens: int
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Sequences of any lengths one behind the other in one row, so that no padding is computed.
+
+    `input_ids`: int64 [1, tokens]; `lengths` and `answers` say of each sequence how many tokens it has, and how many
+    of its last ones have a loss. No sequence attends to another (harness.train.attention).
+    """
+
+    input_ids: torch.Tensor
+    lengths: tuple[int, ...]
+    answers: tuple[int, ...]
+
+    @property
+    def position_ids(self) -> torch.Tensor:
+        """int64 [1, tokens]: each sequence counts from 0."""
+        return torch.cat([torch.arange(n) for n in self.lengths])[None].to(self.input_ids.device)
+
+    @property
+    def learned(self) -> torch.Tensor:
+        """int64 [answer tokens of all]: where the tokens with a loss stand."""
+        ends = accumulate(self.lengths)
+        spans = [torch.arange(end - n, end) for end, n in zip(ends, self.answers, strict=True)]
+        return torch.cat(spans).to(self.input_ids.device)
+
+
+def pack(sequences: Sequence[tuple[Sequence[int], int]], device: torch.device) -> Packed:
+    """(token ids, answer tokens) of each sequence as one row on `device`."""
+    ids = torch.tensor([[token for tokens, _ in sequences for token in tokens]])
+    return Packed(ids.to(device), tuple(len(tokens) for tokens, _ in sequences), tuple(n for _, n in sequences))
+
+
+def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of `lengths` in packs of at most `budget` tokens; a longer sequence is a pack of its own.
+
+    First fit, the longest first: what needs most memory comes at once, and few packs are left half empty.
+    """
+    packs: list[tuple[int, list[int]]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        for k, (used, members) in enumerate(packs):
+            if used + lengths[i] <= budget:
+                packs[k] = (used + lengths[i], [*members, i])
+                break
+        else:
+            packs.append((lengths[i], [i]))
+    return [members for _, members in packs]
 
 
 def random_batch(vocab_size: int, context: int, recipe: Recipe, device: torch.device, seed: int) -> Batch:

@@ -9,7 +9,7 @@ import transformers
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from harness.catalog.precisions import Precision
-from harness.catalog.weights import RANDOM
+from harness.catalog.weights import RANDOM, folder
 from harness.records import ModelSpec, Recipe
 from harness.train import attention
 from harness.train.architecture import random_model
@@ -46,7 +46,7 @@ def load(
     if weights == RANDOM:
         model = random_model(spec, precision, dtype, device)
     else:
-        model = _pretrained(weights, precision, dtype, device)
+        model = _pretrained(folder(weights), precision, dtype, device)
     params = _count(model)
     model.requires_grad_(False)
     model = add_adapter(model, recipe)
@@ -55,10 +55,11 @@ def load(
     return Loaded(model, params, sum(p.numel() for p in model.parameters() if p.requires_grad))
 
 
-def load_tokenizer(where: str):
-    """The tokenizer in the folder `where`. Raises Unsupported where there is none that can ask and end an answer."""
+def load_tokenizer(weights: str):
+    """The tokenizer beside `weights`. Raises Unsupported where there is none that can ask and end an answer."""
     from transformers import AutoTokenizer
 
+    where = folder(weights)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True, trust_remote_code=False)

@@ -1,135 +1,89 @@
 """One model through the arms, at equal steps on the same tasks: what `harness ttft` runs."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from statistics import fmean
 from typing import Any
 
-from harness.arc.score import TaskScore
+from harness.arc.coverage import lengths
+from harness.arc.prompt import build
+from harness.arc.score import score, vote
+from harness.arc.tasks import Grid, Puzzle, Solutions
+from harness.errors import UserError
 from harness.forecast.estimate import Checkpoint
-from harness.records import ModelSpec, Recipe
+from harness.tune.arms import Arm
+from harness.tune.keep import Keeper
+from harness.tune.record import SHARED, SHORTEN, ArmResult, Coverage, Trial, mean_loss
+
+Answers = dict[str, list[list[Grid | None]]]  # by task: for each test input what each view answered
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What is asked of every arm alike. `tasks` names the puzzles, of the set `source`."""
+@dataclass
+class Outcome:
+    """What one adapter gave on its puzzles; raw, so that the outcomes of single tasks can be joined."""
 
-    model: ModelSpec
-    weights: str
-    precision: str
-    compute_dtype: str
-    device: str
-    device_name: str
-    recipe: Recipe
-    source: str
-    tasks: tuple[str, ...]
-    steps: int
-    context: int
-    encoding: str
-    views: int
-    seed: int
-    curve: bool = False  # evaluate on the way too, at halving steps
-
-    def key(self, arm: str, versions: dict[str, str]) -> str:
-        """Names one arm's result: another model, set, recipe or version of a library gives another one."""
-        said = {**asdict(self), "arm": arm, "versions": versions, "steps": 0 if arm == "baseline" else self.steps}
-        del said["device"]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    answers: Answers = field(default_factory=dict)
+    losses: list[tuple[float, int]] = field(default_factory=list)
+    step_losses: list[float] = field(default_factory=list)
+    # steps -> answers and losses at that point
+    curve: list[tuple[int, Answers, list[tuple[float, int]]]] = field(default_factory=list)
+    train_s: float = 0.0
+    decode_s: float = 0.0
+    used: int = 0
+    too_long: int = 0
+    untrained: int = 0
+    asked: int = 0
+    unasked: int = 0
 
 
-@dataclass(frozen=True)
-class ArmResult:
-    """One arm's row in the record: raw losses, seconds and scores by task; means and intervals are derived."""
-
-    key: str
-    arm: str
-    trial: Trial
-    versions: dict[str, str]
-    commit: str | None
-    started: str
-    scores: tuple[TaskScore, ...]
-    step_losses: tuple[float, ...]  # answer loss of each training step, nats a token
-    answer_losses: tuple[tuple[float, int], ...]  # of each true test output that fits: nats a token, and its tokens
-    train_s: float
-    decode_s: float
-    used: int  # training examples
-    too_long: int  # training examples that did not fit the context
-    asked: int  # questions, in all views
-    unasked: int  # questions that did not fit
-    checkpoints: tuple[Checkpoint, ...] = ()  # of a trial with a curve, the end included
-
-    @property
-    def steps(self) -> int:
-        return len(self.step_losses)
-
-    @property
-    def solved(self) -> list[bool]:
-        return [score.solved for score in self.scores]
-
-    def mean(self, name: str) -> float:
-        """The mean of a TaskScore's field over all tasks, those without an answer included."""
-        return sum(getattr(score, name) for score in self.scores) / len(self.scores)
-
-    @property
-    def token_loss(self) -> float | None:
-        """Answer loss in nats a token over all true outputs that fit; None where none does."""
-        return mean_loss(self.answer_losses)
-
-    @property
-    def grid_nll(self) -> float | None:
-        """Mean negative log-likelihood of a whole output, in nats: to be compared across tokenizers too."""
-        return sum(n * c for n, c in self.answer_losses) / len(self.answer_losses) if self.answer_losses else None
+def joined(outcomes: Sequence[Outcome]) -> Outcome:
+    """One adapter a task as one outcome: counts and seconds added up, step losses averaged over trained tasks."""
+    total = Outcome()
+    for each in outcomes:
+        total.answers |= each.answers
+        total.losses += each.losses
+        for name in ("train_s", "decode_s", "used", "too_long", "untrained", "asked", "unasked"):
+            setattr(total, name, getattr(total, name) + getattr(each, name))
+    trained = [each.step_losses for each in outcomes if each.step_losses]
+    total.step_losses = [fmean(step) for step in zip(*trained, strict=True)]
+    steps = sorted({step for each in outcomes for step, *_ in each.curve})
+    for step in steps:
+        at: tuple[Answers, list] = ({}, [])
+        for each in outcomes:
+            # A task that could not be trained stays at its answers throughout.
+            answers, losses = next(((a, n) for s, a, n in each.curve if s == step), (each.answers, each.losses))
+            at[0].update(answers)
+            at[1].extend(losses)
+        total.curve.append((step, *at))
+    return total
 
 
-def mean_loss(losses: Sequence[tuple[float, int]]) -> float | None:
-    """Nats a token over answers of (nats a token, tokens); None without any."""
-    tokens = sum(count for _, count in losses)
-    return sum(loss * count for loss, count in losses) / tokens if tokens else None
-
-
-def to_json(row: ArmResult) -> dict[str, Any]:
-    return {"kind": "arm", **asdict(row)}
-
-
-def from_json(said: dict[str, Any]) -> ArmResult:
-    """The result that `to_json` wrote. Raises KeyError, TypeError or ValueError where `said` is none."""
-    values = {f.name: said[f.name] for f in fields(ArmResult)}
-    values["checkpoints"] = tuple(
-        Checkpoint(c["steps"], c["loss"], tuple(map(float, c["scores"]))) for c in said["checkpoints"]
-    )
-    trial = said["trial"]
-    model = ModelSpec(**{**trial["model"], "aliases": tuple(trial["model"].get("aliases", ()))})
-    values["trial"] = Trial(
-        **{**trial, "model": model, "recipe": Recipe(**trial["recipe"]), "tasks": tuple(trial["tasks"])}
-    )
-    values["scores"] = tuple(TaskScore(**score) for score in said["scores"])
-    values["step_losses"] = tuple(map(float, said["step_losses"]))
-    values["answer_losses"] = tuple((float(loss), int(count)) for loss, count in said["answer_losses"])
-    return ArmResult(**values)
+def halving(steps: int) -> list[int]:
+    """`steps`, half of it, a quarter, ... from small to large: at most six, the first at least one."""
+    return sorted({steps >> i for i in range(6)} - {0})
 
 
 def run(
     trial: Trial,
-    puzzles: Sequence[Any],
-    solutions: dict[str, Any],
-    arms: Sequence[Any],
+    puzzles: Sequence[Puzzle],
+    solutions: Solutions,
+    arms: Sequence[Arm],
     store: Any,
     note: Callable[[str], None],
-    on_step: Callable[[str, int, float], None],
+    on_step: Callable[[str, int, int, float], None] = lambda arm, step, total, loss: None,
+    on_answers: Callable[[int, int], None] = lambda done, total: None,
     fresh: bool = False,
 ) -> list[ArmResult]:
     """The results of `arms` in order, from the record where they are there already.
 
-    The model is loaded once, for the first arm that must be run; every arm starts from the same adapter. Raises
-    UserError where the model has no tokenizer or no example fits.
+    The model is loaded once, for the first arm that must be run; every arm (and, with one adapter a task, every task)
+    starts from the same adapter. An arm that was stopped goes on from its last checkpoint. Raises UserError where the
+    model has no tokenizer, and where no question or no training example fits the context.
     """
-    from datetime import UTC, datetime
-
-    from harness.arc.score import score
     from harness.profile.provenance import commit, versions
 
-    installed, results, ready = versions(), [], None
+    installed, results, subject = versions(), [], None
     known = store.rows()
     truths = {name: solutions[name] for name in trial.tasks}
     for arm in arms:
@@ -138,11 +92,12 @@ def run(
             note(f"{arm.name}: from the record")
             results.append(known[key])
             continue
-        if ready is None:
+        if subject is None:
             note(f"loading {trial.model.name}")
-            ready = _ready(trial)
+            subject = Subject(trial, puzzles, truths, on_answers)
+        keeper = Keeper(store.folder / "checkpoints" / f"{key}.pt", note, fresh)
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        tuned, predicted, losses, checkpoints = _one(trial, arm, puzzles, solutions, ready, on_step)
+        found = subject.through(arm, keeper, on_step)
         row = ArmResult(
             key=key,
             arm=arm.name,
@@ -150,89 +105,166 @@ def run(
             versions=installed,
             commit=commit(),
             started=started,
-            scores=tuple(score(predicted.answers, truths)),
-            step_losses=tuple(tuned.losses),
-            answer_losses=tuple(losses),
-            train_s=tuned.seconds,
-            decode_s=predicted.seconds,
-            used=tuned.used,
-            too_long=tuned.too_long,
-            asked=predicted.asked,
-            unasked=predicted.unasked,
-            checkpoints=tuple(checkpoints),
+            coverage=subject.coverage,
+            scores=tuple(score(found.answers, truths)),
+            attempts={name: tuple(map(vote, each)) for name, each in found.answers.items()},
+            step_losses=tuple(found.step_losses),
+            answer_losses=tuple(found.losses),
+            train_s=found.train_s,
+            decode_s=found.decode_s,
+            used=found.used,
+            too_long=found.too_long,
+            untrained=found.untrained,
+            asked=found.asked,
+            unasked=found.unasked,
+            checkpoints=tuple(_checkpoint(*point, truths) for point in found.curve),
         )
         store.add(row)
+        keeper.done()
         solved, spent = sum(row.solved), f"{row.train_s:.0f} s training, {row.decode_s:.0f} s decoding"
         note(f"{arm.name}: {solved} of {len(row.scores)} tasks, {spent}")
         results.append(row)
     return results
 
 
-def _ready(trial: Trial) -> tuple[Any, Any, Any]:
-    """The model with its adapter, the adapter's first values, and the tokenizer."""
-    import torch
-
-    from harness.catalog.precisions import find
-    from harness.errors import UserError
-    from harness.train import model as models
-    from harness.train.libraries import Unsupported
-    from harness.tune.finetune import Adapter
-
-    try:
-        tokenizer = models.load_tokenizer(trial.weights)
-        loaded = models.load(
-            trial.model,
-            find(trial.precision),
-            trial.compute_dtype,
-            trial.recipe,
-            trial.weights,
-            torch.device(trial.device),
-            trial.seed,
-        )
-    except Unsupported as problem:
-        raise UserError(f"{trial.model.name}: {problem}") from None
-    return loaded.model, Adapter(loaded.model), tokenizer
+def _checkpoint(steps: int, answers: Answers, losses: Sequence[tuple[float, int]], truths: Solutions) -> Checkpoint:
+    return Checkpoint(steps, mean_loss(losses), tuple(each.attempts for each in score(answers, truths)))
 
 
-def halving(steps: int) -> list[int]:
-    """`steps`, half of it, a quarter, ... from small to large: at most six, the first at least one."""
-    return sorted({steps >> i for i in range(6)} - {0})
+class Subject:
+    """The loaded model with its adapter's first values and its tokenizer, and the puzzles it is asked.
+
+    Raises UserError where the model cannot be loaded, has no tokenizer, or no question fits the context.
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        puzzles: Sequence[Puzzle],
+        truths: Solutions,
+        on_answers: Callable[[int, int], None] = lambda done, total: None,
+    ):
+        import torch
+
+        from harness.catalog.precisions import find
+        from harness.train import model as models
+        from harness.train.libraries import Unsupported
+        from harness.tune.finetune import Adapter
+
+        self.trial, self.puzzles, self.truths, self.on_answers = trial, puzzles, truths, on_answers
+        try:
+            self.tokenizer = models.load_tokenizer(trial.weights)
+            self.coverage = _coverage(trial, puzzles, self.tokenizer)
+            loaded = models.load(
+                trial.model,
+                find(trial.precision),
+                trial.compute_dtype,
+                trial.recipe,
+                trial.weights,
+                torch.device(trial.device),
+                trial.seed,
+            )
+        except Unsupported as problem:
+            raise UserError(f"{trial.model.name}: {problem}") from None
+        self.model, self.adapter = loaded.model, Adapter(loaded.model)
+
+    def through(self, arm: Arm, keeper: Keeper, on_step: Callable[[str, int, int, float], None]) -> Outcome:
+        """The outcome of one arm: with one adapter for all puzzles, or with one for each, whose outcomes are joined."""
+        trial = self.trial
+        groups = [self.puzzles] if trial.scope == SHARED else [[puzzle] for puzzle in self.puzzles]
+        begun = keeper.load()
+        done = [Outcome(**each) for each in begun.get("done", ())]
+        current = begun.get("current")
+
+        def state() -> dict:
+            return {"done": [asdict(each) for each in done]}
+
+        def stepped(step: int, loss: float, tuning: Callable[[], dict], curve: list) -> None:
+            on_step(arm.name, len(done) * trial.steps + step, len(groups) * trial.steps, loss)
+            # Log-spaced points are kept (not for every task anew); others only when some time has passed.
+            now = trial.scope == SHARED and step in halving(trial.steps)[:-1]
+            keeper.keep(lambda: {**state(), "current": {**tuning(), "curve": curve}}, now)
+
+        for group in groups[len(done) :]:
+            done.append(self._one(arm, group, stepped, current))
+            current = None
+            if trial.scope != SHARED:
+                keeper.keep(state)
+        return done[0] if trial.scope == SHARED else joined(done)
+
+    def _one(self, arm: Arm, puzzles: Sequence[Puzzle], stepped: Callable, begun: dict | None) -> Outcome:
+        import torch
+
+        from harness.tune import finetune
+
+        trial, found = self.trial, Outcome()
+        if begun:
+            found.curve = [tuple(point) for point in begun["curve"]]
+
+        def on_step(step: int, loss: float, state: Callable[[], dict]) -> None:
+            if trial.curve and step in halving(trial.steps)[:-1]:
+                answers, losses = self._evaluated(puzzles)[:2]
+                found.curve.append((step, answers, losses))
+            stepped(step, loss, state, found.curve)
+
+        self.adapter.reset()
+        torch.manual_seed(trial.seed)  # dropout draws the same whatever was trained before
+        trains = arm.examples is not None and (trial.scope == SHARED or arm.pool(puzzles))
+        found.untrained = int(arm.examples is not None and not trains)
+        if trains:
+            tuned = finetune.tune(
+                self.model,
+                self.tokenizer,
+                puzzles,
+                arm,
+                trial.recipe,
+                trial.compute_dtype,
+                trial.steps,
+                trial.encoding,
+                trial.context,
+                trial.seed,
+                on_step,
+                trial.too_long,
+                begun,
+            )
+            found.step_losses, found.train_s = tuned.losses, tuned.seconds
+            found.used, found.too_long = tuned.used, tuned.too_long
+        found.answers, found.losses, asked = self._evaluated(puzzles)
+        found.asked, found.unasked, found.decode_s = asked.asked, asked.unasked, asked.seconds
+        if trial.curve and trains:
+            found.curve.append((len(found.step_losses), found.answers, found.losses))
+        return found
+
+    def _evaluated(self, puzzles: Sequence[Puzzle]):
+        from harness.tune import predict
+
+        trial, shorten = self.trial, self.trial.too_long == SHORTEN
+        answerer = predict.greedy(self.model, self.tokenizer, on_batch=self.on_answers)
+        how = (trial.encoding, trial.context)
+        asked = predict.predict(puzzles, self.tokenizer, answerer, trial.views, *how, trial.seed, shorten)
+        truths = {puzzle.id: self.truths[puzzle.id] for puzzle in puzzles}
+        losses = predict.losses(self.model, self.tokenizer, puzzles, truths, *how, shorten)
+        return asked.answers, losses, asked
 
 
-def _one(trial: Trial, arm, puzzles, solutions, ready, on_step):
-    from harness.arc.score import score
-    from harness.tune import finetune, predict
+def _coverage(trial: Trial, puzzles: Sequence[Puzzle], tokenizer: Any) -> Coverage:
+    from harness.tune.predict import room_for
 
-    model, adapter, tokenizer = ready
-    answerer = predict.greedy(model, tokenizer)
-    truths = {name: solutions[name] for name in trial.tasks}
-    checkpoints = []
+    def tokens(pairs, asked, output):
+        return len(build(tokenizer, pairs, asked, output, trial.encoding).ids)
 
-    def evaluate(step: int):
-        asked = predict.predict(puzzles, tokenizer, answerer, trial.views, trial.encoding, trial.context, trial.seed)
-        losses = predict.losses(model, tokenizer, puzzles, solutions, trial.encoding, trial.context)
-        scores = tuple(each.attempts for each in score(asked.answers, truths))
-        checkpoints.append(Checkpoint(step, mean_loss(losses), scores))
-        return asked, losses
-
-    def stepped(step: int, loss: float) -> None:
-        on_step(arm.name, step, loss)
-        if trial.curve and step in halving(trial.steps)[:-1]:
-            evaluate(step)
-
-    adapter.reset()
-    tuned = finetune.tune(
-        model,
-        tokenizer,
-        puzzles,
-        arm,
-        trial.recipe,
-        trial.compute_dtype,
-        trial.steps,
-        trial.encoding,
-        trial.context,
-        trial.seed,
-        stepped,
+    found = lengths(puzzles, tokens)
+    fit = [sum(count <= trial.context for count in kind.tokens) for kind in found]
+    shortest = min(
+        tokens(p.pairs[:1] if trial.too_long == SHORTEN else p.pairs, asked, None)
+        + room_for(p, tokenizer, trial.encoding)
+        for p in puzzles
+        for asked in p.test_inputs
     )
-    predicted, losses = evaluate(len(tuned.losses))
-    return tuned, predicted, losses, checkpoints if trial.curve else []
+    if shortest > trial.context:
+        raise UserError(
+            f"none of {len(puzzles)} tasks fits {trial.context} tokens (the shortest needs {shortest}); "
+            "ask for a longer --context"
+        )
+    examples = (len(found[1].tokens), fit[1]) if len(found) > 1 else (0, 0)
+    return Coverage(len(found[0].tokens), fit[0], *examples)

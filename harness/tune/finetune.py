@@ -1,8 +1,9 @@
-"""Test-time fine-tuning of one adapter on the puzzles' own demonstrations, with the step that profiling times."""
+"""Test-time fine-tuning of an adapter on puzzles' own demonstrations, with the step that profiling times."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,12 +12,14 @@ from harness.arc.prompt import Prompt, fitted
 from harness.arc.tasks import Puzzle
 from harness.errors import UserError
 from harness.records import Recipe
-from harness.train.batches import Batch
+from harness.train.batches import cut, pack
 from harness.train.step import TrainingStep
 from harness.tune.arms import Arm
+from harness.tune.record import SHORTEN
 from harness.tune.sets import Example
 
 WARM_STEPS = 10
+_ACTIVATION_BYTES = 2**29
 _HOPELESS = 2000  # examples in a row that do not fit the context
 
 
@@ -31,17 +34,25 @@ class Tuned:
 
 
 class Adapter:
-    """The adapter's first values, to start every arm from the same ones without loading the model again."""
+    """The adapter's first values, to start every arm or task from the same ones without loading the model again."""
 
     def __init__(self, model: torch.nn.Module):
         self.model = model
-        self.first = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        self.first = {name: p.detach().clone() for name, p in self._trained()}
+
+    def _trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
 
     def reset(self) -> None:
+        self.restore(self.first)
+
+    def values(self) -> dict[str, torch.Tensor]:
+        return {name: p.detach().cpu().clone() for name, p in self._trained()}
+
+    def restore(self, values: dict[str, torch.Tensor]) -> None:
         with torch.no_grad():
-            for name, p in self.model.named_parameters():
-                if name in self.first:
-                    p.copy_(self.first[name])
+            for name, p in self._trained():
+                p.copy_(values[name])
 
 
 def tune(
@@ -55,42 +66,77 @@ def tune(
     encoding: str,
     context: int,
     seed: int = 0,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    on_step: Callable[[int, float, Callable[[], dict]], None] = lambda step, loss, state: None,
+    too_long: str = SHORTEN,
+    begun: dict | None = None,
 ) -> Tuned:
     """Trains the adapter for `steps` optimiser steps of the recipe's sequences; the baseline arm is not trained.
 
-    The rate is constant after ten steps of warm-up. No test output is among the arguments. Raises UserError where no
-    example fits `context`.
+    The rate is constant after ten steps of warm-up. No test output is among the arguments. After each step `on_step`
+    is given its number, its loss, and what returns the state to go on from: as `begun` it makes this call go on there,
+    to the same end. Raises UserError where no example fits `context`.
     """
     found = Tuned()
     if arm.examples is None or steps == 0:
         return found
     device = next(model.parameters()).device
-    step = TrainingStep(model, recipe, compute_dtype, device)
-    prompts = _prompts(arm.stream(puzzles, seed), tokenizer, encoding, context, found)
-    for number in range(steps):
+    step, budget = TrainingStep(model, recipe, compute_dtype, device), max(context, _tokens_at_once(model))
+    examples = arm.stream(puzzles, seed)
+    if begun:
+        found = Tuned(**begun["found"])
+        Adapter(model).restore(begun["adapter"])
+        step.load_state_dict(begun["step"])
+        _to_random_state(begun["random"])
+        for _ in range(found.used + found.too_long):
+            next(examples)
+    prompts = _prompts(examples, tokenizer, encoding, context, too_long, found)
+
+    def state() -> dict:
+        said = {"found": asdict(found), "adapter": Adapter(model).values(), "step": step.state_dict()}
+        return {**said, "random": _random_state()}
+
+    for number in range(len(found.losses), steps):
         start = time.perf_counter()
-        for group in step.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, (number + 1) / WARM_STEPS)
+        step.set_rate(recipe.learning_rate * min(1.0, (number + 1) / WARM_STEPS))
         total = torch.zeros((), device=device)
-        # One sequence a micro-step: lengths differ, and padding would be computed for nothing.
-        for _ in range(recipe.sequences_per_step):
-            prompt = next(prompts)
-            ids = torch.tensor([prompt.ids], device=device)
-            total += step.micro_step(Batch(ids, prompt.answer), recipe.sequences_per_step)
+        drawn = [(prompt.ids, prompt.answer) for prompt in islice(prompts, recipe.sequences_per_step)]
+        for members in cut([len(ids) for ids, _ in drawn], budget):
+            total += step.packed_step(pack([drawn[i] for i in members], device))
         step.update()
         found.losses.append(total.item() / recipe.sequences_per_step)  # waits for the device
         found.seconds += time.perf_counter() - start
-        on_step(number + 1, found.losses[-1])
+        on_step(number + 1, found.losses[-1], state)
     return found
 
 
+def _tokens_at_once(model: torch.nn.Module) -> int:
+    """How many tokens a forward and backward takes without needing much memory, about half a GiB of activations.
+
+    Some 40 values a token, layer and unit of width are kept for the backward. A small model is packed beyond the
+    context, for otherwise its many small operations are what takes the time.
+    """
+    config = model.get_base_model().config.get_text_config()
+    kept = 40 * config.num_hidden_layers * config.hidden_size * model.get_input_embeddings().weight.element_size()
+    return _ACTIVATION_BYTES // kept
+
+
+def _random_state() -> list[torch.Tensor]:
+    """Of the CPU and the devices: what dropout draws from."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def _to_random_state(states: list[torch.Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1 and torch.cuda.device_count() == len(states) - 1:
+        torch.cuda.set_rng_state_all(states[1:])
+
+
 def _prompts(
-    examples: Iterator[Example], tokenizer: Any, encoding: str, context: int, found: Tuned
+    examples: Iterator[Example], tokenizer: Any, encoding: str, context: int, too_long: str, found: Tuned
 ) -> Iterator[Prompt]:
     missed = 0
-    for example in examples:
-        prompt = fitted(tokenizer, example.pairs, example.input, example.output, encoding, context)
+    for e in examples:
+        prompt = fitted(tokenizer, e.pairs, e.input, e.output, encoding, context, drop_pairs=too_long == SHORTEN)
         if prompt is None:
             found.too_long, missed = found.too_long + 1, missed + 1
             if missed >= _HOPELESS:
@@ -98,4 +144,6 @@ def _prompts(
             continue
         found.used, missed = found.used + 1, 0
         yield prompt
-    raise UserError(f"no training example fits {context} tokens; ask for a longer context with --context")
+    if missed:
+        raise UserError(f"no training example fits {context} tokens; ask for a longer context with --context")
+    raise UserError("no task has the two demonstrations that leave-one-out needs; use --arms baseline")

@@ -54,8 +54,10 @@ def drawn(puzzle: Puzzle, rng: random.Random) -> Example | None:
     return Example(puzzle.id, tuple(shown), asked.input, asked.output)
 
 
-# name -> the examples of one puzzle; "n-2" is the union, as published
+ON_THE_FLY = "on the fly"
+# name -> the examples of one puzzle; "n-2" is the union, as published; "on the fly" draws them anew (see `drawn`)
 SETS = {
+    ON_THE_FLY: leave_one_out,
     "n-1": leave_one_out,
     "n-2": lambda puzzle: leave_one_out(puzzle) + leave_two_out(puzzle),
 }

@@ -1,0 +1,103 @@
+"""Is the projected accuracy true? arc-tiny tuned for the real 1000 steps against the interval from its first 125.
+
+python -m bench.backtest_accuracy [--set generated] [--tasks 60] [--steps 1000] [--seeds 0 1] [--out FILE]
+
+One run a seed: the same tasks, step and arm as `harness ttft`. It is evaluated at halving steps up to an eighth of the
+way, as a short run would be, and once more at the end. One line a seed is added to FILE, so that a run that was
+stopped goes on with the next seed.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from harness.arc.score import score
+from harness.catalog import models as catalog
+from harness.catalog import weights as weights_of
+from harness.exam import How, of
+from harness.forecast.estimate import MAX_REACH, Checkpoint, accuracy_after
+from harness.train import model as models
+from harness.tune import finetune, predict
+from harness.tune.experiment import halving
+from harness.tune.record import mean_loss
+
+
+def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list[Checkpoint]:
+    """The checkpoints of one run of `steps`: at halving steps up to steps / MAX_REACH, and the end."""
+    from harness.catalog.precisions import DTYPES, find, native_dtype
+    from harness.profile.probe import rates
+
+    known = catalog.load()
+    spec = known.find("arc-tiny")
+    how = How(arms=arm, source=source, tasks=tasks, steps=steps, seed=seed)
+    exam = of(spec, weights_of.resolve(spec, "auto"), how, known)
+    device = torch.device("cpu")
+    dtype = native_dtype(rates(device, DTYPES))
+    loaded = models.load(spec, find(dtype), dtype, exam.recipe, exam.weights, device, seed)
+    tokenizer = models.load_tokenizer(exam.weights)
+    answerer = predict.greedy(loaded.model, tokenizer)
+    truths = {puzzle.id: exam.solutions[puzzle.id] for puzzle in exam.puzzles}
+    points, seen, begun = {*halving(int(steps / MAX_REACH)), steps}, [], time.monotonic()
+
+    def on_step(step: int, loss: float, state) -> None:
+        if step in points:
+            asked = predict.predict(exam.puzzles, tokenizer, answerer, exam.views, "rows", exam.context, seed)
+            losses = predict.losses(loaded.model, tokenizer, exam.puzzles, truths, "rows", exam.context)
+            scores = tuple(each.attempts for each in score(asked.answers, truths))
+            seen.append(Checkpoint(step, mean_loss(losses), scores))
+            took = time.monotonic() - begun
+            print(f"  step {step}: {100 * sum(scores) / len(scores):.1f} %, {took:.0f} s", flush=True)
+
+    finetune.tune(
+        loaded.model,
+        tokenizer,
+        exam.puzzles,
+        exam.arms[0],
+        exam.recipe,
+        dtype,
+        steps,
+        "rows",
+        exam.context,
+        seed,
+        on_step,
+    )
+    return seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--set", dest="source", help="by default what models.yaml says for arc-tiny")
+    parser.add_argument("--tasks", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--arm", default="+ color swap")
+    parser.add_argument("--out", type=Path, default=Path("results/backtest-accuracy.jsonl"))
+    asked = parser.parse_args()
+    inside = 0
+    for seed in asked.seeds:
+        seen = run(asked.source, asked.tasks, asked.steps, seed, asked.arm)
+        *early, end = seen
+        found = accuracy_after(early, asked.steps, seed)
+        truth = sum(end.scores) / len(end.scores)
+        line = {"set": asked.source, "tasks": asked.tasks, "seed": seed, "arm": asked.arm, "truth": truth}
+        line |= {"checkpoints": [[c.steps, c.loss, sum(c.scores) / len(c.scores)] for c in seen], **vars(found)}
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        with asked.out.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if found.refused:
+            print(f"seed {seed}: refused: {found.refused}; measured {100 * truth:.1f} %")
+            continue
+        inside += found.low <= truth <= found.high
+        where = "inside" if found.low <= truth <= found.high else "OUTSIDE"
+        print(
+            f"seed {seed}: projected {100 * found.mid:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f}), "
+            f"measured {100 * truth:.1f} % at {asked.steps} steps: {where}"
+        )
+    print(f"{inside} of {len(asked.seeds)} inside")
+
+
+if __name__ == "__main__":
+    main()

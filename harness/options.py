@@ -1,0 +1,20 @@
+"""The command line's options that several verbs share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Models = Annotated[
+    list[str] | None, typer.Argument(help="Names of models.yaml, hub ids, or folders with a config.json.")
+]
+Contexts = Annotated[str | None, typer.Option(help='Tokens, as in "1024 4096".')]
+Precisions = Annotated[str | None, typer.Option(help='Of fp32 fp16 bf16 int8 int4, as in "fp16 int4".')]
+Budget = Annotated[float | None, typer.Option(help="Hours for everything; 12 on Kaggle.")]
+Steps = Annotated[int | None, typer.Option(help="Optimiser steps to project to.")]
+Results = Annotated[Path | None, typer.Option(help="Folder of the record; by default one a device under results/.")]
+ModelsFile = Annotated[Path | None, typer.Option(help="The models.yaml to read.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Weights = Annotated[
+    str, typer.Option(help="auto (a local copy if there is one, else random), hub, random, or a folder.")
+]

@@ -1,0 +1,62 @@
+"""The state of an arm that is under way, on the disk: killed at any moment, the arm goes on from there."""
+
+import os
+import pickle
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+EVERY_S = 30.0
+FORMAT = 1  # of the states; another version's are not gone on from
+
+
+class Keeper:
+    """Keeps the newest state in `path`, whole or not at all; a disk that cannot take it is said once, and training
+    goes on without."""
+
+    def __init__(self, path: Path, note: Callable[[str], None], fresh: bool = False, every_s: float = EVERY_S):
+        self.path, self.note, self.every_s = path, note, every_s
+        self.last, self.failed = time.monotonic(), False
+        if fresh:
+            self.done()
+
+    def load(self) -> dict[str, Any]:
+        """The state that was kept; empty where there is none that can be read."""
+        import torch
+
+        if not self.path.exists():
+            return {}
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            if state.pop("format", None) != FORMAT:
+                raise ValueError("another version's")
+        except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as problem:
+            self.note(f"{self.path} cannot be read ({type(problem).__name__}); the arm starts anew")
+            return {}
+        self.note("going on from a checkpoint")
+        return state
+
+    def keep(self, state: Callable[[], dict[str, Any]], now: bool = False) -> None:
+        """Writes what `state` returns, if `now` or if nothing was written for a while."""
+        if self.failed or not (now or time.monotonic() - self.last >= self.every_s):
+            return
+        import torch
+
+        tmp = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"format": FORMAT, **state()}, tmp)
+            tmp.replace(self.path)
+        except (OSError, RuntimeError) as problem:  # torch says a full disk in a RuntimeError
+            with suppress(OSError):
+                tmp.unlink()
+            self.failed = True
+            reason = str(problem).splitlines()[0]
+            self.note(f"no checkpoint can be kept in {self.path.parent} ({reason}); if stopped, the arm starts anew")
+        self.last = time.monotonic()
+
+    def done(self) -> None:
+        with suppress(OSError):
+            self.path.unlink()

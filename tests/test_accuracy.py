@@ -1,0 +1,240 @@
+"""The accuracy part of a bench, from rows as a sweep leaves them; and the verbs that read what it left."""
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from conftest import cell, curve, made_puzzles, result, row, write_tasks
+from rich.console import Console
+
+from harness import accuracy, cli
+from harness.catalog import models as catalog
+from harness.catalog import precisions
+from harness.profile.asked import Asked
+from harness.profile.store import Store
+from harness.profile.sweep import Swept
+from harness.records import ModelSpec, Rate, Recipe
+from harness.tune.record import ROWS, from_json, to_json
+
+NATIVE, EMULATED = Rate(1e12, 1e12, True), Rate(1e9, 1e8, False)
+
+
+@pytest.fixture
+def known(tmp_path, shipped):
+    """A catalogue whose ttft block is over in seconds: three made tasks, eight steps."""
+    folder = write_tasks(tmp_path / "tasks", *made_puzzles(4))
+    ttft = catalog.Ttft(str(folder), 30, tasks=3, steps=8, context=256, views=2)
+    return replace(shipped, ttft=ttft, recipe=replace(shipped.recipe, lora_r=4, sequences_per_step=2))
+
+
+class Bench:
+    def __init__(self, known, folder):
+        self.known, self.folder, self.models, self.rows = known, folder / "results", [], []
+
+    def add(self, spec, weights, *rows):
+        self.models.append((spec, weights))
+        self.rows += [replace(r, cell=replace(r.cell, model=spec, weights=weights)) for r in rows]
+
+    def measured(self, fresh=False):
+        """The results, and all that was said."""
+        asked = Asked(self.models, [precisions.find("fp32")], self.known.recipe, device="cpu", fresh=fresh)
+        swept = Swept(self.folder, {"id": "cpu", "name": "a CPU"}, {"fp32": NATIVE}, self.rows)
+        out = io.StringIO()
+        found = accuracy.of_sweep(asked, self.known, swept, Console(file=out, width=80, highlight=False))
+        return found, " ".join(out.getvalue().split())
+
+
+@pytest.fixture
+def bench(known, tmp_path):
+    return Bench(known, tmp_path)
+
+
+def test_a_model_with_weights_is_tuned_and_one_without_is_said_to_be_unmeasured(bench, arc_folder):
+    spec = catalog.from_folder(arc_folder)
+    bench.add(ModelSpec("bare", {}, 4096), "random", row())
+    bench.add(spec, str(arc_folder), row((0.01,) * 12))
+    found, said = bench.measured()
+    assert "bare: no weights: accuracy not measured; give them with --weights PATH" in said
+    assert [(r.arm, r.trial.model.name, r.steps) for r in found] == [
+        ("baseline", "small", 0),
+        ("+ color swap", "small", 8),
+    ]
+    assert [c.steps for c in found[1].checkpoints] == [1, 2, 4, 8]  # a curve, so that it can be projected
+    assert len(found[1].scores) == 3 and found[1].trial.precision == "fp32"
+    assert accuracy.known_results(bench.folder) == found
+    again, said = bench.measured()
+    assert again == found and said.count("from the record") == 2
+
+
+def test_a_model_alone_is_measured_on_its_own_tasks_and_several_on_the_files(bench, arc_folder):
+    own = replace(catalog.from_folder(arc_folder), ttft={"steps": 2, "tasks": 2})
+    bench.add(own, str(arc_folder), row((0.01,) * 12))
+    found, _ = bench.measured()
+    assert [(r.steps, len(r.scores)) for r in found] == [(0, 2), (2, 2)]
+    bench.add(ModelSpec("bare", {}, 4096), "random", row())
+    found, _ = bench.measured()
+    assert [(r.steps, len(r.scores)) for r in found] == [(0, 3), (8, 3)]
+
+
+def test_the_precision_is_a_native_one(bench, arc_folder):
+    """Of an emulated fp16 row, a quantised and a plain native one it is the plain native one; of emulated ones none."""
+    spec, kind = (
+        catalog.from_folder(arc_folder),
+        {"cell": cell(precision="fp16", compute_dtype="fp16"), "rate": EMULATED},
+    )
+    int4 = row((0.01,) * 12, cell=cell(precision="int4"), rate=NATIVE)
+    bench.add(spec, str(arc_folder), row(**kind), int4, row((0.01,) * 12, rate=NATIVE))
+    found, _ = bench.measured()
+    assert {r.trial.precision for r in found} == {"fp32"}
+    emulated = Bench(bench.known, bench.folder)
+    emulated.add(spec, str(arc_folder), row(**kind), row(status="oom"))
+    found, said = emulated.measured()
+    assert found == []
+    assert said == "small: accuracy not measured, for no cell was in a native precision"
+
+
+def test_what_would_take_too_long_is_left_and_said(bench, arc_folder):
+    """Eight steps of two micro-steps of 200 s are 53 min 20 s, beyond half an hour; of 100 s they would not be."""
+    spec = catalog.from_folder(arc_folder)
+    recipe = bench.known.recipe
+    bench.add(spec, str(arc_folder), row((200.0,) * 12, cell=cell(recipe=recipe)))
+    found, said = bench.measured()
+    assert found == []
+    assert "small: accuracy not measured: 8 steps would take about 53 min 20 s here; harness ttft small" in said
+    quick = Bench(bench.known, bench.folder)
+    quick.add(spec, str(arc_folder), row((100.0,) * 12, cell=cell(recipe=recipe)))
+    assert len(quick.measured()[0]) == 2
+
+
+def test_a_folder_without_a_tokenizer_is_said_and_the_next_model_is_measured(bench, arc_folder, tiny_folder):
+    bench.add(catalog.from_folder(tiny_folder), str(tiny_folder), row((0.01,) * 12))
+    bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+    found, said = bench.measured()
+    assert "tiny: no tokenizer at" in said
+    assert [r.trial.model.name for r in found] == ["small", "small"]
+
+
+def test_a_record_that_cannot_be_read_in_part_is_mended_and_used(bench, arc_folder):
+    bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+    found, _ = bench.measured()
+    with (bench.folder / ROWS.name).open("a") as file:
+        file.write('{"kind": "arm", "half a row')
+    again, said = bench.measured()
+    assert again == found and "1 corrupt lines" in said
+
+
+def test_results_survive_json():
+    told = [
+        result(5, checkpoints=curve(10, 2, 3), attempts={"t0": ((((1, 2), (3, 4)), ((5,),)), ())}),
+        result(0, steps=0, arm="baseline", answer_losses=(), commit="abc", scope="task", too_long=3),
+    ]
+    told.append(replace(told[0], trial=replace(told[0].trial, too_long="drop")))
+    for each in told:
+        assert from_json(json.loads(json.dumps(to_json(each)))) == each
+
+
+@pytest.mark.parametrize(
+    ("changed", "same", "baseline"),
+    [
+        ({"device": "cuda:1"}, True, True),
+        ({"model": replace(cell().model, ttft={"steps": 3})}, True, True),
+        ({"steps": 65}, False, True),
+        ({"scope": "task"}, False, True),
+        ({"curve": True}, False, True),
+        ({"recipe": Recipe(learning_rate=1e-3)}, False, True),
+        ({"tasks": ("t1",)}, False, False),
+        ({"source": "other"}, False, False),
+        ({"views": 3}, False, False),
+        ({"weights": "/other"}, False, False),
+        ({"precision": "int4"}, False, False),
+        ({"context": 2048}, False, False),
+        ({"too_long": "drop"}, False, False),
+        ({"seed": 1}, False, False),
+        ({"device_name": "another CPU"}, False, False),
+    ],
+)
+def test_what_makes_another_result(changed, same, baseline):
+    """The baseline is not trained, so what only training knows of gives it no other key."""
+    one = result(1).trial
+    other = replace(one, **changed)
+    assert (one.key("n-1", {}) == other.key("n-1", {})) == same
+    assert (one.key("baseline", {}) == other.key("baseline", {})) == baseline
+    assert one.key("n-1", {}) != one.key("n-2", {}) != one.key("n-1", {"torch": "9"})
+
+
+# --- the verbs
+
+
+@pytest.fixture
+def record(tmp_path):
+    """A folder of two models, 4.7 and 14.1 h for 1000 steps; the quicker one with 5 of 10 right, 2 before."""
+    store = Store(tmp_path / "a-cpu")
+    slow = cell(model=ModelSpec("slow", {}, 4096, params_m=9.0))
+    for each in (row(), row((3.0,) * 12, cell=slow)):
+        store.add(each)
+    arms = Store(tmp_path / "a-cpu", kind=ROWS)
+    for each in (result(2, steps=0, arm="baseline"), result(5, decode_s=9.0, checkpoints=curve(10, 2, 3, 4, 5))):
+        arms.add(each)
+    return tmp_path / "a-cpu"
+
+
+def _said(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        cli.main(list(words))
+    return end.value.code or 0, capsys.readouterr()
+
+
+def test_pick_ends_with_0_and_the_pick_or_with_1_where_none_fits(record, capsys):
+    code, shown = _said(capsys, "pick", "--results", str(record))
+    flat = " ".join(shown.out.split())
+    assert code == 0 and shown.err == ""
+    assert max(map(len, shown.out.split("\n", 1)[1].splitlines())) <= 80
+    assert "Pick: tiny fp32 at 1024 tokens: the only one with a measured accuracy, 50.0 %" in flat
+    assert "slow: accuracy not measured" in flat
+    code, shown = _said(capsys, "pick", "--results", str(record), "--budget-hours", "1")
+    assert code == 1
+    assert "Pick: none fits 1 h. Nearest: tiny fp32" in " ".join(shown.out.split())
+    assert max(map(len, shown.out.split("\n", 1)[1].splitlines())) <= 80
+    code, shown = _said(capsys, "pick", "--results", str(record), "--budget-hours", "1", "--steps", "100")
+    assert code == 0 and "projected" in shown.out
+
+
+def test_pick_counts_the_answers_of_so_many_tasks(record, capsys):
+    """0.9 s a task: 400 take 0.1 h, and 4.706 h of training; 4.75 h hold the answers of 100 tasks, not of 400."""
+    words = ("pick", "--results", str(record), "--budget-hours", "4.75")
+    assert _said(capsys, *words)[0] == 1
+    assert _said(capsys, *words, "--test-tasks", "100")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--budget-hours", "0"], "--budget-hours must be above 0"),
+        (["--steps", "-1"], "--steps must be above 0"),
+        (["--test-tasks", "0"], "--test-tasks must be above 0"),
+        (["--results", "nowhere"], "cannot be read"),
+    ],
+)
+def test_pick_refuses_in_one_line(record, capsys, words, said):
+    code, shown = _said(capsys, "pick", "--results", str(record), *words)
+    assert code == 2 and said in shown.err and len(shown.err.strip().splitlines()) == 1
+
+
+def test_the_report_shows_the_accuracies_of_the_record(record, capsys, tmp_path):
+    path = tmp_path / "x.csv"
+    code, shown = _said(capsys, "report", "--results", str(record), "--csv", str(path))
+    assert code == 0
+    flat = " ".join(shown.out.split())
+    assert "Best arm: n-1, 50.0 % of 10 tasks." in flat
+    assert "n-1 against baseline: +30.0 points" in flat
+    assert "Pick: tiny fp32" in flat and "Best candidate" not in flat
+    assert max(map(len, shown.out.split("\n", 1)[1].splitlines())) <= 80
+    tiny, slow = path.read_text().splitlines()[1:]
+    assert ",n-1,0.5," in tiny and ",n-1," not in slow
+
+
+def test_a_bad_line_among_the_accuracies_is_left_out_and_counted(record, capsys):
+    with (record / ROWS.name).open("a") as file:
+        file.write("half a li\n")
+    assert "1 corrupt lines were left out" in _said(capsys, "report", "--results", str(record))[1].err

@@ -1,0 +1,190 @@
+"""Decoding in batches that rows leave, against one row at a time and against plain argmax without a cache."""
+
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import made_puzzles
+from transformers import LlamaConfig
+
+from harness.arc.encode import ENCODINGS
+from harness.arc.prompt import Prompt, build
+from harness.catalog import models as catalog
+from harness.catalog.precisions import find
+from harness.records import Recipe
+from harness.train import model as models
+from harness.tune import predict
+from harness.tune.arms import ARMS
+from harness.tune.finetune import tune
+
+
+@pytest.fixture(scope="module")
+def tuned(arc_folder):
+    """A model that answers some prompts soon, some late and some never, with its tokenizer, and the prompts."""
+    recipe = Recipe(lora_r=8, sequences_per_step=4, learning_rate=1e-2)
+    spec = catalog.from_folder(arc_folder)
+    model = models.load(spec, find("fp32"), "fp32", recipe, str(arc_folder), torch.device("cpu")).model
+    tokens = models.load_tokenizer(str(arc_folder))
+    puzzles, _ = made_puzzles(6, rule=lambda grid: (grid * 4)[: 1 + grid[0][0]])
+    tune(model, tokens, puzzles, ARMS["n-1"], recipe, "fp32", 25, "rows", 512)
+    shown = [(puzzle.pairs[:n], puzzle.test_inputs[0]) for puzzle in puzzles for n in (1, 2, 3)]
+    return model, tokens, [build(tokens, pairs, asked, None, "rows") for pairs, asked in shown]
+
+
+def _plainly(model, tokens, prompt, room):
+    """The text of argmax after argmax over the whole sequence; empty where the end does not come within `room`."""
+    ids = list(prompt.ids)
+    model.eval()
+    with torch.no_grad():
+        for _ in range(room):
+            token = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+            if token == tokens.eos_token_id:
+                return tokens.decode(ids[len(prompt.ids) :])
+            ids.append(token)
+    return ""
+
+
+def _rows_of_each_forward(model):
+    seen = []
+    base = model.get_base_model()
+    hook = base.register_forward_pre_hook(lambda _, args, said: seen.append(len(said["input_ids"])), with_kwargs=True)
+    return seen, hook
+
+
+def test_rows_that_leave_the_batch_change_no_text(tuned):
+    """Rooms from 1 to 40, so that some rows end, some run out of room early and some late: all as each one alone."""
+    model, tokens, prompts = tuned
+    rooms = [(1, 3, 12, 40)[i % 4] for i in range(len(prompts))]
+    expected = [_plainly(model, tokens, prompt, room) for prompt, room in zip(prompts, rooms, strict=True)]
+    assert len(set(map(len, expected))) >= 3 and "" in expected  # early, late and never
+    seen, hook = _rows_of_each_forward(model)
+    together = predict.greedy(model, tokens, batch_tokens=10**6)(prompts, rooms)
+    hook.remove()
+    assert together == expected
+    assert seen[0] == len(prompts) and seen[-1] < len(prompts) / 2  # one batch, which shrank
+    assert sorted(seen, reverse=True) == seen
+    answer = predict.greedy(model, tokens)
+    assert [answer([prompt], [room])[0] for prompt, room in zip(prompts, rooms, strict=True)] == expected
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 150, 400, 1000])
+def test_the_size_of_batches_changes_no_text(tuned, batch_tokens):
+    model, tokens, prompts = tuned
+    rooms = [12 + i % 3 for i in range(len(prompts))]
+    heard = []
+    answer = predict.greedy(model, tokens, batch_tokens, lambda finished, total: heard.append((finished, total)))
+    assert answer(prompts, rooms) == predict.greedy(model, tokens, 10**6)(prompts, rooms)
+    assert heard[-1] == (len(prompts), len(prompts))
+    assert heard == sorted(heard)
+
+
+def test_an_endless_answer_is_no_answer(tuned):
+    """Without room for the end there is no text, however good its beginning: a grid cut short is not guessed at."""
+    model, tokens, prompts = tuned
+    answer = predict.greedy(model, tokens)
+    whole = answer(prompts, [40] * len(prompts))
+    ended = [i for i, text in enumerate(whole) if text and set(text) <= set("0123456789\n")]
+    assert ended
+    for i in ended:
+        length = len(whole[i])  # one token a character; the end is one more
+        assert answer([prompts[i]], [length + 1]) == [whole[i]]
+        assert answer([prompts[i]], [length]) == [""]
+
+
+class Saying:
+    """Stands for a model: row i says its text, a token a character, and then the end; asked as `_decode` asks."""
+
+    def __init__(self, tokens, texts):
+        self.ids = [[*tokens(text, add_special_tokens=False)["input_ids"], tokens.eos_token_id] for text in texts]
+        self.size, self.asked = len(tokens), []
+
+    def get_base_model(self):
+        return SimpleNamespace(config=LlamaConfig(num_hidden_layers=1))
+
+    def __call__(self, **said):
+        number = len(self.asked)
+        self.asked.append(len(said["input_ids"]))
+        logits = torch.zeros(len(self.ids), 1, self.size)
+        for row, ids in enumerate(self.ids):
+            logits[row, 0, ids[min(number, len(ids) - 1)]] = 1.0
+        return SimpleNamespace(logits=logits)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("1" * 900, 64),  # a row of 64 cells, looked at every 16 tokens; 63 could be "30 " and thirty cells with spaces
+        ("1\n" * 450, 64),  # 32 rows, of which 31 could be a shape and thirty rows
+        ("\n" * 900, 901),  # nothing but newlines may still become a grid
+        (("1" * 30 + "\n") * 29 + "1" * 30, 930),  # the largest grid there is, and its end
+        ("12\n34", 6),
+    ],
+)
+def test_what_can_be_no_grid_any_more_is_not_waited_for(tuned, text, asked):
+    _, tokens, _ = tuned
+    model = Saying(tokens, [text])
+    ids = torch.zeros(1, 5, dtype=torch.long)
+    (said,) = predict._decode(model, ids, torch.ones_like(ids), [1000], tokens.eos_token_id, tokens.decode)
+    assert len(model.asked) == len(said) == asked
+    assert tokens.decode([token for token in said if token != tokens.eos_token_id]) == text[:asked]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_no_beginning_of_a_grid_is_hopeless(encoding):
+    """Every prefix of the largest grids in every encoding, and of some others."""
+    rng = random.Random(1)
+    for height, width in ((30, 30), (1, 30), (30, 1), *((rng.randint(1, 30), rng.randint(1, 30)) for _ in range(5))):
+        there, _ = ENCODINGS[encoding]
+        text = there(tuple(tuple(rng.randrange(10) for _ in range(width)) for _ in range(height)))
+        assert not any(predict._hopeless(text[:n]) for n in range(len(text) + 1))
+
+
+def test_what_is_hopeless_is_no_grid_and_stays_so():
+    rng, hopeless = random.Random(2), 0
+    for _ in range(300):
+        text = "".join(rng.choices("0123456789 x\n", [1] * 10 + [2, 1, rng.choice([0.1, 1, 9])], k=rng.randint(1, 400)))
+        if predict._hopeless(text):
+            hopeless += 1
+            assert all(back(text) is None for _, back in ENCODINGS.values())
+            assert predict._hopeless(text + rng.choice("12 x"))
+    assert 50 < hopeless < 250
+
+
+def test_batches_keep_to_their_tokens_and_lose_nothing():
+    prompts = [Prompt(tuple(range(n)), 0, 1) for n in (5, 90, 40, 41, 7, 200)]
+    rooms = [10, 10, 60, 10, 3, 1]
+    found = predict._batches(prompts, rooms, 200)
+    assert sorted(i for members in found for i in members) == list(range(6))
+    assert found[0] == [5]  # the longest alone, and first
+    for members in found[1:]:
+        assert len(members) * max(len(prompts[i].ids) + rooms[i] for i in members) <= 200
+
+
+def test_the_model_is_as_it_was_after_decoding(tuned):
+    model, tokens, prompts = tuned
+    before = model.get_base_model().config._attn_implementation
+    predict.greedy(model, tokens)(prompts[:1], [3])
+    assert model.training
+    assert model.get_base_model().config._attn_implementation == before == "plain_causal"
+    with pytest.raises(IndexError):
+        predict.greedy(model, tokens)([Prompt((10**6,), 0, 1)], [3])  # no such token
+    assert model.training
+    assert model.get_base_model().config._attn_implementation == before
+
+
+def test_dropping_asks_fewer_questions_than_shortening(tuned):
+    """A grid is 1 + 7 tokens, three demonstrations and the question 1 + 7 x 8 + 1 = 58, an answer's room is
+    2 x 7 + 32 = 46: 104 in all; 16 fewer with each demonstration less, so that in 71 there is no question."""
+    _, tokens, _ = tuned
+    puzzles, _ = made_puzzles(4)
+    seen = []
+
+    def answer(prompts, rooms):
+        seen.append([(len(p.ids), p.pairs, room) for p, room in zip(prompts, rooms, strict=True)])
+        return [""] * len(prompts)
+
+    asked = [predict.predict(puzzles, tokens, answer, 1, "rows", context, shorten=s) for context, s in
+             ((104, False), (103, False), (103, True), (87, True), (71, True))]  # fmt: skip
+    assert [(a.asked, a.unasked) for a in asked] == [(4, 0), (0, 4), (4, 0), (4, 0), (0, 4)]
+    assert [set(each) for each in seen] == [{(58, 3, 46)}, set(), {(42, 2, 46)}, {(26, 1, 46)}, set()]

@@ -1,0 +1,139 @@
+"""What measuring accuracy is asked: whose ttft block holds, which tasks are taken, and what is refused in one line."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from conftest import made_puzzles, write_tasks
+
+from harness import cli, exam
+from harness.arc.tasks import Pair, Puzzle
+from harness.catalog import models as catalog
+from harness.errors import UserError
+from harness.records import ModelSpec, Recipe
+
+OWN = {"tasks": 3, "steps": 5, "context": 256, "views": 3, "grid_limit": 10, "learning_rate": 1e-3}
+
+
+@pytest.fixture
+def known(tmp_path, shipped):
+    """A catalogue whose ttft block names a folder of six tasks, one of them with a grid of 12 x 12."""
+    puzzles, solutions = made_puzzles(5)
+    big = tuple(tuple((i + j) % 10 for j in range(12)) for i in range(12))
+    puzzles.append(Puzzle("big", (Pair(big, big[::-1]),) * 3, (big,)))
+    folder = write_tasks(tmp_path / "tasks", puzzles, solutions | {"big": (big[::-1],)})
+    write_tasks(tmp_path / "own", *made_puzzles(4))
+    return replace(shipped, ttft=catalog.Ttft(str(folder), 30, 20, 64, 2048, 2))
+
+
+def _spec(window=1024, **ttft):
+    return ModelSpec("small", {"model_type": "llama"}, window, ttft=ttft or None)
+
+
+def _of(known, spec=None, alone=True, weights="w", **how):
+    return exam.of(spec or _spec(), weights, exam.How(**how), known, alone)
+
+
+def test_a_model_alone_has_its_own_block_and_among_several_the_files(known, tmp_path):
+    own = {**OWN, "set": str(tmp_path / "own")}
+    found = _of(known, _spec(**own))
+    assert (len(found.puzzles), found.steps, found.context, found.views) == (3, 5, 256, 3)
+    assert found.source == f"{tmp_path / 'own'}, grids to 10"
+    assert found.recipe == replace(known.recipe, learning_rate=1e-3)
+    among = _of(known, _spec(**own), alone=False)
+    plain = _of(known)
+    assert (among.source, among.puzzles) == (plain.source, plain.puzzles) and len(among.puzzles) == 6
+    assert (among.steps, among.context, among.views) == (plain.steps, plain.context, plain.views) == (64, 1024, 2)
+    assert among.recipe.learning_rate == 1e-3  # is no part of what must be alike
+    assert plain.recipe == known.recipe == Recipe()
+
+
+def test_what_is_asked_goes_before_both(known):
+    asked = {"steps": 7, "context": 128, "views": 1, "tasks": 2, "grid_limit": 12, "learning_rate": 2e-4}
+    found = _of(known, _spec(**OWN), source=known.ttft.set, **asked)
+    assert (len(found.puzzles), found.steps, found.context, found.views) == (2, 7, 128, 1)
+    assert found.recipe.learning_rate == 2e-4
+    assert found.source == f"{known.ttft.set}, grids to 12"
+
+
+def test_the_default_context_ends_with_the_window(known):
+    assert _of(known, _spec(window=512)).context == 512
+    assert _of(known, _spec(window=8192)).context == 2048
+
+
+def test_only_small_tasks_and_the_set_is_named_so(known):
+    found = _of(known, grid_limit=10)
+    assert "big" not in [puzzle.id for puzzle in found.puzzles] and len(found.puzzles) == 5
+    assert found.source.endswith(", grids to 10")
+    assert _of(known, grid_limit=30).source == _of(known).source == known.ttft.set
+    assert "big" in [puzzle.id for puzzle in _of(known, grid_limit=12).puzzles]
+
+
+def test_the_same_tasks_for_every_model_of_a_comparison(known):
+    one, two = (_of(known, _spec(window), alone=False, tasks=3, seed=4) for window in (512, 1024))
+    assert one.puzzles == two.puzzles and one.source == two.source
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"scope": "tasks"}, "unknown scope 'tasks'; did you mean task"),
+        ({"too_long": "cut"}, "unknown way with long prompts 'cut'; known: drop, shorten"),
+        ({"encoding": "row"}, "unknown encoding 'row'; did you mean rows"),
+        ({"arms": "n-3"}, "unknown arm 'n-3'"),
+        ({"arms": ""}, "arm"),
+        ({"arms": " , "}, "arm"),
+        ({"precision": "int5"}, "unknown precision 'int5'"),
+        ({"grid_limit": 0}, "--grid-limit must be 1 or more, not 0"),
+        ({"grid_limit": -3}, "--grid-limit must be 1 or more, not -3"),
+        ({"grid_limit": 1}, "no task has all its grids within 1 a side; ask for a larger --grid-limit"),
+        ({"steps": 0}, "--steps must be 1 or more, not 0"),
+        ({"views": 0}, "--views must be 1 or more, not 0"),
+        ({"tasks": 0}, "--tasks must be 1 or more, not 0"),
+        ({"context": 63}, "--context must be 64 or more, not 63"),
+        ({"context": 1025}, "--context 1025 is beyond the window of small, 1024 tokens"),
+        ({"learning_rate": 0.0}, "--learning-rate must be above 0, not 0"),
+        ({"learning_rate": float("nan")}, "--learning-rate must be above 0, not nan"),
+        ({"source": "arc1-evaluatoin"}, "unknown set of tasks, folder or file"),
+        ({"source": "arc1-evaluation+none"}, "unknown set of tasks, folder or file"),
+    ],
+)
+def test_bad_values_are_one_line_each(known, how, said):
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        _of(known, **how)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_without_weights_is_told_how_to_get_some(known):
+    with pytest.raises(UserError, match="small: no weights: accuracy not measured; give them with --weights PATH"):
+        _of(known, weights="random")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--scope", "both"], "unknown scope 'both'"),
+        (["--too-long", "cut"], "unknown way with long prompts 'cut'"),
+        (["--grid-limit", "0"], "--grid-limit must be 1 or more, not 0"),
+        (["--grid-limit", "1"], "ask for a larger --grid-limit"),
+        (["--context", "64"], "none of 3 tasks fits 64 tokens"),
+        (["--arms", ","], "arm"),
+    ],
+)
+def test_the_verb_refuses_in_one_line(arc_folder, tmp_path, capsys, words, said):
+    """Of grids of 8 x 8: 64 tokens hold no question. Nothing is written of what could not be run."""
+    folder = write_tasks(tmp_path / "tasks", *_wide(3))
+    common = ["--set", str(folder), "--device", "cpu", "--results", str(tmp_path / "results"), "--arms", "baseline"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["ttft", str(arc_folder), *common, *words])
+    assert end.value.code == 2
+    shown = capsys.readouterr().err
+    assert said in shown and len(shown.strip().splitlines()) == 1 and shown.startswith("error: ")
+    record = tmp_path / "results" / "accuracy.jsonl"
+    assert not record.exists() or record.read_text() == ""
+
+
+def _wide(count):
+    puzzles, solutions = made_puzzles(count)
+    grid = ((1, 2, 3, 4, 5, 6, 7, 8),) * 8
+    return [Puzzle(p.id, (Pair(grid, grid),) * 3, (grid,)) for p in puzzles], dict.fromkeys(solutions, (grid,))

@@ -1,0 +1,192 @@
+"""Sequences one behind the other against each one alone; and attention as plain products against torch's own."""
+
+import random
+
+import pytest
+import torch
+from conftest import TINY
+from torch.nn.functional import scaled_dot_product_attention
+
+from harness.catalog import precisions
+from harness.records import ModelSpec, Recipe
+from harness.train import attention
+from harness.train import model as models
+from harness.train.batches import Batch, cut, pack
+from harness.train.step import TrainingStep, answer_loss, packed_losses
+
+CPU = torch.device("cpu")
+# Gemma's window of 8 is shorter than most of the sequences, so that both of its kinds of layer do something.
+ARCHITECTURES = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {},
+    "phi3": {"pad_token_id": 0, "tie_word_embeddings": False, "head_dim": None},
+    "gemma3_text": {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+}
+LENGTHS = ((30, 7), (2, 1), (12, 11), (9, 4), (21, 2))
+
+
+def _loaded(kind, **recipe):
+    said = {**TINY, "model_type": kind, **ARCHITECTURES[kind]}
+    spec = ModelSpec(kind, {name: value for name, value in said.items() if value is not None}, 256)
+    loaded = models.load(spec, precisions.find("fp32"), "fp32", Recipe(lora_r=4, **recipe), "random", CPU, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    for name, p in loaded.model.named_parameters():
+        if "lora_B" in name:  # zeros, from which no gradient would reach A
+            p.data.copy_(0.1 * torch.randn(p.shape, generator=generator))
+    return loaded.model
+
+
+def _sequences(lengths=LENGTHS, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.randint(0, 320, (n,), generator=generator).tolist(), answer) for n, answer in lengths]
+
+
+def _gradients(model):
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_a_packed_sequence_has_the_loss_and_the_gradient_that_it_has_alone(kind):
+    model, sequences = _loaded(kind), _sequences()
+    packed = packed_losses(model, pack(sequences, CPU))
+    packed.sum().backward()
+    ours = _gradients(model)
+    alone = [answer_loss(model, Batch(torch.tensor([ids]), answer)) for ids, answer in sequences]
+    torch.testing.assert_close(packed, torch.stack(alone), rtol=1e-5, atol=1e-6)
+    sum(alone).backward()
+    theirs = _gradients(model)
+    assert ours.keys() == theirs.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
+    for name, grad in theirs.items():
+        assert grad.abs().max() > 1e-4, name  # or nothing would be compared
+        torch.testing.assert_close(ours[name], grad, rtol=1e-3, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+def test_no_packed_sequence_sees_another(kind):
+    """Other tokens in the sequences around change nothing of a sequence's loss, to the bit."""
+    model, sequences = _loaded(kind), _sequences()
+    others = [
+        mine if i == 2 else other for i, (mine, other) in enumerate(zip(sequences, _sequences(seed=4), strict=True))
+    ]
+    with torch.no_grad():
+        first, second = (packed_losses(model, pack(each, CPU)) for each in (sequences, others))
+    assert first[2] == second[2]
+    assert all(first[i] != second[i] for i in (0, 1, 3, 4))
+
+
+def test_packing_is_the_same_under_gradient_checkpointing():
+    found = []
+    for on in (False, True):
+        model = _loaded("llama", gradient_checkpointing=on)
+        packed_losses(model, pack(_sequences(), CPU)).sum().backward()
+        found.append(_gradients(model))
+    for name, grad in found[0].items():
+        torch.testing.assert_close(found[1][name], grad, msg=name)
+
+
+def test_a_step_counts_every_sequence_alike_however_it_is_cut():
+    """The gradient of a step is the mean of its sequences' own: in one pack, in three, or one by one."""
+    sequences, found = _sequences(), []
+    for packs in ([[0, 1, 2, 3, 4]], [[0, 3], [4, 1], [2]], [[i] for i in range(5)]):
+        model = _loaded("llama", sequences_per_step=5)
+        step = TrainingStep(model, Recipe(sequences_per_step=5), "fp32", CPU)
+        total = sum(step.packed_step(pack([sequences[i] for i in members], CPU)).item() for members in packs)
+        found.append((total, _gradients(model)))
+    for total, gradients in found[1:]:
+        assert total == pytest.approx(found[0][0], rel=1e-5)
+        for name, grad in found[0][1].items():
+            torch.testing.assert_close(gradients[name], grad, rtol=1e-3, atol=1e-7, msg=name)
+
+
+def test_packing_by_hand():
+    """Three tokens with one of answer, then two with one: learned are places 2 and 4, positions begin anew."""
+    packed = pack([((7, 8, 9), 1), ((5, 6), 1)], CPU)
+    assert packed.input_ids.tolist() == [[7, 8, 9, 5, 6]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 0, 1]]
+    assert packed.learned.tolist() == [2, 4]
+
+
+def test_cutting_by_hand():
+    """Longest first into the first pack with room, of 10 tokens: 7 opens one, 6 the next, 3 joins the 7, 4 the 6."""
+    assert cut([3, 7, 6, 4], 10) == [[1, 0], [2, 3]]
+    assert cut([12, 3], 10) == [[0], [1]]
+    assert cut([], 10) == []
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_cutting_keeps_the_budget_and_loses_nothing(seed):
+    """Nothing is lost or doubled; only a sequence longer than the budget passes it, alone; no two packs would fit in
+    one; the longest sequence is in the first pack."""
+    rng = random.Random(seed)
+    lengths, budget = [rng.randint(1, 120) for _ in range(rng.randint(1, 40))], rng.randint(20, 300)
+    packs = cut(lengths, budget)
+    assert sorted(i for members in packs for i in members) == list(range(len(lengths)))
+    used = [sum(lengths[i] for i in members) for members in packs]
+    assert all(tokens <= budget or len(members) == 1 for tokens, members in zip(used, packs, strict=True))
+    fewest = sorted(used)[:2]
+    assert len(used) < 2 or sum(fewest) > budget
+    assert max(lengths) in [lengths[i] for i in packs[0]]
+
+
+# --- attention as plain products
+
+
+def _parts(dtype, heads=3, key_heads=3, tokens=11, dim=8, batch=1):
+    generator = torch.Generator().manual_seed(5)
+    shapes = (heads, key_heads, key_heads)
+    return [torch.randn(batch, h, tokens, dim, generator=generator, dtype=torch.float64).to(dtype) for h in shapes]
+
+
+def test_the_products_have_the_gradient_that_differences_give():
+    parts = [part[0].requires_grad_() for part in _parts(torch.float64, tokens=5, dim=4)]
+    assert torch.autograd.gradcheck(lambda q, k, v: attention._Products.apply(q, k, v, 0.3), parts)
+
+
+def test_the_products_are_attention():
+    """In float64 with another scale than the usual one: torch's values and gradients to rounding."""
+    ours, theirs = ([part.clone().requires_grad_() for part in _parts(torch.float64)] for _ in range(2))
+    found = attention._Products.apply(*(part.flatten(0, 1) for part in ours), 0.3)
+    expected = scaled_dot_product_attention(*theirs, is_causal=True, scale=0.3).flatten(0, 1)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    (found * weight).sum().backward()
+    (expected * weight).sum().backward()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("key_heads", [4, 2, 1])
+@pytest.mark.parametrize("lengths", [None, (40, 1, 23)])
+def test_in_bf16_the_products_are_as_right_as_the_fused_kernel(key_heads, lengths):
+    """Against fp32 of the same rounded values neither is off by more than bf16's 8 bits allow, gradients included."""
+    whole = _parts(torch.bfloat16, 4, key_heads, tokens=64, dim=16)
+    assert attention._products_win(whole[0], False, 0.0)
+    lengths = lengths or (64,)
+    expected = [part.float().requires_grad_() for part in whole]
+    pieces = zip(*(part.split(lengths, 2) for part in expected), strict=True)
+    truth = torch.cat([scaled_dot_product_attention(*p, is_causal=True, enable_gqa=True) for p in pieces], 2)
+    truth = truth.transpose(1, 2)
+    weight = torch.randn(truth.shape, generator=torch.Generator().manual_seed(7))
+    (truth * weight).sum().backward()
+    ours = [part.clone().requires_grad_() for part in whole]
+    out, nothing = attention.plain_causal(torch.nn.Module(), *ours, None, packed_lengths=lengths)
+    assert nothing is None and out.dtype == torch.bfloat16 and out.shape == truth.shape
+    torch.testing.assert_close(out.float(), truth, rtol=0.02, atol=0.02)
+    (out.float() * weight).sum().backward()
+    for mine, theirs in zip(ours, expected, strict=True):
+        error = (mine.grad.float() - theirs.grad).norm() / theirs.grad.norm()
+        assert error < 0.02
+
+
+def test_the_products_give_way_where_the_fused_kernel_is_better():
+    """fp32, dropout, a window, or 2**21 weights a layer: 8 heads of 512 tokens are that many, of 513 more."""
+
+    def wins(dtype=torch.bfloat16, tokens=64, windowed=False, dropout=0.0):
+        return attention._products_win(torch.empty(1, 8, tokens, 4, dtype=dtype), windowed, dropout)
+
+    assert wins() and wins(tokens=512)
+    assert not wins(tokens=513)
+    assert not (wins(torch.float32) or wins(windowed=True) or wins(dropout=0.1))
