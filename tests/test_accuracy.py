@@ -191,7 +191,7 @@ def test_pick_ends_with_0_and_the_pick_or_with_1_where_none_fits(record, capsys)
     assert code == 0 and shown.err == ""
     assert max(map(len, shown.out.split("\n", 1)[1].splitlines())) <= 80
     assert "Pick: tiny fp32 at 1024 tokens: the only one with a measured accuracy, 50.0 %" in flat
-    assert "slow: accuracy not measured" in flat
+    assert "slow: no weights: accuracy not measured" in flat
     code, shown = _said(capsys, "pick", "--results", str(record), "--budget-hours", "1")
     assert code == 1
     assert "Pick: none fits 1 h. Nearest: tiny fp32" in " ".join(shown.out.split())

@@ -358,7 +358,7 @@ def test_a_refused_projection_is_said_with_its_reason():
 def test_what_was_published_is_named_beside_and_marked_as_such():
     chosen = choose(candidates([_row("phi-3-mini")], [], GOAL), GOAL)
     said = _flat(_shown(chosen))
-    assert "phi-3-mini: accuracy not measured; harness ttft phi-3-mini" in said
+    assert "phi-3-mini: no weights: accuracy not measured; harness ttft phi-3-mini" in said
     assert "Published for Phi-3 (ironbar/arc24, iteration 4, August 2024): 6.5 % before, 16.8 % after." in said
     assert "16.8" not in chosen.why
     measured = choose(candidates([_row("phi-3-mini")], [_result("phi-3-mini", 5)], GOAL), GOAL)
@@ -469,3 +469,9 @@ def test_a_model_spec_in_the_record_need_not_say_how_it_is_fine_tuned():
     other = replace(spec, ttft={"steps": 3})
     assert cell(model=spec).key({}) == cell(model=other).key({})
     assert result(1, model=spec).key == result(1, model=other).key
+
+
+def test_another_precision_of_a_model_with_weights_says_how_to_measure_it():
+    said = _flat(_shown(choose(candidates([_row("small", precision="int4", weights="/a")], [], GOAL), GOAL)))
+    assert "small int4: accuracy not measured; harness ttft small --precision int4 does." in said
+    assert "no weights" not in said

@@ -149,7 +149,7 @@ def test_a_bench_measures_the_accuracy_of_what_has_weights(compared, arc_folder)
     assert "bare: no weights: accuracy not measured; give them with --weights PATH" in said
     assert "+ color swap: measured" in said and "Best arm: " in said
     assert "Pick: small fp32 at 64 tokens: the only one with a projected accuracy" in said
-    assert "bare: accuracy not measured; harness ttft bare" in said
+    assert "bare: no weights: accuracy not measured; harness ttft bare" in said
     tables = out[out.index("model ") :]
     assert max(map(len, tables.splitlines())) <= 80 and "\x1b" not in out
     found, bad = read(folder / ROWS.name, ROWS)

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.catalog.published import ACCURACIES, SOURCE
+from harness.catalog.weights import RANDOM
 from harness.forecast.candidates import Candidate, Choice
 from harness.records import Goal
 from harness.report.style import plain_table
@@ -77,8 +78,16 @@ def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
             said.append(f"{c.name}: no projection to {c.steps} steps: {c.estimate.refused}.")
         elif c.estimate:
             said.append(f"{c.name}: projected x{c.estimate.reach:.1f} beyond the last checkpoint.")
-    for name in dict.fromkeys(c.row.cell.model.name for c in ranked if not c.result):
-        text = f"{name}: accuracy not measured; harness ttft {name} --weights PATH or hub measures it."
+    for c in ranked:
+        if c.result:
+            continue
+        name = c.row.cell.model.name
+        if c.row.cell.weights != RANDOM:
+            said.append(
+                f"{c.name}: accuracy not measured; harness ttft {name} --precision {c.row.cell.precision} does."
+            )
+            continue
+        text = f"{name}: no weights: accuracy not measured; harness ttft {name} --weights PATH or hub measures it."
         if known := ACCURACIES.get(name):
             text += (
                 f" Published for {known.model} ({SOURCE}): {100 * known.before:.1f} % before, "
