@@ -27,6 +27,8 @@ def _bench(folder, tiny, *words, **how):
 def _harness(folder, *words, **how):
     command = [sys.executable, "-m", "harness", *words, "--device", "cpu", "--results", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "80", "TMPDIR": str(folder)}
+    # A background job of a shell ignores SIGINT, and so would what it starts.
+    how = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **how}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **how
     )
