@@ -8,7 +8,18 @@ import typer
 
 from harness import cli_accuracy
 from harness.errors import UserError
-from harness.options import Budget, Contexts, Device, Models, ModelsFile, Precisions, Results, Steps, Weights
+from harness.options import (
+    Budget,
+    Contexts,
+    Device,
+    Models,
+    ModelsFile,
+    Precisions,
+    RecipeName,
+    Results,
+    Steps,
+    Weights,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +41,7 @@ def bench(
     budget_hours: Budget = None,
     steps: Steps = None,
     weights: Weights = "auto",
+    recipe: RecipeName = None,
     device: Device = "auto",
     results: Results = None,
     models_file: ModelsFile = None,
@@ -61,7 +73,7 @@ def bench(
 
     asked, known, goal = inputs.read(
         models, contexts, precisions, budget_hours, steps, weights, device, results, models_file,
-        sample_seconds, cap_seconds, fresh, retry, seed,
+        sample_seconds, cap_seconds, fresh, retry, seed, recipe,
     )  # fmt: skip
     out = style.console()
     for line in checkup.untested(provenance.versions()):

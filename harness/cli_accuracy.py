@@ -25,6 +25,8 @@ def ttft(
     encoding: Annotated[str, typer.Option(help="How grids are written: rows, spaced, numbered or shaped.")] = "rows",
     precision: Annotated[str | None, typer.Option(help="By default the device's native one.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    lora_targets: Annotated[str | None, typer.Option(help="attention or all-linear, instead of the recipe's.")] = None,
+    sequences_per_step: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     weights: Weights = "auto",
     device: Device = "auto",
     results: Results = None,
@@ -56,7 +58,7 @@ def ttft(
     spec = known.find(model or known.defaults.model)
     how = exam.How(
         arms, source, solutions, grid_limit, tasks, steps, context, views, encoding, precision, learning_rate,
-        scope, too_long, project_to is not None, seed,
+        scope, too_long, project_to is not None, seed, lora_targets, sequences_per_step,
     )  # fmt: skip
     asked = exam.of(spec, weights_of.resolve(spec, weights), how, known)
     out = style.console()

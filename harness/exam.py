@@ -10,7 +10,7 @@ from harness.catalog import precisions as precision_table
 from harness.catalog import weights as weights_of
 from harness.errors import UserError, unknown
 from harness.inputs import positive
-from harness.records import ModelSpec, Recipe
+from harness.records import TARGETS, ModelSpec, Recipe
 from harness.tune.arms import Arm, choose
 from harness.tune.record import SCOPES, SHARED, SHORTEN, TOO_LONG
 
@@ -39,6 +39,8 @@ class How:
     too_long: str = SHORTEN
     curve: bool = False
     seed: int = 0
+    lora_targets: str | None = None
+    sequences_per_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,13 @@ def of(spec: ModelSpec, weights: str, how: How, known: catalog.Catalog, alone: b
         raise UserError(f"--context {context} is beyond the window of {spec.name}, {spec.window} tokens")
     rate = positive("--learning-rate", how.learning_rate) or said.learning_rate
     recipe = known.recipe if rate is None else replace(known.recipe, learning_rate=rate)
+    if how.lora_targets:
+        if how.lora_targets not in TARGETS:
+            raise unknown("LoRA target", how.lora_targets, TARGETS)
+        recipe = replace(recipe, lora_targets=how.lora_targets)
+    if how.sequences_per_step is not None:
+        each = _whole("--sequences-per-step", how.sequences_per_step, 0)
+        recipe = replace(recipe, sequences_per_step=each, micro_batch=1)
     source = how.source or said.set
     puzzles, solutions = _tasks(source, how.solutions, limit)
     chosen = subset(puzzles, _whole("--tasks", how.tasks, said.tasks), how.seed)

@@ -1,6 +1,7 @@
 """From what was typed to what is asked: every value checked before anything is started."""
 
 import re
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from harness.catalog import precisions as precision_table
 from harness.catalog import weights as weights_of
 from harness.errors import UserError, unknown
 from harness.profile.asked import Asked
-from harness.records import Goal, Measurement, ModelSpec
+from harness.records import OWN, REFERENCE, Goal, Measurement, ModelSpec, Recipe
 from harness.tune.record import ROWS, ArmResult
 
 
@@ -32,6 +33,7 @@ def read(
     fresh: bool,
     retry: bool,
     seed: int,
+    recipe: str | None = None,
 ) -> tuple[Asked, catalog.Catalog, Goal]:
     """What `harness bench` was asked. Raises UserError for the first value that cannot be."""
     known = catalog.load(models_file)
@@ -43,7 +45,7 @@ def read(
     asked = Asked(
         models=[(spec, weights_of.resolve(spec, weights)) for spec in specs],
         precisions=chosen or [precision_table.find(name) for name in known.defaults.precisions],
-        recipe=known.recipe,
+        recipe=_recipe(recipe, known.recipe),
         contexts=[_context(word) for word in words(contexts or "")] or None,
         device=device_of(device),
         results=results,
@@ -54,6 +56,15 @@ def read(
         seed=seed,
     )
     return asked, known, goal(budget_hours, steps, known)
+
+
+def _recipe(name: str | None, known: Recipe) -> Recipe:
+    """The file's recipe, or the field's plain step: one sequence at a time, checkpointing on as TRL has it."""
+    if name not in (None, OWN, REFERENCE):
+        raise unknown("recipe", name, (OWN, REFERENCE))
+    if name == REFERENCE:
+        return replace(known, implementation=REFERENCE, micro_batch=1, gradient_checkpointing=True)
+    return replace(known, implementation=name or known.implementation)
 
 
 def goal(budget_hours: float | None, steps: int | None, known: catalog.Catalog, test_tasks: int | None = None) -> Goal:

@@ -14,6 +14,10 @@ Budget = Annotated[float | None, typer.Option(help="Hours for everything; 12 on 
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps to project to.")]
 Results = Annotated[Path | None, typer.Option(help="Folder of the record; by default one a device under results/.")]
 ModelsFile = Annotated[Path | None, typer.Option(help="The models.yaml to read.")]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(help="own: this program's step; reference: the plain one of transformers and PEFT, to compare."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Weights = Annotated[
     str, typer.Option(help="auto (a local copy if there is one, else random), hub, random, or a folder.")

@@ -11,9 +11,11 @@ from typing import Any
 
 # Raised when the rule of measuring changes: rows of an older rule stay in the file, and their cells
 # are measured again.
-MEASURING_RULE = 1
+MEASURING_RULE = 2
 
 OK = "ok"
+OWN, REFERENCE = "own", "reference"
+TARGETS = ("attention", "all-linear")
 FAILURES = ("oom", "timeout", "crashed", "killed", "unsupported", "beyond_window", "too_slow", "skipped")
 
 
@@ -24,13 +26,15 @@ class Recipe:
     lora_r: int = 32
     lora_alpha: int = 64
     lora_dropout: float = 0.0
-    lora_targets: str = "attention"  # or "all-linear"
+    lora_targets: str = "attention"  # one of TARGETS
     sequences_per_step: int = 16
     micro_batch: int = 1
     learning_rate: float = 5e-5
     optimizer: str = "adamw"
     gradient_checkpointing: bool = False
     answer_share: float = 0.12
+    # own: harness.train's; reference: what transformers and PEFT compute as they come, logits of every token included
+    implementation: str = OWN
 
     @property
     def micro_steps_per_step(self) -> int:
@@ -81,6 +85,11 @@ class Cell:
     device: str
     device_name: str
     why: str = "asked"
+
+    @property
+    def label(self) -> str:
+        """The precision, and whether the step is the reference."""
+        return self.precision + ("/ref" if self.recipe.implementation == REFERENCE else "")
 
     def key(self, versions: dict[str, str]) -> str:
         """Names this measurement. Other libraries, weights or rules of measuring give another one."""

@@ -1,15 +1,13 @@
-"""Sequences one behind the other against each one alone; and attention as plain products against torch's own."""
+"""Sequences one behind the other against each one alone."""
 
 import random
 
 import pytest
 import torch
 from conftest import TINY
-from torch.nn.functional import scaled_dot_product_attention
 
 from harness.catalog import precisions
 from harness.records import ModelSpec, Recipe
-from harness.train import attention
 from harness.train import model as models
 from harness.train.batches import Batch, cut, pack
 from harness.train.step import TrainingStep, answer_loss, packed_losses
@@ -129,64 +127,3 @@ def test_cutting_keeps_the_budget_and_loses_nothing(seed):
     fewest = sorted(used)[:2]
     assert len(used) < 2 or sum(fewest) > budget
     assert max(lengths) in [lengths[i] for i in packs[0]]
-
-
-# --- attention as plain products
-
-
-def _parts(dtype, heads=3, key_heads=3, tokens=11, dim=8, batch=1):
-    generator = torch.Generator().manual_seed(5)
-    shapes = (heads, key_heads, key_heads)
-    return [torch.randn(batch, h, tokens, dim, generator=generator, dtype=torch.float64).to(dtype) for h in shapes]
-
-
-def test_the_products_have_the_gradient_that_differences_give():
-    parts = [part[0].requires_grad_() for part in _parts(torch.float64, tokens=5, dim=4)]
-    assert torch.autograd.gradcheck(lambda q, k, v: attention._Products.apply(q, k, v, 0.3), parts)
-
-
-def test_the_products_are_attention():
-    """In float64 with another scale than the usual one: torch's values and gradients to rounding."""
-    ours, theirs = ([part.clone().requires_grad_() for part in _parts(torch.float64)] for _ in range(2))
-    found = attention._Products.apply(*(part.flatten(0, 1) for part in ours), 0.3)
-    expected = scaled_dot_product_attention(*theirs, is_causal=True, scale=0.3).flatten(0, 1)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-    weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
-    (found * weight).sum().backward()
-    (expected * weight).sum().backward()
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-11)
-
-
-@pytest.mark.parametrize("key_heads", [4, 2, 1])
-@pytest.mark.parametrize("lengths", [None, (40, 1, 23)])
-def test_in_bf16_the_products_are_as_right_as_the_fused_kernel(key_heads, lengths):
-    """Against fp32 of the same rounded values neither is off by more than bf16's 8 bits allow, gradients included."""
-    whole = _parts(torch.bfloat16, 4, key_heads, tokens=64, dim=16)
-    assert attention._products_win(whole[0], False, 0.0)
-    lengths = lengths or (64,)
-    expected = [part.float().requires_grad_() for part in whole]
-    pieces = zip(*(part.split(lengths, 2) for part in expected), strict=True)
-    truth = torch.cat([scaled_dot_product_attention(*p, is_causal=True, enable_gqa=True) for p in pieces], 2)
-    truth = truth.transpose(1, 2)
-    weight = torch.randn(truth.shape, generator=torch.Generator().manual_seed(7))
-    (truth * weight).sum().backward()
-    ours = [part.clone().requires_grad_() for part in whole]
-    out, nothing = attention.plain_causal(torch.nn.Module(), *ours, None, packed_lengths=lengths)
-    assert nothing is None and out.dtype == torch.bfloat16 and out.shape == truth.shape
-    torch.testing.assert_close(out.float(), truth, rtol=0.02, atol=0.02)
-    (out.float() * weight).sum().backward()
-    for mine, theirs in zip(ours, expected, strict=True):
-        error = (mine.grad.float() - theirs.grad).norm() / theirs.grad.norm()
-        assert error < 0.02
-
-
-def test_the_products_give_way_where_the_fused_kernel_is_better():
-    """fp32, dropout, a window, or 2**21 weights a layer: 8 heads of 512 tokens are that many, of 513 more."""
-
-    def wins(dtype=torch.bfloat16, tokens=64, windowed=False, dropout=0.0):
-        return attention._products_win(torch.empty(1, 8, tokens, 4, dtype=dtype), windowed, dropout)
-
-    assert wins() and wins(tokens=512)
-    assert not wins(tokens=513)
-    assert not (wins(torch.float32) or wins(windowed=True) or wins(dropout=0.1))

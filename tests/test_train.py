@@ -147,6 +147,22 @@ def test_four_bit_is_nf4_with_double_quantisation(tiny_spec, tiny_folder):
         assert len(set(storages)) == len(layers)
 
 
+def test_four_bit_trains_as_before_after_decoding(tiny_spec):
+    """bitsandbytes repacks its matrices in eval mode on some CPUs, and has no backward for them then."""
+    loaded = models.load(tiny_spec, precisions.find("int4"), "bf16", Recipe(), "random", CPU)
+    batch, found = random_batch(320, 24, Recipe(), CPU, seed=1), []
+    for _ in range(2):
+        answer_loss(loaded.model, batch).backward()
+        found.append([p.grad for p in loaded.model.parameters() if p.requires_grad])
+        loaded.model.zero_grad(set_to_none=True)
+        loaded.model.eval()
+        with torch.no_grad():
+            loaded.model(input_ids=batch.input_ids)
+        loaded.model.train()
+    for before, after in zip(*found, strict=True):
+        assert torch.equal(before, after)
+
+
 def test_accumulated_micro_steps_equal_one_batch(tiny_spec):
     """Four sequences one by one, or as one micro-batch: the same gradients."""
     recipe = Recipe(sequences_per_step=4)

@@ -9,10 +9,9 @@ from typing import Any
 from harness.catalog import yamlfile
 from harness.catalog.precisions import PRECISIONS
 from harness.errors import UserError, unknown
-from harness.records import ModelSpec, Recipe
+from harness.records import OWN, REFERENCE, TARGETS, ModelSpec, Recipe
 
 DEVICE_KINDS = ("cuda", "cpu")
-_TARGETS = ("attention", "all-linear")
 _ARCHITECTURE = {  # what models.yaml may say of an architecture; a config.json may say anything
     "model_type": str,
     "hidden_size": int,
@@ -187,11 +186,13 @@ def _defaults(block: yamlfile.Block) -> Defaults:
 
 
 def _recipe(block: yamlfile.Block) -> Recipe:
-    kinds = {name: type(value) for name, value in vars(Recipe()).items()}
-    recipe = Recipe(**{name: block.take(name, kind) for name, kind in kinds.items()})
+    kinds = {name: type(value) for name, value in vars(Recipe()).items() if name != "implementation"}
+    said = {name: block.take(name, kind) for name, kind in kinds.items()}
+    recipe = Recipe(**said, implementation=block.take("implementation", str, OWN))
     block.done()
+    yamlfile.one_of(block, "implementation", recipe.implementation, (OWN, REFERENCE))
     yamlfile.one_of(block, "optimizer", recipe.optimizer, ("adamw",))
-    yamlfile.one_of(block, "lora_targets", recipe.lora_targets, _TARGETS)
+    yamlfile.one_of(block, "lora_targets", recipe.lora_targets, TARGETS)
     if not recipe.micro_batch or not recipe.lora_r or recipe.sequences_per_step % recipe.micro_batch:
         raise UserError(
             f"{block.path}: recipe.sequences_per_step must be a multiple of recipe.micro_batch, lora_r >= 1"

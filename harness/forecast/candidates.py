@@ -13,7 +13,7 @@ from harness.forecast.estimate import Estimate, accuracy_after, chance_of_best
 from harness.forecast.project import Projection, project, relative_half_width
 from harness.forecast.proportions import mcnemar, paired_difference, wilson
 from harness.forecast.verdict import pick
-from harness.records import Goal, Measurement
+from harness.records import OWN, Goal, Measurement
 from harness.tune.record import ArmResult
 
 _TIED = 0.05  # two candidates whose difference has a larger p are not told apart
@@ -71,7 +71,8 @@ class Choice:
 
 def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal) -> list[Candidate]:
     """Every measured cell, with the accuracy that was measured for its model, precision and weights, if any."""
-    measured = [row for row in rows if row.ok and all(map(isfinite, row.losses))]
+    finite = [row for row in rows if row.ok and all(map(isfinite, row.losses))]
+    measured = [row for row in finite if row.cell.recipe.implementation == OWN]  # the others are there to compare
     exam = same_exam(results)
     found = [_candidate(row, exam, goal) for row in measured]
     compared = {c.subject: c.result.by_task for c in found if c.result}

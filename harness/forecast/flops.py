@@ -5,14 +5,17 @@ lengths gives the two coefficients of harness.records.Work. A frozen base needs 
 costs about 4 N a token, not the 6 N of full training: here that is seen, not assumed.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.records import ModelSpec, Recipe, Work
+from harness.records import REFERENCE, ModelSpec, Recipe, Work
 from harness.train import architecture
 from harness.train import model as models
 from harness.train.batches import Batch
-from harness.train.step import answer_loss
+from harness.train.rewire import rewire
+from harness.train.step import answer_loss, reference_loss
 
 _LENGTHS = (500, 1000)  # multiples that make whole answers at any share of two digits
 
@@ -27,16 +30,21 @@ def count(spec: ModelSpec, recipe: Recipe) -> tuple[Work, int]:
     base.requires_grad_(False)
     with torch.device("meta"):
         model = models.add_adapter(base, recipe)
-    forward, backward = zip(*(_micro_step(model, recipe, length) for length in _LENGTHS), strict=True)
+    if recipe.implementation == REFERENCE:
+        loss_of = reference_loss
+    else:
+        rewire(model, check=False)
+        loss_of = answer_loss
+    forward, backward = zip(*(_micro_step(model, recipe, length, loss_of) for length in _LENGTHS), strict=True)
     return Work(*_quadratic(forward), *_quadratic(backward)), params
 
 
-def _micro_step(model: torch.nn.Module, recipe: Recipe, tokens: int) -> tuple[int, int]:
+def _micro_step(model: torch.nn.Module, recipe: Recipe, tokens: int, loss_of: Callable) -> tuple[int, int]:
     batch = Batch(
         torch.zeros(1, tokens, dtype=torch.int64, device="meta"), min(recipe.answer_tokens(tokens), tokens - 1)
     )
     with FlopCounterMode(display=False) as counter:
-        loss = answer_loss(model, batch)
+        loss = loss_of(model, batch)
         forward = counter.get_total_flops()
         loss.backward()
     model.zero_grad(set_to_none=True)

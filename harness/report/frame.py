@@ -84,6 +84,7 @@ COLUMNS = (
     "decode_s_per_task",
     "inference_hours",
     "total_hours_high",
+    "implementation",
 )
 
 
@@ -168,6 +169,7 @@ def _flat(row: Measurement, fitted: fits.Fit | None, goal: Goal) -> dict[str, An
         "reason": row.reason or (cell.why if cell.why != "asked" else ""),
         "estimate_s": row.estimate_s,
         "sequences_per_step": cell.recipe.sequences_per_step,
+        "implementation": cell.recipe.implementation,
         "steps": goal.steps,
         "budget_hours": goal.budget_hours,
         "seed": row.seed,

@@ -48,7 +48,7 @@ class Live:
         self._say(f"{device_name}: {cells} cells")
 
     def cell(self, number: int, cell: Cell, seconds: float, seconds_after: float) -> None:
-        self.number, self.doing = number, f"{cell.model.name} {cell.precision} {cell.context}"
+        self.number, self.doing = number, f"{cell.model.name} {cell.label} {cell.context}"
         self.until, self.after = time.monotonic() + seconds, seconds_after
         if not self.bar:
             left = duration(seconds + seconds_after)
@@ -63,7 +63,7 @@ class Live:
 
     def row(self, row: Measurement, measured: bool) -> None:
         cell = row.cell
-        name = f"{cell.model.name} {cell.precision} {cell.context}"
+        name = f"{cell.model.name} {cell.label} {cell.context}"
         if row.ok:
             p = project(row)
             said = f"{number(60 / p.step_s)} steps/min, 1000 steps in {number(p.hours_mid)} h"

@@ -50,11 +50,12 @@ def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> 
     weights = "Random weights: speed and memory are real, accuracy is not measured." if random else ""
     if random and real:
         weights = "Some models have random weights: their speed and memory are real."
+    reference = "ref: transformers' and PEFT's plain step. " if any("/" in row.cell.label for row in rows) else ""
     return (
         f"Measured on {', '.join(sorted({row.cell.device_name for row in rows}))}. A step is "
         f"{recipe.sequences_per_step} sequences of seq_len tokens, forward and backward, and one optimiser update. "
         f"{steps} steps h: load and warm-up included, with its 95 % interval; fits means its high end is under 80 % of "
-        f"{budget_hours:g} h. {weights}"
+        f"{budget_hours:g} h. {reference}{weights}"
     )
 
 
@@ -83,7 +84,7 @@ def _main_table(rows: Sequence[Measurement], budget_hours: float, steps: int) ->
         emulated = "*" if row.rate and not row.rate.native else ""
         table.add_row(
             *(shown if first else ["", "", ""]),
-            cell.precision + emulated,
+            cell.label + emulated,
             str(cell.context),
             *speed,
             gib(row.peak_bytes),
@@ -113,7 +114,7 @@ def _details(rows: Sequence[Measurement], steps: int) -> Table:
         peak = project.share_of_peak(row)
         table.add_row(
             Text(row.cell.model.name) if first else "",
-            row.cell.precision,
+            row.cell.label,
             str(row.cell.context),
             str(len(row.micro_s)),
             f"{number(fmean(row.micro_s))} {100 * project.relative_half_width(row):.0f}",
@@ -152,9 +153,7 @@ def curves(rows: Sequence[Measurement], steps: int) -> list[str]:
                 span = hours(arc.hours_low, arc.hours_mid, arc.hours_high)
                 parts.append(f"up to {context} tokens {span} h ({100 * arc.coverage:.0f} % fit{reach})")
         if parts:
-            said.append(
-                f"{last.cell.model.name} {last.cell.precision}, projected over ARC's lengths: {'; '.join(parts)}."
-            )
+            said.append(f"{last.cell.model.name} {last.cell.label}, projected over ARC's lengths: {'; '.join(parts)}.")
     return said
 
 
@@ -176,7 +175,7 @@ def merged(said: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def name_of(row: Measurement) -> str:
-    return f"{row.cell.model.name} {row.cell.precision} {row.cell.context}"
+    return f"{row.cell.model.name} {row.cell.label} {row.cell.context}"
 
 
 def _emulated(rows: Sequence[Measurement]) -> list[str]:

@@ -12,8 +12,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from harness.train import blocks
+
 NAME = "plain_causal"
-_MOST_WEIGHTS = 2**21  # values of attention weights a layer
 
 
 def plain_causal(
@@ -54,12 +55,12 @@ def _one(
     """[batch, heads, tokens, dim]: sequences that all tokens belong to."""
     tokens, grouped = query.shape[2], query.shape[1] != key.shape[1]
     windowed = sliding_window is not None and tokens > sliding_window
+    if query.device.type == "cpu" and not dropout:
+        scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+        return blocks.attend(query, key, value, scale, sliding_window if windowed else None)
     if grouped and (windowed or not _groups_in_kernel(query.device, query.dtype)):
         repeats = query.shape[1] // key.shape[1]
         key, value, grouped = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), False
-    if _products_win(query, windowed, dropout):
-        scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-        return _Products.apply(*(part.flatten(0, 1) for part in (query, key, value)), scale).view_as(query)
     return scaled_dot_product_attention(
         query,
         key,
@@ -70,47 +71,6 @@ def _one(
         scale=scaling,
         enable_gqa=grouped,
     )
-
-
-class _Products(torch.autograd.Function):
-    """Causal attention of [batch x heads, tokens, dim] as plain products that keep the weights for the backward.
-
-    torch's backward of softmax takes longer than the products on a CPU, so it is written out, as FlashAttention does
-    (Dao et al. 2022, section 3.1): dS = P * (dP - rowsum(dO * O)).
-    """
-
-    @staticmethod
-    def forward(ctx, query, key, value, scaling):
-        mask = _causal(query.shape[1], query.dtype).expand(len(query), -1, -1)
-        weights = torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scaling), -1)
-        out = torch.bmm(weights, value)
-        ctx.save_for_backward(query, key, value, weights, out)
-        ctx.scaling = scaling
-        return out
-
-    @staticmethod
-    def backward(ctx, grad):
-        query, key, value, weights, out = ctx.saved_tensors
-        inner = (grad * out).sum(-1, keepdim=True).mul_(ctx.scaling)
-        scores = torch.bmm(grad * ctx.scaling, value.transpose(1, 2)).sub_(inner).mul_(weights)
-        return (
-            torch.bmm(scores, key),
-            torch.bmm(scores.transpose(1, 2), query),
-            torch.bmm(weights.transpose(1, 2), grad),
-            None,
-        )
-
-
-def _products_win(query: torch.Tensor, windowed: bool, dropout: float) -> bool:
-    """Where plain products are faster than the fused kernel: on a CPU, in bf16, while the weights are few."""
-    heads, tokens = query.shape[1:3]
-    small = query.dtype == torch.bfloat16 and heads * tokens**2 <= _MOST_WEIGHTS
-    return query.device.type == "cpu" and small and not windowed and not dropout
-
-
-@lru_cache(maxsize=4)
-def _causal(tokens: int, dtype: torch.dtype) -> torch.Tensor:
-    return torch.full((tokens, tokens), float("-inf"), dtype=dtype).triu_(1)
 
 
 @lru_cache(maxsize=8)

@@ -10,11 +10,12 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from harness.catalog.precisions import Precision
 from harness.catalog.weights import RANDOM, folder
-from harness.records import ModelSpec, Recipe
-from harness.train import attention
+from harness.records import REFERENCE, ModelSpec, Recipe
+from harness.train import attention, heap
 from harness.train.architecture import random_model
 from harness.train.dtypes import TORCH_DTYPES
 from harness.train.libraries import Unsupported, bitsandbytes_for, first_line, quiet
+from harness.train.rewire import rewire
 
 # The modules that project queries, keys, values and attention's output, by the names models give them.
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "dense", "out_proj", "c_attn")
@@ -25,6 +26,7 @@ class Loaded:
     model: torch.nn.Module
     params: int  # of the base, as published: quantised ones counted as values, tied ones once
     trainable_params: int
+    left: tuple[str, ...] = ()  # what our step leaves to transformers, for it computes something else
 
 
 def load(
@@ -42,17 +44,25 @@ def load(
     holds the full-precision model beside the quantised one. Raises Unsupported, and torch's own out-of-memory errors.
     """
     torch.manual_seed(seed)
+    if device.type == "cpu":
+        heap.keep_freed()
     dtype = TORCH_DTYPES[compute]
     if weights == RANDOM:
         model = random_model(spec, precision, dtype, device)
     else:
         model = _pretrained(folder(weights), precision, dtype, device)
     params = _count(model)
+    _keep_trainable(model)
     model.requires_grad_(False)
     model = add_adapter(model, recipe)
+    if recipe.implementation == REFERENCE:
+        model.get_base_model().set_attn_implementation("sdpa")
+        left = ()
+    else:
+        left = tuple(rewire(model))
     with quiet():
         model.train()
-    return Loaded(model, params, sum(p.numel() for p in model.parameters() if p.requires_grad))
+    return Loaded(model, params, sum(p.numel() for p in model.parameters() if p.requires_grad), left)
 
 
 def load_tokenizer(weights: str):
@@ -91,6 +101,14 @@ def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> torch.nn
         if recipe.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model
+
+
+def _keep_trainable(model: torch.nn.Module) -> None:
+    """Keeps bitsandbytes from repacking 4-bit matrices on a CPU when first decoding, for good and without a backward:
+    whoever trained after that got wrong gradients."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _is_matrix(module: torch.nn.Module) -> bool:

@@ -5,22 +5,37 @@ added up), then one update of the adapter. Logits are computed for the answer's 
 loss, and over a vocabulary of 150,000 the rest would cost more than the model's body does.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn.functional import cross_entropy
 
-from harness.records import Recipe
-from harness.train.batches import Batch, Packed
+from harness.records import REFERENCE, Recipe
+from harness.train.batches import Batch, Packed, cut, pack
+from harness.train.rewire import answer_losses, has_own_head
 
 
 def answer_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Mean cross-entropy, in nats a token, of the answer tokens given all before them; a scalar in fp32.
 
-    Equal to the loss of `model(input_ids, labels=...)` with every other label masked.
+    Equal to `reference_loss`, which looks at every token.
     """
     count = batch.answer_tokens
-    # The token before the answer predicts its first one; the last token predicts nothing that is known.
+    answers = batch.input_ids[:, -count:].flatten()
+    if has_own_head(model):
+        # The token before the answer predicts its first one; the last token predicts nothing that is known.
+        tokens = batch.input_ids.shape[1]
+        rows = torch.arange(tokens - count - 1, tokens - 1, device=batch.input_ids.device)
+        return answer_losses(model, batch.input_ids, rows, answers).mean()
     logits = model(input_ids=batch.input_ids, use_cache=False, logits_to_keep=count + 1).logits[:, :-1]
-    return cross_entropy(logits.flatten(0, 1).float(), batch.input_ids[:, -count:].flatten())
+    return cross_entropy(logits.flatten(0, 1).float(), answers)
+
+
+def reference_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """The same as transformers' own loss: logits of every token, labels of all but the answer masked."""
+    labels = batch.input_ids.clone()
+    labels[:, : -batch.answer_tokens] = -100
+    return model(input_ids=batch.input_ids, labels=labels, use_cache=False).loss
 
 
 def packed_losses(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
@@ -28,15 +43,13 @@ def packed_losses(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
 
     Each equals `answer_loss` of that sequence alone.
     """
-    learned = packed.learned
-    logits = model(
-        input_ids=packed.input_ids,
-        position_ids=packed.position_ids,
-        use_cache=False,
-        logits_to_keep=learned - 1,
-        packed_lengths=packed.lengths,
-    ).logits[0]
-    each = cross_entropy(logits.float(), packed.input_ids[0, learned], reduction="none")
+    rows, targets = packed.learned - 1, packed.input_ids[0, packed.learned]
+    how = {"position_ids": packed.position_ids, "packed_lengths": packed.lengths}
+    if has_own_head(model):
+        each = answer_losses(model, packed.input_ids, rows, targets, **how)
+    else:
+        logits = model(input_ids=packed.input_ids, use_cache=False, logits_to_keep=rows, **how).logits[0]
+        each = cross_entropy(logits.float(), targets, reduction="none")
     return torch.stack([part.mean() for part in each.split(packed.answers)])
 
 
@@ -51,14 +64,30 @@ class TrainingStep:
         self.model, self.recipe = model, recipe
         self.params = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.params, lr=recipe.learning_rate, fused=device.type in ("cpu", "cuda"))
+        self.is_reference = recipe.implementation == REFERENCE
         self.scaler = torch.amp.GradScaler(device.type) if compute_dtype == "fp16" else None
+
+    def run(self, sequences: Sequence[tuple[Sequence[int], int]], tokens_at_once: int) -> torch.Tensor:
+        """One whole step: (token ids, answer tokens) of each sequence, packed to `tokens_at_once`, and the update.
+
+        Each sequence counts alike whatever its length. Returns the mean loss in nats a token, not yet synchronised.
+        """
+        device, total = self.params[0].device, torch.zeros((), device=self.params[0].device)
+        if self.is_reference:
+            for ids, answer in sequences:
+                total += self.micro_step(Batch(torch.tensor([ids], device=device), answer))
+        else:
+            for members in cut([len(ids) for ids, _ in sequences], tokens_at_once):
+                total += self.packed_step(pack([sequences[i] for i in members], device))
+        self.update()
+        return total / len(sequences)
 
     def micro_step(self, batch: Batch) -> torch.Tensor:
         """Forward and backward of one of the step's micro-batches, as the recipe divides it.
 
         Returns the mean loss in nats a token, not yet synchronised.
         """
-        loss = answer_loss(self.model, batch)
+        loss = (reference_loss if self.is_reference else answer_loss)(self.model, batch)
         self._backward(loss / self.recipe.micro_steps_per_step)
         return loss.detach()
 

@@ -12,7 +12,6 @@ from harness.arc.prompt import Prompt, fitted
 from harness.arc.tasks import Puzzle
 from harness.errors import UserError
 from harness.records import Recipe
-from harness.train.batches import cut, pack
 from harness.train.step import TrainingStep
 from harness.tune.arms import Arm
 from harness.tune.record import SHORTEN
@@ -98,12 +97,8 @@ def tune(
     for number in range(len(found.losses), steps):
         start = time.perf_counter()
         step.set_rate(recipe.learning_rate * min(1.0, (number + 1) / WARM_STEPS))
-        total = torch.zeros((), device=device)
         drawn = [(prompt.ids, prompt.answer) for prompt in islice(prompts, recipe.sequences_per_step)]
-        for members in cut([len(ids) for ids, _ in drawn], budget):
-            total += step.packed_step(pack([drawn[i] for i in members], device))
-        step.update()
-        found.losses.append(total.item() / recipe.sequences_per_step)  # waits for the device
+        found.losses.append(step.run(drawn, budget).item())  # waits for the device
         found.seconds += time.perf_counter() - start
         on_step(number + 1, found.losses[-1], state)
     return found

@@ -1,0 +1,153 @@
+"""The step's operations with their backward written out: as many products as the mathematics asks for, few passes over
+memory besides, and nothing kept that the backward can do without.
+
+Each is equal to what transformers and PEFT compute, to within the rounding of the dtype; harness.train.rewire puts
+them in, and checks that.
+"""
+
+import torch
+from torch.nn.functional import linear
+
+# Logits of one chunk: rows x vocabulary.
+_LOGITS_AT_ONCE = 2**25
+# dlogits go down to 1 / vocabulary, where fp16 has hardly a digit left; a power of two costs none.
+_FP16_LIFT = 1024.0
+
+
+class AnswerLosses(torch.autograd.Function):
+    """Cross-entropy in nats of each row: (hidden [rows, width], head [vocabulary, width], bias or None, targets int64
+    [rows]) -> fp32 [rows].
+
+    rows x vocabulary is never held but for a chunk, and the gradient of a row's loss is computed with the loss, as
+    Liger's fused linear cross-entropy does (Hsu et al. 2024, section 3.2); the head is frozen, so none is for it.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, head, bias, targets):
+        losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        wanted = ctx.needs_input_grad[0]
+        grads = torch.empty_like(hidden, dtype=torch.float32) if wanted else None
+        lift = _FP16_LIFT if hidden.dtype == torch.float16 else 1.0
+        rows = max(1, _LOGITS_AT_ONCE // len(head))
+        for start in range(0, len(hidden), rows):
+            part, target = hidden[start : start + rows], targets[start : start + rows, None]
+            said = torch.log_softmax(linear(part, head, bias), 1, dtype=torch.float32)
+            losses[start : start + rows] = said.gather(1, target)[:, 0].neg()
+            if wanted:
+                slopes = said.exp_()
+                slopes.scatter_add_(1, target, slopes.new_full((1, 1), -1.0).expand(len(part), 1))
+                slopes = (slopes.mul_(lift) if lift != 1 else slopes).to(hidden.dtype)
+                grads[start : start + rows] = slopes @ head
+        if wanted:
+            ctx.save_for_backward(grads.div_(lift) if lift != 1 else grads)
+        ctx.dtype = hidden.dtype
+        return losses
+
+    @staticmethod
+    def backward(ctx, grad):
+        (grads,) = ctx.saved_tensors
+        return (grads * grad[:, None]).to(ctx.dtype), None, None, None
+
+
+class LoraLinear(torch.autograd.Function):
+    """x W' + bias + scaling (x A') B' in x's dtype: (x [..., in], W [out, in], bias, A [r, in], B [out, r], scaling).
+
+    A and B are kept in fp32 for the optimiser and rounded to x's dtype here, two small matrices; PEFT instead widens
+    every activation to theirs. W and bias are frozen.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, a, b, scaling):
+        flat = x.reshape(-1, x.shape[-1])
+        a_low, b_low = a.to(x.dtype), (b * scaling).to(x.dtype)
+        inner = flat @ a_low.t()
+        out = linear(flat, weight, bias).addmm_(inner, b_low.t())
+        ctx.save_for_backward(flat, weight, a_low, b_low, inner)
+        ctx.scaling, ctx.shape = scaling, x.shape
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        flat, weight, a, b, inner = ctx.saved_tensors
+        grad = grad.reshape(-1, grad.shape[-1])
+        through = grad @ b
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = torch.mm(grad, weight).addmm_(through, a).view(ctx.shape)
+        return dx, None, None, (through.t() @ flat).float(), (grad.t() @ inner).float().mul_(ctx.scaling), None
+
+
+class LoraAddition(torch.autograd.Function):
+    """out + scaling (x A') B' as LoraLinear has it, `out` [..., out] being what a quantised layer made of x."""
+
+    @staticmethod
+    def forward(ctx, out, x, a, b, scaling):
+        flat = x.reshape(-1, x.shape[-1])
+        a_low, b_low = a.to(x.dtype), (b * scaling).to(x.dtype)
+        inner = flat @ a_low.t()
+        ctx.save_for_backward(flat, a_low, b_low, inner)
+        ctx.scaling, ctx.shape = scaling, x.shape
+        return torch.addmm(out.reshape(-1, out.shape[-1]), inner, b_low.t()).view(out.shape)
+
+    @staticmethod
+    def backward(ctx, grad):
+        flat, a, b, inner = ctx.saved_tensors
+        rows = grad.reshape(-1, grad.shape[-1])
+        through = rows @ b
+        dx = (through @ a).view(ctx.shape) if ctx.needs_input_grad[1] else None
+        return grad, dx, (through.t() @ flat).float(), (rows.t() @ inner).float().mul_(ctx.scaling), None
+
+
+class RmsNorm(torch.autograd.Function):
+    """x / rms(x) * weight over the last dimension, computed in fp32; the frozen weight is [width] in fp32 or in x's
+    dtype. The product with it is rounded after, or, as Llama does, before too (`twice`).
+
+    Only x and one number a row are kept: dx = r (g - n mean(g n)) with n = x r and g = dy weight
+    (Zhang and Sennrich 2019, appendix).
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, eps, twice):
+        wide = x.float()
+        scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, scale, weight)
+        normed = wide * scale
+        return normed.to(x.dtype).mul_(weight) if twice else normed.mul_(weight).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, scale, weight = ctx.saved_tensors
+        normed = x.float().mul_(scale)
+        slopes = (grad * weight).float()
+        mean = torch.linalg.vecdot(slopes, normed).unsqueeze(-1).div_(x.shape[-1])
+        return slopes.sub_(normed.mul_(mean)).mul_(scale).to(x.dtype), None, None, None
+
+
+class Gated(torch.autograd.Function):
+    """silu(gate) * up, keeping gate and up alone: what lies between is computed again for the backward."""
+
+    @staticmethod
+    def forward(ctx, gate, up):
+        ctx.save_for_backward(gate, up)
+        return torch.nn.functional.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx, grad):
+        gate, up = ctx.saved_tensors
+        for_up = torch.nn.functional.silu(gate).mul_(grad)
+        return torch.ops.aten.silu_backward(grad * up, gate), for_up
+
+
+class GatedGelu(torch.autograd.Function):
+    """gelu(gate) * up, gelu by its tanh approximation, as Gated."""
+
+    @staticmethod
+    def forward(ctx, gate, up):
+        ctx.save_for_backward(gate, up)
+        return torch.nn.functional.gelu(gate, approximate="tanh").mul_(up)
+
+    @staticmethod
+    def backward(ctx, grad):
+        gate, up = ctx.saved_tensors
+        for_up = torch.nn.functional.gelu(gate, approximate="tanh").mul_(grad)
+        return torch.ops.aten.gelu_backward(grad * up, gate, approximate="tanh"), for_up
