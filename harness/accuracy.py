@@ -37,8 +37,12 @@ def measure(exam: Exam, device: str, results: Path | None, fresh: bool, out: Con
 
     from harness.profile.device import choose
     from harness.profile.probe import rates
+    from harness.train import parallel
 
-    found, how = choose(device), exam.how
+    found, how = choose(device, gpus=exam.recipe.processes), exam.how
+    own = parallel.join(torch.device(found.id))
+    if parallel.rank():  # one process speaks for all
+        out = Console(quiet=True)
     probed = rates(torch.device(found.id), DTYPES)
     precision = find(how.precision or native_dtype(probed))
     store = Store(results or RESULTS / slug(found.name), kind=ROWS)
@@ -49,7 +53,7 @@ def measure(exam: Exam, device: str, results: Path | None, fresh: bool, out: Con
         weights=exam.weights,
         precision=precision.name,
         compute_dtype=compute_dtype(precision, probed),
-        device=found.id,
+        device=str(own),
         device_name=found.name,
         recipe=exam.recipe,
         source=exam.source,

@@ -12,6 +12,7 @@ from harness.options import (
     Budget,
     Contexts,
     Device,
+    Gpus,
     Models,
     ModelsFile,
     Precisions,
@@ -42,6 +43,7 @@ def bench(
     steps: Steps = None,
     weights: Weights = "auto",
     recipe: RecipeName = None,
+    gpus: Gpus = 1,
     device: Device = "auto",
     results: Results = None,
     models_file: ModelsFile = None,
@@ -73,7 +75,7 @@ def bench(
 
     asked, known, goal = inputs.read(
         models, contexts, precisions, budget_hours, steps, weights, device, results, models_file,
-        sample_seconds, cap_seconds, fresh, retry, seed, recipe,
+        sample_seconds, cap_seconds, fresh, retry, seed, recipe, gpus,
     )  # fmt: skip
     out = style.console()
     for line in checkup.untested(provenance.versions()):

@@ -1,10 +1,12 @@
 """The verbs about accuracy: ttft, coverage and pick. No logic, as in harness.cli."""
 
+import os
+import sys
 from typing import Annotated
 
 import typer
 
-from harness.options import Budget, Contexts, Device, ModelsFile, Results, Steps, Weights
+from harness.options import Budget, Contexts, Device, Gpus, ModelsFile, Results, Steps, Weights
 
 
 def ttft(
@@ -28,6 +30,7 @@ def ttft(
     lora_targets: Annotated[str | None, typer.Option(help="attention or all-linear, instead of the recipe's.")] = None,
     sequences_per_step: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     weights: Weights = "auto",
+    gpus: Gpus = 1,
     device: Device = "auto",
     results: Results = None,
     models_file: ModelsFile = None,
@@ -58,11 +61,18 @@ def ttft(
     spec = known.find(model or known.defaults.model)
     how = exam.How(
         arms, source, solutions, grid_limit, tasks, steps, context, views, encoding, precision, learning_rate,
-        scope, too_long, project_to is not None, seed, lora_targets, sequences_per_step,
+        scope, too_long, project_to is not None, seed, lora_targets, sequences_per_step, gpus,
     )  # fmt: skip
     asked = exam.of(spec, weights_of.resolve(spec, weights), how, known)
+    if gpus > 1 and "RANK" not in os.environ:
+        inputs.enough(device, gpus)
+        from harness.train.parallel import relaunch
+
+        raise typer.Exit(relaunch(gpus, sys.argv[1:]))
     out = style.console()
     rows, folder = accuracy.measure(asked, inputs.device_of(device), results, fresh, out)
+    if int(os.environ.get("RANK", 0)):
+        return
     last = arms_table.table(rows, out, project_to)
     told = (asked.puzzles, last.attempts, asked.solutions)
     drawn.show(*told, out, show)

@@ -9,7 +9,7 @@ from harness.catalog import models as catalog
 from harness.catalog import precisions as precision_table
 from harness.catalog import weights as weights_of
 from harness.errors import UserError, unknown
-from harness.inputs import positive
+from harness.inputs import positive, shared_by
 from harness.records import TARGETS, ModelSpec, Recipe
 from harness.tune.arms import Arm, choose
 from harness.tune.record import SCOPES, SHARED, SHORTEN, TOO_LONG
@@ -41,6 +41,7 @@ class How:
     seed: int = 0
     lora_targets: str | None = None
     sequences_per_step: int | None = None
+    gpus: int = 1
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def of(spec: ModelSpec, weights: str, how: How, known: catalog.Catalog, alone: b
     if how.sequences_per_step is not None:
         each = _whole("--sequences-per-step", how.sequences_per_step, 0)
         recipe = replace(recipe, sequences_per_step=each, micro_batch=1)
+    recipe = shared_by(how.gpus, recipe)
     source = how.source or said.set
     puzzles, solutions = _tasks(source, how.solutions, limit)
     chosen = subset(puzzles, _whole("--tasks", how.tasks, said.tasks), how.seed)

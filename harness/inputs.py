@@ -34,6 +34,7 @@ def read(
     retry: bool,
     seed: int,
     recipe: str | None = None,
+    gpus: int = 1,
 ) -> tuple[Asked, catalog.Catalog, Goal]:
     """What `harness bench` was asked. Raises UserError for the first value that cannot be."""
     known = catalog.load(models_file)
@@ -45,7 +46,7 @@ def read(
     asked = Asked(
         models=[(spec, weights_of.resolve(spec, weights)) for spec in specs],
         precisions=chosen or [precision_table.find(name) for name in known.defaults.precisions],
-        recipe=_recipe(recipe, known.recipe),
+        recipe=shared_by(gpus, _recipe(recipe, known.recipe)),
         contexts=[_context(word) for word in words(contexts or "")] or None,
         device=device_of(device),
         results=results,
@@ -65,6 +66,23 @@ def _recipe(name: str | None, known: Recipe) -> Recipe:
     if name == REFERENCE:
         return replace(known, implementation=REFERENCE, micro_batch=1, gradient_checkpointing=True)
     return replace(known, implementation=name or known.implementation)
+
+
+def shared_by(gpus: int, recipe: Recipe) -> Recipe:
+    """`recipe` with its steps divided among so many cards."""
+    if gpus < 1:
+        raise UserError(f"--gpus must be 1 or more, not {gpus}")
+    if recipe.sequences_per_step % (gpus * recipe.micro_batch):
+        each = f"{recipe.sequences_per_step} sequences in micro-batches of {recipe.micro_batch}"
+        raise UserError(f"--gpus {gpus}: a step's {each} cannot be shared equally by {gpus} cards")
+    return replace(recipe, processes=gpus)
+
+
+def enough(device: str, gpus: int) -> None:
+    """Raises UserError where there are not so many cards from `device` on."""
+    from harness.profile.device import choose
+
+    choose(device_of(device), gpus=gpus)
 
 
 def goal(budget_hours: float | None, steps: int | None, known: catalog.Catalog, test_tasks: int | None = None) -> Goal:

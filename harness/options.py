@@ -18,6 +18,7 @@ RecipeName = Annotated[
     str | None,
     typer.Option(help="own: this program's step; reference: the plain one of transformers and PEFT, to compare."),
 ]
+Gpus = Annotated[int, typer.Option(help="Cards that share each step's sequences (on a CPU: processes).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Weights = Annotated[
     str, typer.Option(help="auto (a local copy if there is one, else random), hub, random, or a folder.")

@@ -35,10 +35,12 @@ class Recipe:
     answer_share: float = 0.12
     # own: harness.train's; reference: what transformers and PEFT compute as they come, logits of every token included
     implementation: str = OWN
+    processes: int = 1  # that share a step's sequences, a card each
 
     @property
     def micro_steps_per_step(self) -> int:
-        return self.sequences_per_step // self.micro_batch
+        """Of each process."""
+        return self.sequences_per_step // (self.micro_batch * self.processes)
 
     def answer_tokens(self, context: int) -> int:
         """How many of a sequence's `context` tokens are answer: those with a loss, and with logits."""

@@ -186,7 +186,7 @@ def _defaults(block: yamlfile.Block) -> Defaults:
 
 
 def _recipe(block: yamlfile.Block) -> Recipe:
-    kinds = {name: type(value) for name, value in vars(Recipe()).items() if name != "implementation"}
+    kinds = {name: type(value) for name, value in vars(Recipe()).items() if name not in ("implementation", "processes")}
     said = {name: block.take(name, kind) for name, kind in kinds.items()}
     recipe = Recipe(**said, implementation=block.take("implementation", str, OWN))
     block.done()

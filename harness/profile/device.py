@@ -24,27 +24,34 @@ class Device:
     others: tuple[str, ...] = ()  # further CUDA devices, which this sweep leaves idle
 
 
-def choose(asked: str, cuda=torch.cuda) -> Device:
-    """The device for "auto", "cpu", "cuda" or "cuda:1". Raises UserError where it is not there."""
+def choose(asked: str, cuda=torch.cuda, gpus: int = 1) -> Device:
+    """The device for "auto", "cpu", "cuda" or "cuda:1", the first of `gpus`. Raises UserError where one is missing."""
     if asked == "auto":
         asked = "cuda" if cuda.is_available() else "cpu"
     if asked == "cpu":
-        return Device("cpu", cpu_name(), machine.total_bytes())
+        return Device("cpu", _several(gpus, cpu_name()), machine.total_bytes())
     index = asked.partition(":")[2]
     if not cuda.is_available():
         raise UserError(f"--device {asked}: {_why_no_cuda()}; use --device cpu")
     count, number = cuda.device_count(), int(index or 0)
     if number >= count:
         raise UserError(f"--device {asked}: there are {count} CUDA devices, numbered from 0")
+    if number + gpus > count:
+        raise UserError(f"--gpus {gpus}: from {asked} on there are {count - number} CUDA devices")
+    used = range(number, number + gpus)
     properties = cuda.get_device_properties(number)
     return Device(
         f"cuda:{number}",
-        properties.name,
+        _several(gpus, properties.name),
         properties.total_memory,
         str(getattr(properties, "uuid", number)),
         f"{properties.major}.{properties.minor}",
-        tuple(f"cuda:{i} {cuda.get_device_properties(i).name}" for i in range(count) if i != number),
+        tuple(f"cuda:{i} {cuda.get_device_properties(i).name}" for i in range(count) if i not in used),
     )
+
+
+def _several(gpus: int, name: str) -> str:
+    return name if gpus == 1 else f"{gpus} x {name}"
 
 
 def synchronizer(device: torch.device) -> Callable[[], None]:

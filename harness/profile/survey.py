@@ -20,7 +20,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     if kind == "device":
         from harness.profile.device import choose
 
-        return asdict(choose(question["device"]))
+        return asdict(choose(question["device"], gpus=question.get("gpus", 1)))
     if kind == "rates":
         import torch
 

@@ -57,7 +57,7 @@ def run(
         watch.note("looking at the device")
         # The process that touched the card ends before any cell starts: what it holds there would be missing.
         with Survey(log, survey) as look:
-            device = look.ask(ask="device", device=asked.device)
+            device = look.ask(ask="device", device=asked.device, gpus=asked.recipe.processes)
             rates = look.ask(ask="rates", device=device["id"], dtypes=DTYPES)
         rates = {name: Rate(**rate) for name, rate in rates.items()}
         kind = device["id"].partition(":")[0]

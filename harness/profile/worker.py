@@ -8,6 +8,7 @@ leaves nothing running.
 import gc
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -22,7 +23,8 @@ _SAY_EVERY_S = 1.0
 
 
 def main() -> None:
-    job = json.loads(sys.stdin.readline())
+    line = sys.stdin.readline()
+    job = json.loads(line)
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
@@ -31,7 +33,28 @@ def main() -> None:
     def say(**event: Any) -> None:
         out.write(json.dumps(event) + "\n")
 
+    others = _start_others(line, job["cell"]["recipe"]["processes"])
     say(event="result", **run(job, say))
+    for other in others:
+        other.kill()
+
+
+def _start_others(line: str, processes: int) -> list[subprocess.Popen]:
+    """The further processes of a cell on several cards; they end when this one does, for it holds their input."""
+    if processes == 1 or "RANK" in os.environ:
+        return []
+    from harness.train import parallel
+
+    port, others = parallel.free_port(), []
+    for number in range(1, processes):
+        environment = os.environ | parallel.environment(number, processes, port)
+        command = [sys.executable, "-m", "harness.profile.worker"]
+        other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, text=True)
+        other.stdin.write(line)
+        other.stdin.flush()
+        others.append(other)
+    os.environ.update(parallel.environment(0, processes, port))
+    return others
 
 
 def run(job: dict[str, Any], say) -> dict[str, Any]:
@@ -42,12 +65,13 @@ def run(job: dict[str, Any], say) -> dict[str, Any]:
     from harness.profile.device import synchronizer
     from harness.profile.memory import PeakMemory
     from harness.train import model as models
+    from harness.train import parallel
     from harness.train.batches import random_batch
     from harness.train.libraries import Unsupported
     from harness.train.step import TrainingStep
 
     cell = cell_from_json(job["cell"])
-    device = torch.device(cell.device)
+    device = parallel.join(torch.device(cell.device))
     memory, wait = PeakMemory(device), synchronizer(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -93,9 +117,11 @@ def run(job: dict[str, Any], say) -> dict[str, Any]:
                 say(event="phase", phase=phase, micro_step_s=seconds)
 
         memory.reset()
+        if parallel.rank():
+            parallel.follow(micro_step, step.update)
+            return seen
         samples = sample(
-            micro_step,
-            step.update,
+            *parallel.led(micro_step, step.update),
             wait=wait,
             clock=time.perf_counter,
             micro_steps_per_step=cell.recipe.micro_steps_per_step,
@@ -103,6 +129,7 @@ def run(job: dict[str, Any], say) -> dict[str, Any]:
             after_first_step=first_step_done,
             on_sample=on_sample,
         )
+        parallel.stop()
         seen["memory"]["steady"] = memory.read()
         seen |= vars(samples)
         seen["losses"] = [losses[0].item(), losses[-1].item()]

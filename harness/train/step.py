@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from harness.records import REFERENCE, Recipe
+from harness.train import parallel
 from harness.train.batches import Batch, Packed, cut, pack
 from harness.train.rewire import answer_losses, has_own_head
 
@@ -73,14 +74,16 @@ class TrainingStep:
         Each sequence counts alike whatever its length. Returns the mean loss in nats a token, not yet synchronised.
         """
         device, total = self.params[0].device, torch.zeros((), device=self.params[0].device)
+        count = len(sequences)
+        sequences = [sequences[i] for i in parallel.mine([len(ids) for ids, _ in sequences])]
         if self.is_reference:
             for ids, answer in sequences:
-                total += self.micro_step(Batch(torch.tensor([ids], device=device), answer))
+                total += self._backward(reference_loss(self.model, Batch(torch.tensor([ids], device=device), answer)))
         else:
             for members in cut([len(ids) for ids, _ in sequences], tokens_at_once):
                 total += self.packed_step(pack([sequences[i] for i in members], device))
         self.update()
-        return total / len(sequences)
+        return parallel.total(total) / count
 
     def micro_step(self, batch: Batch) -> torch.Tensor:
         """Forward and backward of one of the step's micro-batches, as the recipe divides it.
@@ -88,23 +91,24 @@ class TrainingStep:
         Returns the mean loss in nats a token, not yet synchronised.
         """
         loss = (reference_loss if self.is_reference else answer_loss)(self.model, batch)
-        self._backward(loss / self.recipe.micro_steps_per_step)
-        return loss.detach()
+        return self._backward(loss * len(batch.input_ids)) / len(batch.input_ids)
 
     def packed_step(self, packed: Packed) -> torch.Tensor:
         """Forward and backward of some of the step's sequences, each of which counts alike whatever its length.
 
         Returns the sum of their mean losses in nats a token, not yet synchronised.
         """
-        loss = packed_losses(self.model, packed).sum()
-        self._backward(loss / self.recipe.sequences_per_step)
-        return loss.detach()
+        return self._backward(packed_losses(self.model, packed).sum())
 
-    def _backward(self, loss: torch.Tensor) -> None:
-        (self.scaler.scale(loss) if self.scaler else loss).backward()
+    def _backward(self, losses: torch.Tensor) -> torch.Tensor:
+        """Of the sum of some sequences' mean losses, each of which has its share in the step."""
+        share = losses / self.recipe.sequences_per_step
+        (self.scaler.scale(share) if self.scaler else share).backward()
+        return losses.detach()
 
     def update(self) -> None:
-        """One optimiser step on the gradients so far, which are then cleared."""
+        """One optimiser step on the gradients so far, of all processes, which are then cleared."""
+        parallel.add_up(self.params)
         if self.scaler:
             self.scaler.step(self.optimizer)
             self.scaler.update()

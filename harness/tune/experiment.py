@@ -82,6 +82,7 @@ def run(
     model has no tokenizer, and where no question or no training example fits the context.
     """
     from harness.profile.provenance import commit, versions
+    from harness.train import parallel
 
     installed, results, subject = versions(), [], None
     known = store.rows()
@@ -95,7 +96,7 @@ def run(
         if subject is None:
             note(f"loading {trial.model.name}")
             subject = Subject(trial, puzzles, truths, on_answers)
-        keeper = Keeper(store.folder / "checkpoints" / f"{key}.pt", note, fresh)
+        keeper = Keeper(store.folder / "checkpoints" / f"{key}.pt", note, fresh, writes=not parallel.rank())
         started = datetime.now(UTC).isoformat(timespec="seconds")
         found = subject.through(arm, keeper, on_step)
         row = ArmResult(
@@ -119,8 +120,9 @@ def run(
             unasked=found.unasked,
             checkpoints=tuple(_checkpoint(*point, truths) for point in found.curve),
         )
-        store.add(row)
-        keeper.done()
+        if not parallel.rank():
+            store.add(row)
+            keeper.done()
         solved, spent = sum(row.solved), f"{row.train_s:.0f} s training, {row.decode_s:.0f} s decoding"
         note(f"{arm.name}: {solved} of {len(row.scores)} tasks, {spent}")
         results.append(row)
@@ -236,15 +238,19 @@ class Subject:
         return found
 
     def _evaluated(self, puzzles: Sequence[Puzzle]):
+        from harness.train import parallel
         from harness.tune import predict
 
         trial, shorten = self.trial, self.trial.too_long == SHORTEN
         answerer = predict.greedy(self.model, self.tokenizer, on_batch=self.on_answers)
         how = (trial.encoding, trial.context)
-        asked = predict.predict(puzzles, self.tokenizer, answerer, trial.views, *how, trial.seed, shorten)
-        truths = {puzzle.id: self.truths[puzzle.id] for puzzle in puzzles}
-        losses = predict.losses(self.model, self.tokenizer, puzzles, truths, *how, shorten)
-        return asked.answers, losses, asked
+        own = puzzles[parallel.rank() :: parallel.world()]
+        asked = predict.predict(own, self.tokenizer, answerer, trial.views, *how, trial.seed, shorten)
+        truths = {puzzle.id: self.truths[puzzle.id] for puzzle in own}
+        losses = predict.losses(self.model, self.tokenizer, own, truths, *how, shorten)
+        parts, every = zip(*parallel.gathered((asked, losses)), strict=True)
+        asked = predict.joined(parts, [puzzle.id for puzzle in puzzles])
+        return asked.answers, [loss for each in every for loss in each], asked
 
 
 def _coverage(trial: Trial, puzzles: Sequence[Puzzle], tokenizer: Any) -> Coverage:

@@ -16,17 +16,22 @@ class Keeper:
     """Keeps the newest state in `path`, whole or not at all; a disk that cannot take it is said once, and training
     goes on without."""
 
-    def __init__(self, path: Path, note: Callable[[str], None], fresh: bool = False, every_s: float = EVERY_S):
-        self.path, self.note, self.every_s = path, note, every_s
+    def __init__(
+        self,
+        path: Path,
+        note: Callable[[str], None],
+        fresh: bool = False,
+        every_s: float = EVERY_S,
+        writes: bool = True,
+    ):
+        self.path, self.note, self.fresh, self.every_s, self.writes = path, note, fresh, every_s, writes
         self.last, self.failed = time.monotonic(), False
-        if fresh:
-            self.done()
 
     def load(self) -> dict[str, Any]:
         """The state that was kept; empty where there is none that can be read."""
         import torch
 
-        if not self.path.exists():
+        if self.fresh or not self.path.exists():
             return {}
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -40,7 +45,7 @@ class Keeper:
 
     def keep(self, state: Callable[[], dict[str, Any]], now: bool = False) -> None:
         """Writes what `state` returns, if `now` or if nothing was written for a while."""
-        if self.failed or not (now or time.monotonic() - self.last >= self.every_s):
+        if self.failed or not self.writes or not (now or time.monotonic() - self.last >= self.every_s):
             return
         import torch
 

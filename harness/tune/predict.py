@@ -76,6 +76,13 @@ def predict(
     return Predictions(answers, len(todo), unasked, seconds)
 
 
+def joined(parts: Sequence[Predictions], order: Sequence[str]) -> Predictions:
+    """What several processes answered at the same time, each some tasks of `order`."""
+    answers = {name: each for part in parts for name, each in part.answers.items()}
+    asked, unasked = (sum(getattr(part, name) for part in parts) for name in ("asked", "unasked"))
+    return Predictions({name: answers[name] for name in order}, asked, unasked, max(part.seconds for part in parts))
+
+
 def room_for(puzzle: Puzzle, tokenizer: Any, encoding: str) -> int:
     """Tokens that an answer to `puzzle` may take."""
     there = ENCODINGS[encoding][0]

@@ -1,0 +1,142 @@
+"""Two processes over gloo against one: the same losses and adapters, the same record."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from conftest import TINY
+
+from harness.catalog import precisions
+from harness.errors import UserError
+from harness.inputs import shared_by
+from harness.profile.device import choose
+from harness.profile.store import read
+from harness.records import Cell, ModelSpec, Recipe
+from harness.train import model as models
+from harness.train import parallel
+from harness.train.step import TrainingStep
+from harness.tune.record import ROWS
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(lora_r=4, sequences_per_step=5, learning_rate=1e-3)
+LENGTHS = ((30, 7), (12, 1), (22, 11), (9, 4), (41, 2))
+
+
+def train(recipe: Recipe, steps: int = 4):
+    """Losses of each step, and the adapter after them."""
+    spec = ModelSpec("tiny", dict(TINY), 256)
+    loaded = models.load(spec, precisions.find("fp32"), "fp32", recipe, "random", CPU, seed=1)
+    step, generator = TrainingStep(loaded.model, recipe, "fp32", CPU), torch.Generator().manual_seed(3)
+    losses = []
+    for _ in range(steps):
+        drawn = [(torch.randint(320, (n,), generator=generator).tolist(), answer) for n, answer in LENGTHS]
+        losses.append(step.run(drawn, 50).item())
+    return losses, [p.detach() for p in loaded.model.parameters() if p.requires_grad]
+
+
+def _member(path):
+    parallel.join(CPU)
+    found = train(RECIPE)
+    torch.save(found, f"{path}.{parallel.rank()}")
+    parallel.leave()
+
+
+def _together(*words) -> None:
+    """This file, or another command, as two processes that know of each other."""
+    port = parallel.free_port()
+    running = [
+        subprocess.Popen(words, env=os.environ | parallel.environment(number, 2, port) | {"OMP_NUM_THREADS": "1"})
+        for number in range(2)
+    ]
+    assert [process.wait(120) for process in running] == [0, 0]
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Five sequences on two processes, three and two: loss and adapter of every step as in one process."""
+    _together(sys.executable, __file__, str(tmp_path / "found"))
+    losses, adapter = train(RECIPE)
+    for number in range(2):
+        found_losses, found_adapter = torch.load(tmp_path / f"found.{number}")
+        assert found_losses == pytest.approx(losses, rel=1e-5)
+        for ours, alone in zip(found_adapter, adapter, strict=True):
+            torch.testing.assert_close(ours, alone, rtol=1e-4, atol=1e-6)
+    assert losses[-1] != losses[0]
+
+
+def test_dealing_by_hand(monkeypatch):
+    """Lengths 50, 40, 30, 20, 10 to two: there and back gives the first 50, 20 and 10, the second 40 and 30."""
+    monkeypatch.setattr(parallel, "world", lambda: 2)
+    dealt = []
+    for number in range(2):
+        monkeypatch.setattr(parallel, "rank", lambda number=number: number)
+        dealt.append(parallel.mine([10, 50, 30, 20, 40]))
+    assert dealt == [[1, 3, 0], [4, 2]]
+
+
+def test_a_worker_measures_the_whole_machine(tiny_spec, tmp_path):
+    """Two processes, 4 sequences a step: each does two of them, so an update comes after every second micro-step."""
+    recipe = Recipe(sequences_per_step=4, processes=2)
+    cell = Cell(tiny_spec, "fp32", "fp32", 24, recipe, "random", "cpu", "2 x CPU")
+    assert recipe.micro_steps_per_step == 2
+    job = json.dumps({"cell": asdict(cell), "sample_seconds": 1.0, "seed": 0})
+    command = [sys.executable, "-m", "harness.profile.worker"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(command, stderr=log, env=one_thread, **pipes) as worker,
+    ):
+        worker.stdin.write(job + "\n")
+        worker.stdin.flush()
+        said = [json.loads(line) for line in worker.stdout]
+        assert worker.wait(60) == 0
+    seen = said[-1]
+    assert seen["event"] == "result" and seen["status"] == "ok", (tmp_path / "log").read_text()
+    assert len(seen["micro_s"]) >= 3
+    assert len(seen["optimizer_s"]) == max(1, len(seen["micro_s"]) // 2)
+
+
+def test_ttft_on_two_processes_gives_the_same_record(tmp_path):
+    """The verb under torchrun and alone: the same answers and losses for every task, written once."""
+    asked = "--set generated --tasks 5 --steps 3 --views 1 --precision fp32 --device cpu --sequences-per-step 4"
+    words = [sys.executable, "-m", "harness", "ttft", "--arms", "baseline, + color swap", *asked.split()]
+    rows = []
+    for gpus in (1, 2):
+        folder = tmp_path / str(gpus)
+        ran = subprocess.run(
+            [*words, "--gpus", str(gpus), "--results", str(folder)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=250,
+        )
+        assert ran.returncode == 0, ran.stderr[-2000:]
+        rows.append(read(folder / ROWS.name, ROWS)[0])
+    for alone, shared in zip(*rows, strict=True):
+        assert shared.trial.recipe == replace(alone.trial.recipe, processes=2)
+        assert shared.step_losses == pytest.approx(alone.step_losses, rel=1e-4)
+        assert shared.attempts == alone.attempts
+        ours, theirs = (sorted(row.answer_losses) for row in (shared, alone))
+        assert [n for pair in ours for n in pair] == pytest.approx([n for pair in theirs for n in pair], rel=1e-3)
+
+
+def test_what_cannot_be_shared():
+    with pytest.raises(UserError, match="cannot be shared equally by 3 cards"):
+        shared_by(3, Recipe())
+    with pytest.raises(UserError, match="1 or more"):
+        shared_by(0, Recipe())
+
+    class OneCard:
+        is_available = staticmethod(lambda: True)
+        device_count = staticmethod(lambda: 1)
+
+    with pytest.raises(UserError, match="--gpus 2: from cuda:0 on there are 1 CUDA devices"):
+        choose("cuda:0", OneCard, gpus=2)
+
+
+if __name__ == "__main__":
+    _member(sys.argv[1])
