@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -92,6 +93,7 @@ def of_sweep(asked: Asked, known: Catalog, swept: Swept, out: Console) -> list[A
                 raise UserError(f"{spec.name}: accuracy not measured, for no cell was in a native precision")
             native = [row for row in rows if row.cell.precision == row.cell.compute_dtype] or rows
             how = How(arms="baseline, + color swap", precision=native[0].cell.precision, curve=True, seed=asked.seed)
+            how = replace(how, trim_vocab=asked.recipe.trim_vocab)
             exam = exam_of(spec, weights, how, known, alone=len(asked.models) == 1)
             expected = exam.steps * step_seconds(native[0])
             if expected > LONGEST_S:

@@ -19,6 +19,7 @@ from harness.options import (
     RecipeName,
     Results,
     Steps,
+    TrimVocab,
     Weights,
 )
 
@@ -44,6 +45,7 @@ def bench(
     weights: Weights = "auto",
     recipe: RecipeName = None,
     gpus: Gpus = 1,
+    trim_vocab: TrimVocab = False,
     device: Device = "auto",
     results: Results = None,
     models_file: ModelsFile = None,
@@ -75,7 +77,7 @@ def bench(
 
     asked, known, goal = inputs.read(
         models, contexts, precisions, budget_hours, steps, weights, device, results, models_file,
-        sample_seconds, cap_seconds, fresh, retry, seed, recipe, gpus,
+        sample_seconds, cap_seconds, fresh, retry, seed, recipe, gpus, trim_vocab,
     )  # fmt: skip
     out = style.console()
     for line in checkup.untested(provenance.versions()):

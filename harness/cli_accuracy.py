@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.options import Budget, Contexts, Device, Gpus, ModelsFile, Results, Steps, Weights
+from harness.options import Budget, Contexts, Device, Gpus, ModelsFile, Results, Steps, TrimVocab, Weights
 
 
 def ttft(
@@ -31,6 +31,7 @@ def ttft(
     sequences_per_step: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     weights: Weights = "auto",
     gpus: Gpus = 1,
+    trim_vocab: TrimVocab = False,
     device: Device = "auto",
     results: Results = None,
     models_file: ModelsFile = None,
@@ -61,7 +62,7 @@ def ttft(
     spec = known.find(model or known.defaults.model)
     how = exam.How(
         arms, source, solutions, grid_limit, tasks, steps, context, views, encoding, precision, learning_rate,
-        scope, too_long, project_to is not None, seed, lora_targets, sequences_per_step, gpus,
+        scope, too_long, project_to is not None, seed, lora_targets, sequences_per_step, gpus, trim_vocab,
     )  # fmt: skip
     asked = exam.of(spec, weights_of.resolve(spec, weights), how, known)
     if gpus > 1 and "RANK" not in os.environ:

@@ -42,6 +42,7 @@ class How:
     lora_targets: str | None = None
     sequences_per_step: int | None = None
     gpus: int = 1
+    trim_vocab: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def of(spec: ModelSpec, weights: str, how: How, known: catalog.Catalog, alone: b
     if how.sequences_per_step is not None:
         each = _whole("--sequences-per-step", how.sequences_per_step, 0)
         recipe = replace(recipe, sequences_per_step=each, micro_batch=1)
-    recipe = shared_by(how.gpus, recipe)
+    recipe = replace(shared_by(how.gpus, recipe), trim_vocab=how.trim_vocab)
+    spec = catalog.trimmed(spec) if how.trim_vocab else spec
     source = how.source or said.set
     puzzles, solutions = _tasks(source, how.solutions, limit)
     chosen = subset(puzzles, _whole("--tasks", how.tasks, said.tasks), how.seed)

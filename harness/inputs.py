@@ -35,6 +35,7 @@ def read(
     seed: int,
     recipe: str | None = None,
     gpus: int = 1,
+    trim_vocab: bool = False,
 ) -> tuple[Asked, catalog.Catalog, Goal]:
     """What `harness bench` was asked. Raises UserError for the first value that cannot be."""
     known = catalog.load(models_file)
@@ -44,9 +45,9 @@ def read(
         raise UserError(f"--weights {weights} is one model's folder, but {len(specs)} models are named")
     chosen = [precision_table.find(name) for name in words(precisions or "")]
     asked = Asked(
-        models=[(spec, weights_of.resolve(spec, weights)) for spec in specs],
+        models=[(catalog.trimmed(spec) if trim_vocab else spec, weights_of.resolve(spec, weights)) for spec in specs],
         precisions=chosen or [precision_table.find(name) for name in known.defaults.precisions],
-        recipe=shared_by(gpus, _recipe(recipe, known.recipe)),
+        recipe=replace(shared_by(gpus, _recipe(recipe, known.recipe)), trim_vocab=trim_vocab),
         contexts=[_context(word) for word in words(contexts or "")] or None,
         device=device_of(device),
         results=results,

@@ -18,6 +18,9 @@ RecipeName = Annotated[
     str | None,
     typer.Option(help="own: this program's step; reference: the plain one of transformers and PEFT, to compare."),
 ]
+TrimVocab = Annotated[
+    bool, typer.Option("--trim-vocab", help="Cut the vocabulary to the tokens of ARC prompts: another model.")
+]
 Gpus = Annotated[int, typer.Option(help="Cards that share each step's sequences (on a CPU: processes).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Weights = Annotated[

@@ -35,6 +35,7 @@ class Recipe:
     answer_share: float = 0.12
     # own: harness.train's; reference: what transformers and PEFT compute as they come, logits of every token included
     implementation: str = OWN
+    trim_vocab: bool = False  # embeddings and head cut to the tokens of ARC prompts: another model
     processes: int = 1  # that share a step's sequences, a card each
 
     @property

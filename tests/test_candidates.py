@@ -1,10 +1,9 @@
-"""Speed and accuracy under one budget, by hand; and the tables and columns that say so.
+"""Speed and accuracy under one budget, by hand.
 
 A row of conftest is 16 micro-steps of a second a step, loaded in no time, with a second of warm-up: 1000 steps are
 16000 s, 4.444 h, and 1.96 x 3 % more at the slow end, 4.706 h.
 """
 
-import csv
 import io
 from dataclasses import replace
 
@@ -17,8 +16,8 @@ from harness.forecast.candidates import best_arm, candidates, choose, same_exam
 from harness.forecast.estimate import Checkpoint, accuracy_after
 from harness.forecast.project import DRIFT
 from harness.forecast.proportions import wilson
-from harness.records import Goal, ModelSpec
-from harness.report import arms, choice, export, frame, whole
+from harness.records import Goal
+from harness.report import choice, frame
 
 GOAL = Goal(budget_hours=12, steps=1000, test_tasks=400)
 SLOW = 1 + 1.96 * DRIFT
@@ -324,155 +323,3 @@ def test_the_estimate_of_random_curves_holds_wilsons_interval():
         found = accuracy_after(seen, rng.randint(65, 500), seed=1)
         low, high = wilson(found.mid * tasks, tasks)
         assert 0 <= found.low <= low <= found.mid <= high <= found.high <= 1
-
-
-# --- what is shown
-
-
-def test_the_choice_by_hand_in_80_columns():
-    """5 of 10 tuned, Wilson 24 to 76 %; baseline 2 of 10; two models, so that there is a chance of being best."""
-    rows = [_row("a", load_s=1799.0), _row("[b]old")]
-    told = [_result("a", 5, decode_s=90.0), _result("a", 2, steps=0, arm="baseline"), _result("[b]old", 1)]
-    shown = _shown(choose(candidates(rows, told, GOAL), GOAL))
-    assert max(map(len, shown.splitlines())) <= 80 and "\x1b" not in shown and "…" not in shown
-    (line,) = [line.split() for line in shown.splitlines() if line.startswith("a ")]
-    assert line[:9] == ["a", "fp32", "1024", "6.21", "yes", "20.0", "50", "(24-76)", "64"]
-    assert "[b]old" in shown
-    said = _flat(shown)
-    assert "tuned: measured on 10 tasks of made, 2 attempts, 2 views" in said
-    assert "load, 1000 steps at seq_len and the answers of 400 tasks" in said
-    assert said.split(" Pick: ")[1].startswith("a fp32 at 1024 tokens: the highest measured accuracy of 2, 50.0 %")
-
-
-def test_a_refused_projection_is_said_with_its_reason():
-    told = [result(11, tasks=20, checkpoints=curve(20, 2, 5, 8, 11))]
-    shown = _flat(_shown(choose(candidates([_row()], told, GOAL), GOAL)))
-    assert "refused" in shown
-    assert "tiny fp32: no projection to 1000 steps: x15.6 beyond the last checkpoint; at most x8." in shown
-    goal = replace(GOAL, steps=128)
-    assert "tiny fp32: projected x2.0 beyond the last checkpoint." in _flat(
-        _shown(choose(candidates([_row()], told, goal), goal), goal)
-    )
-
-
-def test_what_was_published_is_named_beside_and_marked_as_such():
-    chosen = choose(candidates([_row("phi-3-mini")], [], GOAL), GOAL)
-    said = _flat(_shown(chosen))
-    assert "phi-3-mini: no weights: accuracy not measured; harness ttft phi-3-mini" in said
-    assert "Published for Phi-3 (ironbar/arc24, iteration 4, August 2024): 6.5 % before, 16.8 % after." in said
-    assert "16.8" not in chosen.why
-    measured = choose(candidates([_row("phi-3-mini")], [_result("phi-3-mini", 5)], GOAL), GOAL)
-    assert "Published" not in _shown(measured)
-
-
-def test_the_whole_report_shows_speed_then_accuracy_then_the_pick():
-    out = io.StringIO()
-    rows = [_row("a"), _row("b")]
-    told = [
-        _result("a", 2, steps=0, arm="baseline"),
-        _result("a", 5, checkpoints=curve(10, 2, 3, 4, 5)),
-        _result("b", 4),
-    ]
-    whole.show(rows, told, replace(GOAL, steps=256), Console(file=out, width=80, highlight=False))
-    shown = out.getvalue()
-    said = _flat(shown)
-    assert max(map(len, shown.splitlines())) <= 80
-    assert "Best candidate" not in said  # one pick, and by accuracy
-    order = ["A step is 16 sequences", "Best arm: n-1, 50.0 % of 10 tasks", "Best arm: n-1, 40.0 %", "Pick: "]
-    places = [said.index(part) for part in order]
-    assert places == sorted(places)
-    assert "n-1: measured 50.0 % at 64 steps; projected to 256 steps" in said
-    bare = io.StringIO()
-    whole.show(rows, [], GOAL, Console(file=bare, width=80, highlight=False))
-    assert "Best candidate: " in bare.getvalue() and "Pick" not in bare.getvalue()
-
-
-def test_results_stand_in_one_table_where_they_can_be_compared():
-    a, base = _result("a", 5), _result("a", 2, steps=0, arm="baseline")
-    found = arms.by_trial([base, _result("b", 4), a, _result("a", 3, context=512), _result("a", 1, source="other")])
-    assert [[(r.trial.model.name, r.arm) for r in group] for group in found] == [
-        [("a", "baseline"), ("a", "n-1")],
-        [("b", "n-1")],
-        [("a", "n-1")],
-        [("a", "n-1")],
-    ]
-
-
-# --- the columns
-
-
-def test_the_columns_of_accuracy_by_hand(tmp_path):
-    """5 of 10 at 64 steps against 2 of 10; Wilson 23.7 to 76.3 %. The other rows have nothing in these columns."""
-    rows = [_row(load_s=1799.0), _row(precision="int4"), _row(weights="/other"), _row("other"), row(status="oom")]
-    told = [
-        result(5, decode_s=90.0, arm="+ color swap", checkpoints=curve(10, 2, 3, 4, 5)),
-        result(2, steps=0, arm="baseline"),
-    ]
-    goal = replace(GOAL, steps=256)
-    export.write_csv(rows, tmp_path / "summary.csv", goal, told)
-    with (tmp_path / "summary.csv").open(newline="") as file:
-        first, *others = csv.DictReader(file)
-    assert list(first) == list(frame.COLUMNS)
-    estimate = accuracy_after(told[0].checkpoints, 256)
-    assert first["accuracy_arm"] == "'+ color swap"  # no formula
-    numbers = {
-        "accuracy": 0.5,
-        "accuracy_low": wilson(5, 10)[0],
-        "accuracy_high": wilson(5, 10)[1],
-        "accuracy_steps": 64,
-        "accuracy_baseline": 0.2,
-        "accuracy_tasks": 10,
-        "accuracy_context": 1024,
-        "accuracy_views": 2,
-        "answer_loss": 0.5,
-        "grid_nll": 6.0,
-        "projected_accuracy_low": estimate.low,
-        "projected_accuracy": estimate.mid,
-        "projected_accuracy_high": estimate.high,
-        "projected_steps": 256,
-        "projected_reach": 4.0,
-        "decode_s_per_task": 9.0,
-        "inference_hours": 1.0,
-        "total_hours_high": 0.5 + 256 * 16 / 3600 * SLOW + 1.0,
-    }
-    for name, value in numbers.items():
-        assert float(first[name]) == pytest.approx(value, rel=1e-4), name
-    assert (first["accuracy_set"], first["projection_refused"], first["chance_of_best"]) == ("made", "", "")
-    start, end = (frame.COLUMNS.index(name) for name in ("accuracy_arm", "implementation"))
-    columns = frame.COLUMNS[start:end]
-    assert len(columns) == len(numbers) + 4
-    for other in others:
-        assert {other[name] for name in columns} == {""}
-
-
-def test_published_figures_are_in_no_column(tmp_path):
-    rows = [_row(name) for name in ACCURACIES]
-    for told in ([], [_result("tiny", 5), _result("phi-3-mini", 5, weights="/elsewhere")]):
-        export.write_csv(rows, tmp_path / "summary.csv", GOAL, told)
-        with (tmp_path / "summary.csv").open(newline="") as file:
-            for found in csv.DictReader(file):
-                assert {v for k, v in found.items() if "accuracy" in k or "projected" in k} == {""}
-                known = ACCURACIES[found["model"]]
-                assert not {str(known.before), str(known.after)} & set(found.values())
-
-
-def test_a_name_that_a_spreadsheet_would_obey_is_made_safe_in_the_new_columns_too(tmp_path):
-    told = [result(5, source="=cmd|' /C calc'!A0")]
-    export.write_csv([_row()], tmp_path / "summary.csv", GOAL, told)
-    with (tmp_path / "summary.csv").open(newline="") as file:
-        (found,) = csv.DictReader(file)
-    assert found["accuracy_set"].startswith("'=")
-
-
-def test_a_model_spec_in_the_record_need_not_say_how_it_is_fine_tuned():
-    """The ttft block of models.yaml is no part of what is measured: with another one a cell and an arm are the same."""
-    spec = ModelSpec("tiny", {}, 64)
-    other = replace(spec, ttft={"steps": 3})
-    assert cell(model=spec).key({}) == cell(model=other).key({})
-    assert result(1, model=spec).key == result(1, model=other).key
-
-
-def test_another_precision_of_a_model_with_weights_says_how_to_measure_it():
-    said = _flat(_shown(choose(candidates([_row("small", precision="int4", weights="/a")], [], GOAL), GOAL)))
-    assert "small int4: accuracy not measured; harness ttft small --precision int4 does." in said
-    assert "no weights" not in said

@@ -24,6 +24,9 @@ _ARCHITECTURE = {  # what models.yaml may say of an architecture; a config.json 
 }
 _OPTIONAL = {"head_dim": int, "partial_rotary_factor": float}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Of a recipe: what the command line says, or has a default in an older file.
+_NOT_IN_THE_FILE = ("implementation", "trim_vocab", "processes")
+TRIMMED = "-trimmed"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -84,6 +87,12 @@ class Catalog:
         if _HUB_ID.fullmatch(name) and not name.startswith("."):
             return _from_hub(name)
         raise unknown("model", name, [*self.models, *(alias for m in self.models.values() for alias in m.aliases)])
+
+
+def trimmed(spec: ModelSpec) -> ModelSpec:
+    """`spec` under the name that its trimmed vocabulary has in every output, for that is another model."""
+    name = spec.name if spec.name.endswith(TRIMMED) else spec.name + TRIMMED
+    return replace(spec, name=name, params_m=None)
 
 
 def default_path() -> Path:
@@ -186,7 +195,7 @@ def _defaults(block: yamlfile.Block) -> Defaults:
 
 
 def _recipe(block: yamlfile.Block) -> Recipe:
-    kinds = {name: type(value) for name, value in vars(Recipe()).items() if name not in ("implementation", "processes")}
+    kinds = {name: type(value) for name, value in vars(Recipe()).items() if name not in _NOT_IN_THE_FILE}
     said = {name: block.take(name, kind) for name, kind in kinds.items()}
     recipe = Recipe(**said, implementation=block.take("implementation", str, OWN))
     block.done()

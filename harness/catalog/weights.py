@@ -23,6 +23,7 @@ def resolve(spec: ModelSpec, asked: str) -> str:
         return RANDOM
     if asked == "auto":
         if not spec.path and not spec.hub_id and _has_safetensors(_ASSETS / spec.name):
+            _check_same(spec, _ASSETS / spec.name)
             digest = hashlib.sha256((_ASSETS / spec.name / "model.safetensors").read_bytes()).hexdigest()
             return f"{BUNDLED}{spec.name}@{digest[:8]}"
         if spec.path:

@@ -25,7 +25,7 @@ def count(spec: ModelSpec, recipe: Recipe) -> tuple[Work, int]:
 
     Raises harness.train.libraries.Unsupported where the architecture cannot be built.
     """
-    base = architecture.on_meta(spec, torch.float32)
+    base = architecture.on_meta(models.as_measured(spec, recipe), torch.float32)
     params = sum(p.numel() for p in base.parameters())
     base.requires_grad_(False)
     with torch.device("meta"):

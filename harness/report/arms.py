@@ -98,8 +98,8 @@ def _covered(row: ArmResult) -> str:
     seen, context = row.coverage, row.trial.context
     examples = f" and {seen.examples_fit} of {seen.examples} leave-one-out examples" if seen.examples else ""
     return (
-        f"coverage, by the model's tokenizer: {seen.questions_fit} of {seen.questions} test questions{examples} fit "
-        f"{context} tokens whole."
+        f"coverage, by the model's tokenizer: {seen.questions_fit} of {seen.questions} test questions (with room to "
+        f"answer){examples} fit {context} tokens whole."
     )
 
 

@@ -1,6 +1,5 @@
 """What every use of transformers and bitsandbytes here needs: silence, and one kind of failure."""
 
-import logging
 import warnings
 
 import torch
@@ -21,8 +20,6 @@ def bitsandbytes_for(device: torch.device):
     # Where its CUDA library does not load it says so on stderr, and fails at the first call only.
     if device.type == "cuda" and getattr(bitsandbytes.cextension.lib, "compiled_with_cuda", False) is not True:
         raise Unsupported("bitsandbytes has no library for this CUDA; try `python -m bitsandbytes`")
-    # Its int8 layers say at every call that they cast to fp16, which is how they work.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     return bitsandbytes
 
 

@@ -1,7 +1,7 @@
 """A model ready to train: built or loaded, quantised, with its adapter. With architecture and libraries beside it the
 only module that knows transformers, peft and bitsandbytes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import peft
 import torch
@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from harness.catalog.precisions import Precision
 from harness.catalog.weights import RANDOM, folder
 from harness.records import REFERENCE, ModelSpec, Recipe
-from harness.train import attention, heap
+from harness.train import attention, heap, vocabulary
 from harness.train.architecture import random_model
 from harness.train.dtypes import TORCH_DTYPES
 from harness.train.libraries import Unsupported, bitsandbytes_for, first_line, quiet
@@ -44,13 +44,15 @@ def load(
     holds the full-precision model beside the quantised one. Raises Unsupported, and torch's own out-of-memory errors.
     """
     torch.manual_seed(seed)
-    if device.type == "cpu":
+    if device.type == "cpu" and recipe.implementation != REFERENCE:
         heap.keep_freed()
     dtype = TORCH_DTYPES[compute]
     if weights == RANDOM:
-        model = random_model(spec, precision, dtype, device)
+        model = random_model(as_measured(spec, recipe), precision, dtype, device)
     else:
         model = _pretrained(folder(weights), precision, dtype, device)
+        if recipe.trim_vocab:
+            vocabulary.trim(model, vocabulary.used(load_tokenizer(weights)))
     params = _count(model)
     _keep_trainable(model)
     model.requires_grad_(False)
@@ -63,6 +65,21 @@ def load(
     with quiet():
         model.train()
     return Loaded(model, params, sum(p.numel() for p in model.parameters() if p.requires_grad), left)
+
+
+def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
+    """What is built for `spec` without weights: a trimmed one without the rows that would be cut."""
+    if not recipe.trim_vocab:
+        return spec
+    return replace(spec, architecture=spec.architecture | {"vocab_size": vocabulary.RANDOM_SIZE, "pad_token_id": None})
+
+
+def tokenizer_for(weights: str, recipe: Recipe):
+    """What `load_tokenizer` gives, for a trimmed model that of its vocabulary."""
+    tokenizer = load_tokenizer(weights)
+    if not recipe.trim_vocab:
+        return tokenizer
+    return vocabulary.TrimmedTokenizer(tokenizer, vocabulary.used(tokenizer))
 
 
 def load_tokenizer(weights: str):

@@ -89,14 +89,15 @@ def run(
     truths = {name: solutions[name] for name in trial.tasks}
     for arm in arms:
         key = trial.key(arm.name, installed)
+        keeper = Keeper(store.folder / "checkpoints" / f"{key}.pt", note, fresh, writes=not parallel.rank())
         if key in known and not fresh:
+            keeper.done()  # killed after its row was written, the arm left one
             note(f"{arm.name}: from the record")
             results.append(known[key])
             continue
         if subject is None:
             note(f"loading {trial.model.name}")
             subject = Subject(trial, puzzles, truths, on_answers)
-        keeper = Keeper(store.folder / "checkpoints" / f"{key}.pt", note, fresh, writes=not parallel.rank())
         started = datetime.now(UTC).isoformat(timespec="seconds")
         found = subject.through(arm, keeper, on_step)
         row = ArmResult(
@@ -122,7 +123,7 @@ def run(
         )
         if not parallel.rank():
             store.add(row)
-            keeper.done()
+        keeper.done()
         solved, spent = sum(row.solved), f"{row.train_s:.0f} s training, {row.decode_s:.0f} s decoding"
         note(f"{arm.name}: {solved} of {len(row.scores)} tasks, {spent}")
         results.append(row)
@@ -155,7 +156,7 @@ class Subject:
 
         self.trial, self.puzzles, self.truths, self.on_answers = trial, puzzles, truths, on_answers
         try:
-            self.tokenizer = models.load_tokenizer(trial.weights)
+            self.tokenizer = models.tokenizer_for(trial.weights, trial.recipe)
             self.coverage = _coverage(trial, puzzles, self.tokenizer)
             loaded = models.load(
                 trial.model,
@@ -260,7 +261,8 @@ def _coverage(trial: Trial, puzzles: Sequence[Puzzle], tokenizer: Any) -> Covera
         return len(build(tokenizer, pairs, asked, output, trial.encoding).ids)
 
     found = lengths(puzzles, tokens)
-    fit = [sum(count <= trial.context for count in kind.tokens) for kind in found]
+    rooms = [room_for(p, tokenizer, trial.encoding) for p in puzzles for _ in p.test_inputs]
+    whole = sum(count + room <= trial.context for count, room in zip(found[0].tokens, rooms, strict=True))
     shortest = min(
         tokens(p.pairs[:1] if trial.too_long == SHORTEN else p.pairs, asked, None)
         + room_for(p, tokenizer, trial.encoding)
@@ -272,5 +274,5 @@ def _coverage(trial: Trial, puzzles: Sequence[Puzzle], tokenizer: Any) -> Covera
             f"none of {len(puzzles)} tasks fits {trial.context} tokens (the shortest needs {shortest}); "
             "ask for a longer --context"
         )
-    examples = (len(found[1].tokens), fit[1]) if len(found) > 1 else (0, 0)
-    return Coverage(len(found[0].tokens), fit[0], *examples)
+    examples = found[1].tokens if len(found) > 1 else ()
+    return Coverage(len(found[0].tokens), whole, len(examples), sum(n <= trial.context for n in examples))

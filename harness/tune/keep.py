@@ -63,5 +63,7 @@ class Keeper:
         self.last = time.monotonic()
 
     def done(self) -> None:
-        with suppress(OSError):
-            self.path.unlink()
+        """Removes the state, and what processes that were killed while writing one left of it."""
+        for path in [self.path, *self.path.parent.glob(f"{self.path.name}.*.tmp")] if self.writes else []:
+            with suppress(OSError):
+                path.unlink()
