@@ -1,6 +1,7 @@
 """A model ready to train: built or loaded, quantised, with its adapter. With architecture and libraries beside it the
 only module that knows transformers, peft and bitsandbytes."""
 
+import sys
 from dataclasses import dataclass, replace
 
 import peft
@@ -62,6 +63,8 @@ def load(
         left = ()
     else:
         left = tuple(rewire(model))
+        if left:
+            print(f"computed by transformers, more slowly, for ours would differ: {', '.join(left)}", file=sys.stderr)
     with quiet():
         model.train()
     return Loaded(model, params, sum(p.numel() for p in model.parameters() if p.requires_grad), left)
