@@ -69,6 +69,29 @@ def test_what_computes_something_else_stays(tiny_spec, change):
     torch.testing.assert_close(answer_loss(model, batch), reference_loss(model, batch), rtol=1e-5, atol=1e-6)
 
 
+def test_what_is_asked_in_another_way_stays():
+    """Experts whose matrices are one parameter, and a norm that takes a gate too: names alone decide nothing."""
+
+    class GatedRMSNorm(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.eps = torch.nn.Parameter(torch.ones(8), requires_grad=False), 1e-6
+
+        def forward(self, x, gate):
+            return x * gate
+
+    class Experts(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate_up_proj = torch.nn.Parameter(torch.ones(2, 8, 8), requires_grad=False)
+            self.down_proj = torch.nn.Parameter(torch.ones(2, 4, 8), requires_grad=False)
+
+    for odd in (GatedRMSNorm(), Experts()):
+        found = list(rewire._candidates(odd))
+        assert found
+        assert not any(rewire._tried(rewire._agrees, odd, forward, torch.float32) for _, forward in found)
+
+
 @pytest.mark.parametrize("option", [{"lora_dropout": 0.5}, {}])
 def test_dropout_is_left_to_peft(tiny_spec, option):
     found = _forwards(_loaded(tiny_spec, **option).model)

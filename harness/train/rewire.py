@@ -33,7 +33,9 @@ def rewire(model: torch.nn.Module, which: tuple[str, ...] = ALL, check: bool = T
         if not candidates:
             continue
         if type(module) not in trusted:
-            agreeing = (i for i, (_, forward) in enumerate(candidates) if not check or _agrees(module, forward, dtype))
+            agreeing = (
+                i for i, (_, forward) in enumerate(candidates) if not check or _tried(_agrees, module, forward, dtype)
+            )
             trusted[type(module)] = next(agreeing, None)
             if trusted[type(module)] is None:
                 left.append(f"{type(module).__name__} of {name}")
@@ -42,7 +44,7 @@ def rewire(model: torch.nn.Module, which: tuple[str, ...] = ALL, check: bool = T
     layers = getattr(_body(model), "layers", None)
     if "last" in which and layers is not None and (forward := _last_layer(layers[-1])):
         layers[-1].forward = MethodType(forward, layers[-1])
-    if "head" in which and (not check or _head_is_plain(model)):
+    if "head" in which and (not check or _tried(_head_is_plain, model)):
         setattr(model, _OWN_HEAD, True)
     elif "head" in which:
         left.append("the loss")
@@ -161,6 +163,16 @@ def _last_layer(layer: torch.nn.Module) -> Callable | None:
         return kept + self.mlp(self.post_attention_layernorm(kept))
 
     return forward
+
+
+def _tried(comparison: Callable[..., bool], *of: object) -> bool:
+    """The comparison, and False for a module that is asked in another way: only its name was like one that is known."""
+    try:
+        return comparison(*of)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, StopIteration):
+        return False
 
 
 def _agrees(module: torch.nn.Module, forward: Callable, dtype: torch.dtype) -> bool:
