@@ -120,5 +120,5 @@ def test_without_weights_it_is_built_with_64_tokens_and_counted_so(kind):
 def test_it_has_another_name():
     spec = ModelSpec("qwen", {}, 256, params_m=494.0)
     once = catalog.trimmed(spec)
-    assert (once.name, once.params_m) == ("qwen-trimmed", None)
+    assert (once.name, once.params_m) == ("qwen-trim", None)
     assert catalog.trimmed(once) == once
