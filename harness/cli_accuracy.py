@@ -78,7 +78,7 @@ def ttft(
     told = (asked.puzzles, last.attempts, asked.solutions)
     drawn.show(*told, out, show)
     if pictures > 0:
-        made = drawn.write(folder / "pictures", *told, f"{spec.name}, {last.arm}, {last.steps} steps", pictures)
+        made = drawn.write(folder / "pictures", *told, f"{asked.model.name}, {last.arm}, {last.steps} steps", pictures)
         out.print(f"{len(made)} pictures in {folder / 'pictures'}/", soft_wrap=True, markup=False)
 
 
