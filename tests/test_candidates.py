@@ -4,50 +4,24 @@ A row of conftest is 16 micro-steps of a second a step, loaded in no time, with 
 16000 s, 4.444 h, and 1.96 x 3 % more at the slow end, 4.706 h.
 """
 
-import io
 from dataclasses import replace
 
 import pytest
+from choosing import GOAL, SLOW
+from choosing import result_of as _result
+from choosing import row_of as _row
+from choosing import shown as _shown
 from conftest import cell, curve, result, row
-from rich.console import Console
 
 from harness.catalog.published import ACCURACIES
 from harness.forecast.candidates import best_arm, candidates, choose, same_exam
 from harness.forecast.estimate import Checkpoint, accuracy_after
-from harness.forecast.project import DRIFT
 from harness.forecast.proportions import wilson
-from harness.records import Goal
-from harness.report import choice, frame
-
-GOAL = Goal(budget_hours=12, steps=1000, test_tasks=400)
-SLOW = 1 + 1.96 * DRIFT
-
-
-def _spec(name):
-    return replace(cell().model, name=name)
-
-
-def _row(name="tiny", seconds=1.0, context=1024, precision="fp32", weights="random", **more):
-    where = cell(model=_spec(name), context=context, precision=precision, weights=weights)
-    return row((seconds,) * 12, cell=where, **more)
-
-
-def _result(name="tiny", right=5, **more):
-    return result(right, model=_spec(name), **more)
+from harness.report import frame
 
 
 def _names(found):
     return [c.row.cell.model.name for c in found]
-
-
-def _shown(chosen, goal=GOAL):
-    out = io.StringIO()
-    choice.table(chosen, goal, Console(file=out, width=80, highlight=False))
-    return out.getvalue()
-
-
-def _flat(text):
-    return " ".join(text.split())
 
 
 # --- hours

@@ -9,43 +9,20 @@ import io
 from dataclasses import replace
 
 import pytest
+from choosing import GOAL, SLOW
+from choosing import flat as _flat
+from choosing import result_of as _result
+from choosing import row_of as _row
+from choosing import shown as _shown
 from conftest import cell, curve, result, row
 from rich.console import Console
 
 from harness.catalog.published import ACCURACIES
 from harness.forecast.candidates import candidates, choose
 from harness.forecast.estimate import accuracy_after
-from harness.forecast.project import DRIFT
 from harness.forecast.proportions import wilson
-from harness.records import Goal, ModelSpec
-from harness.report import arms, choice, export, frame, whole
-
-GOAL = Goal(budget_hours=12, steps=1000, test_tasks=400)
-SLOW = 1 + 1.96 * DRIFT
-
-
-def _spec(name):
-    return replace(cell().model, name=name)
-
-
-def _row(name="tiny", seconds=1.0, context=1024, precision="fp32", weights="random", **more):
-    where = cell(model=_spec(name), context=context, precision=precision, weights=weights)
-    return row((seconds,) * 12, cell=where, **more)
-
-
-def _result(name="tiny", right=5, **more):
-    return result(right, model=_spec(name), **more)
-
-
-def _shown(chosen, goal=GOAL):
-    out = io.StringIO()
-    choice.table(chosen, goal, Console(file=out, width=80, highlight=False))
-    return out.getvalue()
-
-
-def _flat(text):
-    return " ".join(text.split())
-
+from harness.records import ModelSpec
+from harness.report import arms, export, frame, whole
 
 # --- what is shown
 
