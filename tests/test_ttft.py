@@ -70,7 +70,7 @@ def test_a_curve_is_evaluated_on_the_way_and_projected(weights_folder, set_of_ta
 
 
 def test_halving():
-    assert experiment.halving(125) == [3, 7, 15, 31, 62, 125]
+    assert experiment.halving(125) == [7, 15, 31, 62, 125]
     assert experiment.halving(2) == [1, 2]
 
 
