@@ -10,11 +10,12 @@ GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--st
 
 .DEFAULT_GOAL := help
 .PHONY: help bench ttft report pick plan models doctor setup test lint format benchmarks backtest-projection \
-  backtest-accuracy tiny clean
+  backtest-accuracy backtest predict calibrate tiny clean
 
 help:
 	@echo 'make bench [MODEL="qwen-0.5b phi-3-mini"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12]'
 	@echo 'make ttft MODEL=./my-model   make plan|report|pick|models|doctor   make test|lint   make benchmarks|tiny'
+	@echo 'make predict MODEL=phi-3-mini PRECISIONS=int4 CONTEXTS=4096 GPU=t4   make calibrate   make backtest'
 
 bench: .venv/.ready
 	@$(RUN) bench $(MODEL) $(OPTIONS) $(GOAL) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
@@ -52,6 +53,17 @@ backtest-projection: .venv/.ready-dev
 
 backtest-accuracy: .venv/.ready-dev
 	$(PY) -m bench.backtest_accuracy $(ARGS)
+
+backtest: .venv/.ready
+	$(PY) -m bench.backtest --write $(ARGS)
+
+predict: .venv/.ready
+	@$(RUN) predict $(MODEL) $(if $(CONTEXTS),--contexts "$(CONTEXTS)") $(if $(PRECISIONS),--precisions "$(PRECISIONS)") \
+	  $(if $(GPU),--gpu "$(GPU)") $(if $(MODELS_FILE),--models-file "$(MODELS_FILE)") \
+	  $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--steps "$(STEPS)") $(ARGS)
+
+calibrate: .venv/.ready
+	@$(RUN) calibrate $(if $(RESULTS),--results "$(RESULTS)") $(ARGS)
 
 # One process a core learns faster than one on all. Stopped and started again it goes on from its checkpoint. glibc
 # keeps what is freed, for giving it back and faulting it in again would cost a tenth of the time.

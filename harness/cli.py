@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness import cli_accuracy
+from harness import cli_accuracy, cli_predict
 from harness.errors import UserError
 from harness.options import (
     Budget,
@@ -115,12 +115,15 @@ def plan(
     precisions: Precisions = None,
     models_file: ModelsFile = None,
     device: Device = "auto",
+    gpu: Annotated[str | None, typer.Option(help='Predict every cell too, on "t4", "2xt4", "cpu" ...')] = None,
 ) -> None:
     """Show what a bench would measure, without measuring.
 
-    Example:
+    Examples:
 
       harness plan qwen-0.5b phi-3-mini --contexts "1024 4096 8192"
+
+      harness plan qwen-0.5b --contexts "1024 4096" --gpu l4
     """
     from harness import inputs
     from harness.report import listing, style
@@ -128,7 +131,12 @@ def plan(
     asked, known, _ = inputs.read(
         models, contexts, precisions, None, None, "random", device, None, models_file, None, None, False, False, 0
     )
-    listing.plan(asked, known, style.console())
+    out = style.console()
+    listing.plan(asked, known, out)
+    if gpu:
+        cli_predict.show(models, precisions, contexts, gpu, out, models_file)
+    else:
+        out.print('With --gpu "t4" (or l4, cpu ...) time and memory of each cell are predicted.', markup=False)
 
 
 @app.command()
@@ -176,7 +184,7 @@ def doctor(device: Device = "auto") -> None:
         raise typer.Exit(1)
 
 
-for verb in (cli_accuracy.ttft, cli_accuracy.pick, cli_accuracy.coverage):
+for verb in (cli_accuracy.ttft, cli_accuracy.pick, cli_accuracy.coverage, cli_predict.predict, cli_predict.calibrate):
     app.command()(verb)
 
 

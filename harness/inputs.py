@@ -11,6 +11,7 @@ from harness.arc.prompt import build
 from harness.arc.tasks import load as load_tasks
 from harness.catalog import models as catalog
 from harness.catalog import precisions as precision_table
+from harness.catalog import recipes
 from harness.catalog import weights as weights_of
 from harness.errors import UserError, unknown
 from harness.profile.asked import Asked
@@ -48,7 +49,7 @@ def read(
         models=[(catalog.trimmed(spec) if trim_vocab else spec, weights_of.resolve(spec, weights)) for spec in specs],
         precisions=chosen or [precision_table.find(name) for name in known.defaults.precisions],
         recipe=replace(shared_by(gpus, _recipe(recipe, known.recipe)), trim_vocab=trim_vocab),
-        contexts=[_context(word) for word in words(contexts or "")] or None,
+        contexts=[context_of(word) for word in words(contexts or "")] or None,
         device=device_of(device),
         results=results,
         sample_seconds=positive("--sample-seconds", sample_seconds),
@@ -61,12 +62,10 @@ def read(
 
 
 def _recipe(name: str | None, known: Recipe) -> Recipe:
-    """The file's recipe, or the field's plain step: one sequence at a time, checkpointing on as TRL has it."""
+    """The named recipe, if it can be measured: arc24's split over two cards can only be predicted."""
     if name not in (None, OWN, REFERENCE):
         raise unknown("recipe", name, (OWN, REFERENCE))
-    if name == REFERENCE:
-        return replace(known, implementation=REFERENCE, micro_batch=1, gradient_checkpointing=True)
-    return replace(known, implementation=name or known.implementation)
+    return recipes.named(name, known)
 
 
 def shared_by(gpus: int, recipe: Recipe) -> Recipe:
@@ -131,7 +130,7 @@ def _distinct(specs: list[ModelSpec]) -> list[ModelSpec]:
     return list(by_name.values())
 
 
-def _context(word: str) -> int:
+def context_of(word: str) -> int:
     if not word.isdigit() or not 2 <= int(word) <= 10_000_000:
         raise UserError(f"context {word!r} is no number of tokens; give 2 or more, as in --contexts '1024 4096'")
     return int(word)
@@ -153,7 +152,7 @@ def coverage(source: str, contexts: str, tokenizer: str | None, encoding: str) -
     """Lengths of the set's sequences, the contexts, and how the lengths were found. Raises UserError."""
     if encoding not in ENCODINGS:
         raise unknown("encoding", encoding, ENCODINGS)
-    wanted = [_context(word) for word in words(contexts)]
+    wanted = [context_of(word) for word in words(contexts)]
     if not 1 <= len(wanted) <= 5:
         raise UserError(f"--contexts names {len(wanted)} contexts; give one to five")
     puzzles, _ = load_tasks(source)

@@ -15,6 +15,7 @@ MEASURING_RULE = 2
 
 OK = "ok"
 OWN, REFERENCE = "own", "reference"
+LORA, DORA, FULL = "lora", "dora", "full"
 TARGETS = ("attention", "all-linear")
 FAILURES = ("oom", "timeout", "crashed", "killed", "unsupported", "beyond_window", "too_slow", "skipped")
 
@@ -37,6 +38,10 @@ class Recipe:
     implementation: str = OWN
     trim_vocab: bool = False  # embeddings and head cut to the tokens of ARC prompts: another model
     processes: int = 1  # that share a step's sequences, a card each
+    # What others do, so that what they published can be predicted as it was run:
+    method: str = LORA  # or DORA; FULL trains every weight, gradients and Adam's states in the weights' dtype
+    prepared_for_kbit: bool = False  # of a quantised base what else is 16-bit is widened to fp32
+    layer_split: int = 1  # cards that hold a part of the layers each, one at work at a time
 
     @property
     def micro_steps_per_step(self) -> int:
@@ -101,6 +106,8 @@ class Cell:
             del said[not_measured]
         for not_measured in ("aliases", "params_m", "ttft"):
             del said["model"][not_measured]
+        # What a later version lets a recipe say besides is at its default here, and changes no key.
+        said["recipe"] = {name: value for name, value in said["recipe"].items() if value != getattr(Recipe(), name)}
         said["versions"] = {name: versions.get(name) for name in ("torch", "transformers", "peft", "bitsandbytes")}
         said["rule"] = MEASURING_RULE
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
@@ -160,6 +167,8 @@ class Measurement:
     trainable_params: int | None = None
     work: Work | None = None
     rate: Rate | None = None  # of the compute dtype, at the time
+    predicted_micro_s: float | None = None  # before it was measured, and
+    predicted_peak_bytes: int | None = None
     estimate_s: float | None = None  # of the smallest run: load, one warm-up and three micro-steps
     device_total_bytes: int | None = None
     load_s: float | None = None
@@ -168,7 +177,7 @@ class Measurement:
     micro_s: tuple[float, ...] = ()
     optimizer_s: tuple[float, ...] = ()
     losses: tuple[float, ...] = ()
-    # phase (after_load, first_step, steady) -> kind (allocated, reserved, process, resident) -> peak bytes
+    # phase (imported, after_load, first_step, steady) -> kind (allocated, reserved, process, resident: peaks; current)
     memory: dict[str, dict[str, int]] = field(default_factory=dict)
     wall_s: float | None = None
 

@@ -28,6 +28,14 @@ TINY = {
 }
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_traces(tmp_path_factory):
+    """Traces are kept for these tests alone."""
+    with pytest.MonkeyPatch.context() as world:
+        world.setenv("TTFT_BENCH_CACHE", str(tmp_path_factory.mktemp("traces")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_spec() -> ModelSpec:
     return ModelSpec("tiny", TINY, 256)

@@ -31,7 +31,8 @@ OK = {
 
 def survey(world: dict) -> None:
     for line in sys.stdin:
-        print(json.dumps(world[json.loads(line)["ask"]]), flush=True)
+        ask = json.loads(line)["ask"]
+        print(json.dumps(world.get("trace", {"unsupported": "no trace"}) if ask == "trace" else world[ask]), flush=True)
 
 
 def worker(world: dict, log: Path) -> None:

@@ -59,7 +59,7 @@ def test_the_sweep_answers_every_cell(swept):
     assert measured.params == 94_528
     assert measured.load_s > 0
     assert len(measured.micro_s) >= 3
-    assert measured.memory.keys() == {"after_load", "first_step", "steady"}
+    assert measured.memory.keys() == {"imported", "after_load", "first_step", "steady"}
     assert measured.versions["torch"]
     assert measured.work.total(64) > 4 * 64 * 73_000  # four FLOPs a token and parameter of the layers
     assert str(measured.cell.weights).endswith("tiny")

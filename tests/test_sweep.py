@@ -99,7 +99,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path, shipped):
+def bench(tmp_path, shipped, monkeypatch):
+    monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path / "traces"))
     return Bench(tmp_path, shipped)
 
 
@@ -287,3 +288,29 @@ def test_latest_folder(tmp_path):
         (tmp_path / name / "records.jsonl").touch()
         os.utime(tmp_path / name / "records.jsonl", (i, i))
     assert latest_folder(tmp_path).name == "b"
+
+
+TRACE = {
+    "ops": [["product", False, "bf16", 1e12, 0.0, 1]],
+    "memory": {"weights": 1 << 30},
+    "params": 1,
+    "trainable": 1,
+    "sequences": 1,
+    "tokens": 64,
+}
+
+
+def test_what_surely_cannot_fit_is_not_started(bench):
+    """The trace of every cell holds 100 GiB; the device has 8."""
+    bench.survey.write_text(json.dumps({**WORLD, "trace": {**TRACE, "memory": {"weights": 100 << 30}}}))
+    done, _ = bench.run(contexts=(64,))
+    assert {row.status for row in done.rows} == {"skipped"} and not bench.jobs()
+    assert "predicted 100" in done.rows[0].reason and "the device has 8.0" in done.rows[0].reason
+
+
+def test_what_was_predicted_stands_in_the_row(bench):
+    bench.survey.write_text(json.dumps({**WORLD, "trace": TRACE}))
+    done, _ = bench.run(contexts=(64,))
+    (row,) = done.rows
+    assert row.ok and row.predicted_micro_s > 0.1 and row.predicted_peak_bytes > 1 << 30
+    assert (done.folder / "records.jsonl").read_text().count("predicted_micro_s") == 1

@@ -81,12 +81,12 @@ def _construct(node: yaml.Node) -> Any:
         loader.dispose()
 
 
-def read(path: Path) -> Block:
-    """The file's top level. Raises UserError where it cannot be read or is no YAML."""
+def read(path: Path, option: str = "--models-file") -> Block:
+    """The file's top level. Raises UserError where it cannot be read or is no YAML; `option` is what named it."""
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as problem:
-        raise UserError(f"{path}: cannot be read ({problem.strerror}); name another file with --models-file") from None
+        raise UserError(f"{path}: cannot be read ({problem.strerror}); name another file with {option}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8 text") from None
     except yaml.YAMLError as problem:

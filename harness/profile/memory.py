@@ -5,6 +5,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 
 
@@ -12,7 +13,8 @@ class PeakMemory:
     """Peaks since the last `reset`, in bytes.
 
     On CUDA: `allocated` (tensors), `reserved` (what the caching allocator took), `process` (with the context and the
-    libraries' own buffers: what the card's total has to hold). On a CPU: `resident`.
+    libraries' own buffers: what the card's total has to hold). On a CPU: `resident`, and `current`, which is no peak
+    but what is resident at the time.
     """
 
     def __init__(self, device: torch.device):
@@ -29,7 +31,7 @@ class PeakMemory:
 
     def read(self) -> dict[str, int]:
         if self.device.type != "cuda":
-            return {"resident": peak_resident_bytes()}
+            return {"resident": peak_resident_bytes(), "current": psutil.Process().memory_info().rss}
         seen = {
             "allocated": torch.cuda.max_memory_allocated(self.device),
             "reserved": torch.cuda.max_memory_reserved(self.device),

@@ -1,17 +1,28 @@
 """Looks at the device and the models before anything is measured: python -m harness.profile.survey.
 
 Answers one JSON line to each JSON line asked, so that the sweep itself never imports torch and asks only for what it
-still has to know: {"ask": "device", ...}, {"ask": "rates", ...}, {"ask": "work", ...}.
+still has to know: {"ask": "device", ...}, {"ask": "rates", ...}, {"ask": "work", ...},
+{"ask": "trace", ...}.
 """
 
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from harness.errors import UserError
 from harness.records import ModelSpec, Recipe
+
+
+@lru_cache(maxsize=1)
+def _tracing() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """One for the whole sweep, for it keeps the model that it built last."""
+    from harness.forecast.traces import answerer
+
+    return answerer()
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
@@ -29,6 +40,8 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         return {
             name: asdict(rate) for name, rate in rates(torch.device(question["device"]), question["dtypes"]).items()
         }
+    if kind == "trace":
+        return _tracing()(question["subject"])
     from harness.forecast.flops import count
     from harness.train.libraries import Unsupported
 

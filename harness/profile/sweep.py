@@ -17,6 +17,7 @@ from harness.catalog.precisions import DTYPES
 from harness.errors import UserError
 from harness.profile import plan
 from harness.profile.asked import Asked
+from harness.profile.foreseen import Foreseen, too_big
 from harness.profile.process import SURVEY, WORKER, Survey, run_worker
 from harness.profile.provenance import RESULTS, commit, slug, versions
 from harness.profile.sampling import MIN_SECONDS
@@ -84,6 +85,7 @@ class _Sweep:
         self.cap_s = asked.cap_seconds or known.defaults.cap_seconds[kind]
         self.versions, self.commit = versions(), commit()
         self.works: dict[str, tuple[Work, int] | str] = {}
+        self.foreseen = Foreseen(device, rates, store.folder, self.versions, look.ask)
 
     def all(self, contexts: Sequence[int]) -> list[Measurement]:
         asked = self.asked
@@ -148,6 +150,9 @@ class _Sweep:
             return replace(
                 blank, status="unsupported", reason=f"this device has no {cell.compute_dtype} matrix product"
             )
+        expected = self.foreseen.of(cell)
+        if expected and (reason := too_big(expected, self.device["total_bytes"])):
+            return replace(blank, reason=reason, work=work[0], params=work[1])
         estimate = plan.estimate_s(cell, *work, rate)
         if estimate <= self.cap_s:
             return None
@@ -159,6 +164,8 @@ class _Sweep:
 
     def measured(self, number: int, blank: Measurement, later: Sequence[Cell]) -> Measurement:
         cell, (work, params) = blank.cell, self.work(blank.cell)
+        if expected := self.foreseen.of(cell):
+            blank = replace(blank, predicted_micro_s=expected.micro_s, predicted_peak_bytes=round(expected.peak_bytes))
         estimate = plan.estimate_s(cell, work, params, blank.rate)
         self.watch.cell(number, cell, self.expected_s(cell), sum(map(self.expected_s, later)))
         start = datetime.now(UTC)
@@ -217,6 +224,9 @@ class _Sweep:
         smallest, each = plan.estimate_s(cell, *work, rate), plan.micro_step_s(cell, work[0], rate)
         if smallest > self.cap_s:
             return 0.0
+        if rate.native and (expected := self.foreseen.of(cell, ask=False)):
+            smallest += plan.MIN_MICRO_STEPS * (expected.micro_s - each)
+            each = expected.micro_s
         enough = max(MIN_SECONDS, 10 * each)
         return smallest + min(max(0.0, self.sample_s - plan.MIN_MICRO_STEPS * each), enough)
 

@@ -79,6 +79,7 @@ def run(job: dict[str, Any], say) -> dict[str, Any]:
     seen: dict[str, Any] = {"status": "ok", "reason": "", "memory": {}, "seed": job["seed"]}
     try:
         say(event="phase", phase="load")
+        seen["memory"]["imported"] = memory.read()
         memory.reset()
         start = time.perf_counter()
         loaded = models.load(

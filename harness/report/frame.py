@@ -85,6 +85,8 @@ COLUMNS = (
     "inference_hours",
     "total_hours_high",
     "implementation",
+    "predicted_micro_step_s",
+    "predicted_peak_gib",
 )
 
 
@@ -170,6 +172,8 @@ def _flat(row: Measurement, fitted: fits.Fit | None, goal: Goal) -> dict[str, An
         "estimate_s": row.estimate_s,
         "sequences_per_step": cell.recipe.sequences_per_step,
         "implementation": cell.recipe.implementation,
+        "predicted_micro_step_s": row.predicted_micro_s,
+        "predicted_peak_gib": _gib(row.predicted_peak_bytes),
         "steps": goal.steps,
         "budget_hours": goal.budget_hours,
         "seed": row.seed,

@@ -87,3 +87,29 @@ class Live:
             total=self.total,
         )
         self.bar.refresh()
+
+
+class Counting:
+    """How many are done, with the time left: a live line on a terminal, else one line at first. Use in a `with`."""
+
+    def __init__(self, console: Console, what: str):
+        self.console, self.what, self.begun = console, what, 0.0
+        self.status = console.status("") if console.is_terminal else None
+
+    def __enter__(self) -> "Counting":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.status:
+            self.status.stop()
+
+    def show(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if not done:
+            self.begun = now
+            if not self.status:
+                self.console.print(f"{self.what} {total} ...")
+        if self.status:
+            left = f", {duration((now - self.begun) / done * (total - done))} left" if done else ""
+            self.status.update(f"{self.what} {done} of {total}{left}")
+            self.status.start()

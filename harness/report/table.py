@@ -1,7 +1,7 @@
 """The summary on the terminal: rich tables that fit 80 columns, plain without a terminal."""
 
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +37,7 @@ def summary(
         out.print()
         out.print(Text(_details_note()))
     out.print()
-    for line in (*_failures(rows), *_emulated(rows), *curves(rows, steps), *_warnings(rows)):
+    for line in (*_failures(rows), *_emulated(rows), *curves(rows, steps), *_foreseen(rows), *_warnings(rows)):
         out.print(Text(f"- {line}"))
     if best:
         out.print(Text(f"\n{pick(rows, budget_hours, steps).why}", style="bold"))
@@ -160,6 +160,20 @@ def curves(rows: Sequence[Measurement], steps: int) -> list[str]:
 def _failures(rows: Sequence[Measurement]) -> list[str]:
     said = [(name_of(row), f"{row.status.replace('_', ' ')}: {row.reason}.") for row in rows if not row.ok]
     return merged(said)
+
+
+def _foreseen(rows: Sequence[Measurement]) -> list[str]:
+    """How far the predictions made before the cells ran were off."""
+    pairs = [(r.predicted_micro_s / median(r.micro_s), r.predicted_peak_bytes / r.peak_bytes)
+             for r in rows if r.ok and r.predicted_micro_s and r.predicted_peak_bytes and r.peak_bytes]  # fmt: skip
+    if not pairs:
+        return []
+    off = [sorted(abs(each - 1) for each in column) for column in zip(*pairs, strict=True)]
+    said = [f"{100 * median(each):.0f} % (at most {100 * each[-1]:.0f} %)" for each in off]
+    cells = "cell was" if len(pairs) == 1 else "cells were"
+    return [
+        f"Predicted before {len(pairs)} {cells} measured: micro-steps off by {said[0]} in the median, memory {said[1]}."
+    ]
 
 
 def _warnings(rows: Sequence[Measurement]) -> list[str]:

@@ -6,15 +6,40 @@ sequences: causal is all that attention must be, inside its window where the mod
 attended one by one, which no mask of tokens x tokens is needed for either.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn import functional
 from transformers import AttentionInterface
 
 from harness.train import blocks
 
 NAME = "plain_causal"
+_stood_for: list[str] = []  # the kind of device that tensors without storage stand for
+
+
+@contextmanager
+def as_on(kind: str) -> Iterator[None]:
+    """Computes tensors of the meta device as those of "cpu", of "cuda" or of a card before compute capability 8.0
+    ("cuda-7") would be, which is what tracing wants."""
+    _stood_for.append(kind)
+    forget_masks()
+    try:
+        yield
+    finally:
+        _stood_for.pop()
+
+
+def forget_masks() -> None:
+    """Masks are kept from step to step; the next one makes, and holds, them anew."""
+    blocks.mask.cache_clear()
+    _window_mask.cache_clear()
+
+
+def _kind(device: torch.device) -> str:
+    return _stood_for[-1] if device.type == "meta" and _stood_for else device.type
 
 
 def plain_causal(
@@ -55,13 +80,13 @@ def _one(
     """[batch, heads, tokens, dim]: sequences that all tokens belong to."""
     tokens, grouped = query.shape[2], query.shape[1] != key.shape[1]
     windowed = sliding_window is not None and tokens > sliding_window
-    if query.device.type == "cpu" and not dropout:
+    if _kind(query.device) == "cpu" and not dropout:
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
         return blocks.attend(query, key, value, scale, sliding_window if windowed else None)
     if grouped and (windowed or not _groups_in_kernel(query.device, query.dtype)):
         repeats = query.shape[1] // key.shape[1]
         key, value, grouped = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), False
-    return scaled_dot_product_attention(
+    return functional.scaled_dot_product_attention(
         query,
         key,
         value,
@@ -73,12 +98,13 @@ def _one(
     )
 
 
-@lru_cache(maxsize=8)
 def _groups_in_kernel(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a fused kernel takes fewer key heads than query heads; elsewhere the math path would hold L x L.
 
     On CUDA only flash attention does, which wants compute capability 8.0, 16 bits and no mask.
     """
+    if device.type == "meta":
+        return bool(_stood_for) and _stood_for[-1] == "cuda" and dtype != torch.float32
     flash = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return flash and dtype in (torch.float16, torch.bfloat16)
 

@@ -81,15 +81,18 @@ def _weights(
     count, many, keys = scores.shape
     by_group = scores.view(count, groups, many // groups, keys)
     if window:
-        by_group += _mask(many // groups, keys, ahead, window, rows.dtype)
+        by_group += mask(many // groups, keys, ahead, window, rows.dtype, rows.device)
     else:  # only the block on the diagonal has something to hide
-        by_group[..., ahead:] += _mask(many // groups, keys - ahead, 0, None, rows.dtype)
+        by_group[..., ahead:] += mask(many // groups, keys - ahead, 0, None, rows.dtype, rows.device)
     return torch.softmax(scores, -1)
 
 
 @lru_cache(maxsize=64)
-def _mask(rows: int, keys: int, ahead: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+def mask(
+    rows: int, keys: int, ahead: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
     """[rows, keys] to add: -inf where a row, which stands at key `ahead` + its number, does not see the key."""
-    behind = torch.arange(rows)[:, None] + ahead - torch.arange(keys)[None, :]
+    at = torch.arange(max(rows, keys), device=device)
+    behind = at[:rows, None] + ahead - at[None, :keys]
     hidden = behind < 0 if window is None else (behind < 0) | (behind >= window)
-    return torch.zeros(rows, keys, dtype=dtype).masked_fill_(hidden, float("-inf"))
+    return torch.zeros(rows, keys, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))

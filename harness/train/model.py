@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from harness.catalog.precisions import Precision
 from harness.catalog.weights import RANDOM, folder
-from harness.records import REFERENCE, ModelSpec, Recipe
+from harness.records import DORA, REFERENCE, ModelSpec, Recipe
 from harness.train import attention, heap, vocabulary
 from harness.train.architecture import random_model
 from harness.train.dtypes import TORCH_DTYPES
@@ -114,6 +114,7 @@ def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> torch.nn
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
         target_modules=targets,
+        use_dora=recipe.method == DORA,
         task_type="CAUSAL_LM",
     )
     with quiet():

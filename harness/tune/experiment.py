@@ -60,8 +60,7 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def halving(steps: int) -> list[int]:
-    """`steps`, half of it, a quarter, ... from small to large: at most five (a projection wants four), the first at least
-    one."""
+    """`steps`, half of it, a quarter, ... from small to large: at most five, the first at least one."""
     return sorted({steps >> i for i in range(5)} - {0})
 
 

@@ -1,0 +1,122 @@
+"""How wrong are the predictions? Every row of results/reference/, predicted with its model left out of the calibration.
+
+python -m bench.backtest [--write]. Measured rows are this project's own; published ones are others', with their source,
+each predicted as it was run. With --write the table goes to results/reference/backtest.md, and the calibrations on all
+rows to harness/assets/calibrations/.
+"""
+
+import argparse
+import csv
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from harness.catalog import accelerators, precisions, recipes
+from harness.catalog import models as catalog
+from harness.forecast import calibrate, known, predict, roofline, traces
+from harness.profile import store
+from harness.profile.provenance import versions
+from harness.records import MEASURING_RULE
+from harness.records import REFERENCE as REFERENCE_STEP
+
+REFERENCE = Path(__file__).parents[1] / "results" / "reference"
+CALIBRATIONS = Path(__file__).parents[1] / "harness" / "assets" / "calibrations"
+_BUDGET_H = 12
+
+
+def measured(folder: Path) -> tuple[list[tuple], calibrate.Calibration] | None:
+    """(row, kind, unit, measured, predicted) of each cell, and the calibration on all; None without two models."""
+    rows, _ = store.read(folder / store.NAME)
+    rows = [row for row in rows if row.rule == MEASURING_RULE]
+    if len({row.cell.model.name for row in rows if row.ok}) < 2:
+        return None
+    on, seen = known.of_rows(rows)
+    points, held = [p for _, p, _ in seen], [h for _, _, h in seen]
+    out = []
+    for (row, _, _), (point, slow) in zip(seen, calibrate.left_out(on.kind, points), strict=True):
+        out.append((_name(row), "measured", "s", point.seconds, roofline.seconds(point.nominal, slow)))
+    for (row, _, _), (one, (base, spread)) in zip(seen, calibrate.memory_left_out(on.kind, held), strict=True):
+        found = base + one.standing + spread * one.passing
+        out.append((_name(row), "measured", "GiB", one.peak / 2**30, found / 2**30))
+    return out, known.calibrated(rows, f"{len(seen)} cells of results/reference/{folder.name}")
+
+
+def _name(row) -> str:
+    return f"{row.cell.model.name} {row.cell.precision} {row.cell.context}"
+
+
+def published(path: Path) -> tuple[list[tuple], calibrate.Calibration]:
+    """The same of what others published: minutes for ten steps over ARC's lengths up to the context."""
+    models, points, rows = catalog.load(), [], []
+    said = list(csv.DictReader(path.open(encoding="utf-8")))
+    for row in said:
+        on = accelerators.find(row["accelerator"])
+        precision = replace(precisions.find(row["precision"]), compute=row["compute"])
+        recipe = recipes.named(row["recipe"], models.recipe, bool(precision.quantized))
+        asked = predict.subjects(models.find(row["model"]), precision, recipe, on, int(row["context"]))
+        found = traces.all_of(list(asked.values()), versions())
+        if wrong := [each for each in found if isinstance(each, str)]:
+            raise SystemExit(f"{row['model']} {row['precision']}: {wrong[0]}")
+        by_length = {n: _in(trace, row["compute"]) for n, trace in zip(asked, found, strict=True)}
+        minutes, rounding = float(row["ten_steps_min"]), float(row["rounding_min"])
+        # Uniform within its rounding; and such a run is timed to some 5 %.
+        sigma = math.hypot(math.log(1 + rounding / minutes) / math.sqrt(3), 0.05)
+        nominal = predict.nominal_over_lengths(by_length, on, int(row["context"]))
+        points.append(calibrate.Point(row["model"], nominal, minutes * 60 / 160, sigma))
+    for row, (point, slow) in zip(said, calibrate.left_out(accelerators.CUDA, points), strict=True):
+        name = f"{row['model']} {row['precision']} {row['context']}, computed in {row['compute']}"
+        found = roofline.seconds(point.nominal, slow) * 160 / 60
+        rows.append((name, "published", "min", float(row["ten_steps_min"]), found))
+    source = f"{len(said)} published rows, results/reference/{path.parent.name}"
+    return rows, calibrate.fit("t4", accelerators.CUDA, points, source=source, step=REFERENCE_STEP)
+
+
+def _in(trace: roofline.Trace, compute: str) -> roofline.Trace:
+    return trace.computed_in(compute) if compute != "fp32" else trace
+
+
+def lines(title: str, rows: list[tuple]) -> list[str]:
+    out = [f"## {title}", "", "| row | what | measured or published | predicted | error |", "|---|---|---|---|---|"]
+    for name, kind, unit, real, found in rows:
+        out.append(f"| {name} | {kind}, {unit} | {real:.3g} | {found:.3g} | {100 * (found / real - 1):+.1f} % |")
+    out.append("")
+    for unit in dict.fromkeys(row[2] for row in rows):
+        errors = sorted(abs(found / real - 1) for _, _, u, real, found in rows if u == unit)
+        ninth = errors[math.ceil(0.9 * len(errors)) - 1]
+        out.append(
+            f"{unit}: {len(errors)} rows, median error {100 * median(errors):.1f} %, 90th percentile "
+            f"{100 * ninth:.1f} %, worst {100 * errors[-1]:.1f} %."
+        )
+        if unit == "min":
+            sides = sum((real * 100 / 60 > _BUDGET_H) == (found * 100 / 60 > _BUDGET_H) for *_, real, found in rows)
+            out.append(f"{sides} of {len(errors)} on the right side of {_BUDGET_H} h for 1000 steps.")
+    return [*out, ""]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    write = parser.parse_args().write
+    how = "By `make backtest`. Each row is predicted with its model left out of the calibration."
+    text = ["# Predictions against measurements", "", how, ""]
+    calibrations = {}
+    for folder in sorted(REFERENCE.iterdir()):
+        if (folder / store.NAME).exists() and (found := measured(folder)):
+            text += lines(f"Measured: {folder.name}", found[0])
+            kind = found[1].kind
+            calibrations["cpu" if kind == accelerators.CPU else accelerators.find(found[1].device).name] = found[1]
+    rows, t4 = published(REFERENCE / "published" / "rows.csv")
+    text += lines("Published: two T4s of which one works at a time, minutes for ten steps", rows)
+    calibrations["t4"] = t4
+    print(re.sub(r"\n{3,}", "\n\n", "\n".join(text)))
+    if write:
+        (REFERENCE / "backtest.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
+        CALIBRATIONS.mkdir(exist_ok=True)
+        for name, each in calibrations.items():
+            calibrate.write(each, CALIBRATIONS / f"{name}.json")
+
+
+if __name__ == "__main__":
+    main()

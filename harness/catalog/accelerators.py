@@ -1,0 +1,181 @@
+"""Accelerators that a prediction can be made for: the vendors' figures as plain data, and a user's own from YAML.
+
+Dense rates of the datasheets, without sparsity. A dtype whose rate is EMULATED is computed by fp32's units after
+widening; one that is not named the card does not compute at all.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.catalog import yamlfile
+from harness.catalog.precisions import DTYPES
+from harness.errors import UserError, unknown
+from harness.records import Rate
+
+EMULATED = "emulated"
+CUDA, CPU = "cuda", "cpu"
+_GIB = 2**30
+# Of fp32's rate, for what is computed after widening. Chosen with the one published figure in view that there is, Phi-3
+# in bf16 on a T4 (5.3 times as long as in fp16); not measured by this project.
+_EMULATED_SHARE = 0.5
+# The driver's context with the libraries' kernels and cuBLAS's workspaces: an H100 shows 0.5 GiB, older cards less.
+_CONTEXT_BYTES = int(0.45 * _GIB)
+_LAUNCH_S = 8e-6  # from one operation of eager PyTorch to the next, where the card waits for the interpreter
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """FLOP/s of matrix products by dtype, (forward, backward); bytes; bytes/s; seconds an operation at least."""
+
+    name: str
+    memory_bytes: int
+    bandwidth: float
+    rates: dict[str, tuple[float, float]]
+    native: tuple[str, ...]
+    kind: str = CUDA
+    launch_s: float = _LAUNCH_S
+    context_bytes: int = _CONTEXT_BYTES
+    capability: str | None = None
+    count: int = 1
+
+    def rate(self, dtype: str) -> tuple[float, float]:
+        """FLOP/s (forward, backward) of `dtype`. Raises UserError where the card does not compute it."""
+        if dtype not in self.rates:
+            known = ", ".join(sorted(self.rates))
+            raise UserError(f"{self.name} does not compute {dtype}; it has {known}: choose another --precision")
+        return self.rates[dtype]
+
+    @property
+    def native_half(self) -> str:
+        """The dtype that one would train in: as harness.catalog.precisions.native_dtype says of a probed device."""
+        return next((dtype for dtype in ("bf16", "fp16") if dtype in self.native), "fp32")
+
+
+def _card(name: str, capability: str, gib: float, fp16: float, bf16: float | str, fp32: float, gb_s: float):
+    said = {"fp16": fp16, "bf16": bf16, "fp32": fp32}
+    return _made(
+        name, gib * _GIB, gb_s * 1e9, {k: v if v == EMULATED else v * 1e12 for k, v in said.items()}, capability
+    )
+
+
+def _made(name: str, memory: float, bandwidth: float, said: dict[str, float | str], capability: str | None = None):
+    rates = {dtype: said["fp32"] * _EMULATED_SHARE if rate == EMULATED else rate for dtype, rate in said.items()}
+    native = tuple(dtype for dtype in DTYPES if said.get(dtype, EMULATED) != EMULATED)
+    return Accelerator(
+        name, int(memory), bandwidth, {d: (float(r), float(r)) for d, r in rates.items()}, native, capability=capability
+    )
+
+
+# name: compute capability, usable GiB, TFLOP/s of fp16 (tensor cores where there are), bf16 and fp32, GB/s
+ACCELERATORS: dict[str, Accelerator] = {
+    name: _card(name, *row)
+    for name, row in {
+        "t4": ("7.5", 14.7, 65, EMULATED, 8.1, 320),
+        "p100": ("6.0", 15.9, 18.7, EMULATED, 9.3, 732),
+        "v100": ("7.0", 15.8, 112, EMULATED, 14, 900),
+        "rtx-3090": ("8.6", 23.7, 71, 71, 35.6, 936),
+        "rtx-a6000": ("8.6", 47.5, 155, 155, 38.7, 768),
+        "rtx-4090": ("8.9", 23.6, 165, 165, 82.6, 1008),
+        "l4": ("8.9", 22.2, 121, 121, 30.3, 300),
+        "l40s": ("8.9", 44.4, 362, 362, 91.6, 864),
+        "a100-40gb": ("8.0", 39.4, 312, 312, 19.5, 1555),
+        "a100-80gb": ("8.0", 79.2, 312, 312, 19.5, 2039),
+        "h100": ("9.0", 79.1, 989, 989, 67, 3350),
+        "h200": ("9.0", 139.8, 989, 989, 67, 4800),
+    }.items()
+}
+# Nothing of a CPU but its rates is probed: what these are off by, its calibration makes up for.
+_CPU_BANDWIDTH, _CPU_LAUNCH_S = 20e9, 5e-6
+
+
+def cpu(name: str, memory_bytes: int, rates: dict[str, Rate]) -> Accelerator:
+    """A CPU as its probe found it (harness.profile.probe)."""
+    return Accelerator(
+        name,
+        memory_bytes,
+        _CPU_BANDWIDTH,
+        {dtype: (rate.forward, rate.backward) for dtype, rate in rates.items()},
+        tuple(dtype for dtype, rate in rates.items() if rate.native),
+        CPU,
+        _CPU_LAUNCH_S,
+        0,
+    )
+
+
+def from_json(said: dict[str, Any]) -> Accelerator:
+    """What dataclasses.asdict gave of one."""
+    rates = {dtype: (forward, backward) for dtype, (forward, backward) in said["rates"].items()}
+    return Accelerator(**{**said, "rates": rates, "native": tuple(said["native"])})
+
+
+_ALIASES = {"3090": "rtx-3090", "a6000": "rtx-a6000", "4090": "rtx-4090", "a100": "a100-80gb", "p100-16gb": "p100",
+            "v100-16gb": "v100", "h100-sxm": "h100", "h200-sxm": "h200"}  # fmt: skip
+
+
+def find(name: str) -> Accelerator:
+    """The accelerator called `name`, or the one that a YAML file of that name describes; `2xt4` is two of them.
+
+    Raises UserError for any other name, and for a file that does not describe one.
+    """
+    count, bare = 1, name.strip()
+    if several := re.fullmatch(r"(\d+)\s*x\s*(.+)", bare):
+        count, bare = int(several[1]), several[2]
+    if not count:
+        raise UserError(f"accelerator {name!r} is none; give one or more, as in 2xt4")
+    if bare.endswith((".yaml", ".yml")):
+        return replace(_own(Path(bare)), count=count)
+    plain = re.sub(r"^(nvidia|tesla|geforce)[ -]", "", bare.lower()).replace(" ", "-").replace("_", "-")
+    plain = _ALIASES.get(plain, plain)
+    if plain not in ACCELERATORS:
+        raise unknown("accelerator", name, (*ACCELERATORS, *_ALIASES, "cpu"))
+    return replace(ACCELERATORS[plain], count=count)
+
+
+_UNITS = {
+    "memory": {"GiB": 2**30, "GB": 1e9, "MiB": 2**20},
+    "bandwidth": {"GB/s": 1e9, "TB/s": 1e12},
+    "rate": {"TFLOP/s": 1e12, "GFLOP/s": 1e9, "TFLOPS": 1e12, "GFLOPS": 1e9},
+}
+
+
+def _own(path: Path) -> Accelerator:
+    block = yamlfile.read(path, "--gpu")
+    name = block.take("name", str)
+    memory, bandwidth = _amount(block, "memory"), _amount(block, "bandwidth")
+    said: dict[str, float | str] = {"fp32": _amount(block, "fp32", "rate")}
+    for dtype in ("fp16", "bf16"):
+        if dtype in block.items:
+            emulated = getattr(block.items[dtype], "value", None) == EMULATED
+            said[dtype] = block.take(dtype, str) if emulated else _amount(block, dtype, "rate")
+        else:
+            block.known.append(dtype)
+    capability = block.take("capability", str, None)
+    block.done()
+    return _made(name, memory, bandwidth, said, capability)
+
+
+def _amount(block: yamlfile.Block, key: str, kind: str | None = None) -> float:
+    """The number at `key` in bytes, bytes/s or FLOP/s. Raises UserError where it has no unit, or is not above 0."""
+    units = _UNITS[kind or key]
+    if key not in block.items:
+        raise block.error(
+            block.node, block.named(key), f"is missing; write it with its unit, as in '{_example(units)}'"
+        )
+    node = block.items.pop(key)
+    block.known.append(key)
+    found = re.fullmatch(r"([0-9.]+(?:e[+-]?\d+)?)\s*(\S+)", str(getattr(node, "value", "")))
+    if not found or found[2] not in units:
+        raise block.error(node, block.named(key), f"needs a number with its unit, as in '{_example(units)}'")
+    try:
+        value = float(found[1])
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise block.error(node, block.named(key), f"must be above 0, not {found[0]!r}")
+    return value * units[found[2]]
+
+
+def _example(units: dict[str, float]) -> str:
+    return f"24 {next(iter(units))}"

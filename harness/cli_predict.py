@@ -1,0 +1,126 @@
+"""The verbs about hardware that is not at hand."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+from harness.options import Budget, Models, ModelsFile, Results, Steps, TrimVocab
+
+
+def predict(
+    models: Models = None,
+    model: Annotated[str | None, typer.Option("--model", help="The same, as an option.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", "--precisions", help='As in "fp16 int4".')] = None,
+    context: Annotated[str | None, typer.Option("--context", "--contexts", help='Tokens, as in "1024 4096".')] = None,
+    gpu: Annotated[
+        str, typer.Option(help='As in "t4 l4", 2xt4, cpu (this machine), or a YAML file of your own.')
+    ] = "t4",
+    recipe: Annotated[str | None, typer.Option(help="own, reference, or arc24: as its published runs were.")] = None,
+    method: Annotated[str | None, typer.Option(help="lora, dora or full.")] = None,
+    split: Annotated[
+        str, typer.Option(help="Several cards: data (each its sequences) or layers (one at a time).")
+    ] = "data",
+    micro_batch: Annotated[int | None, typer.Option(help="Sequences a forward and backward.")] = None,
+    checkpointing: Annotated[bool | None, typer.Option(help="Activations made again in the backward.")] = None,
+    trim_vocab: TrimVocab = False,
+    max_context: Annotated[
+        bool, typer.Option("--max-context", help="The longest context that fits each card.")
+    ] = False,
+    max_batch: Annotated[
+        bool, typer.Option("--max-batch", help="The largest micro-batch that fits each card.")
+    ] = False,
+    budget_hours: Budget = None,
+    steps: Steps = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the predictions to this file.")] = None,
+    models_file: ModelsFile = None,
+) -> None:
+    """Predict time and memory on hardware that is not at hand, with an interval; nothing is measured.
+
+    Examples:
+
+      harness predict --model phi-3-mini --precision int4 --context 4096 --gpu t4
+
+      harness predict qwen-0.5b qwen-1.5b --precision "fp16 int4" --context "2048 4096" --gpu "2xt4"
+
+      harness predict qwen2.5-3b --precision int4 --gpu l4 --max-context
+    """
+    from harness import outlook
+    from harness.forecast.traces import Tracers
+    from harness.profile.provenance import versions
+    from harness.report import predicted, style
+    from harness.report.progress import Counting
+
+    out = style.console()
+    asked = outlook.read(
+        [*(models or []), *([model] if model else [])], precision, context, gpu, recipe, method, split, micro_batch,
+        checkpointing, trim_vocab, budget_hours, steps, models_file,
+    )  # fmt: skip
+    with Tracers(versions()) as tracers, Counting(out, "tracing") as counting:
+        if max_context or max_batch:
+            found = outlook.largest(asked, tracers, batch=max_batch)
+        else:
+            found = outlook.answer(asked, tracers, counting.show)
+    if csv:
+        predicted.to_csv(found, asked.goal, csv)
+    predicted.table(found, asked.goal, out)
+    if all(isinstance(each, outlook.Failed) for each in found):
+        raise typer.Exit(1)
+
+
+def show(
+    models: list[str] | None,
+    precisions: str | None,
+    contexts: str | None,
+    gpu: str,
+    out: "Console",
+    models_file: Path | None,
+) -> None:
+    """The table of what is predicted of these cells under the file's recipe. Raises UserError as `predict` does."""
+    from harness import outlook
+    from harness.forecast.traces import Tracers
+    from harness.profile.provenance import versions
+    from harness.report import predicted
+    from harness.report.progress import Counting
+
+    asked = outlook.read(
+        models or [], precisions, contexts, gpu, None, None, outlook.DATA, None, None, False, None, None, models_file
+    )
+    with Tracers(versions()) as tracers, Counting(out, "tracing") as counting:
+        found = outlook.answer(asked, tracers, counting.show)
+    predicted.table(found, asked.goal, out)
+
+
+def calibrate(results: Results = None) -> None:
+    """Fit what a machine really reaches on its measured cells; predictions for it are then made with that.
+
+    Examples:
+
+      harness calibrate
+
+      harness calibrate --results results/tesla-t4
+    """
+    from harness import inputs
+    from harness.forecast import calibrate as calibrations
+    from harness.forecast import known
+    from harness.report import style
+    from harness.report.progress import Counting
+
+    rows, _, _, folder, _ = inputs.record(results, None, None, None)
+    out = style.console()
+    with Counting(out, "tracing") as counting:
+        found = known.calibrated(rows, f"{sum(row.ok for row in rows)} cells of {folder}", counting.show)
+    calibrations.write(found, folder / known.NAME)
+    out.print(f"{found.device}: {found.points} cells of {', '.join(found.models)}", markup=False)
+    for kind, times in found.slowness.items():
+        out.print(f"  {kind:<11} {times:.2f} times its nominal seconds", markup=False)
+    if len(found.models) > 1:
+        out.print(
+            f"With each model left out in turn, seconds are off by {known.typical_error(found)} (standard deviation)."
+        )
+    else:
+        out.print("One model alone says nothing of others: measure a second one for an error.")
+    out.print(f"Written to {folder / known.NAME}", soft_wrap=True, markup=False)

@@ -1,0 +1,240 @@
+"""From what `harness predict` was asked to predictions: each cell on each card, and the largest that a card holds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.catalog import accelerators, recipes
+from harness.catalog import models as catalog
+from harness.catalog import precisions as precision_table
+from harness.catalog.accelerators import Accelerator
+from harness.catalog.precisions import Precision
+from harness.errors import UserError, unknown
+from harness.forecast import known, predict, traces
+from harness.forecast.calibrate import Calibration
+from harness.forecast.predict import Prediction
+from harness.inputs import context_of, goal, shared_by, words
+from harness.records import DORA, FULL, LORA, Goal, ModelSpec, Recipe
+
+DATA, LAYERS = "data", "layers"
+_METHODS = (LORA, DORA, FULL)
+_STEP = 64  # tokens that the largest context is a multiple of
+_TRIED = (512, 1024, 2048)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked, checked. `recipe` gives the recipe for a precision (some depend on whether it is quantised)."""
+
+    models: Sequence[ModelSpec]
+    precisions: Sequence[Precision]
+    contexts: Sequence[int]
+    cards: Sequence[tuple[Accelerator, Calibration]]
+    recipe: Callable[[Precision], Recipe]
+    goal: Goal
+
+
+def read(
+    models: str | Sequence[str],
+    precisions: str | None,
+    contexts: str | None,
+    gpus: str,
+    recipe: str | None,
+    method: str | None,
+    split: str,
+    micro_batch: int | None,
+    checkpointing: bool | None,
+    trim_vocab: bool,
+    budget_hours: float | None,
+    steps: int | None,
+    models_file: Any,
+) -> Question:
+    """Raises UserError for the first value that cannot be."""
+    file = catalog.load(models_file)
+    names = [name for text in ([models] if isinstance(models, str) else models) for name in words(text)]
+    specs = [file.find(name) for name in names or [file.defaults.model]]
+    chosen = [precision_table.find(name) for name in words(precisions or "")]
+    if method not in (None, *_METHODS):
+        raise unknown("method", method, _METHODS)
+    if split not in (DATA, LAYERS):
+        raise unknown("split", split, (DATA, LAYERS))
+    if micro_batch is not None and micro_batch < 1:
+        raise UserError(f"--micro-batch must be 1 or more, not {micro_batch}")
+    cards = [_card(name) for name in words(gpus.replace("x ", "x"))]
+    counts = {on.count for on, _ in cards}
+    if len(counts) > 1 and recipe != recipes.ARC24:
+        raise UserError("--gpu names different numbers of cards; ask for them one by one")
+    count = counts.pop() if counts else 1
+
+    def of(precision: Precision) -> Recipe:
+        found = recipes.named(recipe, file.recipe, bool(precision.quantized))
+        found = replace(found, trim_vocab=trim_vocab, method=method or found.method)
+        found = replace(found, micro_batch=micro_batch or found.micro_batch)
+        if checkpointing is not None:
+            found = replace(found, gradient_checkpointing=checkpointing)
+        if found.layer_split > 1:  # the recipe says how the cards are used
+            return found
+        return shared_by(count, found) if split == DATA else replace(shared_by(1, found), layer_split=count)
+
+    for precision in chosen:
+        of(precision)
+    kind = cards[0][0].kind if cards else accelerators.CUDA
+    asked = [context_of(word) for word in words(contexts or "")] or list(file.defaults.contexts[kind])
+    for spec in specs:
+        for context in asked:
+            if contexts and context > spec.window:
+                raise UserError(f"context {context} is beyond {spec.name}'s window of {spec.window} tokens")
+    return Question(
+        [catalog.trimmed(spec) if trim_vocab else spec for spec in specs],
+        chosen or [precision_table.find(name) for name in file.defaults.precisions],
+        asked,
+        cards,
+        of,
+        goal(budget_hours, steps, file),
+    )
+
+
+def _card(name: str) -> tuple[Accelerator, Calibration]:
+    """The accelerator of that name with its calibration; "cpu" is this machine's, as its probe finds it."""
+    if name != accelerators.CPU:
+        on = accelerators.find(name)
+        return on, known.for_card(on)
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from harness.profile.process import Survey
+    from harness.records import Rate
+
+    with TemporaryDirectory() as logs, Survey(Path(logs) / "survey.log") as look:
+        device = look.ask(ask="device", device="cpu")
+        rates = look.ask(ask="rates", device="cpu", dtypes=precision_table.DTYPES)
+    found = {dtype: Rate(**rate) for dtype, rate in rates.items()}
+    return known.for_cpu(accelerators.cpu(device["name"], device["total_bytes"], found))
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A cell that nothing can be said of, and why."""
+
+    spec: ModelSpec
+    precision: Precision
+    context: int
+    on: Accelerator
+    reason: str
+
+
+def answer(
+    asked: Question, tracers: traces.Tracers, on_done: Callable[[int, int], None] = lambda done, total: None
+) -> list[Prediction | Failed]:
+    """Every model x precision x context on every card, in that order.
+
+    Raises UserError for a dtype that a card does not compute.
+    """
+    cells = [
+        (spec, precision, min(context, spec.window), on, calibration)
+        for spec in asked.models
+        for precision in asked.precisions
+        for context in asked.contexts
+        for on, calibration in asked.cards
+    ]
+    for _, precision, _, on, _ in cells:
+        on.rate(predict.compute_of(precision, on))
+    wanted = [predict.subjects(s, p, asked.recipe(p), on, context) for s, p, context, on, _ in cells]
+    found = iter(tracers.all_of([each for by_length in wanted for each in by_length.values()], on_done))
+    out: list[Prediction | Failed] = []
+    for (spec, precision, context, on, calibration), lengths in zip(cells, wanted, strict=True):
+        by_length = {n: next(found) for n in lengths}
+        if wrong := [each for each in by_length.values() if isinstance(each, str)]:
+            out.append(Failed(spec, precision, context, on, wrong[0]))
+            continue
+        out.append(predict.predict(spec, precision, asked.recipe(precision), on, by_length, context, calibration))
+    return out
+
+
+def largest(asked: Question, tracers: traces.Tracers, batch: bool = False) -> list[Prediction | Failed]:
+    """For each model, precision and card the cell with the longest context that surely fits its memory; with `batch`
+    that with the largest micro-batch at the first context asked for.
+
+    Each is found on memory traced at small sizes, then traced itself: nothing is taken from the curve alone.
+    """
+    out: list[Prediction | Failed] = []
+    for spec in asked.models:
+        for precision in asked.precisions:
+            for on, calibration in asked.cards:
+                recipe = asked.recipe(precision)
+                at = _by_batch if batch else _by_context
+                out.append(at(spec, precision, recipe, on, calibration, asked, tracers))
+    return out
+
+
+def _one(spec, precision, recipe, on, calibration, context, tracers) -> Prediction | str:
+    wanted = predict.subjects(spec, precision, recipe, on, context)
+    found = dict(zip(wanted, tracers.all_of(list(wanted.values())), strict=True))
+    if wrong := [each for each in found.values() if isinstance(each, str)]:
+        return wrong[0]
+    return predict.predict(spec, precision, recipe, on, found, context, calibration)
+
+
+def _by_context(spec, precision, recipe, on, calibration, asked, tracers) -> Prediction | Failed:
+    def at(context: int) -> Prediction | str:
+        return _one(spec, precision, recipe, on, calibration, context, tracers)
+
+    return _last_that_fits(at, spec.window // _STEP, _STEP, [n // _STEP for n in _TRIED], spec, precision, on)
+
+
+def _by_batch(spec, precision, recipe, on, calibration, asked, tracers) -> Prediction | Failed:
+    def at(batch: int) -> Prediction | str:
+        changed = replace(recipe, micro_batch=batch)
+        return _one(spec, precision, changed, on, calibration, min(asked.contexts[0], spec.window), tracers)
+
+    share = recipe.sequences_per_step // recipe.processes
+    return _last_that_fits(at, share, 1, [1, 2], spec, precision, on, lambda n: share % n == 0)
+
+
+def _last_that_fits(at, most, unit, tried, spec, precision, on, allowed=lambda n: True) -> Prediction | Failed:
+    """The prediction at the largest allowed size (in units) that fits for sure: by the line through two sizes, then
+    looked at, and closer to the edge until the next size does not fit."""
+    seen: dict[int, Prediction] = {}
+
+    def fits(size: int) -> bool:
+        if size not in seen:
+            found = at(size * unit)
+            if isinstance(found, str):
+                raise _CannotTell(found)
+            seen[size] = found
+        return seen[size].fits_memory() is True
+
+    sizes = [n for n in range(1, most + 1) if allowed(n)]
+    try:
+        low, high = 0, len(sizes)  # sizes[:low] fit, sizes[high:] do not
+        for size in tried:
+            if size in sizes and low <= sizes.index(size) < high:
+                low, high = (sizes.index(size) + 1, high) if fits(size) else (low, sizes.index(size))
+        while low < high:
+            guess = _guess(seen, sizes, low, high)
+            low, high = (guess + 1, high) if fits(sizes[guess]) else (low, guess)
+    except _CannotTell as problem:
+        return Failed(spec, precision, 0, on, str(problem))
+    if not low:
+        needs = seen[min(seen)].peak_bytes / 2**30
+        return Failed(spec, precision, 0, on, f"not even {min(seen) * unit} fit: {needs:.1f} GiB needed")
+    return seen[sizes[low - 1]]
+
+
+class _CannotTell(Exception):
+    pass
+
+
+def _guess(seen: dict[int, Prediction], sizes: list[int], low: int, high: int) -> int:
+    """Where the line through the two sizes nearest the edge meets the card's memory, between `low` and `high`."""
+    near = sorted(seen, key=lambda n: abs(seen[n].peak_bytes - seen[n].on.memory_bytes))[:2]
+    if len(near) < 2:
+        return (low + high - 1) // 2
+    (a, b), on = near, seen[near[0]].on
+    slope = (seen[a].peak_bytes - seen[b].peak_bytes) / (a - b)
+    if slope <= 0:
+        return high - 1
+    edge = a + (on.memory_bytes / seen[a].safety - seen[a].peak_bytes) / slope
+    below = [i for i in range(low, high) if sizes[i] <= edge]
+    # One beyond is looked at next, which settles it.
+    return below[-1] if below else low

@@ -1,0 +1,157 @@
+"""The trace against counts by hand, against a real step's, and across the kinds of model, precision and device."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from harness.catalog.precisions import PRECISIONS, find
+from harness.forecast import trace as tracing
+from harness.forecast.roofline import ATTENTION, DEQUANTIZE, trace_from_json, trace_to_json
+from harness.records import DORA, FULL, ModelSpec, Recipe
+from harness.train import meta
+from harness.train.attention import forget_masks
+from harness.train.batches import random_batch
+from harness.train.libraries import Unsupported
+from harness.train.model import load
+from harness.train.step import TrainingStep
+
+RECIPE = Recipe(lora_r=4, lora_alpha=8, answer_share=0.25)
+
+
+def traced(spec, precision="fp32", compute=None, recipe=RECIPE, context=64, kind="cuda"):
+    compute = compute or find(precision).compute or "bf16"
+    return tracing.trace(spec, find(precision), compute, recipe, context, kind)
+
+
+def test_standing_memory_by_hand(tiny_spec):
+    """Two layers of 64 wide, 128 inside, 4 heads of 16 over 2, 320 tokens tied, in fp32: the embeddings 320 x 64, a
+    layer's q 64 x 64, k and v 32 x 64 each, o 64 x 64, the MLP 3 x 64 x 128 and two norms of 64, a norm at the end; the
+    rotary frequencies are buffers (8 values, kept twice). Adapters of rank 4: q and o (64 + 64) x 4, k and v
+    (64 + 32) x 4."""
+    found = traced(tiny_spec)
+    layer = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128 + 2 * 64
+    params, adapters = 320 * 64 + 2 * layer + 64, 2 * (2 * 128 * 4 + 2 * 96 * 4)
+    assert (found.params, found.trainable) == (params, adapters)
+    assert found.memory.weights == pytest.approx(4 * params, abs=2 * 8 * 4)
+    assert found.memory.adapters == found.memory.gradients == 4 * adapters
+    assert found.memory.optimizer == 2 * 4 * adapters
+
+
+def test_flops_are_those_that_are_counted_elsewhere(tiny_spec):
+    """Attention apart, which is counted by halves here, against torch's own counter on the same step; products in
+    place, which that one leaves out, are LoRA's."""
+    from harness.forecast.flops import count
+
+    work, _ = count(tiny_spec, RECIPE)
+    found = traced(tiny_spec, context=1000)
+    linear = sum(op.flops * op.count for op in found.ops if op.kind != ATTENTION)
+    assert linear == pytest.approx((work.forward_linear + work.backward_linear) * 1000, rel=0.08)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_peak_of_a_real_step(tiny_spec, precision):
+    """Live tensors of a real micro-step on the CPU, seen by the same watch with real storage, are what was traced."""
+    loaded = load(tiny_spec, find(precision), precision, RECIPE, "random", torch.device("cpu"))
+    step = TrainingStep(loaded.model, RECIPE, precision, torch.device("cpu"))
+    batch = random_batch(320, 200, RECIPE, torch.device("cpu"), 0)
+    step.micro_step(batch)  # gradients are there from now on
+    forget_masks()
+    watch = tracing.Watch(320)
+    with watch:
+        loss = tracing.answer_loss(loaded.model, batch)
+        watch.backward = True
+        loss.backward()
+    expected = traced(tiny_spec, precision, context=200, kind="cpu")
+    assert expected.memory.passing == pytest.approx(watch.peak, rel=0.02)
+    assert expected.flops == pytest.approx(sum(key[3] * n for key, n in watch.ops.items()), rel=1e-6)
+
+
+def test_fused_attention_holds_nothing_of_tokens_times_tokens(tiny_spec):
+    short, long = (traced(tiny_spec, context=n).memory.passing for n in (128, 256))
+    assert long < 2.05 * short
+    spec = replace(tiny_spec, architecture=tiny_spec.architecture | {"max_position_embeddings": 4096})
+    flops = {
+        n: sum(op.flops * op.count for op in traced(spec, context=n).ops if op.kind == ATTENTION) for n in (512, 1024)
+    }
+    assert flops[1024] == pytest.approx(4 * flops[512], rel=0.01)
+
+
+def test_four_bit_weights_are_packed_with_their_constants(tiny_spec):
+    """Each matrix of n values: n / 2 bytes, n / 64 bytes of scales, n / 64 / 256 fp32 ones, and two code tables (16 and
+    256 values of fp32). Embeddings, head and norms keep 16 bits."""
+    found = traced(tiny_spec, "int4")
+    shapes = 2 * [64 * 64, 64 * 64, 32 * 64, 32 * 64, 64 * 128, 64 * 128, 64 * 128]
+    constants = sum(n // 64 + 4 * -(-(n // 64) // 256) + 4 * (16 + 256) for n in shapes)
+    assert found.memory.constants == constants
+    assert found.memory.weights == pytest.approx(sum(shapes) // 2 + 2 * (320 * 64 + 5 * 64), abs=100)
+    assert found.params == traced(tiny_spec).params
+    widened = [op for op in found.ops if op.kind == DEQUANTIZE]
+    assert {op.backward for op in widened} == {False, True}
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cuda-7", "cpu"])
+@pytest.mark.parametrize("precision", list(PRECISIONS))
+def test_every_precision_on_every_kind(tiny_spec, precision, kind):
+    found = traced(tiny_spec, precision, kind=kind)
+    assert found.flops > 0 and found.memory.passing > 0
+    assert {op.dtype for op in found.ops if op.flops} <= {found_dtype(precision), "fp32"}
+
+
+def found_dtype(precision):
+    return find(precision).compute or "bf16"
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "phi3", "gemma3_text", "qwen3", "phi"])
+def test_other_architectures_need_no_code(model_type):
+    said = {"model_type": model_type, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 320, "max_position_embeddings": 256,
+            "head_dim": 16, "pad_token_id": 0, "sliding_window": 32}  # fmt: skip
+    found = traced(ModelSpec("other", said, 256), "bf16")
+    assert found.flops > 0 and found.memory.activations > 0
+
+
+def test_checkpointing_trades_memory_for_flops(tiny_spec):
+    deep = replace(tiny_spec, architecture=tiny_spec.architecture | {"num_hidden_layers": 8})
+    plain, again = (
+        traced(deep, recipe=replace(RECIPE, gradient_checkpointing=on), context=256) for on in (False, True)
+    )
+    assert again.memory.passing < 0.5 * plain.memory.passing
+    assert again.flops > 1.15 * plain.flops
+
+
+def test_logits_of_every_token_fill_the_reference_step(tiny_spec):
+    own, reference = (
+        traced(tiny_spec, recipe=replace(RECIPE, implementation=i), context=256) for i in ("own", "reference")
+    )
+    assert reference.memory.logits >= 4 * own.memory.logits > 0
+
+
+def test_dora_and_full_fine_tuning(tiny_spec):
+    lora, dora, full = (traced(tiny_spec, recipe=replace(RECIPE, method=m)) for m in ("lora", DORA, FULL))
+    assert dora.trainable > lora.trainable and dora.flops > lora.flops
+    assert full.trainable == full.params == lora.params
+    assert full.memory.gradients == full.memory.weights - 2 * 8 * 4 and full.memory.adapters == 0
+    assert full.memory.optimizer == 2 * full.memory.gradients
+    with pytest.raises(Unsupported, match="not quantised"):
+        traced(tiny_spec, "int4", recipe=replace(RECIPE, method=FULL))
+
+
+def test_what_preparing_for_kbit_widens(tiny_spec):
+    plain, widened = (traced(tiny_spec, "int4", recipe=replace(RECIPE, prepared_for_kbit=on)) for on in (False, True))
+    assert widened.memory.weights - plain.memory.weights == pytest.approx(2 * (320 * 64 + 5 * 64), abs=100)
+
+
+def test_a_trace_survives_json(tiny_spec):
+    found = traced(tiny_spec)
+    assert trace_from_json(trace_to_json(found)) == found
+    bf16 = traced(tiny_spec, "bf16")
+    assert {op.dtype for op in bf16.computed_in("fp16").ops} == {"fp16", "fp32"}
+
+
+def test_nothing_is_exchanged_afterwards(tiny_spec):
+    before = torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.dropout
+    model = meta.build(tiny_spec, find("fp32"), "fp32", RECIPE, "cuda")
+    tracing.traced(model, RECIPE, 32, "cuda")
+    assert (torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.dropout) == before
+    assert all(p.grad is None for p in model.parameters())
