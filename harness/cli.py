@@ -46,6 +46,9 @@ def bench(
     recipe: RecipeName = None,
     gpus: Gpus = 1,
     trim_vocab: TrimVocab = False,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Find the micro-batch and checkpointing with most tokens a second.")
+    ] = False,
     device: Device = "auto",
     results: Results = None,
     models_file: ModelsFile = None,
@@ -77,7 +80,7 @@ def bench(
 
     asked, known, goal = inputs.read(
         models, contexts, precisions, budget_hours, steps, weights, device, results, models_file,
-        sample_seconds, cap_seconds, fresh, retry, seed, recipe, gpus, trim_vocab,
+        sample_seconds, cap_seconds, fresh, retry, seed, recipe, gpus, trim_vocab, fit,
     )  # fmt: skip
     out = style.console()
     for line in checkup.untested(provenance.versions()):

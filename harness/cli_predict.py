@@ -61,7 +61,7 @@ def predict(
     )  # fmt: skip
     with Tracers(versions()) as tracers, Counting(out, "tracing") as counting:
         if max_context or max_batch:
-            found = outlook.largest(asked, tracers, batch=max_batch)
+            found = outlook.largest(asked, tracers, counting.show, batch=max_batch)
         else:
             found = outlook.answer(asked, tracers, counting.show)
     if csv:

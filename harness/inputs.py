@@ -37,6 +37,7 @@ def read(
     recipe: str | None = None,
     gpus: int = 1,
     trim_vocab: bool = False,
+    fit: bool = False,
 ) -> tuple[Asked, catalog.Catalog, Goal]:
     """What `harness bench` was asked. Raises UserError for the first value that cannot be."""
     known = catalog.load(models_file)
@@ -57,6 +58,7 @@ def read(
         fresh=fresh,
         retry=retry,
         seed=seed,
+        fit=fit,
     )
     return asked, known, goal(budget_hours, steps, known)
 

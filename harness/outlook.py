@@ -151,7 +151,12 @@ def answer(
     return out
 
 
-def largest(asked: Question, tracers: traces.Tracers, batch: bool = False) -> list[Prediction | Failed]:
+def largest(
+    asked: Question,
+    tracers: traces.Tracers,
+    on_done: Callable[[int, int], None] = lambda done, total: None,
+    batch: bool = False,
+) -> list[Prediction | Failed]:
     """For each model, precision and card the cell with the longest context that surely fits its memory; with `batch`
     that with the largest micro-batch at the first context asked for.
 
@@ -162,79 +167,61 @@ def largest(asked: Question, tracers: traces.Tracers, batch: bool = False) -> li
         for precision in asked.precisions:
             for on, calibration in asked.cards:
                 recipe = asked.recipe(precision)
-                at = _by_batch if batch else _by_context
-                out.append(at(spec, precision, recipe, on, calibration, asked, tracers))
+                on.rate(predict.compute_of(precision, on))
+
+                def at(size: int, of=(spec, precision, recipe, on, calibration)) -> Prediction | str:
+                    spec, precision, recipe, on, calibration = of
+                    context = min(asked.contexts[0], spec.window) if batch else size
+                    recipe = replace(recipe, micro_batch=size) if batch else recipe
+                    wanted = predict.subjects(spec, precision, recipe, on, context)
+                    found = dict(zip(wanted, tracers.all_of(list(wanted.values()), on_done), strict=True))
+                    if wrong := [each for each in found.values() if isinstance(each, str)]:
+                        return wrong[0]
+                    return predict.predict(spec, precision, recipe, on, found, context, calibration)
+
+                if batch:
+                    share = recipe.sequences_per_step // recipe.processes
+                    sizes, tried = [n for n in range(1, share + 1) if share % n == 0], (1, 2)
+                else:
+                    sizes, tried = list(range(_STEP, spec.window + 1, _STEP)), _TRIED
+                found = _last_that_fits(at, sizes, tried)
+                out.append(Failed(spec, precision, 0, on, found) if isinstance(found, str) else found)
     return out
 
 
-def _one(spec, precision, recipe, on, calibration, context, tracers) -> Prediction | str:
-    wanted = predict.subjects(spec, precision, recipe, on, context)
-    found = dict(zip(wanted, tracers.all_of(list(wanted.values())), strict=True))
-    if wrong := [each for each in found.values() if isinstance(each, str)]:
-        return wrong[0]
-    return predict.predict(spec, precision, recipe, on, found, context, calibration)
+def _last_that_fits(
+    at: Callable[[int], Prediction | str], sizes: Sequence[int], tried: Sequence[int]
+) -> Prediction | str:
+    """The prediction at the last of `sizes` that fits for sure, or why there is none.
 
-
-def _by_context(spec, precision, recipe, on, calibration, asked, tracers) -> Prediction | Failed:
-    def at(context: int) -> Prediction | str:
-        return _one(spec, precision, recipe, on, calibration, context, tracers)
-
-    return _last_that_fits(at, spec.window // _STEP, _STEP, [n // _STEP for n in _TRIED], spec, precision, on)
-
-
-def _by_batch(spec, precision, recipe, on, calibration, asked, tracers) -> Prediction | Failed:
-    def at(batch: int) -> Prediction | str:
-        changed = replace(recipe, micro_batch=batch)
-        return _one(spec, precision, changed, on, calibration, min(asked.contexts[0], spec.window), tracers)
-
-    share = recipe.sequences_per_step // recipe.processes
-    return _last_that_fits(at, share, 1, [1, 2], spec, precision, on, lambda n: share % n == 0)
-
-
-def _last_that_fits(at, most, unit, tried, spec, precision, on, allowed=lambda n: True) -> Prediction | Failed:
-    """The prediction at the largest allowed size (in units) that fits for sure: by the line through two sizes, then
-    looked at, and closer to the edge until the next size does not fit."""
+    `tried` are looked at first; then where the line through the two nearest the edge meets the card's memory, until
+    the next size is known not to fit.
+    """
     seen: dict[int, Prediction] = {}
-
-    def fits(size: int) -> bool:
-        if size not in seen:
-            found = at(size * unit)
-            if isinstance(found, str):
-                raise _CannotTell(found)
-            seen[size] = found
-        return seen[size].fits_memory() is True
-
-    sizes = [n for n in range(1, most + 1) if allowed(n)]
-    try:
-        low, high = 0, len(sizes)  # sizes[:low] fit, sizes[high:] do not
-        for size in tried:
-            if size in sizes and low <= sizes.index(size) < high:
-                low, high = (sizes.index(size) + 1, high) if fits(size) else (low, sizes.index(size))
-        while low < high:
-            guess = _guess(seen, sizes, low, high)
-            low, high = (guess + 1, high) if fits(sizes[guess]) else (low, guess)
-    except _CannotTell as problem:
-        return Failed(spec, precision, 0, on, str(problem))
-    if not low:
-        needs = seen[min(seen)].peak_bytes / 2**30
-        return Failed(spec, precision, 0, on, f"not even {min(seen) * unit} fit: {needs:.1f} GiB needed")
-    return seen[sizes[low - 1]]
+    low, high = 0, len(sizes)  # sizes[:low] fit, sizes[high:] do not
+    first = [sizes.index(size) for size in tried if size in sizes] or [0]
+    while low < high:
+        i = first.pop(0) if first else _guess(seen, sizes, low, high)
+        if not low <= i < high:
+            continue
+        found = at(sizes[i])
+        if isinstance(found, str):
+            return found
+        seen[sizes[i]] = found
+        low, high = (i + 1, high) if found.fits_memory() else (low, i)
+    if low:
+        return seen[sizes[low - 1]]
+    return f"not even {min(seen)} fit: {seen[min(seen)].peak_bytes / 2**30:.1f} GiB needed"
 
 
-class _CannotTell(Exception):
-    pass
-
-
-def _guess(seen: dict[int, Prediction], sizes: list[int], low: int, high: int) -> int:
-    """Where the line through the two sizes nearest the edge meets the card's memory, between `low` and `high`."""
-    near = sorted(seen, key=lambda n: abs(seen[n].peak_bytes - seen[n].on.memory_bytes))[:2]
+def _guess(seen: dict[int, Prediction], sizes: Sequence[int], low: int, high: int) -> int:
+    """The index between `low` and `high` of the last size below the edge, by the line through two that were seen."""
+    near = sorted(seen, key=lambda n: abs(seen[n].peak_bytes * seen[n].safety - seen[n].on.memory_bytes))[:2]
     if len(near) < 2:
         return (low + high - 1) // 2
-    (a, b), on = near, seen[near[0]].on
+    a, b = near
     slope = (seen[a].peak_bytes - seen[b].peak_bytes) / (a - b)
     if slope <= 0:
         return high - 1
-    edge = a + (on.memory_bytes / seen[a].safety - seen[a].peak_bytes) / slope
-    below = [i for i in range(low, high) if sizes[i] <= edge]
-    # One beyond is looked at next, which settles it.
-    return below[-1] if below else low
+    edge = a + (seen[a].on.memory_bytes / seen[a].safety - seen[a].peak_bytes) / slope
+    return max(low, sum(size <= edge for size in sizes[:high]) - 1)

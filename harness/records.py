@@ -48,6 +48,16 @@ class Recipe:
         """Of each process."""
         return self.sequences_per_step // (self.micro_batch * self.processes)
 
+    @property
+    def mark(self) -> str:
+        """How a step other than the plain own one of LoRA is told apart in a table: "/ref", "/dora/b4/ckpt"."""
+        if self.implementation == REFERENCE:
+            return "/ref" if self.method == LORA else f"/ref/{self.method}"
+        parts = ([self.method] if self.method != LORA else []) + (
+            [f"b{self.micro_batch}"] if self.micro_batch > 1 else []
+        )
+        return "".join(f"/{part}" for part in [*parts, *(["ckpt"] if self.gradient_checkpointing else [])])
+
     def answer_tokens(self, context: int) -> int:
         """How many of a sequence's `context` tokens are answer: those with a loss, and with logits."""
         return max(1, round(self.answer_share * context))
@@ -96,8 +106,8 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The precision, and whether the step is the reference."""
-        return self.precision + ("/ref" if self.recipe.implementation == REFERENCE else "")
+        """The precision, and what tells the step from the usual one."""
+        return self.precision + self.recipe.mark
 
     def key(self, versions: dict[str, str]) -> str:
         """Names this measurement. Other libraries, weights or rules of measuring give another one."""

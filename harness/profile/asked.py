@@ -23,5 +23,6 @@ class Asked:
     cap_seconds: float | None = None
     fresh: bool = False
     retry: bool = False
+    fit: bool = False  # search the micro-batch and checkpointing that are fastest
     seed: int = 0
     locks: Path = Path(gettempdir())

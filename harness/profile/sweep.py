@@ -15,7 +15,7 @@ from harness.catalog import precisions as catalog
 from harness.catalog.models import Catalog
 from harness.catalog.precisions import DTYPES
 from harness.errors import UserError
-from harness.profile import plan
+from harness.profile import fitting, plan
 from harness.profile.asked import Asked
 from harness.profile.foreseen import Foreseen, too_big
 from harness.profile.process import SURVEY, WORKER, Survey, run_worker
@@ -98,11 +98,20 @@ class _Sweep:
             done: list[Measurement] = []
             for cell in group:
                 number += 1
-                done.append(self.one(number, cell, done, cells[number:]))
+                done.append(self.fitted(number, cell, done, cells[number:]))
             if all(row.status == "too_slow" for row in done) and (shorter := self.shorter(group[0])):
                 done.insert(0, self.one(number, shorter, [], cells[number:]))
             rows += done
         return rows
+
+    def fitted(self, number: int, cell: Cell, earlier: Sequence[Measurement], later: Sequence[Cell]) -> Measurement:
+        """The row of `cell`, or where it is asked for of its fastest variant that fits."""
+        if not self.asked.fit:
+            return self.one(number, cell, earlier, later)
+        if cell.context > cell.model.window or isinstance(self.work(cell), str):
+            return self.one(number, cell, earlier, later)
+        variants = fitting.candidates(cell, self.foreseen.of)
+        return fitting.best(variants, lambda variant: self.one(number, variant, [], later))
 
     def one(self, number: int, cell: Cell, earlier: Sequence[Measurement], later: Sequence[Cell]) -> Measurement:
         """The row of `cell`: from the record, or judged without a run where none is worth it, or measured."""

@@ -13,7 +13,6 @@ from harness.forecast.predict import Prediction
 from harness.outlook import Failed
 from harness.records import Goal
 from harness.report.style import plain_table
-from harness.report.table import merged
 from harness.report.text import GIB, gib, hours, number
 
 _COLOURS = {"fits": "green", "fits?": "yellow", "unsure": "yellow", "too slow": "red", "too big": "red"}
@@ -44,7 +43,7 @@ def table(found: Sequence[Prediction | Failed], goal: Goal, out: Console) -> Non
         word, share = each.verdict(goal), each.peak_bytes / each.on.memory_bytes
         mark = "" if each.native else "*"
         shown.add_row(
-            name, card(each), each.precision.name + mark, str(each.context), number(step_s / 6),
+            name, card(each), each.precision.name + each.recipe.mark + mark, str(each.context), number(step_s / 6),
             hours(*each.hours(goal)), gib(round(each.peak_bytes)), f"{100 * share:.0f}%",
             Text(word, style=_COLOURS.get(word, "")),
         )  # fmt: skip
@@ -56,8 +55,11 @@ def table(found: Sequence[Prediction | Failed], goal: Goal, out: Console) -> Non
     ok = [each for each in found if isinstance(each, Prediction)]
     for line in dict.fromkeys(line for each in found for line in _notes(each)):
         out.print(Text(f"- {line}"))
-    for line in merged([(f"{each.spec.name} {each.precision.name}", why) for each in ok for why in each.far]):
-        out.print(Text(f"- {line}: a wider interval."))
+    for why in dict.fromkeys(why for each in ok for why in each.far):
+        of = [each for each in ok if why in each.far]
+        names = dict.fromkeys(f"{each.spec.name} {each.precision.name} {each.context}" for each in of)
+        whose = "" if len(of) == len(ok) else f"{', '.join(names)}: " if len(names) < 5 else f"{len(of)} cells: "
+        out.print(Text(f"- {whose}{why}; the interval is wider."))
     if len(ok) == 1:
         out.print()
         breakdown(ok[0], out)

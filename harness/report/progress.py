@@ -106,9 +106,9 @@ class Counting:
     def show(self, done: int, total: int) -> None:
         now = time.monotonic()
         if not done:
-            self.begun = now
-            if not self.status:
+            if not self.status and not self.begun:
                 self.console.print(f"{self.what} {total} ...")
+            self.begun = now
         if self.status:
             left = f", {duration((now - self.begun) / done * (total - done))} left" if done else ""
             self.status.update(f"{self.what} {done} of {total}{left}")

@@ -50,7 +50,10 @@ def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> 
     weights = "Random weights: speed and memory are real, accuracy is not measured." if random else ""
     if random and real:
         weights = "Some models have random weights: their speed and memory are real."
-    reference = "ref: transformers' and PEFT's plain step. " if any("/" in row.cell.label for row in rows) else ""
+    marks = "".join(row.cell.recipe.mark for row in rows)
+    reference = "ref: transformers' and PEFT's plain step. " if "/ref" in marks else ""
+    reference += "b4: four sequences at once. " if "/b" in marks else ""
+    reference += "ckpt: activations made again in the backward. " if "/ckpt" in marks else ""
     return (
         f"Measured on {', '.join(sorted({row.cell.device_name for row in rows}))}. A step is "
         f"{recipe.sequences_per_step} sequences of seq_len tokens, forward and backward, and one optimiser update. "

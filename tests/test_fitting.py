@@ -1,0 +1,90 @@
+"""The fit search on a made-up device: the fastest that fits is measured, and memory that runs out is lived with."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from harness.catalog.precisions import find
+from harness.profile import fitting
+from harness.records import Cell, Measurement, ModelSpec, Recipe
+from harness.train.batches import random_batch
+from harness.train.model import load
+from harness.train.step import TrainingStep
+
+CELL = Cell(ModelSpec("m", {}, 4096), "bf16", "bf16", 1024, Recipe(), "random", "cuda:0", "A card")
+
+
+@dataclass
+class Expected:
+    micro_s: float
+    peak_bytes: float
+    room: float
+
+    def fits_memory(self):
+        return True if self.peak_bytes < self.room else None if self.peak_bytes < 1.2 * self.room else False
+
+
+def on_a_card(room):
+    """A micro-batch of n takes 1 + n seconds, a third more with checkpointing; 10 each held, 2 with checkpointing."""
+
+    def foresee(cell):
+        n, again = cell.recipe.micro_batch, cell.recipe.gradient_checkpointing
+        return Expected((1 + n) * (4 / 3 if again else 1), n * (2 if again else 10), room)
+
+    return foresee
+
+
+def named(cells):
+    return [cell.recipe.mark for cell in cells]
+
+
+def test_the_fastest_that_surely_fits_comes_first():
+    """Seconds a sequence: 8 at once 9/8, 4 5/4, 2 3/2, 1 2, and a third more with checkpointing. With room for 25 two
+    without it (20) or eight with it (16): 3/2 each."""
+    assert named(fitting.candidates(CELL, on_a_card(1000)))[:2] == ["/b8", "/b4"]
+    assert set(named(fitting.candidates(CELL, on_a_card(25)))[:2]) == {"/b2", "/b8/ckpt"}
+    assert all(cell.why.startswith("fitted: micro-batch") for cell in fitting.candidates(CELL, on_a_card(25)))
+
+
+def test_what_may_not_fit_is_tried_only_where_nothing_surely_does():
+    assert named(fitting.candidates(CELL, on_a_card(1.9))) == ["/ckpt"]
+    assert fitting.candidates(CELL, on_a_card(0.1)) == [CELL]
+    assert fitting.candidates(CELL, lambda cell: None) == [CELL]
+
+
+def measured(seconds):
+    def measure(cell):
+        took = seconds.get(cell.recipe.mark, "oom")
+        row = Measurement(cell.recipe.mark, cell, "oom" if took == "oom" else "ok")
+        return row if took == "oom" else replace(row, micro_s=(took,), optimizer_s=(0.0,))
+
+    return measure
+
+
+def test_the_faster_of_two_measured_is_taken_whatever_was_predicted():
+    variants = fitting.candidates(CELL, on_a_card(1000))
+    # per step of 16 sequences: two micro-steps of 9 s; four of 4 s
+    assert fitting.best(variants, measured({"/b8": 9.0, "/b4": 4.0})).key == "/b4"
+    # the first runs out of memory: the two after it
+    assert fitting.best(variants, measured({"/b4": 5.0, "/b8/ckpt": 1.0})).key == "/b8/ckpt"
+    assert fitting.best(variants, measured({})).status == "oom"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_checkpointing_and_micro_batches_change_no_gradient(tiny_spec, precision):
+    """What the search may choose from gives the same gradients: two sequences at once, one by one, and recomputed."""
+    found = {}
+    for batch, again in ((1, False), (2, False), (2, True)):
+        recipe = Recipe(lora_r=4, sequences_per_step=2, micro_batch=batch, gradient_checkpointing=again)
+        model = load(tiny_spec, find(precision), precision, recipe, "random", torch.device("cpu")).model
+        step = TrainingStep(model, recipe, precision, torch.device("cpu"))
+        both = random_batch(320, 48, replace(recipe, micro_batch=2), torch.device("cpu"), 0)
+        for part in both.input_ids.split(batch):
+            step.micro_step(replace(both, input_ids=part))
+        found[batch, again] = torch.cat([p.grad.flatten() for p in step.params])
+    tolerance = 1e-5 if precision == "fp32" else 3e-2
+    reference = found[1, False]
+    assert reference.abs().max() > 0
+    for grads in found.values():
+        assert (grads - reference).abs().max() <= tolerance * reference.abs().max()
