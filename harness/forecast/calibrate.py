@@ -43,7 +43,7 @@ class Point:
 
 @dataclass(frozen=True)
 class HeldMemory:
-    """A process that was measured: bytes of the trace that stand and that pass, and its peak."""
+    """A process that was measured: bytes of the trace that stand (logits with them) and that pass, and its peak."""
 
     model: str
     standing: int

@@ -11,7 +11,7 @@ from harness.catalog.accelerators import CPU, Accelerator
 from harness.errors import UserError
 from harness.forecast import calibrate, predict, roofline, traces
 from harness.forecast.calibrate import Calibration, HeldMemory, Point
-from harness.profile.provenance import RESULTS, slug, versions
+from harness.profile.provenance import RESULTS, versions
 from harness.records import OWN, Measurement
 
 NAME = "calibration.json"
@@ -21,11 +21,8 @@ _OTHER_CPU_SIGMA = 0.3
 
 def for_card(on: Accelerator, results: Path = RESULTS) -> Calibration:
     """The newest of the user's calibrations of this card, else the program's own, else what is assumed of any."""
-    own = sorted(results.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in own:
-        found = calibrate.read(path)
-        if _is(found.device, on):
-            return found
+    if own := _own(results, lambda device: _is(device, on)):
+        return own
     shipped = _SHIPPED / f"{on.name}.json"
     return calibrate.read(shipped) if shipped.exists() else calibrate.prior(on.kind)
 
@@ -33,13 +30,19 @@ def for_card(on: Accelerator, results: Path = RESULTS) -> Calibration:
 def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Calibration]:
     """This CPU with the figures that its calibration is relative to, and that; another's with a wider interval where it
     has none."""
-    path = results / slug(here.name) / NAME
-    if path.exists():
-        found = calibrate.read(path)
-        return (accelerators.from_json(found.nominal) if found.nominal else here), found
+    if own := _own(results, lambda device: device == here.name):
+        return (accelerators.from_json(own.nominal) if own.nominal else here), own
     found = calibrate.read(_SHIPPED / "cpu.json")
     wider = hypot(found.error, _OTHER_CPU_SIGMA)
     return here, replace(found, error=wider, source=f"fitted on another CPU ({found.device})")
+
+
+def _own(results: Path, wanted: Callable[[str], bool]) -> Calibration | None:
+    """The newest calibration under `results` whose device is wanted. Raises UserError for a file that is none."""
+    for path in sorted(results.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime, reverse=True):
+        if wanted((found := calibrate.read(path)).device):
+            return found
+    return None
 
 
 def _is(device: str, on: Accelerator) -> bool:
@@ -74,7 +77,11 @@ def of_rows(
         name, held = row.cell.model.name, found.memory
         point = Point(name, roofline.nominal_seconds(found, on), median(row.micro_s))
         out.append(
-            (row, point, HeldMemory(name, held.standing, held.passing, (row.peak_bytes or 0) - on.context_bytes))
+            (
+                row,
+                point,
+                HeldMemory(name, held.standing + held.logits, held.passing, (row.peak_bytes or 0) - on.context_bytes),
+            )
         )
     if not out:
         raise UserError("none of the record's models can be traced; see `harness doctor`")

@@ -136,7 +136,7 @@ def predict(
     overhead = (on.context_bytes if on.kind == CUDA else 0) + calibration.base_bytes
     split = recipe.layer_split
     # Of a split model the last card holds the logits, each its part of everything else.
-    shared = (whole.memory.standing + passing - whole.memory.logits) / split + whole.memory.logits
+    shared = (whole.memory.standing + passing) / split + whole.memory.logits
     return Prediction(
         spec,
         precision,

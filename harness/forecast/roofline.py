@@ -51,7 +51,8 @@ class Memory:
 
     @property
     def passing(self) -> int:
-        return self.total - self.standing
+        """What is made and let go of layer by layer, which leaves gaps; logits are made once, when most is held."""
+        return self.activations + self.temporaries
 
 
 @dataclass(frozen=True)

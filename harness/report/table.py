@@ -52,7 +52,7 @@ def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> 
         weights = "Some models have random weights: their speed and memory are real."
     marks = "".join(row.cell.recipe.mark for row in rows)
     reference = "ref: transformers' and PEFT's plain step. " if "/ref" in marks else ""
-    reference += "b4: four sequences at once. " if "/b" in marks else ""
+    reference += "b4: 4 sequences at once, and so on. " if "/b" in marks else ""
     reference += "ckpt: activations made again in the backward. " if "/ckpt" in marks else ""
     return (
         f"Measured on {', '.join(sorted({row.cell.device_name for row in rows}))}. A step is "

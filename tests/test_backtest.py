@@ -1,0 +1,42 @@
+"""The published error of the predictions is the one that this code makes, on the rows that are committed."""
+
+import re
+from statistics import median
+
+import pytest
+
+from bench import backtest
+from harness.forecast import calibrate
+
+MEASURED = backtest.REFERENCE / "amd-epyc-zen4-2-threads"
+PUBLISHED = backtest.REFERENCE / "published" / "rows.csv"
+
+
+def errors(rows, unit):
+    return [found / real - 1 for _, _, u, real, found in rows if u == unit]
+
+
+def test_published_rows_are_met():
+    """Within their own rounding (half a minute) plus a quarter, each with its model left out, and on the right side of
+    12 h; and the calibration that comes with the program is the fit on them."""
+    rows, fitted = backtest.published(PUBLISHED)
+    assert len(rows) == 6
+    for name, _, _, minutes, found in rows:
+        assert (minutes - 0.5) * 0.75 <= found <= (minutes + 0.5) * 1.25, name
+        assert (minutes * 100 / 60 > 12) == (found * 100 / 60 > 12), name
+    shipped = calibrate.read(backtest.CALIBRATIONS / "t4.json")
+    assert shipped.slowness == pytest.approx(fitted.slowness, rel=0.02)
+
+
+def test_own_measurements_are_met_and_the_table_says_so():
+    """Seconds: median within 8 %, worst within 20 %. Memory: 3 % and 10 %."""
+    rows, fitted = backtest.measured(MEASURED)
+    seconds, memory = ([abs(e) for e in errors(rows, unit)] for unit in ("s", "GiB"))
+    assert len(seconds) == len(memory) == 36
+    assert median(seconds) <= 0.08 and max(seconds) <= 0.20
+    assert median(memory) <= 0.03 and max(memory) <= 0.10
+    table = (backtest.REFERENCE / "backtest.md").read_text()
+    said = re.search(r"^s: 36 rows, median error ([0-9.]+) %", table, re.MULTILINE)
+    assert float(said[1]) == pytest.approx(100 * median(seconds), abs=0.3)
+    shipped = calibrate.read(backtest.CALIBRATIONS / "cpu.json")
+    assert shipped.slowness == pytest.approx(fitted.slowness, rel=0.02) and shipped.device == fitted.device
