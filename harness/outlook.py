@@ -61,10 +61,12 @@ def read(
     if micro_batch is not None and micro_batch < 1:
         raise UserError(f"--micro-batch must be 1 or more, not {micro_batch}")
     cards = [_card(name) for name in words(gpus.replace("x ", "x"))]
+    if not cards:
+        raise UserError("--gpu names no accelerator; use t4, l4, cpu ...")
     counts = {on.count for on, _ in cards}
     if len(counts) > 1 and recipe != recipes.ARC24:
         raise UserError("--gpu names different numbers of cards; ask for them one by one")
-    count = counts.pop() if counts else 1
+    count = counts.pop()
 
     def of(precision: Precision) -> Recipe:
         found = recipes.named(recipe, file.recipe, bool(precision.quantized))
@@ -78,7 +80,7 @@ def read(
 
     for precision in chosen:
         of(precision)
-    kind = cards[0][0].kind if cards else accelerators.CUDA
+    kind = cards[0][0].kind
     asked = [context_of(word) for word in words(contexts or "")] or list(file.defaults.contexts[kind])
     for spec in specs:
         for context in asked:

@@ -246,6 +246,8 @@ def test_a_single_cell_shows_what_fills_the_memory(capsys):
         (["--recipe", "arc25"], "unknown recipe 'arc25'; did you mean arc24"),
         (["--split", "rows"], "unknown split"),
         (["--gpu", "0xt4"], "give one or more"),
+        (["--gpu", ""], "names no accelerator"),
+        (["--gpu", "t4 2xl4"], "different numbers of cards"),
         (["--micro-batch", "5"], "cannot be shared equally"),
         (["--gpu", "nowhere.yaml"], "cannot be read"),
         (["--precision", "fp16", "--gpu", "3xt4"], "cannot be shared equally"),

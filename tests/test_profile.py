@@ -33,6 +33,11 @@ def test_two_cards_one_of_them_idle():
     assert device.choose("cuda", _cuda("L4")).id == "cuda:0"
 
 
+def test_cards_that_share_steps_are_named_for_the_lock():
+    found = device.choose("auto", _cuda("Tesla T4", "Tesla T4", "Tesla T4"), gpus=2)
+    assert (found.uuid, found.partners, found.others) == ("0", ("1",), ("cuda:2 Tesla T4",))
+
+
 def test_a_device_that_is_not_there():
     with pytest.raises(UserError, match=r"--device cuda:1: .*--device cpu"):
         device.choose("cuda:1", _cuda())

@@ -233,6 +233,17 @@ def test_two_sweeps_do_not_time_each_other(bench):
         bench.run()
 
 
+def test_a_sweep_on_two_cards_holds_both(bench):
+    bench.survey.write_text(json.dumps({**WORLD, "device": {**WORLD["device"], "partners": ["second"]}}))
+    name = bench.folder / f"ttft-bench-{getpass.getuser()}-second.lock"
+    with FileLock(name), pytest.raises(UserError, match="measuring on one of these cards"):
+        bench.run()
+    done, _ = bench.run()  # and lets go of both
+    assert all(row.ok for row in done.rows)
+    with FileLock(name, timeout=0):
+        pass
+
+
 def test_time_left_counts_what_will_be_started(bench):
     _, watch = bench.run(names=("bf16",), contexts=(256, 512))
     (_, _, _, first, after), (_, _, _, second, end) = watch.cells

@@ -22,6 +22,7 @@ class Device:
     uuid: str = "cpu"
     capability: str | None = None
     others: tuple[str, ...] = ()  # further CUDA devices, which this sweep leaves idle
+    partners: tuple[str, ...] = ()  # the uuids of those that share its steps
 
 
 def choose(asked: str, cuda=torch.cuda, gpus: int = 1) -> Device:
@@ -47,6 +48,7 @@ def choose(asked: str, cuda=torch.cuda, gpus: int = 1) -> Device:
         str(getattr(properties, "uuid", number)),
         f"{properties.major}.{properties.minor}",
         tuple(f"cuda:{i} {cuda.get_device_properties(i).name}" for i in range(count) if i not in used),
+        tuple(str(getattr(cuda.get_device_properties(i), "uuid", i)) for i in used[1:]),
     )
 
 

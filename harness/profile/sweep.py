@@ -2,7 +2,7 @@
 
 import getpass
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -256,12 +256,14 @@ def _check_windows(models: Sequence[ModelSpec], contexts: Sequence[int]) -> None
 @contextmanager
 def _alone(locks: Path, device: dict[str, Any]) -> Iterator[None]:
     """Two sweeps on one device would time each other; on two devices they may share a folder."""
-    lock = FileLock(locks / f"ttft-bench-{getpass.getuser()}-{slug(device['uuid'])}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another sweep is measuring on {device['id']}; let it end, or stop it first") from None
-    try:
+    with ExitStack() as held:
+        # In one order whoever comes first, so that two sweeps of several cards never wait for each other.
+        for uuid in sorted({device["uuid"], *device.get("partners", ())}):
+            lock = FileLock(locks / f"ttft-bench-{getpass.getuser()}-{slug(uuid)}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                where = "one of these cards" if device.get("partners") else device["id"]
+                raise UserError(f"another sweep is measuring on {where}; let it end, or stop it first") from None
+            held.callback(lock.release)
         yield
-    finally:
-        lock.release()
