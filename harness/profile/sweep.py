@@ -1,21 +1,18 @@
 """The main job: every cell measured once, each in its own process, the record always whole."""
 
-import getpass
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
-
 from harness.catalog import precisions as catalog
 from harness.catalog.models import Catalog
 from harness.catalog.precisions import DTYPES
 from harness.errors import UserError
 from harness.profile import fitting, plan
+from harness.profile.alone import alone
 from harness.profile.asked import Asked
 from harness.profile.foreseen import Foreseen, too_big
 from harness.profile.process import SURVEY, WORKER, Survey, run_worker
@@ -71,7 +68,7 @@ def run(
             watch.note(
                 f"{bad} corrupt lines of {store.path} moved to {folder / 'records.corrupt.jsonl'}; the rest is used"
             )
-        with _alone(asked.locks, device), Survey(log, survey) as look:
+        with alone(asked.locks, device), Survey(log, survey) as look:
             sweep = _Sweep(asked, known, watch, worker, look, device, rates, store, kind)
             rows = sweep.all(contexts)
     return Swept(folder, device, rates, rows)
@@ -251,19 +248,3 @@ def _check_windows(models: Sequence[ModelSpec], contexts: Sequence[int]) -> None
     if all(context > spec.window for spec in models for context in contexts):
         windows = ", ".join(f"{spec.name} {spec.window}" for spec in models)
         raise UserError(f"every context asked for is beyond the window ({windows} tokens); ask for a shorter one")
-
-
-@contextmanager
-def _alone(locks: Path, device: dict[str, Any]) -> Iterator[None]:
-    """Two sweeps on one device would time each other; on two devices they may share a folder."""
-    with ExitStack() as held:
-        # In one order whoever comes first, so that two sweeps of several cards never wait for each other.
-        for uuid in sorted({device["uuid"], *device.get("partners", ())}):
-            lock = FileLock(locks / f"ttft-bench-{getpass.getuser()}-{slug(uuid)}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                where = "one of these cards" if device.get("partners") else device["id"]
-                raise UserError(f"another sweep is measuring on {where}; let it end, or stop it first") from None
-            held.callback(lock.release)
-        yield

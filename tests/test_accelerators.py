@@ -1,0 +1,52 @@
+"""Accelerators by name and from a file of one's own, and every way in which such a file may be wrong."""
+
+import pytest
+
+from harness.catalog import accelerators
+from harness.errors import UserError
+
+
+@pytest.mark.parametrize("name", list(accelerators.ACCELERATORS))
+def test_every_accelerator_has_whole_figures(name):
+    card = accelerators.find(name)
+    assert card.memory_bytes > 10 << 30 and card.bandwidth > 1e11
+    assert card.rate("fp32")[0] > 5e12 and card.rate("bf16")[0] > 1e12
+    assert ("bf16" in card.native) == (float(card.capability) >= 8)
+
+
+def test_names_as_people_write_them():
+    assert accelerators.find("Tesla T4").name == accelerators.find("T4").name == "t4"
+    assert accelerators.find("NVIDIA A100").name == "a100-80gb"
+    assert accelerators.find("2xt4").count == 2
+    with pytest.raises(UserError, match="unknown accelerator 'rtx 3091'; did you mean rtx-3090"):
+        accelerators.find("rtx 3091")
+
+
+OWN = "name: mine\nmemory: 24 GiB\nbandwidth: 936 GB/s\nfp32: 35.6 TFLOP/s\nfp16: 71 TFLOP/s\nbf16: emulated\n"
+
+
+def test_an_accelerator_of_ones_own(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(OWN)
+    card = accelerators.find(str(path))
+    assert (card.name, card.memory_bytes, card.bandwidth) == ("mine", 24 << 30, 936e9)
+    assert card.native == ("fp32", "fp16") and card.rate("bf16")[0] < card.rate("fp32")[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "said"),
+    [
+        ("bandwidth: 936 GB/s", "bandwidth: 0 GB/s", "line 3: bandwidth must be above 0"),
+        ("bandwidth: 936 GB/s", "bandwidth: 936", "line 3: bandwidth needs a number with its unit, as in '24 GB/s'"),
+        ("memory: 24 GiB", "memory: 24 TFLOP/s", "line 2: memory needs a number with its unit"),
+        ("memory: 24 GiB\n", "", "memory is missing; write it with its unit"),
+        ("fp16: 71 TFLOP/s", "fp16: many", "line 5: fp16 needs a number"),
+        ("name: mine", "name: mine\ncolour: red", "colour is not a known key"),
+        ("name: mine", "name: mine\nname: mine", "name is given twice"),
+    ],
+)
+def test_a_bad_accelerator_is_one_line(tmp_path, line, instead, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(OWN.replace(line, instead))
+    with pytest.raises(UserError, match=said):
+        accelerators.find(str(path))

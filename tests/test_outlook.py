@@ -1,0 +1,132 @@
+"""What is asked of `harness predict`, good and bad, and the edge of a card's memory."""
+
+import csv
+from dataclasses import replace
+
+import pytest
+from test_accelerators import OWN
+
+from harness import outlook
+from harness.cli import main
+from harness.errors import UserError
+from harness.forecast import predict
+from harness.forecast.traces import Tracers
+from harness.profile.provenance import versions
+
+
+def asked(models="arc-tiny", precisions="fp16", contexts="256", gpus="t4", **more):
+    rest = dict.fromkeys(("recipe", "method", "micro_batch", "checkpointing", "budget_hours", "steps", "models_file"))
+    rest |= {"split": "data", "trim_vocab": False} | more
+    return outlook.read(models, precisions, contexts, gpus, **rest)
+
+
+def test_predict_from_the_command_line(tmp_path, capsys):
+    main_ = ["predict", "--model", "arc-tiny", "--precision", "fp16 int4", "--context", "128 256", "--gpu", "t4 l4"]
+    with pytest.raises(SystemExit) as ended:
+        main([*main_, "--csv", str(tmp_path / "p.csv")])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "PREDICTED, not measured" in shown and max(map(len, shown.splitlines())) <= 80
+    with (tmp_path / "p.csv").open() as f:
+        rows = list(csv.DictReader(f))
+    assert len(rows) == 8 and {row["origin"] for row in rows} == {"predicted"}
+    assert {row["card"] for row in rows} == {"t4", "l4"}
+    assert all(float(row["hours_low"]) < float(row["hours_mid"]) < float(row["hours_high"]) for row in rows)
+
+
+def test_a_single_cell_shows_what_fills_the_memory(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "arc-tiny", "--precision", "int4", "--context", "256"])
+    shown = capsys.readouterr().out
+    assert "quantisation constants" in shown and "context and allocator" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gpu", "t5"], "unknown accelerator 't5'"),
+        (["--context", "4096"], "beyond arc-tiny's window of 2048"),
+        (["--method", "lori"], "unknown method 'lori'; did you mean lora"),
+        (["--recipe", "arc25"], "unknown recipe 'arc25'; did you mean arc24"),
+        (["--split", "rows"], "unknown split"),
+        (["--gpu", "0xt4"], "give one or more"),
+        (["--gpu", ""], "names no accelerator"),
+        (["--gpu", "t4 2xl4"], "different numbers of cards"),
+        (["--micro-batch", "5"], "cannot be shared equally"),
+        (["--gpu", "nowhere.yaml"], "cannot be read"),
+        (["--precision", "fp16", "--gpu", "3xt4"], "cannot be shared equally"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(words, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "arc-tiny", *words])
+    assert ended.value.code == 2
+    found = capsys.readouterr().err
+    assert said in found and found.count("\n") == 1
+
+
+def test_the_largest_context_and_batch_are_at_the_edge():
+    """A card that holds 150 MiB besides its context: the found context fits for sure, and the next one does not."""
+    question = asked("arc-tiny", "fp16", "256")
+    on, calibration = question.cards[0]
+    small = replace(on, memory_bytes=on.context_bytes + (150 << 20))
+    question = replace(question, cards=[(small, calibration)])
+    with Tracers(versions()) as tracers:
+        (longest,) = outlook.largest(question, tracers)
+        assert longest.fits_memory() is True and longest.context % 64 == 0
+        (beyond,) = outlook.answer(replace(question, contexts=[longest.context + 64]), tracers)
+        assert beyond.fits_memory() is not True
+        (widest,) = outlook.largest(question, tracers, batch=True)
+        assert widest.fits_memory() is True and 16 % widest.recipe.micro_batch == 0
+        nothing = replace(small, memory_bytes=1 << 20)
+        (none,) = outlook.largest(replace(question, cards=[(nothing, calibration)]), tracers)
+        assert "not even 64 fit" in none.reason
+
+
+def test_a_kept_trace_is_used_and_a_torn_one_made_again(monkeypatch, tmp_path):
+    from harness.forecast import traces
+
+    monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path))
+    question = asked(contexts="64")
+    with Tracers(versions()) as tracers:
+        (first,) = outlook.answer(question, tracers)
+        assert len(list(tmp_path.iterdir())) == 3
+    with Tracers(versions()) as tracers:
+        assert outlook.answer(question, tracers) == [first] and not tracers.processes
+    torn = (
+        traces.folder()
+        / f"{predict.subject(first.spec, first.precision, first.recipe, first.on, 64).key(versions())}.json"
+    )
+    torn.write_text(torn.read_text()[:100])
+    with Tracers(versions()) as tracers:
+        assert outlook.answer(question, tracers) == [first] and tracers.processes
+
+
+def test_what_cannot_be_traced_is_said():
+    """Full fine-tuning of packed weights."""
+    with Tracers(versions()) as tracers:
+        (found,) = outlook.answer(asked(precisions="int4", method="full"), tracers)
+    assert "not quantised" in found.reason
+
+
+def test_calibrate_from_the_command_line(tmp_path, capsys):
+    """A record of two rows that the conftest's cells make; without rows it is one line."""
+    with pytest.raises(SystemExit) as ended:
+        main(["calibrate", "--results", str(tmp_path)])
+    assert ended.value.code == 2 and "run `harness bench` first" in capsys.readouterr().err
+
+
+def test_plan_predicts_its_cells_where_a_card_is_named(capsys):
+    with pytest.raises(SystemExit):
+        main(["plan", "arc-tiny", "--contexts", "128 256"])
+    assert "With --gpu" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["plan", "arc-tiny", "--contexts", "128 256", "--gpu", "t4"])
+    assert "PREDICTED, not measured" in capsys.readouterr().out
+
+
+def test_a_dtype_that_a_card_lacks(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(OWN.replace("bf16: emulated\n", ""))
+    with pytest.raises(UserError, match="mine does not compute bf16; it has fp16, fp32"):
+        outlook.answer(asked(precisions="bf16", gpus=str(path)), None)
