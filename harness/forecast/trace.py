@@ -139,7 +139,7 @@ class Watch(TorchDispatchMode):
         self.seen.add(key)
         logits = tensor.dim() > 1 and tensor.shape[-1] == self.vocab
         kind = "logits" if logits else "temporaries" if self.backward else "activations"
-        weakref.finalize(storage, self.gone, key, kind, size)
+        weakref.finalize(storage, self.gone, key, kind, size).atexit = False
         self.by[kind] += size
         self.held += size
         self.mark()
