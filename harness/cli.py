@@ -118,9 +118,11 @@ def plan(
     precisions: Precisions = None,
     models_file: ModelsFile = None,
     device: Device = "auto",
-    gpu: Annotated[str | None, typer.Option(help='Predict every cell too, on "t4", "2xt4", "cpu" ...')] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help='Predict for "t4", "2xt4", "cpu" ...; else for the device measured last.')
+    ] = None,
 ) -> None:
-    """Show what a bench would measure, without measuring.
+    """Show what a bench would measure, without measuring, and what each cell is predicted to take.
 
     Examples:
 
@@ -136,10 +138,7 @@ def plan(
     )
     out = style.console()
     listing.plan(asked, known, out)
-    if gpu:
-        cli_predict.show(models, precisions, contexts, gpu, out, models_file)
-    else:
-        out.print('With --gpu "t4" (or l4, cpu ...) time and memory of each cell are predicted.', markup=False)
+    cli_predict.show(models, precisions, contexts, gpu, out, models_file)
 
 
 @app.command()

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.errors import UserError
+from harness.options import Budget, Models, ModelsFile, Results, Steps, TrimVocab
+
 if TYPE_CHECKING:
     from rich.console import Console
-
-from harness.options import Budget, Models, ModelsFile, Results, Steps, TrimVocab
 
 
 def predict(
@@ -75,22 +76,35 @@ def show(
     models: list[str] | None,
     precisions: str | None,
     contexts: str | None,
-    gpu: str,
+    gpu: str | None,
     out: "Console",
     models_file: Path | None,
 ) -> None:
-    """The table of what is predicted of these cells under the file's recipe. Raises UserError as `predict` does."""
+    """The table of what is predicted of these cells under the file's recipe, on `gpu`, else on the device that was
+    measured last if its record says enough. Raises UserError as `predict` does."""
     from harness import outlook
+    from harness.forecast import known
     from harness.forecast.traces import Tracers
     from harness.profile.provenance import versions
     from harness.report import predicted
     from harness.report.progress import Counting
 
+    last = None if gpu else known.of_last_sweep()
+    if not gpu and not last:
+        out.print('With --gpu "t4" (or l4, cpu ...) time and memory of each cell are predicted.', markup=False)
+        return
+    cards = gpu or [last]
     asked = outlook.read(
-        models or [], precisions, contexts, gpu, None, None, outlook.DATA, None, None, False, None, None, models_file
+        models or [], precisions, contexts, cards, None, None, outlook.DATA, None, None, False, None, None, models_file
     )
-    with Tracers(versions()) as tracers, Counting(out, "tracing") as counting:
-        found = outlook.answer(asked, tracers, counting.show)
+    try:
+        with Tracers(versions()) as tracers, Counting(out, "tracing") as counting:
+            found = outlook.answer(asked, tracers, counting.show)
+    except UserError as problem:
+        if gpu:
+            raise
+        out.print(f"Not predicted by the last record: {problem}", markup=False)
+        return
     predicted.table(found, asked.goal, out)
 
 

@@ -38,7 +38,7 @@ def read(
     models: str | Sequence[str],
     precisions: str | None,
     contexts: str | None,
-    gpus: str,
+    gpus: str | Sequence[tuple[Accelerator, Calibration]],
     recipe: str | None,
     method: str | None,
     split: str,
@@ -60,7 +60,7 @@ def read(
         raise unknown("split", split, (DATA, LAYERS))
     if micro_batch is not None and micro_batch < 1:
         raise UserError(f"--micro-batch must be 1 or more, not {micro_batch}")
-    cards = [_card(name) for name in words(gpus.replace("x ", "x"))]
+    cards = [_card(name) for name in words(gpus.replace("x ", "x"))] if isinstance(gpus, str) else list(gpus)
     if not cards:
         raise UserError("--gpu names no accelerator; use t4, l4, cpu ...")
     counts = {on.count for on, _ in cards}

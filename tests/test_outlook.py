@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from test_accelerators import OWN
 
+from bench import backtest
 from harness import outlook
 from harness.cli import main
 from harness.errors import UserError
@@ -116,13 +117,29 @@ def test_calibrate_from_the_command_line(tmp_path, capsys):
     assert ended.value.code == 2 and "run `harness bench` first" in capsys.readouterr().err
 
 
-def test_plan_predicts_its_cells_where_a_card_is_named(capsys):
+def test_plan_predicts_its_cells_for_a_card_that_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where nothing was measured
     with pytest.raises(SystemExit):
         main(["plan", "arc-tiny", "--contexts", "128 256"])
     assert "With --gpu" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["plan", "arc-tiny", "--contexts", "128 256", "--gpu", "t4"])
     assert "PREDICTED, not measured" in capsys.readouterr().out
+
+
+def test_plan_predicts_its_cells_for_the_device_that_was_measured_last(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results" / "some-cpu"
+    folder.mkdir(parents=True)
+    committed = (backtest.REFERENCE / "amd-epyc-zen4-2-threads" / "records.jsonl").read_text()
+    (folder / "records.jsonl").write_text(committed)
+    with pytest.raises(SystemExit):
+        main(["plan", "arc-tiny", "--contexts", "128 256", "--precisions", "bf16 fp32"])
+    shown = capsys.readouterr().out
+    assert "PREDICTED, not measured" in shown and "fitted on another CPU" in shown
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "arc-tiny", "--contexts", "128", "--precisions", "fp16"])
+    assert ended.value.code == 0 and "Not predicted by the last record" in capsys.readouterr().out
 
 
 def test_a_dtype_that_a_card_lacks(tmp_path):

@@ -11,7 +11,8 @@ from harness.catalog.accelerators import CPU, Accelerator
 from harness.errors import UserError
 from harness.forecast import calibrate, predict, roofline, traces
 from harness.forecast.calibrate import Calibration, HeldMemory, Point
-from harness.profile.provenance import RESULTS, versions
+from harness.profile import store
+from harness.profile.provenance import RESULTS, latest_folder, versions
 from harness.records import OWN, Measurement
 
 NAME = "calibration.json"
@@ -35,6 +36,17 @@ def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Ca
     found = calibrate.read(_SHIPPED / "cpu.json")
     wider = hypot(found.error, _OTHER_CPU_SIGMA)
     return here, replace(found, error=wider, source=f"fitted on another CPU ({found.device})")
+
+
+def of_last_sweep(results: Path = RESULTS) -> tuple[Accelerator, Calibration] | None:
+    """The device of the newest record under `results`, with the dtypes that its rows tell of; None where there is no
+    such record, or no row of a device that predictions can be made for."""
+    try:
+        rows, _ = store.read(latest_folder(results) / store.NAME)
+        on = _measured_on([row for row in rows if row.rate])
+    except (UserError, OSError, IndexError):
+        return None
+    return for_cpu(on, results) if on.kind == CPU else (on, for_card(on, results))
 
 
 def _own(results: Path, wanted: Callable[[str], bool]) -> Calibration | None:
