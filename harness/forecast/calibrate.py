@@ -78,7 +78,7 @@ class Calibration:
 
 def prior(kind: str) -> Calibration:
     """What is assumed of a device that nothing was measured on: seconds within a factor of 2.2 (95 %)."""
-    return Calibration("", kind, dict(_PRIOR[kind]), 0.4, spread=1.1, source="nothing measured")
+    return Calibration("", kind, dict(_PRIOR[kind]), 0.4, spread=1.1, source="what is assumed of any")
 
 
 def fit(
