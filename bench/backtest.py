@@ -63,7 +63,7 @@ def published(path: Path) -> tuple[list[tuple], calibrate.Calibration]:
         found = traces.all_of(list(asked.values()), versions())
         if wrong := [each for each in found if isinstance(each, str)]:
             raise SystemExit(f"{row['model']} {row['precision']}: {wrong[0]}")
-        by_length = {n: _in(trace, row["compute"]) for n, trace in zip(asked, found, strict=True)}
+        by_length = {n: trace.computed_in(row["compute"]) for n, trace in zip(asked, found, strict=True)}
         minutes, rounding = float(row["ten_steps_min"]), float(row["rounding_min"])
         # Uniform within its rounding; and such a run is timed to some 5 %.
         sigma = math.hypot(math.log(1 + rounding / minutes) / math.sqrt(3), 0.05)
@@ -79,10 +79,6 @@ def published(path: Path) -> tuple[list[tuple], calibrate.Calibration]:
 
 def _share(row: dict[str, str]) -> float:
     return _TEN_STEPS_SHARE if row["timed"] == "10 steps" else 1.0
-
-
-def _in(trace: roofline.Trace, compute: str) -> roofline.Trace:
-    return trace.computed_in(compute) if compute != "fp32" else trace
 
 
 def lines(title: str, rows: list[tuple]) -> list[str]:

@@ -55,6 +55,8 @@ def predict(
     from harness.report import predicted, style
     from harness.report.progress import Counting
 
+    if max_context and max_batch:
+        raise UserError("--max-context and --max-batch look for one edge each; ask for them one by one")
     out = style.console()
     asked = outlook.read(
         [*(models or []), *([model] if model else [])], precision, context, gpu, recipe, method, split, micro_batch,

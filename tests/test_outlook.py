@@ -52,6 +52,7 @@ def test_a_single_cell_shows_what_fills_the_memory(capsys):
         (["--split", "rows"], "unknown split"),
         (["--gpu", "0xt4"], "give one or more"),
         (["--gpu", ""], "names no accelerator"),
+        (["--max-context", "--max-batch"], "ask for them one by one"),
         (["--gpu", "t4 2xl4"], "different numbers of cards"),
         (["--micro-batch", "5"], "cannot be shared equally"),
         (["--gpu", "nowhere.yaml"], "cannot be read"),

@@ -16,7 +16,6 @@ from harness.catalog import precisions
 from harness.errors import UserError
 from harness.profile import sweep
 from harness.profile.asked import Asked
-from harness.profile.provenance import latest_folder, slug
 from harness.profile.store import Store, read
 from harness.records import ModelSpec, Recipe
 
@@ -284,21 +283,6 @@ def test_killed_at_any_point_it_goes_on(bench):
     assert lines.count(b"\n") == 9  # nothing measured was measured again
     # What was run but not written is what a kill interrupted: at most one cell a kill.
     assert len(bench.jobs()) <= 9 + patience
-
-
-def test_slugs_stay_inside_the_folder():
-    assert slug("../../A [red]CPU/…") == "a-red-cpu"
-    assert slug("///") == "device"
-
-
-def test_latest_folder(tmp_path):
-    with pytest.raises(UserError, match="harness bench"):
-        latest_folder(tmp_path)
-    for i, name in enumerate("ab"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "records.jsonl").touch()
-        os.utime(tmp_path / name / "records.jsonl", (i, i))
-    assert latest_folder(tmp_path).name == "b"
 
 
 TRACE = {

@@ -85,7 +85,7 @@ def of_rows(
     for row, found in zip(rows, traces.all_of(subjects, versions(), on_done), strict=True):
         if isinstance(found, str):
             continue
-        found = found.computed_in(row.cell.compute_dtype) if row.cell.compute_dtype != "fp32" else found
+        found = found.computed_in(row.cell.compute_dtype)
         name, held = row.cell.model.name, found.memory
         point = Point(name, roofline.nominal_seconds(found, on), median(row.micro_s))
         out.append(

@@ -124,7 +124,7 @@ def predict(
     """
     compute = compute_of(precision, on)
     on.rate(compute)
-    traces = {n: trace.computed_in(compute) for n, trace in traces.items()} if compute != "fp32" else dict(traces)
+    traces = {n: trace.computed_in(compute) for n, trace in traces.items()}
     seconds = _seconds_by_length(traces, on, calibration)
     whole = traces[context]
     micro_s = seconds(context)

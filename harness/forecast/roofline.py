@@ -72,6 +72,8 @@ class Trace:
 
     def computed_in(self, dtype: str) -> "Trace":
         """The trace with `dtype` where it has another of 16 bits: the operations are the same."""
+        if dtype not in _HALVES:
+            return self
         return replace(self, ops=tuple(replace(op, dtype=dtype) if op.dtype in _HALVES else op for op in self.ops))
 
 
