@@ -203,7 +203,8 @@ def compare(asked: argparse.Namespace) -> dict[str, list[dict]]:
         running[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         while (line := running[name].stdout.readline()).strip() != "ready":
             if not line:
-                raise SystemExit(f"{name} stopped before its first step")
+                stop(running)
+                raise SystemExit(f"{name} stopped before its first step; TRL comes with: pip install '.[peers]'")
     found: dict[str, list[dict]] = {name: [] for name in asked.sides}
     for number in range(asked.steps + 1):
         for name, process in running.items():

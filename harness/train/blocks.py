@@ -21,27 +21,23 @@ def attend(
     """Attention of `query` [batch, heads, tokens, dim] over `key` and `value` [batch, kv_heads, tokens, dim].
 
     A token sees itself and those before it, with `window` itself and the window - 1 before it. Returns the query's
-    shape.
+    shape, laid out as [batch, tokens, heads, dim], which is what the next layer takes.
     """
-    batch, heads, tokens, dim = query.shape
-    groups = heads // key.shape[1]
-    grouped = query.reshape(-1, groups, tokens, dim)
-    out = _Blocks.apply(grouped, key.flatten(0, 1), value.flatten(0, 1), scaling, window)
-    return out.view(batch, heads, tokens, dim)
+    return _Blocks.apply(query, key, value, scaling, window)
 
 
 class _Blocks(torch.autograd.Function):
-    """query [batch x kv_heads, groups, tokens, dim], key and value [batch x kv_heads, tokens, dim]."""
-
     @staticmethod
     def forward(ctx, query, key, value, scaling, window):
-        count, groups, tokens, dim = query.shape
-        out, kept = torch.empty_like(query), []
-        keeps = count * groups * tokens * (tokens + ROWS) // 2 <= _MOST_KEPT and any(ctx.needs_input_grad)
+        batch, heads, tokens, dim = query.shape
+        kv_heads, groups = key.shape[1], heads // key.shape[1]
+        out, kept = query.new_empty(batch, tokens, heads, dim).transpose(1, 2), []
+        queries, outs, keys, values = _grouped(query, kv_heads), _grouped(out, kv_heads), _flat(key), _flat(value)
+        keeps = batch * heads * tokens * (tokens + ROWS) // 2 <= _MOST_KEPT and any(ctx.needs_input_grad)
         for low, start, end in _spans(tokens, window):
-            rows = query[:, :, start:end].reshape(count, -1, dim)
-            weights = _weights(rows, key[:, low:end], scaling, window, groups, start - low)
-            out[:, :, start:end] = torch.bmm(weights, value[:, low:end]).view(count, groups, end - start, dim)
+            rows = _block(queries, start, end)
+            weights = _weights(rows, keys[:, low:end], scaling, window, groups, start - low)
+            _set_block(outs, start, end, torch.bmm(weights, values[:, low:end]))
             if keeps:
                 kept.append(weights)
         ctx.save_for_backward(query, key, value, out, *kept)
@@ -51,20 +47,42 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         query, key, value, out, *kept = ctx.saved_tensors
-        count, groups, tokens, dim = query.shape
-        for_query, for_key, for_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        inner = (grad * out).sum(-1, keepdim=True)
+        tokens, kv_heads, groups = query.shape[2], key.shape[1], query.shape[1] // key.shape[1]
+        for_query = torch.empty_like(query)
+        queries, for_queries, grads = (_grouped(part, kv_heads) for part in (query, for_query, grad))
+        inner = _grouped((grad * out).sum(-1, keepdim=True), kv_heads)
+        keys, values = _flat(key), _flat(value)
+        for_keys, for_values = torch.zeros_like(keys), torch.zeros_like(values)
         for number, (low, start, end) in enumerate(_spans(tokens, ctx.window)):
-            rows = query[:, :, start:end].reshape(count, -1, dim)
-            slopes = grad[:, :, start:end].reshape(count, -1, dim)
-            seen = key[:, low:end]
+            rows, slopes, seen = _block(queries, start, end), _block(grads, start, end), keys[:, low:end]
             weights = kept[number] if kept else _weights(rows, seen, ctx.scaling, ctx.window, groups, start - low)
-            scores = torch.bmm(slopes, value[:, low:end].transpose(1, 2))
-            scores.sub_(inner[:, :, start:end].reshape(count, -1, 1)).mul_(weights).mul_(ctx.scaling)
-            for_query[:, :, start:end] = torch.bmm(scores, seen).view(count, groups, end - start, dim)
-            for_key[:, low:end].baddbmm_(scores.transpose(1, 2), rows)
-            for_value[:, low:end].baddbmm_(weights.transpose(1, 2), slopes)
-        return for_query, for_key, for_value, None, None
+            scores = torch.bmm(slopes, values[:, low:end].transpose(1, 2))
+            scores.sub_(_block(inner, start, end)).mul_(weights).mul_(ctx.scaling)
+            _set_block(for_queries, start, end, torch.bmm(scores, seen))
+            for_keys[:, low:end].baddbmm_(scores.transpose(1, 2), rows)
+            for_values[:, low:end].baddbmm_(weights.transpose(1, 2), slopes)
+        return for_query, for_keys.view_as(key), for_values.view_as(value), None, None
+
+
+def _grouped(part: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """[batch, kv_heads, heads that share a key, tokens, dim], a view."""
+    return part.unflatten(1, (kv_heads, -1))
+
+
+def _flat(part: torch.Tensor) -> torch.Tensor:
+    """[batch x kv_heads, tokens, dim] of keys or values."""
+    return part.flatten(0, 1)
+
+
+def _block(grouped: torch.Tensor, start: int, end: int) -> torch.Tensor:
+    """[batch x kv_heads, heads that share a key x rows, dim] of the rows from `start` to `end`."""
+    part = grouped[..., start:end, :]
+    return part.reshape(part.shape[0] * part.shape[1], -1, part.shape[-1])
+
+
+def _set_block(grouped: torch.Tensor, start: int, end: int, found: torch.Tensor) -> None:
+    part = grouped[..., start:end, :]
+    part.copy_(found.view(part.shape))
 
 
 def _spans(tokens: int, window: int | None) -> list[tuple[int, int, int]]:
