@@ -93,7 +93,7 @@ def of_sweep(asked: Asked, known: Catalog, swept: Swept, out: Console) -> list[A
                 raise UserError(f"{spec.name}: accuracy not measured, for no cell was in a native precision")
             native = [row for row in rows if row.cell.precision == row.cell.compute_dtype] or rows
             how = How(arms="baseline, + color swap", precision=native[0].cell.precision, curve=True, seed=asked.seed)
-            how = replace(how, trim_vocab=asked.recipe.trim_vocab)
+            how = replace(how, trim_vocab=asked.recipe.trim_vocab, kernels=asked.recipe.kernels)
             exam = exam_of(spec, weights, how, known, alone=len(asked.models) == 1)
             expected = exam.steps * step_seconds(native[0])
             if expected > LONGEST_S:

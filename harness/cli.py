@@ -13,6 +13,7 @@ from harness.options import (
     Contexts,
     Device,
     Gpus,
+    Kernels,
     Models,
     ModelsFile,
     Precisions,
@@ -46,6 +47,7 @@ def bench(
     recipe: RecipeName = None,
     gpus: Gpus = 1,
     trim_vocab: TrimVocab = False,
+    kernels: Kernels = "auto",
     fit: Annotated[
         bool, typer.Option("--fit", help="Find the micro-batch and checkpointing with most tokens a second.")
     ] = False,
@@ -80,7 +82,7 @@ def bench(
 
     asked, known, goal = inputs.read(
         models, contexts, precisions, budget_hours, steps, weights, device, results, models_file,
-        sample_seconds, cap_seconds, fresh, retry, seed, recipe, gpus, trim_vocab, fit,
+        sample_seconds, cap_seconds, fresh, retry, seed, recipe, gpus, trim_vocab, fit, kernels,
     )  # fmt: skip
     out = style.console()
     for line in checkup.untested(provenance.versions()):

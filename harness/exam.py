@@ -8,8 +8,9 @@ from harness.arc.tasks import load as load_tasks
 from harness.catalog import models as catalog
 from harness.catalog import precisions as precision_table
 from harness.catalog import weights as weights_of
+from harness.catalog.kernels import AUTO
 from harness.errors import UserError, unknown
-from harness.inputs import positive, shared_by
+from harness.inputs import positive, shared_by, with_kernels
 from harness.records import TARGETS, ModelSpec, Recipe
 from harness.tune.arms import Arm, choose
 from harness.tune.record import SCOPES, SHARED, SHORTEN, TOO_LONG
@@ -43,6 +44,7 @@ class How:
     sequences_per_step: int | None = None
     gpus: int = 1
     trim_vocab: bool = False
+    kernels: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def of(spec: ModelSpec, weights: str, how: How, known: catalog.Catalog, alone: b
     if how.sequences_per_step is not None:
         each = _whole("--sequences-per-step", how.sequences_per_step, 0)
         recipe = replace(recipe, sequences_per_step=each, micro_batch=1)
-    recipe = replace(shared_by(how.gpus, recipe), trim_vocab=how.trim_vocab)
+    recipe = with_kernels(how.kernels, replace(shared_by(how.gpus, recipe), trim_vocab=how.trim_vocab))
     spec = catalog.trimmed(spec) if how.trim_vocab else spec
     source = how.source or said.set
     puzzles, solutions = _tasks(source, how.solutions, limit)

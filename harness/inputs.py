@@ -9,10 +9,12 @@ from harness.arc.coverage import Lengths, lengths
 from harness.arc.encode import ENCODINGS
 from harness.arc.prompt import build
 from harness.arc.tasks import load as load_tasks
+from harness.catalog import kernels as kernel_table
 from harness.catalog import models as catalog
 from harness.catalog import precisions as precision_table
 from harness.catalog import recipes
 from harness.catalog import weights as weights_of
+from harness.catalog.kernels import AUTO
 from harness.errors import UserError, unknown
 from harness.profile.asked import Asked
 from harness.records import OWN, REFERENCE, Goal, Measurement, ModelSpec, Recipe
@@ -38,6 +40,7 @@ def read(
     gpus: int = 1,
     trim_vocab: bool = False,
     fit: bool = False,
+    kernels: str = AUTO,
 ) -> tuple[Asked, catalog.Catalog, Goal]:
     """What `harness bench` was asked. Raises UserError for the first value that cannot be."""
     known = catalog.load(models_file)
@@ -49,7 +52,7 @@ def read(
     asked = Asked(
         models=[(catalog.trimmed(spec) if trim_vocab else spec, weights_of.resolve(spec, weights)) for spec in specs],
         precisions=chosen or [precision_table.find(name) for name in known.defaults.precisions],
-        recipe=replace(shared_by(gpus, _recipe(recipe, known.recipe)), trim_vocab=trim_vocab),
+        recipe=with_kernels(kernels, replace(shared_by(gpus, _recipe(recipe, known.recipe)), trim_vocab=trim_vocab)),
         contexts=[context_of(word) for word in words(contexts or "")] or None,
         device=device_of(device),
         results=results,
@@ -68,6 +71,14 @@ def _recipe(name: str | None, known: Recipe) -> Recipe:
     if name not in (None, OWN, REFERENCE):
         raise unknown("recipe", name, (OWN, REFERENCE))
     return recipes.named(name, known)
+
+
+def with_kernels(text: str, recipe: Recipe) -> Recipe:
+    """`recipe` with the kernels that `text` names. Raises UserError for what is none, or has none to choose."""
+    chosen = kernel_table.asked(text)
+    if chosen != AUTO and recipe.implementation == REFERENCE:
+        raise UserError("--kernels chooses for this program's own step; leave it out, or --recipe reference")
+    return replace(recipe, kernels=chosen)
 
 
 def shared_by(gpus: int, recipe: Recipe) -> Recipe:

@@ -21,6 +21,9 @@ RecipeName = Annotated[
 TrimVocab = Annotated[
     bool, typer.Option("--trim-vocab", help="Cut the vocabulary to the tokens of ARC prompts: another model.")
 ]
+Kernels = Annotated[
+    str, typer.Option(help="auto (measured here), plain, or as in 'attention=sdpa pointwise=compiled'.")
+]
 Gpus = Annotated[int, typer.Option(help="Cards that share each step's sequences (on a CPU: processes).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Weights = Annotated[

@@ -37,6 +37,7 @@ class Recipe:
     # own: harness.train's; reference: what transformers and PEFT compute as they come, logits of every token included
     implementation: str = OWN
     trim_vocab: bool = False  # embeddings and head cut to the tokens of ARC prompts: another model
+    kernels: str = "auto"  # of attention and pointwise parts: what is fastest here, or as harness.catalog.kernels says
     processes: int = 1  # that share a step's sequences, a card each
     # What others do, so that what they published can be predicted as it was run:
     method: str = LORA  # or DORA; FULL trains every weight, gradients and Adam's states in the weights' dtype
@@ -56,6 +57,7 @@ class Recipe:
         parts = ([self.method] if self.method != LORA else []) + (
             [f"b{self.micro_batch}"] if self.micro_batch > 1 else []
         )
+        parts += [word.partition("=")[2] or word for word in self.kernels.split() if word != "auto"]
         return "".join(f"/{part}" for part in [*parts, *(["ckpt"] if self.gradient_checkpointing else [])])
 
     def answer_tokens(self, context: int) -> int:
@@ -187,6 +189,7 @@ class Measurement:
     micro_s: tuple[float, ...] = ()
     optimizer_s: tuple[float, ...] = ()
     losses: tuple[float, ...] = ()
+    kernels: str = ""  # that ran: "attention=blocks pointwise=compiled"
     # phase (imported, after_load, first_step, steady) -> kind (allocated, reserved, process, resident: peaks; current)
     memory: dict[str, dict[str, int]] = field(default_factory=dict)
     wall_s: float | None = None

@@ -86,17 +86,16 @@ def test_the_largest_context_and_batch_are_at_the_edge():
 
 
 def test_a_kept_trace_is_used_and_a_torn_one_made_again(monkeypatch, tmp_path):
-    from harness.forecast import traces
-
     monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path))
     question = asked(contexts="64")
     with Tracers(versions()) as tracers:
         (first,) = outlook.answer(question, tracers)
-        assert len(list(tmp_path.iterdir())) == 3
+        assert len(list((tmp_path / "traces").iterdir())) == 3
     with Tracers(versions()) as tracers:
         assert outlook.answer(question, tracers) == [first] and not tracers.processes
     torn = (
-        traces.folder()
+        tmp_path
+        / "traces"
         / f"{predict.subject(first.spec, first.precision, first.recipe, first.on, 64).key(versions())}.json"
     )
     torn.write_text(torn.read_text()[:100])

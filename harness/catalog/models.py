@@ -26,7 +26,7 @@ _OPTIONAL = {"head_dim": int, "partial_rotary_factor": float}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Of a recipe: what the command line says, or has a default in an older file.
 _NOT_IN_THE_FILE = (
-    *("implementation", "trim_vocab", "processes"),
+    *("implementation", "trim_vocab", "kernels", "processes"),
     *("method", "prepared_for_kbit", "layer_split"),
 )
 TRIMMED = "-trim"

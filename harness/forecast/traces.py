@@ -13,16 +13,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Queue
-from tempfile import NamedTemporaryFile
 from threading import Thread
 from typing import Any
 
+from harness import cache
 from harness.catalog.accelerators import CPU, Accelerator
+from harness.catalog.kernels import AUTO
 from harness.catalog.precisions import Precision
 from harness.forecast.roofline import Trace, trace_from_json
 from harness.records import ModelSpec, Recipe
 
-_RULE = 1  # raised when tracing changes: what is kept was traced in another way
+_RULE = 2  # raised when tracing changes: what is kept was traced in another way
 _FLASH_FROM = (8, 0)  # compute capability
 _DIED = {"unsupported": "the process that traces ended without a word; try `harness doctor`"}
 
@@ -40,7 +41,8 @@ class Subject:
 
     def key(self, versions: dict[str, str]) -> str:
         # What says nothing of a micro-step is left out.
-        recipe = asdict(replace(self.recipe, sequences_per_step=0, processes=1, layer_split=1, learning_rate=0.0))
+        silent = {"sequences_per_step": 0, "processes": 1, "layer_split": 1, "learning_rate": 0.0, "kernels": AUTO}
+        recipe = asdict(replace(self.recipe, **silent))
         said = [
             self.spec.architecture,
             asdict(self.precision),
@@ -60,31 +62,20 @@ def kind_of(on: Accelerator) -> str:
     return on.kind if tuple(map(int, on.capability.split("."))) >= _FLASH_FROM else "cuda-7"
 
 
-def folder() -> Path:
-    """Where traces are kept: TTFT_BENCH_CACHE, or a folder of the user's cache."""
-    if said := os.environ.get("TTFT_BENCH_CACHE"):
-        return Path(said)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ttft-bench" / "traces"
-
-
 def kept(subject: Subject, versions: dict[str, str]) -> Trace | None:
     """The kept trace; None where it has to be made."""
     try:
-        return trace_from_json(json.loads((folder() / f"{subject.key(versions)}.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or torn: it is made again
+        return trace_from_json(cache.kept(_name(subject, versions)))
+    except (ValueError, KeyError, TypeError):  # not there, or of another version
         return None
 
 
 def keep(subject: Subject, versions: dict[str, str], said: dict[str, Any]) -> None:
-    """Writes whole or not at all; a full disk costs only the time to trace again."""
-    where = folder() / f"{subject.key(versions)}.json"
-    try:
-        where.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=where.parent, delete=False, encoding="utf-8") as part:
-            part.write(json.dumps(said))
-        Path(part.name).replace(where)
-    except OSError:
-        return
+    cache.keep(_name(subject, versions), said)
+
+
+def _name(subject: Subject, versions: dict[str, str]) -> str:
+    return f"traces/{subject.key(versions)}.json"
 
 
 class Tracers:

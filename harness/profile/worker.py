@@ -94,6 +94,7 @@ def run(job: dict[str, Any], say) -> dict[str, Any]:
         wait()
         seen["load_s"] = time.perf_counter() - start
         seen["params"], seen["trainable_params"] = loaded.params, loaded.trainable_params
+        seen["kernels"] = loaded.kernels
         seen["memory"]["after_load"] = memory.read()
         gc.collect()
 

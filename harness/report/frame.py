@@ -87,6 +87,7 @@ COLUMNS = (
     "implementation",
     "predicted_micro_step_s",
     "predicted_peak_gib",
+    "kernels",
 )
 
 
@@ -172,6 +173,7 @@ def _flat(row: Measurement, fitted: fits.Fit | None, goal: Goal) -> dict[str, An
         "estimate_s": row.estimate_s,
         "sequences_per_step": cell.recipe.sequences_per_step,
         "implementation": cell.recipe.implementation,
+        "kernels": row.kernels,
         "predicted_micro_step_s": row.predicted_micro_s,
         "predicted_peak_gib": _gib(row.predicted_peak_bytes),
         "steps": goal.steps,

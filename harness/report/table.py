@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.catalog.kernels import AUTO
 from harness.forecast import fit as fits
 from harness.forecast import lengths, project
 from harness.forecast.verdict import pick, verdict
@@ -37,7 +38,14 @@ def summary(
         out.print()
         out.print(Text(_details_note()))
     out.print()
-    for line in (*_failures(rows), *_emulated(rows), *curves(rows, steps), *_foreseen(rows), *_warnings(rows)):
+    for line in (
+        *_failures(rows),
+        *_emulated(rows),
+        *_kernels(rows),
+        *curves(rows, steps),
+        *_foreseen(rows),
+        *_warnings(rows),
+    ):
         out.print(Text(f"- {line}"))
     if best:
         out.print(Text(f"\n{pick(rows, budget_hours, steps).why}", style="bold"))
@@ -53,6 +61,8 @@ def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> 
     marks = "".join(row.cell.recipe.mark for row in rows)
     reference = "ref: transformers' and PEFT's plain step. " if "/ref" in marks else ""
     reference += "b4: 4 sequences at once, and so on. " if "/b" in marks else ""
+    chosen = any(row.cell.recipe.kernels != AUTO for row in rows)
+    reference += "plain and the like: kernels that --kernels chose. " if chosen else ""
     reference += "ckpt: activations made again in the backward. " if "/ckpt" in marks else ""
     return (
         f"Measured on {', '.join(sorted({row.cell.device_name for row in rows}))}. A step is "
@@ -165,6 +175,16 @@ def _failures(rows: Sequence[Measurement]) -> list[str]:
     return merged(said)
 
 
+def _kernels(rows: Sequence[Measurement]) -> list[str]:
+    """Which kernels ran: a line for all rows, or one for each choice."""
+    of = [(f"{row.cell.model.name} {row.cell.label}", row.kernels) for row in rows if row.kernels]
+    same = len({kernels for _, kernels in of}) == 1
+    return [
+        f"Kernels: {kernels}{'' if same else f' ({names})'}; the fastest here unless --kernels chose."
+        for names, kernels in _by_text(of)
+    ]
+
+
 def _foreseen(rows: Sequence[Measurement]) -> list[str]:
     """How far the predictions made before the cells ran were off."""
     pairs = [(r.predicted_micro_s / median(r.micro_s), r.predicted_peak_bytes / r.peak_bytes)
@@ -185,10 +205,15 @@ def _warnings(rows: Sequence[Measurement]) -> list[str]:
 
 def merged(said: Sequence[tuple[str, str]]) -> list[str]:
     """Each text once, after the names of all that it was said of."""
+    return [f"{names}: {text}" for names, text in _by_text(said)]
+
+
+def _by_text(said: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(names, text) of each text, the names being those that it was said of."""
     names: dict[str, list[str]] = {}
     for name, text in said:
         names.setdefault(text, []).append(name)
-    return [f"{', '.join(of)}: {text}" for text, of in names.items()]
+    return [(", ".join(dict.fromkeys(of)), text) for text, of in names.items()]
 
 
 def name_of(row: Measurement) -> str:

@@ -7,16 +7,24 @@ attended one by one, which no mask of tokens x tokens is needed for either.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 
 import torch
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface
 
 from harness.train import blocks
 
 NAME = "plain_causal"
+_KERNEL = "_attention_kernel"  # of a model's config: the one of harness.catalog.kernels that was chosen
+# Where the chosen one refuses (a mask, fp32), the next that takes it.
+_ORDERS = {
+    "flash": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
+    "efficient": [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH],
+    "cudnn": [SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
+}
 _stood_for: list[str] = []  # the kind of device that tensors without storage stand for
 
 
@@ -38,7 +46,23 @@ def forget_masks() -> None:
     _window_mask.cache_clear()
 
 
-def _kind(device: torch.device) -> str:
+def use(model: torch.nn.Module, kernel: str) -> None:
+    """Lets `model` attend by `kernel`, one of those that harness.catalog.kernels has for its device."""
+    setattr(model.config.get_text_config(), _KERNEL, kernel)
+
+
+def with_kernel(
+    kernel: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, alone: bool = False
+) -> torch.Tensor:
+    """Causal attention [batch, tokens, heads, dim] of the shapes that `plain_causal` takes.
+
+    If `alone`, no other kernel helps out: raises RuntimeError where this one refuses.
+    """
+    return _one(query, key, value, None, 0.0, None, kernel, alone).transpose(1, 2).contiguous()
+
+
+def kind_of(device: torch.device) -> str:
+    """What `device` is, or is traced to stand for."""
     return _stood_for[-1] if device.type == "meta" and _stood_for else device.type
 
 
@@ -62,7 +86,7 @@ def plain_causal(
     """
     if attention_mask is not None:
         raise ValueError("plain causal attention takes whole sequences, not a mask")
-    how = scaling, dropout, sliding_window
+    how = scaling, dropout, sliding_window, getattr(getattr(module, "config", None), _KERNEL, None)
     if packed_lengths is None or len(packed_lengths) == 1:
         return _one(query, key, value, *how).transpose(1, 2).contiguous(), None
     parts = zip(*(part.split(packed_lengths, 2) for part in (query, key, value)), strict=True)
@@ -76,26 +100,31 @@ def _one(
     scaling: float | None,
     dropout: float,
     sliding_window: int | None,
+    kernel: str | None,
+    alone: bool = False,
 ) -> torch.Tensor:
     """[batch, heads, tokens, dim]: sequences that all tokens belong to."""
     tokens, grouped = query.shape[2], query.shape[1] != key.shape[1]
     windowed = sliding_window is not None and tokens > sliding_window
-    if _kind(query.device) == "cpu" and not dropout:
+    if kind_of(query.device) == "cpu" and not dropout and kernel != "sdpa":
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
         return blocks.attend(query, key, value, scale, sliding_window if windowed else None)
-    if grouped and (windowed or not _groups_in_kernel(query.device, query.dtype)):
+    by_flash = kernel in (None, "sdpa", "flash") and _groups_in_kernel(query.device, query.dtype)
+    if grouped and (windowed or not by_flash):
         repeats = query.shape[1] // key.shape[1]
         key, value, grouped = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), False
-    return functional.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=_window_mask(tokens, sliding_window, query.device, query.dtype) if windowed else None,
-        is_causal=not windowed,
-        dropout_p=dropout,
-        scale=scaling,
-        enable_gqa=grouped,
-    )
+    order = _ORDERS.get(kernel, [])
+    with sdpa_kernel(order[:1] if alone else order, set_priority=True) if order else nullcontext():
+        return functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=_window_mask(tokens, sliding_window, query.device, query.dtype) if windowed else None,
+            is_causal=not windowed,
+            dropout_p=dropout,
+            scale=scaling,
+            enable_gqa=grouped,
+        )
 
 
 def _groups_in_kernel(device: torch.device, dtype: torch.dtype) -> bool:

@@ -1,5 +1,5 @@
-"""The step's operations with their backward written out: as many products as the mathematics asks for, few passes over
-memory besides, and nothing kept that the backward can do without.
+"""The step's products with their backward written out: as many as the mathematics asks for, and nothing kept that the
+backward can do without. harness.train.pointwise has what is no product.
 
 Each is equal to what transformers and PEFT compute, to within the rounding of the dtype; harness.train.rewire puts
 them in, and checks that.
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import torch
 from torch.nn.functional import linear
+
+from harness.train.attention import kind_of
 
 # Logits of one chunk: rows x vocabulary.
 _LOGITS_AT_ONCE = 2**25
@@ -34,8 +36,9 @@ class AnswerLosses(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0]
         grads = torch.empty_like(hidden, dtype=torch.float32) if wanted else None
         lift = _FP16_LIFT if hidden.dtype == torch.float16 else 1.0
-        narrow = max(1, _WIDENED_AT_ONCE.get(hidden.device.type, _WIDENED_ELSEWHERE) // len(head))
-        for part, target, loss, grad in _in_chunks(max(1, _LOGITS_AT_ONCE // len(head)), hidden, targets, losses, grads):
+        most = max(1, _LOGITS_AT_ONCE // len(head))
+        narrow = max(1, _WIDENED_AT_ONCE.get(kind_of(hidden.device), _WIDENED_ELSEWHERE) // len(head))
+        for part, target, loss, grad in _in_chunks(most, hidden, targets, losses, grads):
             logits = linear(part, head, bias)
             for few, of_few, found in zip(logits.split(narrow), target.split(narrow), loss.split(narrow), strict=True):
                 said = torch.log_softmax(few, 1, dtype=torch.float32)
@@ -113,58 +116,3 @@ class LoraAddition(torch.autograd.Function):
         through = rows @ b
         dx = (through @ a).view(ctx.shape) if ctx.needs_input_grad[1] else None
         return grad, dx, (through.t() @ flat).float(), (rows.t() @ inner).float().mul_(ctx.scaling), None
-
-
-class RmsNorm(torch.autograd.Function):
-    """x / rms(x) * weight over the last dimension, computed in fp32; the frozen weight is [width] in fp32 or in x's
-    dtype. The product with it is rounded after, or, as Llama does, before too (`twice`).
-
-    Only x and one number a row are kept: dx = r (g - n mean(g n)) with n = x r and g = dy weight
-    (Zhang and Sennrich 2019, appendix).
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, eps, twice):
-        wide = x.float()
-        scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, scale, weight)
-        normed = wide * scale
-        return normed.to(x.dtype).mul_(weight) if twice else normed.mul_(weight).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, scale, weight = ctx.saved_tensors
-        normed = x.float().mul_(scale)
-        slopes = (grad * weight).float()
-        mean = torch.linalg.vecdot(slopes, normed).unsqueeze(-1).div_(x.shape[-1])
-        return slopes.sub_(normed.mul_(mean)).mul_(scale).to(x.dtype), None, None, None
-
-
-class Gated(torch.autograd.Function):
-    """silu(gate) * up, keeping gate and up alone: what lies between is computed again for the backward."""
-
-    @staticmethod
-    def forward(ctx, gate, up):
-        ctx.save_for_backward(gate, up)
-        return torch.nn.functional.silu(gate).mul_(up)
-
-    @staticmethod
-    def backward(ctx, grad):
-        gate, up = ctx.saved_tensors
-        for_up = torch.nn.functional.silu(gate).mul_(grad)
-        return torch.ops.aten.silu_backward(grad * up, gate), for_up
-
-
-class GatedGelu(torch.autograd.Function):
-    """gelu(gate) * up, gelu by its tanh approximation, as Gated."""
-
-    @staticmethod
-    def forward(ctx, gate, up):
-        ctx.save_for_backward(gate, up)
-        return torch.nn.functional.gelu(gate, approximate="tanh").mul_(up)
-
-    @staticmethod
-    def backward(ctx, grad):
-        gate, up = ctx.saved_tensors
-        for_up = torch.nn.functional.gelu(gate, approximate="tanh").mul_(grad)
-        return torch.ops.aten.gelu_backward(grad * up, gate, approximate="tanh"), for_up

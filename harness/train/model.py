@@ -9,10 +9,11 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from harness.catalog.kernels import ATTENTION, POINTWISE
 from harness.catalog.precisions import Precision
 from harness.catalog.weights import RANDOM, folder
 from harness.records import DORA, REFERENCE, ModelSpec, Recipe
-from harness.train import attention, heap, vocabulary
+from harness.train import attention, heap, kernels, vocabulary
 from harness.train.architecture import random_model
 from harness.train.dtypes import TORCH_DTYPES
 from harness.train.libraries import Unsupported, bitsandbytes_for, first_line, quiet
@@ -28,6 +29,7 @@ class Loaded:
     params: int  # of the base, as published: quantised ones counted as values, tied ones once
     trainable_params: int
     left: tuple[str, ...] = ()  # what our step leaves to transformers, for it computes something else
+    kernels: str = ""  # what harness.train.kernels chose; none for the reference, which takes what comes
 
 
 def load(
@@ -60,14 +62,20 @@ def load(
     model = add_adapter(model, recipe)
     if recipe.implementation == REFERENCE:
         model.get_base_model().set_attn_implementation("sdpa")
-        left = ()
+        left, chosen = (), ""
     else:
-        left = tuple(rewire(model))
+        shapes = kernels.Shapes.of(model.config.get_text_config())
+        choice = kernels.settle(recipe.kernels, shapes, device, dtype)
+        for note in choice.notes:
+            print(note, file=sys.stderr)
+        attention.use(model, choice.of[ATTENTION])
+        with quiet():  # here is where kernels are compiled
+            left, chosen = tuple(rewire(model, kernel=choice.of[POINTWISE])), str(choice)
         if left:
             print(f"computed by transformers, more slowly, for ours would differ: {', '.join(left)}", file=sys.stderr)
     with quiet():
         model.train()
-    return Loaded(model, params, sum(p.numel() for p in model.parameters() if p.requires_grad), left)
+    return Loaded(model, params, sum(p.numel() for p in model.parameters() if p.requires_grad), left, chosen)
 
 
 def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:

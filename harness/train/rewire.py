@@ -1,11 +1,12 @@
-"""Puts the operations of harness.train.fused into a model of transformers and PEFT, where they compute the same.
+"""Puts our own operations (harness.train.fused, harness.train.pointwise) into a model of transformers and PEFT, where
+they compute the same.
 
 A model's classes differ from family to family, so nothing is taken on trust: each replacement of a kind is compared
 with what it replaces, values and gradients, on random numbers; what differs by more than the dtype's rounding stays as
 it was. The modules stay the same objects with the same parameters, so saving, counting and generating go on as before.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import MethodType
 
@@ -13,7 +14,10 @@ import peft
 import torch
 from torch.nn.functional import cross_entropy
 
-from harness.train.fused import AnswerLosses, Gated, GatedGelu, LoraAddition, LoraLinear, RmsNorm
+from harness.catalog.kernels import PLAIN
+from harness.train import pointwise
+from harness.train.fused import AnswerLosses, LoraAddition, LoraLinear
+from harness.train.pointwise import Pointwise
 
 # Of the largest value: what two orders of rounding may differ by in some products of a row.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
@@ -21,15 +25,16 @@ _OWN_HEAD = "computes_answer_losses"
 ALL = ("lora", "norm", "gated", "last", "head")
 
 
-def rewire(model: torch.nn.Module, which: tuple[str, ...] = ALL, check: bool = True) -> list[str]:
+def rewire(model: torch.nn.Module, which: tuple[str, ...] = ALL, check: bool = True, kernel: str = PLAIN) -> list[str]:
     """Replaces in `model` (one of PEFT's) what `which` names; names what stayed as transformers has it.
 
-    Without `check`, for a model without storage, every replacement that looks right is taken.
+    `kernel` is that of the pointwise parts; where it computes something else, the plain ones are tried. Without
+    `check`, for a model without storage, every replacement that looks right is taken.
     """
     dtype = model.get_input_embeddings().weight.dtype
-    left, trusted = [], {}
+    left, trusted, kernels = [], {}, [pointwise.of(name) for name in dict.fromkeys((kernel, PLAIN))]
     for name, module in model.named_modules():
-        candidates = [(kind, forward) for kind, forward in _candidates(module) if kind in which]
+        candidates = [(kind, forward) for kind, forward in _candidates(module, kernels) if kind in which]
         if not candidates:
             continue
         if type(module) not in trusted:
@@ -89,7 +94,7 @@ def _body(model: torch.nn.Module) -> torch.nn.Module:
     return model.get_base_model().get_decoder()
 
 
-def _candidates(module: torch.nn.Module) -> Iterator[tuple[str, Callable]]:
+def _candidates(module: torch.nn.Module, kernels: Sequence[Pointwise]) -> Iterator[tuple[str, Callable]]:
     """(kind, forward) of what might compute the same as `module`, the first that does is taken."""
     if isinstance(module, peft.tuners.lora.LoraLayer):
         if (parts := _vanilla(module)) is not None:
@@ -97,10 +102,11 @@ def _candidates(module: torch.nn.Module) -> Iterator[tuple[str, Callable]]:
     elif type(module).__name__.endswith("RMSNorm") and not list(module.children()):
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
         if eps is not None and getattr(module, "weight", None) is not None:
-            yield "norm", _norm_of(module.weight, eps, twice=True)
-            yield "norm", _norm_of((1 + module.weight.detach().float()), eps, twice=False)
+            for own in kernels:
+                yield "norm", _norm_of(own.norm, module.weight, eps, twice=True)
+                yield "norm", _norm_of(own.norm, (1 + module.weight.detach().float()), eps, twice=False)
     elif hasattr(module, "down_proj"):
-        for gate in (Gated, GatedGelu):
+        for gate in (gate for own in kernels for gate in (own.silu, own.gelu)):
             if hasattr(module, "gate_proj") and hasattr(module, "up_proj"):
                 yield "gated", partial(_separate, gate=gate)
             elif hasattr(module, "gate_up_proj"):
@@ -126,16 +132,16 @@ def _lora(self: torch.nn.Module, x: torch.Tensor, parts: tuple) -> torch.Tensor:
     return LoraAddition.apply(base(x), x, a.weight, b.weight, scaling)
 
 
-def _norm_of(weight: torch.Tensor, eps: float, twice: bool) -> Callable:
-    return lambda self, x: RmsNorm.apply(x, weight, eps, twice)
+def _norm_of(norm: Callable, weight: torch.Tensor, eps: float, twice: bool) -> Callable:
+    return lambda self, x: norm(x, weight, eps, twice)
 
 
-def _separate(self: torch.nn.Module, x: torch.Tensor, gate: type) -> torch.Tensor:
-    return self.down_proj(gate.apply(self.gate_proj(x), self.up_proj(x)))
+def _separate(self: torch.nn.Module, x: torch.Tensor, gate: Callable) -> torch.Tensor:
+    return self.down_proj(gate(self.gate_proj(x), self.up_proj(x)))
 
 
-def _joined(self: torch.nn.Module, x: torch.Tensor, gate: type) -> torch.Tensor:
-    return self.down_proj(gate.apply(*self.gate_up_proj(x).chunk(2, -1)))
+def _joined(self: torch.nn.Module, x: torch.Tensor, gate: Callable) -> torch.Tensor:
+    return self.down_proj(gate(*self.gate_up_proj(x).chunk(2, -1)))
 
 
 def _last_layer(layer: torch.nn.Module) -> Callable | None:

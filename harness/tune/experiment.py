@@ -98,6 +98,7 @@ def run(
         if subject is None:
             note(f"loading {trial.model.name}")
             subject = Subject(trial, puzzles, truths, on_answers)
+            note(f"kernels: {subject.kernels}")
         started = datetime.now(UTC).isoformat(timespec="seconds")
         found = subject.through(arm, keeper, on_step)
         row = ArmResult(
@@ -169,7 +170,7 @@ class Subject:
             )
         except Unsupported as problem:
             raise UserError(f"{trial.model.name}: {problem}") from None
-        self.model, self.adapter = loaded.model, Adapter(loaded.model)
+        self.model, self.adapter, self.kernels = loaded.model, Adapter(loaded.model), loaded.kernels
 
     def through(self, arm: Arm, keeper: Keeper, on_step: Callable[[str, int, int, float], None]) -> Outcome:
         """The outcome of one arm: with one adapter for all puzzles, or with one for each, whose outcomes are joined."""

@@ -9,6 +9,7 @@ from typing import Any
 from harness.arc.encode import from_rows, rows
 from harness.arc.score import TaskScore
 from harness.arc.tasks import Grid
+from harness.catalog.kernels import AUTO
 from harness.forecast.estimate import Checkpoint
 from harness.profile.store import Rows
 from harness.records import ModelSpec, Recipe
@@ -47,6 +48,8 @@ class Trial:
         """Names one arm's result: another model, set, recipe or version of a library gives another one."""
         said = {**asdict(self), "arm": arm, "versions": versions, "steps": 0 if arm == "baseline" else self.steps}
         del said["device"], said["model"]["ttft"]
+        if said["recipe"]["kernels"] == AUTO:  # what a later version lets a recipe say, at its default
+            del said["recipe"]["kernels"]
         if arm == "baseline":
             del said["scope"], said["curve"], said["recipe"]["learning_rate"]  # of no effect without training
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,278 @@
+"""Which kernels run: named, or tried here and kept; what does not run is left out with its reason."""
+
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+import torch
+from conftest import TINY, row
+from torch.nn.attention import SDPBackend
+
+from harness import cache
+from harness.catalog import kernels as table
+from harness.catalog import precisions
+from harness.errors import UserError
+from harness.inputs import with_kernels
+from harness.records import REFERENCE, ModelSpec, Recipe
+from harness.train import attention, kernels, pointwise
+from harness.train import model as models
+from harness.train.batches import random_batch
+from harness.train.libraries import Unsupported, quiet
+from harness.train.step import answer_loss
+
+CPU = torch.device("cpu")
+SHAPES = kernels.Shapes(heads=4, kv_heads=2, dim=8, width=32, inner=48)
+FIRST = "attention=blocks pointwise=plain"
+
+
+@pytest.fixture
+def empty(monkeypatch, tmp_path):
+    monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path))
+    return tmp_path / "kernels"
+
+
+@pytest.mark.parametrize(
+    ("said", "means"),
+    [
+        ("auto", "auto"),
+        ("plain", "plain"),
+        ("pointwise=compiled", "pointwise=compiled"),
+        ("pointwise=liger,attention=flash", "attention=flash pointwise=liger"),
+    ],
+)
+def test_kernels_as_they_are_asked_for(said, means):
+    assert table.asked(said) == means
+    assert with_kernels(said, Recipe()).kernels == means
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("", "is empty"),
+        ("fast", "names no part"),
+        ("softmax=flash", "names no part"),
+        ("attention=flsh", "did you mean flash"),
+        ("attention=sdpa attention=flash", "names attention twice"),
+        ("pointwise=", "unknown kernel of pointwise"),
+    ],
+)
+def test_what_names_no_kernel_is_refused(said, why):
+    with pytest.raises(UserError, match=why):
+        table.asked(said)
+
+
+def test_the_reference_step_has_no_kernels_to_choose():
+    with pytest.raises(UserError, match="leave it out"):
+        with_kernels("plain", Recipe(implementation=REFERENCE))
+
+
+def test_the_fastest_is_taken_and_said():
+    best, said = kernels.fastest("attention", {"sdpa": 0.004, "flash": 0.002, "efficient": 0.0019, "cudnn": "no such"})
+    assert best == "flash"  # efficient is faster by no more than noise
+    assert said == [
+        "attention: flash is used (sdpa 4.00 ms, flash 2.00 ms, efficient 1.90 ms)",
+        "attention: flash is used, for cudnn does not run here: no such",
+    ]
+    assert kernels.fastest("pointwise", {"plain": 0.5}) == ("plain", [])
+
+
+def test_measured_once_a_device_and_kept(empty, monkeypatch):
+    asked = []
+
+    def measure(shapes, device, dtype):
+        asked.append((shapes, dtype))
+        return {"attention": {"blocks": 0.2, "sdpa": 0.1}, "pointwise": {"plain": 0.1, "compiled": "no compiler"}}
+
+    monkeypatch.setattr(kernels, "measure", measure)
+    for _ in range(2):
+        found = kernels.settle("auto", SHAPES, CPU, torch.float32)
+        assert str(found) == "attention=sdpa pointwise=plain"
+        assert "for compiled does not run here: no compiler" in " ".join(found.notes)
+    assert asked == [(SHAPES, torch.float32)]
+    kernels.settle("auto", SHAPES, CPU, torch.bfloat16)
+    kernels.settle("auto", replace(SHAPES, width=64), CPU, torch.float32)
+    assert len(asked) == 3 == len(list(empty.iterdir()))
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[]", '{"attention": {"blocks": 1.0}}'])
+def test_a_torn_file_is_measured_again(empty, monkeypatch, torn):
+    whole = {"attention": {"blocks": 0.2}, "pointwise": {"plain": 0.1}}
+    monkeypatch.setattr(kernels, "measure", lambda *_: whole)
+    kernels.settle("auto", SHAPES, CPU, torch.float32)
+    (path,) = empty.iterdir()
+    path.write_text(torn)
+    assert str(kernels.settle("auto", SHAPES, CPU, torch.float32)) == FIRST
+    assert cache.kept(f"kernels/{path.name}") == whole
+
+
+def test_what_is_named_is_not_measured(empty, monkeypatch):
+    monkeypatch.setattr(kernels, "measure", None)
+    assert str(kernels.settle("plain", SHAPES, CPU, torch.float32)) == FIRST
+    named = "attention=sdpa pointwise=plain"
+    assert str(kernels.settle(named, SHAPES, CPU, torch.float32)) == named
+
+
+def test_a_kernel_of_another_device_or_one_that_fails_is_said(monkeypatch):
+    with pytest.raises(Unsupported, match="pointwise=liger is not for cpu, which has plain, compiled"):
+        kernels.settle("pointwise=liger", SHAPES, CPU, torch.float32)
+
+    def no_compiler(kernel):
+        raise RuntimeError("no C++ compiler\nand more")
+
+    monkeypatch.setattr(pointwise, "of", no_compiler)
+    with pytest.raises(Unsupported, match=r"pointwise=compiled does not run here: no C\+\+ compiler$"):
+        kernels.settle("pointwise=compiled", SHAPES, CPU, torch.float32)
+
+
+def test_measuring_here(empty, monkeypatch):
+    """Every kernel of the CPU has seconds, or with no compiler a reason; another part is not touched by that."""
+    plain = pointwise.of("plain")
+
+    def of(kernel):
+        if kernel == "compiled":
+            raise RuntimeError("no C++ compiler")
+        return plain
+
+    monkeypatch.setattr(pointwise, "of", of)
+    found = kernels.measure(SHAPES, CPU, torch.float32)
+    assert all(seconds > 0 for seconds in found["attention"].values()) and set(found["attention"]) == {"blocks", "sdpa"}
+    assert found["pointwise"]["plain"] > 0 and found["pointwise"]["compiled"] == "no C++ compiler"
+
+
+def test_nothing_is_chosen_where_a_part_is_emulated(empty, monkeypatch):
+    monkeypatch.setattr(kernels, "_LONGEST_S", 0.0)
+    found = kernels.settle("auto", SHAPES, CPU, torch.float32)
+    assert str(found) == FIRST and not found.notes
+
+
+def _values(of, dtype):
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator).to(dtype).requires_grad_()
+
+    x, gate, up = random(2, 5, 24), random(2, 5, 36), random(2, 5, 36)
+    weight = random(24).detach()
+    found = []
+    outs = [(of.norm(x, weight, 1e-6, twice), [x]) for twice in (True, False)]
+    for out, given in [*outs, (of.silu(gate, up), [gate, up]), (of.gelu(gate, up), [gate, up])]:
+        assert out.dtype == dtype
+        slopes = torch.linspace(-1, 1, out.numel()).view(out.shape).to(dtype)
+        found += [out.detach(), *torch.autograd.grad(out, given, slopes)]
+    return found
+
+
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_compiled_is_the_same_to_within_rounding(dtype, off):
+    with quiet():
+        compiled = _values(pointwise.of("compiled"), dtype)
+    for a, b in zip(compiled, _values(pointwise.of("plain"), dtype), strict=True):
+        torch.testing.assert_close(a, b, rtol=off, atol=off)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "phi3", "qwen3"])
+def test_a_model_learns_the_same_by_every_kernel_of_the_cpu(kind):
+    """Norms in both ways, gates apart and joined, SiLU and GELU, norms of heads: loss and gradients."""
+    said = {**TINY, "model_type": kind, **({"pad_token_id": 0, "head_dim": None} if kind == "phi3" else {})}
+    spec = ModelSpec(kind, {name: value for name, value in said.items() if value is not None}, 256)
+    found = {}
+    for chosen in (FIRST, "attention=sdpa pointwise=compiled"):
+        recipe = Recipe(lora_r=4, lora_targets="all-linear", answer_share=0.25, kernels=chosen)
+        loaded = models.load(spec, precisions.find("fp32"), "fp32", recipe, "random", CPU)
+        assert (loaded.kernels, loaded.left) == (chosen, ())
+        loss = answer_loss(loaded.model, random_batch(320, 40, recipe, CPU, seed=0))
+        loss.backward()
+        found[chosen] = [loss.detach(), *(p.grad for p in loaded.model.parameters() if p.requires_grad)]
+    for a, b in zip(*found.values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+class _LigersNorm(torch.autograd.Function):
+    """Takes what Liger's takes, and computes what its documentation says, by torch."""
+
+    @staticmethod
+    def forward(ctx, x, w, eps, offset=0.0, casting_mode="llama", in_place=True):
+        assert not in_place
+        with torch.enable_grad():
+            ctx.x = x.detach().requires_grad_()
+            wide = ctx.x.float()
+            normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+            ctx.out = normed.to(x.dtype) * w if casting_mode == "llama" else (normed * (offset + w.float())).to(x.dtype)
+        return ctx.out.detach()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return *torch.autograd.grad(ctx.out, ctx.x, grad), None, None, None, None, None
+
+
+def test_liger_is_asked_for_the_same(monkeypatch):
+    """With functions of Liger's signatures in its place, for it needs a card: which casts, not in place."""
+
+    class Silu:
+        apply = staticmethod(lambda a, b: torch.nn.functional.silu(a) * b)
+
+    class Gelu:
+        apply = staticmethod(lambda a, b: torch.nn.functional.gelu(a, approximate="tanh") * b)
+
+    stand_ins = {
+        "rms_norm": {"LigerRMSNormFunction": _LigersNorm},
+        "swiglu": {"LigerSiLUMulFunction": Silu},
+        "geglu": {"LigerGELUMulFunction": Gelu},
+    }
+    for name in ("liger_kernel", "liger_kernel.ops"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    for name, members in stand_ins.items():
+        module = ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, f"liger_kernel.ops.{name}", module)
+    found, expected = (_values(of, torch.float32) for of in (pointwise._liger(), pointwise.of("plain")))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_without_liger_its_absence_is_the_reason(monkeypatch):
+    monkeypatch.setitem(sys.modules, "liger_kernel", None)
+    said = kernels._tried(lambda: pointwise._liger(), CPU)
+    assert "liger_kernel" in said
+
+
+@pytest.mark.parametrize(
+    ("kernel", "first", "grouped"),
+    [("sdpa", None, True), ("flash", SDPBackend.FLASH_ATTENTION, True), (None, None, True),
+     ("efficient", SDPBackend.EFFICIENT_ATTENTION, False), ("cudnn", SDPBackend.CUDNN_ATTENTION, False)],
+)  # fmt: skip
+@pytest.mark.parametrize("alone", [False, True])
+def test_on_a_card_the_kernel_comes_first_and_gets_heads_as_it_takes_them(monkeypatch, kernel, first, grouped, alone):
+    """Shapes alone, on the meta device: only flash attention takes fewer key heads than query heads."""
+    seen = []
+
+    def attend(query, key, value, enable_gqa, **_):
+        order = torch.nn.attention._cur_sdpa_kernel_backends(with_priority=True)
+        seen.append((order, enable_gqa, key.shape[1]))
+        return query
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
+    parts = [torch.empty(1, heads, 6, 8, device="meta", dtype=torch.bfloat16) for heads in (4, 2, 2)]
+    with attention.as_on("cuda"):
+        out = attention.with_kernel(kernel, *parts, alone=alone)
+    assert out.shape == (1, 6, 4, 8)
+    ((order, gqa, heads),) = seen
+    assert (gqa, heads) == (grouped, 2 if grouped else 4)
+    if first is not None:
+        assert order[0] == first and (order == [first] if alone else SDPBackend.MATH in order)
+
+
+def test_rows_say_which_kernels_ran():
+    from harness.records import Goal
+    from harness.report import frame
+    from harness.report import table as summary
+
+    one = replace(row(), kernels=FIRST)
+    other = replace(one, kernels="attention=sdpa pointwise=plain", cell=replace(one.cell, precision="int8"))
+    assert summary._kernels([one, one]) == [f"Kernels: {FIRST}; the fastest here unless --kernels chose."]
+    for each, line in zip([one, other], summary._kernels([one, other]), strict=True):
+        assert f"{each.kernels} ({each.cell.model.name} {each.cell.label})" in line
+    assert [each["kernels"] for each in frame.table([one, other], Goal(12, 1000, 400))] == [FIRST, other.kernels]
+    chosen = replace(one.cell, recipe=replace(one.cell.recipe, kernels="attention=sdpa pointwise=plain"))
+    assert chosen.label.endswith("/sdpa/plain") and chosen.key({}) != one.cell.key({})
