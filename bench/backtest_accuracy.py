@@ -21,8 +21,8 @@ from harness.exam import How, of
 from harness.forecast.estimate import MAX_REACH, Checkpoint, accuracy_after
 from harness.train import model as models
 from harness.tune import finetune, predict
-from harness.tune.experiment import halving
 from harness.tune.record import mean_loss
+from harness.tune.subject import halving
 
 
 def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list[Checkpoint]:

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -14,11 +15,13 @@ from harness.catalog.weights import RANDOM
 from harness.errors import UserError
 from harness.exam import NO_WEIGHTS, Exam, How
 from harness.exam import of as exam_of
+from harness.forecast.predict import Prediction
 from harness.forecast.project import step_seconds
 from harness.profile.asked import Asked
 from harness.profile.provenance import RESULTS, slug
 from harness.profile.store import Store, read
 from harness.profile.sweep import Swept
+from harness.records import Cell, Rate
 from harness.report.text import duration
 from harness.tune import experiment
 from harness.tune.record import ROWS, ArmResult, Trial
@@ -71,11 +74,22 @@ def measure(exam: Exam, device: str, results: Path | None, fresh: bool, out: Con
     try:
         far = _Progress(note)
         told = (exam.puzzles, exam.solutions, exam.arms, store, note, far.step, far.answers)
-        return experiment.run(trial, *told, fresh), store.folder
+        foresee = _foresee(asdict(found), probed, store.folder) if how.fit else None
+        return experiment.run(trial, *told, fresh, foresee), store.folder
     except torch.OutOfMemoryError:
         raise UserError(
             f"out of memory at {exam.context} tokens; try a shorter --context or --precision int4"
         ) from None
+
+
+def _foresee(device: dict[str, Any], rates: dict[str, Rate], folder: Path) -> Callable[[Cell], Prediction | None]:
+    """What predicts a cell on `device`; traces are made in this process, where torch is loaded already."""
+    from harness.forecast.traces import answerer
+    from harness.profile.foreseen import Foreseen
+    from harness.profile.provenance import versions
+
+    trace = answerer()
+    return Foreseen(device, rates, folder, versions(), lambda **question: trace(question["subject"])).of
 
 
 def of_sweep(asked: Asked, known: Catalog, swept: Swept, out: Console) -> list[ArmResult]:
@@ -93,7 +107,7 @@ def of_sweep(asked: Asked, known: Catalog, swept: Swept, out: Console) -> list[A
                 raise UserError(f"{spec.name}: accuracy not measured, for no cell was in a native precision")
             native = [row for row in rows if row.cell.precision == row.cell.compute_dtype] or rows
             how = How(arms="baseline, + color swap", precision=native[0].cell.precision, curve=True, seed=asked.seed)
-            how = replace(how, trim_vocab=asked.recipe.trim_vocab, kernels=asked.recipe.kernels)
+            how = replace(how, trim_vocab=asked.recipe.trim_vocab, kernels=asked.recipe.kernels, fit=asked.fit)
             exam = exam_of(spec, weights, how, known, alone=len(asked.models) == 1)
             expected = exam.steps * step_seconds(native[0])
             if expected > LONGEST_S:

@@ -12,6 +12,7 @@ from harness.options import (
     Budget,
     Contexts,
     Device,
+    Fit,
     Gpus,
     Kernels,
     Models,
@@ -48,9 +49,7 @@ def bench(
     gpus: Gpus = 1,
     trim_vocab: TrimVocab = False,
     kernels: Kernels = "auto",
-    fit: Annotated[
-        bool, typer.Option("--fit", help="Find the micro-batch and checkpointing with most tokens a second.")
-    ] = False,
+    fit: Fit = False,
     device: Device = "auto",
     results: Results = None,
     models_file: ModelsFile = None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.options import Budget, Contexts, Device, Gpus, Kernels, ModelsFile, Results, Steps, TrimVocab, Weights
+from harness.options import Budget, Contexts, Device, Fit, Gpus, Kernels, ModelsFile, Results, Steps, TrimVocab, Weights
 
 
 def ttft(
@@ -33,6 +33,7 @@ def ttft(
     gpus: Gpus = 1,
     trim_vocab: TrimVocab = False,
     kernels: Kernels = "auto",
+    fit: Fit = False,
     device: Device = "auto",
     results: Results = None,
     models_file: ModelsFile = None,
@@ -63,7 +64,7 @@ def ttft(
     spec = known.find(model or known.defaults.model)
     how = exam.How(
         arms, source, solutions, grid_limit, tasks, steps, context, views, encoding, precision, learning_rate,
-        scope, too_long, project_to is not None, seed, lora_targets, sequences_per_step, gpus, trim_vocab, kernels,
+        scope, too_long, project_to is not None, seed, lora_targets, sequences_per_step, gpus, trim_vocab, kernels, fit,
     )  # fmt: skip
     asked = exam.of(spec, weights_of.resolve(spec, weights), how, known)
     if gpus > 1 and "RANK" not in os.environ:

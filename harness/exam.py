@@ -45,6 +45,7 @@ class How:
     gpus: int = 1
     trim_vocab: bool = False
     kernels: str = AUTO
+    fit: bool = False
 
 
 @dataclass(frozen=True)

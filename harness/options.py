@@ -24,6 +24,7 @@ TrimVocab = Annotated[
 Kernels = Annotated[
     str, typer.Option(help="auto (measured here), plain, or as in 'attention=sdpa pointwise=compiled'.")
 ]
+Fit = Annotated[bool, typer.Option("--fit", help="Find the micro-batch and checkpointing with most tokens a second.")]
 Gpus = Annotated[int, typer.Option(help="Cards that share each step's sequences (on a CPU: processes).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Weights = Annotated[

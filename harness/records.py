@@ -11,7 +11,7 @@ from typing import Any
 
 # Raised when the rule of measuring changes: rows of an older rule stay in the file, and their cells
 # are measured again.
-MEASURING_RULE = 2
+MEASURING_RULE = 3
 
 OK = "ok"
 OWN, REFERENCE = "own", "reference"

@@ -95,6 +95,14 @@ def test_measured_once_a_device_and_kept(empty, monkeypatch):
     assert len(asked) == 3 == len(list(empty.iterdir()))
 
 
+def test_a_compiler_installed_later_is_tried(empty, monkeypatch):
+    monkeypatch.setattr(kernels, "measure", lambda *_: {"attention": {"blocks": 0.2}, "pointwise": {"plain": 0.1}})
+    for found in (None, "/usr/bin/cc"):
+        monkeypatch.setattr(kernels, "which", lambda name, found=found: found)
+        kernels.settle("auto", SHAPES, CPU, torch.float32)
+    assert len(list(empty.iterdir())) == 2
+
+
 @pytest.mark.parametrize("torn", ["", "{", "[]", '{"attention": {"blocks": 1.0}}'])
 def test_a_torn_file_is_measured_again(empty, monkeypatch, torn):
     whole = {"attention": {"blocks": 0.2}, "pointwise": {"plain": 0.1}}

@@ -11,8 +11,8 @@ from harness.arc.score import score
 from harness.arc.tasks import Pair, Puzzle
 from harness.errors import UserError
 from harness.profile.store import Store
-from harness.tune.experiment import Outcome, joined
 from harness.tune.record import DROP, ROWS, SHARED, TASK
+from harness.tune.subject import Outcome, joined
 
 
 @pytest.mark.parametrize("scope", [SHARED, TASK])

@@ -6,7 +6,7 @@ import pytest
 from conftest import made_puzzles, write_tasks
 
 from harness import cli
-from harness.tune import arms, experiment, record
+from harness.tune import arms, record, subject
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def test_a_curve_is_evaluated_on_the_way_and_projected(weights_folder, set_of_ta
 
 
 def test_halving():
-    assert experiment.halving(125) == [7, 15, 31, 62, 125]
-    assert experiment.halving(2) == [1, 2]
+    assert subject.halving(125) == [7, 15, 31, 62, 125]
+    assert subject.halving(2) == [1, 2]
 
 
 @pytest.mark.parametrize(

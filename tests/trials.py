@@ -8,9 +8,10 @@ from harness.catalog import models as catalog
 from harness.profile.store import Store
 from harness.records import Recipe
 from harness.tune import arms
-from harness.tune.experiment import Subject, run
+from harness.tune.experiment import run
 from harness.tune.keep import Keeper
 from harness.tune.record import ROWS, Trial
+from harness.tune.subject import Subject
 
 STEPS = 8
 RECIPE = Recipe(lora_r=4, sequences_per_step=2, learning_rate=1e-2)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from importlib.util import find_spec
+from shutil import which
 from statistics import median
 from typing import Any
 
@@ -117,6 +118,8 @@ def measure(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[st
             for name in taking_turns:
                 seconds[name].append(_timed(runs[name], device))
         found[part] |= {name: median(each) for name, each in seconds.items()}
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what the allocator kept would count as the model's
     return found
 
 
@@ -136,8 +139,11 @@ def _known(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str
 
 def _name(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> str:
     what = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    # What is installed later is tried then.
     liger = find_spec("liger_kernel") and metadata.version("liger-kernel")
-    said = json.dumps([what, str(dtype), astuple(shapes), torch.__version__, liger, list(KERNELS[device.type].items())])
+    compilers = [name for name in ("c++", "g++", "cc", "gcc", "clang") if which(name)]
+    here = [what, str(dtype), torch.__version__, liger, compilers]
+    said = json.dumps([here, astuple(shapes), KERNELS[device.type]])
     return f"kernels/{hashlib.sha256(said.encode()).hexdigest()[:24]}.json"
 
 

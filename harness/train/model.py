@@ -3,6 +3,7 @@ only module that knows transformers, peft and bitsandbytes."""
 
 import sys
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import peft
 import torch
@@ -55,7 +56,7 @@ def load(
     else:
         model = _pretrained(folder(weights), precision, dtype, device)
         if recipe.trim_vocab:
-            vocabulary.trim(model, vocabulary.used(load_tokenizer(weights)))
+            vocabulary.trim(model, _used(weights))
     params = _count(model)
     _keep_trainable(model)
     model.requires_grad_(False)
@@ -88,9 +89,13 @@ def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
 def tokenizer_for(weights: str, recipe: Recipe):
     """What `load_tokenizer` gives, for a trimmed model that of its vocabulary."""
     tokenizer = load_tokenizer(weights)
-    if not recipe.trim_vocab:
-        return tokenizer
-    return vocabulary.TrimmedTokenizer(tokenizer, vocabulary.used(tokenizer))
+    return vocabulary.TrimmedTokenizer(tokenizer, _used(weights)) if recipe.trim_vocab else tokenizer
+
+
+@lru_cache(maxsize=1)
+def _used(weights: str) -> list[int]:
+    """Both model and tokenizer are trimmed to these, found once: seconds over a large vocabulary."""
+    return vocabulary.used(load_tokenizer(weights))
 
 
 def load_tokenizer(weights: str):

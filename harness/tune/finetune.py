@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.arc.prompt import Prompt, fitted
+from harness.arc.prompt import fitted
 from harness.arc.tasks import Puzzle
 from harness.errors import UserError
 from harness.records import Recipe
@@ -68,18 +68,20 @@ def tune(
     on_step: Callable[[int, float, Callable[[], dict]], None] = lambda step, loss, state: None,
     too_long: str = SHORTEN,
     begun: dict | None = None,
+    tokens_at_once: int | None = None,
 ) -> Tuned:
     """Trains the adapter for `steps` optimiser steps of the recipe's sequences; the baseline arm is not trained.
 
     The rate is constant after ten steps of warm-up. No test output is among the arguments. After each step `on_step`
     is given its number, its loss, and what returns the state to go on from: as `begun` it makes this call go on there,
-    to the same end. Raises UserError where no example fits `context`.
+    to the same end. Sequences are packed to `tokens_at_once`. Raises UserError where no example fits `context`.
     """
     found = Tuned()
     if arm.examples is None or steps == 0:
         return found
     device = next(model.parameters()).device
-    step, budget = TrainingStep(model, recipe, compute_dtype, device), max(context, _tokens_at_once(model))
+    step = TrainingStep(model, recipe, compute_dtype, device)
+    budget = tokens_at_once or max(context, _tokens_at_once(model))
     examples = arm.stream(puzzles, seed)
     if begun:
         found = Tuned(**begun["found"])
@@ -88,7 +90,7 @@ def tune(
         _to_random_state(begun["random"])
         for _ in range(found.used + found.too_long):
             next(examples)
-    prompts = _prompts(examples, tokenizer, encoding, context, too_long, found)
+    sequences = sequences_of(examples, tokenizer, encoding, context, too_long, found)
 
     def state() -> dict:
         said = {"found": asdict(found), "adapter": Adapter(model).values(), "step": step.state_dict()}
@@ -97,7 +99,7 @@ def tune(
     for number in range(len(found.losses), steps):
         start = time.perf_counter()
         step.set_rate(recipe.learning_rate * min(1.0, (number + 1) / WARM_STEPS))
-        drawn = [(prompt.ids, prompt.answer) for prompt in islice(prompts, recipe.sequences_per_step)]
+        drawn = list(islice(sequences, recipe.sequences_per_step))
         found.losses.append(step.run(drawn, budget).item())  # waits for the device
         found.seconds += time.perf_counter() - start
         on_step(number + 1, found.losses[-1], state)
@@ -126,9 +128,13 @@ def _to_random_state(states: list[torch.Tensor]) -> None:
         torch.cuda.set_rng_state_all(states[1:])
 
 
-def _prompts(
+def sequences_of(
     examples: Iterator[Example], tokenizer: Any, encoding: str, context: int, too_long: str, found: Tuned
-) -> Iterator[Prompt]:
+) -> Iterator[tuple[Sequence[int], int]]:
+    """(token ids, answer tokens) of every example that fits `context`, counted in `found`.
+
+    Raises UserError where none fits, and where there is none.
+    """
     missed = 0
     for e in examples:
         prompt = fitted(tokenizer, e.pairs, e.input, e.output, encoding, context, drop_pairs=too_long == SHORTEN)
@@ -138,7 +144,7 @@ def _prompts(
                 break
             continue
         found.used, missed = found.used + 1, 0
-        yield prompt
+        yield prompt.ids, prompt.answer
     if missed:
         raise UserError(f"no training example fits {context} tokens; ask for a longer context with --context")
     raise UserError("no task has the two demonstrations that leave-one-out needs; use --arms baseline")

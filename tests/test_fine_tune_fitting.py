@@ -1,0 +1,124 @@
+"""The fit of a fine-tune: the faster of two that run is used, and nothing else changes by it."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from conftest import made_puzzles, write_tasks
+from trials import arms_of, trial_of
+
+from harness import accuracy, cli
+from harness.records import Cell, Rate
+from harness.tune import fitting
+from harness.tune.fitting import Fitted
+
+
+@dataclass
+class Expected:
+    micro_s: float
+    peak_bytes: float
+
+    def fits_memory(self):
+        return True
+
+
+def foresee(cell):
+    """Checkpointing foreseen to be free, and a larger micro-batch better: four at once with it come first."""
+    n, again = cell.recipe.micro_batch, cell.recipe.gradient_checkpointing
+    return Expected(n * (1.5 if not again else 1) - 0.1 * n, n) if n <= 4 else None
+
+
+@pytest.fixture
+def trial(arc_folder):
+    return trial_of(arc_folder, made_puzzles(2)[0])
+
+
+class Model:
+    """Says which memory it has by what is asked of it."""
+
+    cleared = 0
+
+    def __init__(self):
+        self.checkpointing = None
+
+    def gradient_checkpointing_enable(self, **_):
+        self.checkpointing = True
+
+    def gradient_checkpointing_disable(self):
+        self.checkpointing = False
+
+    def zero_grad(self, **_):
+        self.cleared += 1
+
+
+def test_variants_are_those_of_a_profile_in_tokens(trial):
+    found = fitting.variants(trial, foresee)
+    assert found[:2] == [Fitted(512, True), Fitted(1024, True)]  # alike a sequence: the first stands
+    assert set(found) == {Fitted(512 * n, again) for n in (1, 2) for again in (False, True)}
+    assert fitting.variants(trial, lambda cell: None) == [Fitted(512, False)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({1: 3.0, 2: 2.0, 3: 1.0}, Fitted(2, False)),  # two are enough, whatever the third would have taken
+        ({2: 2.0, 3: 1.0}, Fitted(3, True)),
+        ({3: 9.0}, Fitted(3, True)),
+    ],
+)
+def test_the_faster_of_two_that_run_is_used(monkeypatch, trial, seconds, best):
+    def measured(model, sequences, tokens, trial):
+        assert model.checkpointing == (tokens != 2)
+        if tokens not in seconds:
+            raise torch.OutOfMemoryError("no room")
+        return seconds[tokens]
+
+    monkeypatch.setattr(fitting, "seconds_a_token", measured)
+    model, said = Model(), []
+    assert fitting.fastest(model, [], [Fitted(1, True), Fitted(2, False), Fitted(3, True)], trial, said.append) == best
+    assert model.checkpointing == best.checkpointing and said[-1].startswith(f"fitted: {best}")
+    assert model.cleared == sum("out of memory" in line for line in said)
+
+
+def test_where_nothing_fits_memory_is_what_is_said(monkeypatch, trial):
+    def never(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(fitting, "seconds_a_token", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        fitting.fastest(Model(), [], [Fitted(1, True)], trial, lambda text: None)
+
+
+def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder):
+    """Packs and checkpointing as they were found best change the order of sums alone."""
+    puzzles, solutions = made_puzzles(3)
+    trial = trial_of(arc_folder, puzzles)
+    (plain,), _ = arms_of(trial, puzzles, solutions, tmp_path / "plain")
+    (fitted,), said = arms_of(trial, puzzles, solutions, tmp_path / "fitted", foresee=foresee)
+    assert any(line.startswith("fitted: ") and "tokens/s" in line for line in said)
+    assert fitted.step_losses == pytest.approx(plain.step_losses, rel=1e-4)
+    assert fitted.step_losses[-1] < fitted.step_losses[0]
+
+
+def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder):
+    puzzles, solutions = made_puzzles(2)
+    _, said = arms_of(trial_of(arc_folder, puzzles), puzzles, solutions, tmp_path, "baseline", foresee=foresee)
+    assert not any("fit" in line for line in said)
+
+
+def test_cells_of_a_fine_tune_are_predicted_here(tmp_path, trial):
+    rates = {"fp32": Rate(1e12, 1e12, True)}
+    device = {"id": "cpu", "name": "a CPU, 2 threads", "total_bytes": 2**34, "capability": None}
+    of = accuracy._foresee(device, rates, tmp_path / "results" / "here")
+    cell = Cell(trial.model, "fp32", "fp32", 512, trial.recipe, trial.weights, "cpu", "a CPU, 2 threads")
+    found = of(cell)
+    assert found.fits_memory() is True and found.micro_s > 0
+
+
+def test_the_verb_fits(weights_folder, tmp_path, capsys):
+    tasks = write_tasks(tmp_path / "tasks", *made_puzzles(2))
+    common = ["--set", str(tasks), "--device", "cpu", "--results", str(tmp_path / "results"), "--context", "256"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["ttft", str(weights_folder), *common, "--arms", "n-1", "--tasks", "2", "--steps", "1", "--fit"])
+    assert not end.value.code
+    assert "fitted: " in capsys.readouterr().out
