@@ -126,12 +126,14 @@ def test_of_several_exams_the_one_that_most_were_asked_counts():
     assert len(same_exam([a, b, replace(new, trial=fewer)])) == 2  # other tasks of one set are another exam
 
 
-def test_the_best_arm_has_most_steps_then_the_highest_accuracy_then_the_lowest_loss():
+def test_the_best_arm_has_most_steps_then_the_highest_accuracy_then_a_curve_then_the_lowest_loss():
     base, few, low = result(9, steps=0, arm="baseline"), result(9, steps=8), result(4, arm="+ geometric")
     high = result(6, arm="n-2", answer_losses=((0.7, 12),) * 10)
     surer = replace(high, arm="+ color swap", answer_losses=((0.6, 12),) * 10)
     assert best_arm([base, few, low, high]) == high
     assert best_arm([high, surer, low]) == surer
+    watched = replace(high, checkpoints=curve(20, 2, 5, 8, 11))
+    assert best_arm([surer, watched, high]) == watched  # what can be projected comes before what was surer
     (found,) = candidates([_row()], [base, low, high], GOAL)
     assert (found.result, found.baseline) == (high, base)
 

@@ -1,8 +1,9 @@
 """Which kernels run: named, or tried here and kept; what does not run is left out with its reason."""
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -103,6 +104,17 @@ def test_a_compiler_installed_later_is_tried(empty, monkeypatch):
     assert len(list(empty.iterdir())) == 2
 
 
+def test_shapes_of_configs():
+    """What is left out follows from the rest; of a list, one a layer, the first counts; without heads there is none."""
+    config = SimpleNamespace(num_attention_heads=4, hidden_size=64)
+    assert kernels.Shapes.of(config) == kernels.Shapes(4, 4, 16, 64, 256)
+    config = SimpleNamespace(num_attention_heads=[8, 4], num_key_value_heads=[2, 1], head_dim=32, hidden_size=64,
+                             intermediate_size=[100, 200])  # fmt: skip
+    assert kernels.Shapes.of(config) == kernels.Shapes(8, 2, 32, 64, 100)
+    assert kernels.Shapes.of(SimpleNamespace(hidden_size=64)) is None
+    assert str(kernels.settle("auto", None, CPU, torch.float32)) == FIRST
+
+
 @pytest.mark.parametrize("torn", ["", "{", "[]", '{"attention": {"blocks": 1.0}}'])
 def test_a_torn_file_is_measured_again(empty, monkeypatch, torn):
     whole = {"attention": {"blocks": 0.2}, "pointwise": {"plain": 0.1}}
@@ -194,6 +206,41 @@ def test_a_model_learns_the_same_by_every_kernel_of_the_cpu(kind):
         found[chosen] = [loss.detach(), *(p.grad for p in loaded.model.parameters() if p.requires_grad)]
     for a, b in zip(*found.values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_attention_that_was_chosen_is_the_one_that_runs(tiny_spec, monkeypatch):
+    def attend(*_):
+        raise ArithmeticError("blocks ran")
+
+    for chosen, runs in (("attention=sdpa pointwise=plain", False), (FIRST, True)):
+        recipe = Recipe(lora_r=4, kernels=chosen)
+        loaded = models.load(tiny_spec, precisions.find("fp32"), "fp32", recipe, "random", CPU)
+        with monkeypatch.context() as world:
+            world.setattr(attention.blocks, "attend", attend)
+            with pytest.raises(ArithmeticError) if runs else nullcontext():
+                answer_loss(loaded.model, random_batch(320, 16, recipe, CPU, seed=0))
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_the_pointwise_kernel_that_was_chosen_runs_unless_it_computes_something_else(tiny_spec, monkeypatch, right):
+    """Two layers have two norms and a gate each, and one norm at the end; the check of each kind comes before."""
+    plain, ran = pointwise.of("plain"), []
+
+    def counted(name):
+        def run(*given):
+            ran.append(name)
+            return getattr(plain, name)(*given) * (1.0 if right else 1.01)
+
+        return run
+
+    other = pointwise.Pointwise(*map(counted, ("norm", "silu", "gelu")))
+    monkeypatch.setattr(pointwise, "of", lambda kernel: plain if kernel == "plain" else other)
+    recipe = Recipe(lora_r=4, kernels="attention=blocks pointwise=compiled")
+    loaded = models.load(tiny_spec, precisions.find("fp32"), "fp32", recipe, "random", CPU)
+    assert ran and loaded.left == ()
+    ran.clear()
+    answer_loss(loaded.model, random_batch(320, 16, recipe, CPU, seed=0))
+    assert sorted(ran) == (["norm"] * 5 + ["silu"] * 2 if right else [])
 
 
 class _LigersNorm(torch.autograd.Function):

@@ -131,7 +131,7 @@ def test_plan_predicts_its_cells_for_the_device_that_was_measured_last(capsys, t
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "results" / "some-cpu"
     folder.mkdir(parents=True)
-    committed = (backtest.REFERENCE / "amd-epyc-zen4-2-threads" / "records.jsonl").read_text()
+    committed = (backtest.REFERENCE / "amd-epyc-zen5-2-threads" / "records.jsonl").read_text()
     (folder / "records.jsonl").write_text(committed)
     with pytest.raises(SystemExit):
         main(["plan", "arc-tiny", "--contexts", "128 256", "--precisions", "bf16 fp32"])

@@ -100,8 +100,9 @@ def subject(result: ArmResult) -> tuple[str, str, str]:
 
 
 def best_arm(results: Sequence[ArmResult]) -> ArmResult:
-    """Of one subject's results the arm with most steps, then the highest accuracy, then the lowest loss."""
-    return max(results, key=lambda r: (r.steps, r.mean("attempts"), -(r.token_loss or 0.0)))
+    """Of one subject's results the arm with most steps, then the highest accuracy, then one that was evaluated on the
+    way, for it can be projected, then the lowest loss."""
+    return max(results, key=lambda r: (r.steps, r.mean("attempts"), bool(r.checkpoints), -(r.token_loss or 0.0)))
 
 
 def _candidate(row: Measurement, results: Sequence[ArmResult], goal: Goal) -> Candidate:

@@ -52,7 +52,7 @@ def use(model: torch.nn.Module, kernel: str) -> None:
 
 
 def with_kernel(
-    kernel: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, alone: bool = False
+    kernel: str | None, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, alone: bool = False
 ) -> torch.Tensor:
     """Causal attention [batch, tokens, heads, dim] of the shapes that `plain_causal` takes.
 

@@ -44,16 +44,21 @@ class Shapes:
     inner: int
 
     @classmethod
-    def of(cls, config: Any) -> "Shapes":
-        """From a text model's config, with what families leave out as transformers fills it in."""
-        heads, width = config.num_attention_heads, config.hidden_size
-        return cls(
-            heads,
-            getattr(config, "num_key_value_heads", None) or heads,
-            getattr(config, "head_dim", None) or width // heads,
-            width,
-            getattr(config, "intermediate_size", None) or 4 * width,
-        )
+    def of(cls, config: Any) -> "Shapes | None":
+        """From a text model's config, of its first layer; None for one without attention heads.
+
+        What a family leaves out is as transformers fills it in.
+        """
+
+        def said(name: str, otherwise: int) -> int:
+            value = getattr(config, name, None)
+            return (value[0] if isinstance(value, list | tuple) else value) or otherwise
+
+        heads, width = said("num_attention_heads", 0), said("hidden_size", 0)
+        if not heads or not width:
+            return None
+        inner = said("intermediate_size", 4 * width)
+        return cls(heads, said("num_key_value_heads", heads), said("head_dim", width // heads), width, inner)
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,13 @@ class Choice:
         return " ".join(f"{part}={name}" for part, name in self.of.items())
 
 
-def settle(asked: str, shapes: Shapes, device: torch.device, dtype: torch.dtype) -> Choice:
+def settle(asked: str, shapes: Shapes | None, device: torch.device, dtype: torch.dtype) -> Choice:
     """What `asked` (a Recipe's `kernels`) names, and for each part that it leaves open what is fastest on `device`.
 
-    Raises Unsupported for a kernel that is asked for and does not run here.
+    Without `shapes` nothing is tried: the first of each part. Raises Unsupported for a kernel that is asked for and does
+    not run here.
     """
-    known, named = KERNELS[device.type], parts(asked)
+    known, named = KERNELS[device.type], parts(asked) if shapes else {}
     chosen, notes = {part: names[0] for part, names in known.items()}, []
     for part, name in named.items():
         if name not in known[part]:
@@ -82,7 +88,7 @@ def settle(asked: str, shapes: Shapes, device: torch.device, dtype: torch.dtype)
             if isinstance(said, str):
                 raise Unsupported(f"--kernels {part}={name} does not run here: {said}")
         chosen[part] = name
-    if asked != PLAIN and (left := [part for part in known if part not in named]):
+    if shapes and asked != PLAIN and (left := [part for part in known if part not in named]):
         found = _known(shapes, device, dtype)
         for part in left:
             chosen[part], said = fastest(part, found[part])
