@@ -30,8 +30,8 @@ def test_published_rows_are_met():
 
 
 def test_own_measurements_are_met_and_the_table_says_so():
-    """Median of seconds within 8 %, of memory within 3 %, as aimed at; the worst rows were to be within 20 and 10 %, and
-    are not: 27.4 and 11.7 %. They get no worse."""
+    """Median of seconds within 8 %, of memory within 3 %, as aimed at; the worst rows were to be within 20 and 10 %,
+    and are not: 27.4 and 11.7 %. They get no worse."""
     rows, fitted = backtest.measured(MEASURED)
     seconds, memory = ([abs(e) for e in errors(rows, unit)] for unit in ("s", "GiB"))
     assert len(seconds) == len(memory) == 36

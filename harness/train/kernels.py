@@ -75,8 +75,8 @@ class Choice:
 def settle(asked: str, shapes: Shapes | None, device: torch.device, dtype: torch.dtype) -> Choice:
     """What `asked` (a Recipe's `kernels`) names, and for each part that it leaves open what is fastest on `device`.
 
-    Without `shapes` nothing is tried: the first of each part. Raises Unsupported for a kernel that is asked for and does
-    not run here.
+    Without `shapes` nothing is tried: the first of each part. Raises Unsupported for a kernel that is asked for and
+    does not run here.
     """
     known, named = KERNELS[device.type], parts(asked) if shapes else {}
     chosen, notes = {part: names[0] for part, names in known.items()}, []
