@@ -1,6 +1,7 @@
 """Our step beside its peers', on the same model, tokens, adapter and optimiser: how many times faster, at which loss.
 
 python -m bench.peers [--model qwen2.5-0.5b] [--precision bf16] [--lengths 1024 | --arc 2048] [--sides own trl ...]
+                      [--checkpointing none | mlp | all]
 
 Every side is a process of its own, so that its peak memory is its own; they take turns (A B A B), step by step, and
 medians are compared. The sides:
@@ -86,7 +87,9 @@ def side(asked: argparse.Namespace) -> None:
     spec, precision = known.find(asked.model), precisions.find(asked.precision)
     compute = precision.name if not precision.quantized else precisions.native_dtype(rates(device, precisions.DTYPES))
     recipe = replace(known.recipe, sequences_per_step=asked.per_step, learning_rate=1e-4)
-    if asked.side != "own":
+    if asked.side == "own":
+        recipe = replace(recipe, gradient_checkpointing={"mlp": "mlp", "all": True}.get(asked.checkpointing, False))
+    else:
         recipe = replace(recipe, implementation="reference")
     loaded = loading.load(spec, precision, compute, recipe, "random", device)
     data = sequences(asked, spec.architecture["vocab_size"])
@@ -235,6 +238,7 @@ def main() -> None:
     parser.add_argument("--arc", type=int, help="lengths of real ARC prompts up to this, instead of --lengths")
     parser.add_argument("--per-step", type=int, default=2, help="sequences an optimiser step")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each side, after one to warm up")
+    parser.add_argument("--checkpointing", choices=("none", "mlp", "all"), default="none", help="of our own step")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     asked = parser.parse_args()

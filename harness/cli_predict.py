@@ -26,7 +26,9 @@ def predict(
         str, typer.Option(help="Several cards: data (each its sequences) or layers (one at a time).")
     ] = "data",
     micro_batch: Annotated[int | None, typer.Option(help="Sequences a forward and backward.")] = None,
-    checkpointing: Annotated[bool | None, typer.Option(help="Activations made again in the backward.")] = None,
+    checkpointing: Annotated[
+        str | None, typer.Option(help="Activations made again in the backward: none, mlp (gate and up) or all.")
+    ] = None,
     trim_vocab: TrimVocab = False,
     max_context: Annotated[
         bool, typer.Option("--max-context", help="The longest context that fits each card.")

@@ -14,10 +14,11 @@ from harness.forecast import known, predict, traces
 from harness.forecast.calibrate import Calibration
 from harness.forecast.predict import Prediction
 from harness.inputs import context_of, goal, shared_by, words
-from harness.records import DORA, FULL, LORA, Goal, ModelSpec, Recipe
+from harness.records import DORA, FULL, LORA, MLP, Goal, ModelSpec, Recipe
 
 DATA, LAYERS = "data", "layers"
 _METHODS = (LORA, DORA, FULL)
+_CHECKPOINTING = {"none": False, "mlp": MLP, "all": True}
 _STEP = 64  # tokens that the largest context is a multiple of
 _TRIED = (512, 1024, 2048)
 
@@ -43,7 +44,7 @@ def read(
     method: str | None,
     split: str,
     micro_batch: int | None,
-    checkpointing: bool | None,
+    checkpointing: str | None,
     trim_vocab: bool,
     budget_hours: float | None,
     steps: int | None,
@@ -58,6 +59,8 @@ def read(
         raise unknown("method", method, _METHODS)
     if split not in (DATA, LAYERS):
         raise unknown("split", split, (DATA, LAYERS))
+    if checkpointing not in (None, *_CHECKPOINTING):
+        raise unknown("checkpointing", checkpointing, list(_CHECKPOINTING))
     if micro_batch is not None and micro_batch < 1:
         raise UserError(f"--micro-batch must be 1 or more, not {micro_batch}")
     cards = [_card(name) for name in words(gpus.replace("x ", "x"))] if isinstance(gpus, str) else list(gpus)
@@ -73,7 +76,7 @@ def read(
         found = replace(found, trim_vocab=trim_vocab, method=method or found.method)
         found = replace(found, micro_batch=micro_batch or found.micro_batch)
         if checkpointing is not None:
-            found = replace(found, gradient_checkpointing=checkpointing)
+            found = replace(found, gradient_checkpointing=_CHECKPOINTING[checkpointing])
         if found.layer_split > 1:  # the recipe says how the cards are used
             return found
         return shared_by(count, found) if split == DATA else replace(shared_by(1, found), layer_split=count)

@@ -16,6 +16,7 @@ MEASURING_RULE = 3
 OK = "ok"
 OWN, REFERENCE = "own", "reference"
 LORA, DORA, FULL = "lora", "dora", "full"
+MLP = "mlp"
 TARGETS = ("attention", "all-linear")
 FAILURES = ("oom", "timeout", "crashed", "killed", "unsupported", "beyond_window", "too_slow", "skipped")
 
@@ -32,7 +33,8 @@ class Recipe:
     micro_batch: int = 1
     learning_rate: float = 5e-5
     optimizer: str = "adamw"
-    gradient_checkpointing: bool = False
+    # True: every layer is computed again in the backward; MLP: gate and up of every MLP alone
+    gradient_checkpointing: bool | str = False
     answer_share: float = 0.12
     # own: harness.train's; reference: what transformers and PEFT compute as they come, logits of every token included
     implementation: str = OWN
@@ -58,7 +60,9 @@ class Recipe:
             [f"b{self.micro_batch}"] if self.micro_batch > 1 else []
         )
         parts += [word.partition("=")[2] or word for word in self.kernels.split() if word != "auto"]
-        return "".join(f"/{part}" for part in [*parts, *(["ckpt"] if self.gradient_checkpointing else [])])
+        if self.gradient_checkpointing:
+            parts.append("ckpt-mlp" if self.gradient_checkpointing == MLP else "ckpt")
+        return "".join(f"/{part}" for part in parts)
 
     def answer_tokens(self, context: int) -> int:
         """How many of a sequence's `context` tokens are answer: those with a loss, and with logits."""

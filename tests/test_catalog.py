@@ -6,7 +6,7 @@ import pytest
 from harness.catalog import models as catalog
 from harness.catalog import precisions, weights
 from harness.errors import UserError
-from harness.records import ModelSpec, Rate, Recipe
+from harness.records import MLP, ModelSpec, Rate, Recipe
 
 GOOD = """\
 defaults:
@@ -65,6 +65,12 @@ def test_reads_what_is_there(tmp_path):
     assert known.find("a").architecture["max_position_embeddings"] == 2048
 
 
+@pytest.mark.parametrize(("said", "read"), [("true", True), ("mlp", MLP)])
+def test_checkpointing_is_of_all_or_of_the_mlps(tmp_path, said, read):
+    text = GOOD.replace("checkpointing: false", f"checkpointing: {said}")
+    assert _load(tmp_path, text).recipe == Recipe(gradient_checkpointing=read)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -77,6 +83,7 @@ def test_reads_what_is_there(tmp_path):
         ("budget_hours: 12", "budget_hours: -12", ["line 5", "defaults.budget_hours"]),
         ("answer_share: 0.12", "answer_share: 1.5", ["recipe.answer_share"]),
         ("micro_batch: 1", "micro_batch: 3", ["sequences_per_step", "multiple"]),
+        ("checkpointing: false", "checkpointing: all", ["line 19", "recipe.gradient_checkpointing", "true or false"]),
         ("optimizer: adamw", "optimizer: sgd", ["recipe.optimizer", "adamw"]),
         ("precisions: [fp16, int4]", "precisions: [fp17]", ["defaults.precisions", "fp17"]),
         ("precisions: [fp16, int4]", "precisions: fp16", ["line 3", "defaults.precisions", "a list"]),

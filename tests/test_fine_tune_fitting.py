@@ -8,7 +8,7 @@ from conftest import made_puzzles, write_tasks
 from trials import arms_of, trial_of
 
 from harness import accuracy, cli
-from harness.records import Cell, Rate
+from harness.records import MLP, Cell, Rate
 from harness.tune import fitting
 from harness.tune.fitting import Fitted
 
@@ -23,7 +23,7 @@ class Expected:
 
 
 def foresee(cell):
-    """Checkpointing foreseen to be free, and a larger micro-batch better: four at once with it come first."""
+    """Checkpointing foreseen to be free, and a larger micro-batch better."""
     n, again = cell.recipe.micro_batch, cell.recipe.gradient_checkpointing
     return Expected(n * (1.5 if not again else 1) - 0.1 * n, n) if n <= 4 else None
 
@@ -38,14 +38,7 @@ class Model:
 
     cleared = 0
 
-    def __init__(self):
-        self.checkpointing = None
-
-    def gradient_checkpointing_enable(self, **_):
-        self.checkpointing = True
-
-    def gradient_checkpointing_disable(self):
-        self.checkpointing = False
+    checkpointing = None
 
     def zero_grad(self, **_):
         self.cleared += 1
@@ -53,8 +46,8 @@ class Model:
 
 def test_variants_are_those_of_a_profile_in_tokens(trial):
     found = fitting.variants(trial, foresee)
-    assert found[:2] == [Fitted(512, True), Fitted(1024, True)]  # alike a sequence: the first stands
-    assert set(found) == {Fitted(512 * n, again) for n in (1, 2) for again in (False, True)}
+    assert found[:2] == [Fitted(512, MLP), Fitted(512, True)]  # alike a sequence: the first stands
+    assert found[2:] == [Fitted(512, False), Fitted(1024, False)]
     assert fitting.variants(trial, lambda cell: None) == [Fitted(512, False)]
 
 
@@ -74,6 +67,7 @@ def test_the_faster_of_two_that_run_is_used(monkeypatch, trial, seconds, best):
         return seconds[tokens]
 
     monkeypatch.setattr(fitting, "seconds_a_token", measured)
+    monkeypatch.setattr(fitting.checkpointing, "use", lambda model, how: setattr(model, "checkpointing", how))
     model, said = Model(), []
     assert fitting.fastest(model, [], [Fitted(1, True), Fitted(2, False), Fitted(3, True)], trial, said.append) == best
     assert model.checkpointing == best.checkpointing and said[-1].startswith(f"fitted: {best}")
@@ -85,6 +79,7 @@ def test_where_nothing_fits_memory_is_what_is_said(monkeypatch, trial):
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(fitting, "seconds_a_token", never)
+    monkeypatch.setattr(fitting.checkpointing, "use", lambda model, how: None)
     with pytest.raises(torch.OutOfMemoryError):
         fitting.fastest(Model(), [], [Fitted(1, True)], trial, lambda text: None)
 

@@ -7,7 +7,7 @@ import torch
 
 from harness.catalog.precisions import find
 from harness.profile import fitting
-from harness.records import Cell, Measurement, ModelSpec, Recipe
+from harness.records import MLP, Cell, Measurement, ModelSpec, Recipe
 from harness.train.batches import random_batch
 from harness.train.model import load
 from harness.train.step import TrainingStep
@@ -26,11 +26,13 @@ class Expected:
 
 
 def on_a_card(room):
-    """A micro-batch of n takes 1 + n seconds, a third more with checkpointing; 10 each held, 2 with checkpointing."""
+    """A micro-batch of n takes 1 + n seconds, a third more with checkpointing, a tenth with the MLPs' alone; a sequence
+    holds 10, 2 or 4."""
 
     def foresee(cell):
         n, again = cell.recipe.micro_batch, cell.recipe.gradient_checkpointing
-        return Expected((1 + n) * (4 / 3 if again else 1), n * (2 if again else 10), room)
+        slower, held = {False: (1, 10), MLP: (1.1, 4), True: (4 / 3, 2)}[again]
+        return Expected((1 + n) * slower, n * held, room)
 
     return foresee
 
@@ -40,15 +42,26 @@ def named(cells):
 
 
 def test_the_fastest_that_surely_fits_comes_first():
-    """Seconds a sequence: 8 at once 9/8, 4 5/4, 2 3/2, 1 2, and a third more with checkpointing. With room for 25 two
-    without it (20) or eight with it (16): 3/2 each."""
+    """Seconds a sequence: 8 at once 9/8, 4 5/4, 2 3/2, 1 2. With room for 25 four that make the MLPs again (16 held,
+    1.375 s), and two that do not (20, 1.5 s) or eight that make all again (16, 1.5 s)."""
     assert named(fitting.candidates(CELL, on_a_card(1000)))[:2] == ["/b8", "/b4"]
-    assert set(named(fitting.candidates(CELL, on_a_card(25)))[:2]) == {"/b2", "/b8/ckpt"}
+    assert named(fitting.candidates(CELL, on_a_card(25)))[:3] == ["/b4/ckpt-mlp", "/b2", "/b8/ckpt"]
     assert all(cell.why.startswith("fitted: micro-batch") for cell in fitting.candidates(CELL, on_a_card(25)))
 
 
 def test_what_may_not_fit_is_tried_only_where_nothing_surely_does():
     assert named(fitting.candidates(CELL, on_a_card(1.9))) == ["/ckpt"]
+    assert named(fitting.candidates(CELL, on_a_card(5))) == ["/b2/ckpt", "/ckpt-mlp", "/ckpt"]
+
+
+def test_of_as_many_sequences_the_fastest_that_fits_is_enough_but_of_one():
+    """Each prediction takes seconds the first time, and what makes more again is slower."""
+    asked, foresee = [], on_a_card(1000)
+    fitting.candidates(CELL, lambda cell: asked.append(cell.recipe.mark) or foresee(cell))
+    assert asked == ["", "/ckpt-mlp", "/ckpt", "/b2", "/b4", "/b8"]
+
+
+def test_nothing_is_tried_where_nothing_is_known():
     assert fitting.candidates(CELL, on_a_card(0.1)) == [CELL]
     assert fitting.candidates(CELL, lambda cell: None) == [CELL]
 
@@ -67,7 +80,7 @@ def test_the_faster_of_two_measured_is_taken_whatever_was_predicted():
     # per step of 16 sequences: two micro-steps of 9 s; four of 4 s
     assert fitting.best(variants, measured({"/b8": 9.0, "/b4": 4.0})).key == "/b4"
     # the first runs out of memory: the two after it
-    assert fitting.best(variants, measured({"/b4": 5.0, "/b8/ckpt": 1.0})).key == "/b8/ckpt"
+    assert fitting.best(variants, measured({"/b4": 5.0, "/b2": 1.0})).key == "/b2"
     assert fitting.best(variants, measured({})).status == "oom"
 
 
@@ -75,7 +88,7 @@ def test_the_faster_of_two_measured_is_taken_whatever_was_predicted():
 def test_checkpointing_and_micro_batches_change_no_gradient(tiny_spec, precision):
     """What the search may choose from gives the same gradients: two sequences at once, one by one, and recomputed."""
     found = {}
-    for batch, again in ((1, False), (2, False), (2, True)):
+    for batch, again in ((1, False), (2, False), (2, MLP), (2, True)):
         recipe = Recipe(lora_r=4, sequences_per_step=2, micro_batch=batch, gradient_checkpointing=again)
         model = load(tiny_spec, find(precision), precision, recipe, "random", torch.device("cpu")).model
         step = TrainingStep(model, recipe, precision, torch.device("cpu"))

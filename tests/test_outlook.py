@@ -48,6 +48,7 @@ def test_a_single_cell_shows_what_fills_the_memory(capsys):
         (["--gpu", "t5"], "unknown accelerator 't5'"),
         (["--context", "4096"], "beyond arc-tiny's window of 2048"),
         (["--method", "lori"], "unknown method 'lori'; did you mean lora"),
+        (["--checkpointing", "mlps"], "unknown checkpointing 'mlps'; did you mean mlp"),
         (["--recipe", "arc25"], "unknown recipe 'arc25'; did you mean arc24"),
         (["--split", "rows"], "unknown split"),
         (["--gpu", "0xt4"], "give one or more"),

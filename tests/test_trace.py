@@ -8,7 +8,7 @@ import torch
 from harness.catalog.precisions import PRECISIONS, find
 from harness.forecast import trace as tracing
 from harness.forecast.roofline import ATTENTION, DEQUANTIZE, trace_from_json, trace_to_json
-from harness.records import DORA, FULL, ModelSpec, Recipe
+from harness.records import DORA, FULL, MLP, ModelSpec, Recipe
 from harness.train import meta
 from harness.train.attention import forget_masks
 from harness.train.batches import random_batch
@@ -113,11 +113,18 @@ def test_other_architectures_need_no_code(model_type):
 
 def test_checkpointing_trades_memory_for_flops(tiny_spec):
     deep = replace(tiny_spec, architecture=tiny_spec.architecture | {"num_hidden_layers": 8})
-    plain, again = (
-        traced(deep, recipe=replace(RECIPE, gradient_checkpointing=on), context=256) for on in (False, True)
+    plain, mlps, again = (
+        traced(deep, recipe=replace(RECIPE, gradient_checkpointing=how), context=256) for how in (False, MLP, True)
     )
     assert again.memory.passing < 0.5 * plain.memory.passing
     assert again.flops > 1.15 * plain.flops
+    # Gate and up are made twice: their FLOPs once more in the forward, and their results are not held.
+    said, tokens = deep.architecture, 256
+    products = 2 * 2 * tokens * said["hidden_size"] * said["intermediate_size"]
+    assert mlps.flops - plain.flops == pytest.approx(7 * products, rel=0.1)  # the last layer's is for the answer alone
+    held = 2 * tokens * said["intermediate_size"] * 4
+    less = plain.memory.passing - mlps.memory.passing
+    assert 0.6 * 7 * held < less < 8 * held
 
 
 def test_logits_of_every_token_fill_the_reference_step(tiny_spec):

@@ -8,7 +8,7 @@ from conftest import TINY
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.catalog import precisions
-from harness.records import ModelSpec, Recipe
+from harness.records import MLP, ModelSpec, Recipe
 from harness.train import architecture
 from harness.train import model as models
 from harness.train.attention import NAME
@@ -181,13 +181,14 @@ def test_accumulated_micro_steps_equal_one_batch(tiny_spec):
 def test_checkpointing_changes_no_gradient(tiny_spec):
     batch = random_batch(320, 24, Recipe(), CPU, seed=1)
     found = []
-    for on in (False, True):
-        recipe = Recipe(gradient_checkpointing=on)
+    for how in (False, MLP, True):
+        recipe = Recipe(gradient_checkpointing=how)
         loaded = models.load(tiny_spec, precisions.find("fp32"), "fp32", recipe, "random", CPU, seed=0)
         TrainingStep(loaded.model, recipe, "fp32", CPU).micro_step(batch)
         found.append([p.grad for p in loaded.model.parameters() if p.requires_grad])
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b)
+    for plain, *again in zip(*found, strict=True):
+        for each in again:
+            torch.testing.assert_close(each, plain)
 
 
 def test_what_cannot_be_built_says_so(tiny_spec, tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 from harness.catalog import yamlfile
 from harness.catalog.precisions import PRECISIONS
 from harness.errors import UserError, unknown
-from harness.records import OWN, REFERENCE, TARGETS, ModelSpec, Recipe
+from harness.records import MLP, OWN, REFERENCE, TARGETS, ModelSpec, Recipe
 
 DEVICE_KINDS = ("cuda", "cpu")
 _ARCHITECTURE = {  # what models.yaml may say of an architecture; a config.json may say anything
@@ -199,6 +199,8 @@ def _defaults(block: yamlfile.Block) -> Defaults:
 
 def _recipe(block: yamlfile.Block) -> Recipe:
     kinds = {name: type(value) for name, value in vars(Recipe()).items() if name not in _NOT_IN_THE_FILE}
+    if getattr(block.items.get("gradient_checkpointing"), "value", None) == MLP:
+        kinds["gradient_checkpointing"] = str
     said = {name: block.take(name, kind) for name, kind in kinds.items()}
     recipe = Recipe(**said, implementation=block.take("implementation", str, OWN))
     block.done()

@@ -1,8 +1,8 @@
 """The micro-batch and checkpointing with most tokens a second inside the memory: predicted, then measured.
 
-Making activations again costs a third more products, and a larger micro-batch memory; which pays depends on the device,
-so every combination is predicted and the two best are measured. What may run out of memory is not tried unless nothing
-else is left, and then from the smallest on.
+Making activations again costs products, and a larger micro-batch memory; which pays depends on the device, so the
+combinations are predicted and the two best are measured. What may run out of memory is not tried unless nothing else is
+left, and then from the smallest on.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from harness.forecast.predict import Prediction
 from harness.forecast.project import step_seconds
-from harness.records import Cell, Measurement
+from harness.records import MLP, Cell, Measurement
 
 MEASURED = 2
+_HOLDING_LESS = (False, MLP, True)  # and, of as many sequences at once, slower
 _MOST = 8  # sequences at once; beyond, devices gain nothing that a search need look for
 
 
@@ -21,13 +22,14 @@ def candidates(cell: Cell, foresee: Callable[[Cell], Prediction | None]) -> list
     share = cell.recipe.sequences_per_step // cell.recipe.processes
     tried = []
     for batch in (n for n in range(1, _MOST + 1) if share % n == 0):
-        for again in (False, True):
+        for again in _HOLDING_LESS:
             recipe = replace(cell.recipe, micro_batch=batch, gradient_checkpointing=again)
-            variant = replace(
-                cell, recipe=recipe, why=f"fitted: micro-batch {batch}{', checkpointing' if again else ''}"
-            )
+            said = ", checkpointing of the MLPs" if again == MLP else ", checkpointing" if again else ""
+            variant = replace(cell, recipe=recipe, why=f"fitted: micro-batch {batch}{said}")
             if expected := foresee(variant):
                 tried.append((variant, expected))
+                if batch > 1 and expected.fits_memory():
+                    break  # of one at a time all stay, should the memory be less than was predicted
     sure = [pair for pair in tried if pair[1].fits_memory()]
     if sure:
         return [variant for variant, _ in sorted(sure, key=lambda pair: pair[1].micro_s / pair[0].recipe.micro_batch)]

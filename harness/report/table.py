@@ -63,7 +63,7 @@ def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> 
     reference += "b4: 4 sequences at once, and so on. " if "/b" in marks else ""
     chosen = any(row.cell.recipe.kernels != AUTO for row in rows)
     reference += "plain and the like: kernels that --kernels chose. " if chosen else ""
-    reference += "ckpt: activations made again in the backward. " if "/ckpt" in marks else ""
+    reference += "ckpt: activations made again in the backward (ckpt-mlp: gate and up). " if "/ckpt" in marks else ""
     return (
         f"Measured on {', '.join(sorted({row.cell.device_name for row in rows}))}. A step is "
         f"{recipe.sequences_per_step} sequences of seq_len tokens, forward and backward, and one optimiser update. "

@@ -7,7 +7,7 @@ import torch
 from harness.catalog.accelerators import CPU
 from harness.catalog.precisions import Precision
 from harness.records import FULL, REFERENCE, ModelSpec, Recipe
-from harness.train import architecture
+from harness.train import architecture, checkpointing
 from harness.train import model as models
 from harness.train.dtypes import TORCH_DTYPES
 from harness.train.libraries import Unsupported, bitsandbytes_for, quiet
@@ -32,13 +32,12 @@ def build(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, k
         model.requires_grad_(False)
         with torch.device("meta"):
             model = models.add_adapter(model, recipe)
-    elif recipe.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if recipe.implementation == REFERENCE or recipe.method == FULL:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         base.set_attn_implementation("sdpa")
     else:
         rewire(model, check=False)
+    checkpointing.use(model, recipe.gradient_checkpointing)
     with quiet():
         model.train()
     return model

@@ -14,7 +14,7 @@ from harness.catalog.kernels import ATTENTION, POINTWISE
 from harness.catalog.precisions import Precision
 from harness.catalog.weights import RANDOM, folder
 from harness.records import DORA, REFERENCE, ModelSpec, Recipe
-from harness.train import attention, heap, kernels, vocabulary
+from harness.train import attention, checkpointing, heap, kernels, vocabulary
 from harness.train.architecture import random_model
 from harness.train.dtypes import TORCH_DTYPES
 from harness.train.libraries import Unsupported, bitsandbytes_for, first_line, quiet
@@ -74,6 +74,7 @@ def load(
             left, chosen = tuple(rewire(model, kernel=choice.of[POINTWISE])), str(choice)
         if left:
             print(f"computed by transformers, more slowly, for ours would differ: {', '.join(left)}", file=sys.stderr)
+    checkpointing.use(model, recipe.gradient_checkpointing)
     with quiet():
         model.train()
     return Loaded(model, params, sum(p.numel() for p in model.parameters() if p.requires_grad), left, chosen)
@@ -131,10 +132,7 @@ def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> torch.nn
         task_type="CAUSAL_LM",
     )
     with quiet():
-        model = peft.get_peft_model(model, config)
-        if recipe.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model
+        return peft.get_peft_model(model, config)
 
 
 def _keep_trainable(model: torch.nn.Module) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from harness.catalog.kernels import PLAIN
-from harness.train import pointwise
+from harness.train import checkpointing, pointwise
 from harness.train.fused import AnswerLosses, LoraAddition, LoraLinear
 from harness.train.pointwise import Pointwise
 
@@ -45,7 +45,10 @@ def rewire(model: torch.nn.Module, which: tuple[str, ...] = ALL, check: bool = T
             if trusted[type(module)] is None:
                 left.append(f"{type(module).__name__} of {name}")
         if (chosen := trusted[type(module)]) is not None:
-            module.forward = MethodType(candidates[chosen][1], module)
+            kind, forward = candidates[chosen]
+            module.forward = MethodType(forward, module)
+            if kind == "gated":
+                checkpointing.able(module)
     layers = getattr(_body(model), "layers", None)
     if "last" in which and layers is not None and (forward := _last_layer(layers[-1])):
         layers[-1].forward = MethodType(forward, layers[-1])
@@ -137,11 +140,11 @@ def _norm_of(norm: Callable, weight: torch.Tensor, eps: float, twice: bool) -> C
 
 
 def _separate(self: torch.nn.Module, x: torch.Tensor, gate: Callable) -> torch.Tensor:
-    return self.down_proj(gate(self.gate_proj(x), self.up_proj(x)))
+    return self.down_proj(checkpointing.again(self, lambda x: gate(self.gate_proj(x), self.up_proj(x)), x))
 
 
 def _joined(self: torch.nn.Module, x: torch.Tensor, gate: Callable) -> torch.Tensor:
-    return self.down_proj(gate(*self.gate_up_proj(x).chunk(2, -1)))
+    return self.down_proj(checkpointing.again(self, lambda x: gate(*self.gate_up_proj(x).chunk(2, -1)), x))
 
 
 def _last_layer(layer: torch.nn.Module) -> Callable | None:

@@ -13,9 +13,9 @@ import torch
 from harness.forecast.predict import Prediction
 from harness.profile import fitting
 from harness.profile.device import synchronizer
-from harness.records import Cell
+from harness.records import MLP, Cell
+from harness.train import checkpointing
 from harness.train.batches import cut, pack
-from harness.train.libraries import quiet
 from harness.train.step import TrainingStep
 from harness.tune.record import Trial
 
@@ -25,10 +25,11 @@ Sequences = Sequence[tuple[Sequence[int], int]]  # (token ids, answer tokens) ea
 @dataclass(frozen=True)
 class Fitted:
     tokens: int  # of the sequences packed into one forward and backward, unless a single one is longer
-    checkpointing: bool
+    checkpointing: bool | str  # a Recipe's `gradient_checkpointing`
 
     def __str__(self) -> str:
-        return f"{self.tokens} tokens at once{', checkpointing' if self.checkpointing else ''}"
+        again = " of the MLPs" if self.checkpointing == MLP else ""
+        return f"{self.tokens} tokens at once{f', checkpointing{again}' if self.checkpointing else ''}"
 
 
 def variants(trial: Trial, foresee: Callable[[Cell], Prediction | None]) -> list[Fitted]:
@@ -50,7 +51,7 @@ def fastest(
     seconds: dict[Fitted, float] = {}
     for each in tried:
         note(f"fitting: {each} ...")
-        checkpoint(model, each.checkpointing)
+        checkpointing.use(model, each.checkpointing)
         try:
             seconds[each] = seconds_a_token(model, sequences, each.tokens, trial)
         except (torch.OutOfMemoryError, MemoryError):
@@ -63,7 +64,7 @@ def fastest(
     if not seconds:
         raise torch.OutOfMemoryError("no variant fits")
     best = min(seconds, key=seconds.get)
-    checkpoint(model, best.checkpointing)
+    checkpointing.use(model, best.checkpointing)
     rates = "; ".join(f"{each} {1 / s:.0f} tokens/s" for each, s in seconds.items())
     note(f"fitted: {best} ({rates})" if len(seconds) > 1 else f"fitted: {best}")
     return best
@@ -83,12 +84,3 @@ def seconds_a_token(model: torch.nn.Module, sequences: Sequences, tokens: int, t
         seconds = time.perf_counter() - start
     model.zero_grad(set_to_none=True)
     return seconds / sum(packed.lengths)
-
-
-def checkpoint(model: torch.nn.Module, whether: bool) -> None:
-    """Lets `model` make activations again in the backward, or keep them."""
-    with quiet():
-        if whether:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        else:
-            model.gradient_checkpointing_disable()
