@@ -3,7 +3,7 @@
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from harness.records import REFERENCE, ModelSpec, Recipe
 from harness.train import attention, kernels, pointwise
 from harness.train import model as models
 from harness.train.batches import random_batch
-from harness.train.libraries import Unsupported, quiet
+from harness.train.libraries import Unsupported
 from harness.train.step import answer_loss
 
 CPU = torch.device("cpu")
@@ -166,31 +166,6 @@ def test_nothing_is_chosen_where_a_part_is_emulated(empty, monkeypatch):
     assert str(found) == FIRST and not found.notes
 
 
-def _values(of, dtype):
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator).to(dtype).requires_grad_()
-
-    x, gate, up = random(2, 5, 24), random(2, 5, 36), random(2, 5, 36)
-    weight = random(24).detach()
-    found = []
-    outs = [(of.norm(x, weight, 1e-6, twice), [x]) for twice in (True, False)]
-    for out, given in [*outs, (of.silu(gate, up), [gate, up]), (of.gelu(gate, up), [gate, up])]:
-        assert out.dtype == dtype
-        slopes = torch.linspace(-1, 1, out.numel()).view(out.shape).to(dtype)
-        found += [out.detach(), *torch.autograd.grad(out, given, slopes)]
-    return found
-
-
-@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_compiled_is_the_same_to_within_rounding(dtype, off):
-    with quiet():
-        compiled = _values(pointwise.of("compiled"), dtype)
-    for a, b in zip(compiled, _values(pointwise.of("plain"), dtype), strict=True):
-        torch.testing.assert_close(a, b, rtol=off, atol=off)
-
-
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text", "phi3", "qwen3"])
 def test_a_model_learns_the_same_by_every_kernel_of_the_cpu(kind):
     """Norms in both ways, gates apart and joined, SiLU and GELU, norms of heads: loss and gradients."""
@@ -241,49 +216,6 @@ def test_the_pointwise_kernel_that_was_chosen_runs_unless_it_computes_something_
     ran.clear()
     answer_loss(loaded.model, random_batch(320, 16, recipe, CPU, seed=0))
     assert sorted(ran) == (["norm"] * 5 + ["silu"] * 2 if right else [])
-
-
-class _LigersNorm(torch.autograd.Function):
-    """Takes what Liger's takes, and computes what its documentation says, by torch."""
-
-    @staticmethod
-    def forward(ctx, x, w, eps, offset=0.0, casting_mode="llama", in_place=True):
-        assert not in_place
-        with torch.enable_grad():
-            ctx.x = x.detach().requires_grad_()
-            wide = ctx.x.float()
-            normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-            ctx.out = normed.to(x.dtype) * w if casting_mode == "llama" else (normed * (offset + w.float())).to(x.dtype)
-        return ctx.out.detach()
-
-    @staticmethod
-    def backward(ctx, grad):
-        return *torch.autograd.grad(ctx.out, ctx.x, grad), None, None, None, None, None
-
-
-def test_liger_is_asked_for_the_same(monkeypatch):
-    """With functions of Liger's signatures in its place, for it needs a card: which casts, not in place."""
-
-    class Silu:
-        apply = staticmethod(lambda a, b: torch.nn.functional.silu(a) * b)
-
-    class Gelu:
-        apply = staticmethod(lambda a, b: torch.nn.functional.gelu(a, approximate="tanh") * b)
-
-    stand_ins = {
-        "rms_norm": {"LigerRMSNormFunction": _LigersNorm},
-        "swiglu": {"LigerSiLUMulFunction": Silu},
-        "geglu": {"LigerGELUMulFunction": Gelu},
-    }
-    for name in ("liger_kernel", "liger_kernel.ops"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    for name, members in stand_ins.items():
-        module = ModuleType(name)
-        vars(module).update(members)
-        monkeypatch.setitem(sys.modules, f"liger_kernel.ops.{name}", module)
-    found, expected = (_values(of, torch.float32) for of in (pointwise._liger(), pointwise.of("plain")))
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_without_liger_its_absence_is_the_reason(monkeypatch):
