@@ -4,6 +4,7 @@ import re
 from statistics import median
 
 import pytest
+from conftest import row
 
 from bench import backtest
 from harness.forecast import calibrate
@@ -14,6 +15,14 @@ PUBLISHED = backtest.REFERENCE / "published" / "rows.csv"
 
 def errors(rows, unit):
     return [found / real - 1 for _, _, u, real, found in rows if u == unit]
+
+
+def test_of_several_sweeps_each_cells_middle_row_counts():
+    sweeps = [[row(micro_s=(s, s, 9.0), key="a"), row(micro_s=(1 / s,) * 3, key="b")] for s in (1.0, 3.0, 2.0)]
+    sweeps[0].append(row(status="oom", key="c"))
+    assert [(r.key, r.micro_s[0]) for r in backtest.middle(sweeps)] == [("a", 2.0), ("b", 1 / 2)]
+    assert [r.micro_s[0] for r in backtest.middle(sweeps[:2])] == [1.0, 1 / 3]  # of two the lower
+    assert backtest.middle([]) == []
 
 
 def test_published_rows_are_met():
