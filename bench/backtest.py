@@ -41,9 +41,8 @@ def measured(folder: Path) -> tuple[list[tuple], calibrate.Calibration] | None:
     out = []
     for (row, _, _), (point, slow) in zip(seen, calibrate.left_out(on.kind, points), strict=True):
         out.append((_name(row), "measured", "s", point.seconds, roofline.seconds(point.nominal, slow)))
-    for (row, _, _), (one, (base, spread)) in zip(seen, calibrate.memory_left_out(on.kind, held), strict=True):
-        found = base + one.standing + spread * one.passing
-        out.append((_name(row), "measured", "GiB", one.peak / 2**30, found / 2**30))
+    for (row, _, _), (one, fitted) in zip(seen, calibrate.memory_left_out(on.kind, held), strict=True):
+        out.append((_name(row), "measured", "GiB", one.peak / 2**30, fitted.peak(one) / 2**30))
     return out, known.calibrated(rows, f"{len(seen)} cells of results/reference/{folder.name}")
 
 

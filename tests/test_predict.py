@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import pytest
 
@@ -79,12 +79,23 @@ def test_the_error_is_that_of_models_left_out():
 
 
 def test_memory_by_hand():
-    """Peaks made of 400 held besides, what stands, and 1.5 times what passes."""
-    held = [
-        HeldMemory(m, s, p, round(400 + s + 1.5 * p)) for m, s, p in [("a", 100, 900), ("b", 700, 200), ("c", 50, 50)]
-    ]
-    assert calibrate.fit_memory(held, "cpu") == pytest.approx((400, 1.5), rel=0.01)
-    assert calibrate.fit_memory(held[:1], "cuda") == (0.0, 1.1)
+    """Peaks made of 400 held besides, what stands, and 1.5 times what passes, in fp32 twice."""
+    sizes = [("a", 100, 900), ("b", 700, 200), ("c", 50, 50)]
+    held = [HeldMemory(m, s, p, round(400 + s + 1.5 * p)) for m, s, p in sizes]
+    wide = [HeldMemory(m, s, p, 400 + s + 2 * p, wide=True) for m, s, p in sizes]
+    found = calibrate.fit_memory(held + wide, "cpu")
+    assert astuple(found) == pytest.approx((400, 1.5, 2.0), rel=0.01)
+    assert found.peak(wide[0]) == pytest.approx(wide[0].peak, rel=0.01)
+    # One width alone, or a single row of the other, gives one spread for both.
+    for rows in (held, wide[:1] + held[:1] + held[2:]):
+        one = calibrate.fit_memory(rows, "cpu")
+        assert one.spread == one.spread_fp32
+    assert astuple(calibrate.fit_memory(held, "cpu")) == pytest.approx((400, 1.5, 1.5), rel=0.01)
+    assert astuple(calibrate.fit_memory(held[:1], "cuda")) == (0.0, 1.1, 1.1)
+
+
+def test_a_calibration_of_before_has_one_spread():
+    assert replace(calibrate.prior("cpu"), spread=1.7).allocator == calibrate.Allocator(0.0, 1.7, 1.7)
 
 
 def test_a_calibration_survives_its_file_and_others_are_refused(tmp_path):

@@ -43,12 +43,30 @@ class Point:
 
 @dataclass(frozen=True)
 class HeldMemory:
-    """A process that was measured: bytes of the trace that stand (logits with them) and that pass, and its peak."""
+    """A process that was measured: bytes of the trace that stand (logits with them) and that pass, its peak; `wide` if
+    it computed in fp32."""
 
     model: str
     standing: int
     passing: int
     peak: int
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Allocator:
+    """Bytes that a process holds besides its tensors, and how many times those that pass it holds, computing in 16 bits
+    and in fp32, whose larger tensors leave larger gaps."""
+
+    base_bytes: float
+    spread: float
+    spread_fp32: float
+
+    def passing(self, size: float, wide: bool) -> float:
+        return size * (self.spread_fp32 if wide else self.spread)
+
+    def peak(self, of: HeldMemory) -> float:
+        return self.base_bytes + of.standing + self.passing(of.passing, of.wide)
 
 
 @dataclass(frozen=True)
@@ -56,8 +74,7 @@ class Calibration:
     """What a device reaches, and what it was fitted on.
 
     `slowness` by kind; `error` the standard deviation of the log of measured over predicted seconds with the row's
-    model left out. Of memory: bytes that a process holds besides its tensors, and the factor by which those that pass
-    are more in the allocator's hands than they add up to.
+    model left out. Of memory what Allocator has.
     """
 
     device: str
@@ -66,6 +83,7 @@ class Calibration:
     error: float
     base_bytes: float = 0.0
     spread: float = 1.0
+    spread_fp32: float | None = None  # as the other, where an older version fitted
     memory_error: float = 0.1
     models: tuple[str, ...] = ()
     points: int = 0
@@ -74,6 +92,10 @@ class Calibration:
     source: str = ""
     step: str = OWN  # whose step was measured: a recipe's implementation
     nominal: dict[str, Any] | None = None  # the accelerator whose figures it is relative to, where no catalogue has it
+
+    @property
+    def allocator(self) -> Allocator:
+        return Allocator(self.base_bytes, self.spread, self.spread_fp32 or self.spread)
 
 
 def prior(kind: str) -> Calibration:
@@ -97,15 +119,16 @@ def fit(
     if not points:
         raise UserError(f"nothing measured to calibrate {device} by; run `harness bench` first")
     misses = [math.log(p.seconds / roofline.seconds(p.nominal, slow)) for p, slow in left_out(kind, points)]
-    base, spread = fit_memory(held, kind)
-    memory = [math.log(m.peak / (b + m.standing + s * m.passing)) for m, (b, s) in memory_left_out(kind, held)]
+    allocator = fit_memory(held, kind)
+    memory = [math.log(m.peak / fitted.peak(m)) for m, fitted in memory_left_out(kind, held)]
     return Calibration(
         device,
         kind,
         _fitted(kind, points),
         max(0.05, _rms(misses)),
-        base,
-        spread,
+        allocator.base_bytes,
+        allocator.spread,
+        allocator.spread_fp32,
         max(0.02, _rms(memory)) if held else 0.1,
         tuple(sorted({p.model for p in points})),
         len(points),
@@ -123,8 +146,8 @@ def left_out(kind: str, points: Sequence[Point]) -> list[tuple[Point, dict[str, 
     return [(p, fits[p.model]) for p in points]
 
 
-def memory_left_out(kind: str, held: Sequence[HeldMemory]) -> list[tuple[HeldMemory, tuple[float, float]]]:
-    """Each process with the base and spread that are fitted on the other models' ones."""
+def memory_left_out(kind: str, held: Sequence[HeldMemory]) -> list[tuple[HeldMemory, Allocator]]:
+    """Each process with what is fitted on the other models' ones."""
     fits = {m: fit_memory([h for h in held if h.model != m], kind) for m in {h.model for h in held}}
     return [(h, fits[h.model]) for h in held]
 
@@ -153,19 +176,22 @@ def _fitted(kind: str, points: Sequence[Point]) -> dict[str, float]:
     return dict(zip(KINDS, map(float, np.exp(theta)), strict=True))
 
 
-def fit_memory(held: Sequence[HeldMemory], kind: str) -> tuple[float, float]:
-    """(base bytes, spread) of peak = base + standing + spread x passing, missed least relatively.
+def fit_memory(held: Sequence[HeldMemory], kind: str) -> Allocator:
+    """The base and spreads of peak = base + standing + spread x passing that miss least relatively.
 
-    Without two processes to fit on: nothing more than the tensors on a card, half a GiB of libraries on a CPU.
+    Without two processes to fit on: nothing more than the tensors on a card, half a GiB of libraries on a CPU. With
+    fewer than two of either width, one spread for both.
     """
     if len(held) < 2:
-        return (0.0, 1.1) if kind == CUDA else (0.5 * 2**30, 1.3)
-    peaks = np.array([m.peak for m in held], float)
-    columns = np.stack([np.ones(len(held)), [m.passing for m in held]], 1) / peaks[:, None]
+        return Allocator(0.0, 1.1, 1.1) if kind == CUDA else Allocator(0.5 * 2**30, 1.3, 1.3)
+    wide = np.array([m.wide for m in held])
+    groups = [~wide, wide] if min(wide.sum(), (~wide).sum()) > 1 else [np.ones(len(held), bool)]
+    peaks, passing = np.array([m.peak for m in held], float), np.array([m.passing for m in held])
+    columns = np.stack([np.ones(len(held)), *(passing * group for group in groups)], 1) / peaks[:, None]
     wanted = 1 - np.array([m.standing for m in held]) / peaks
     norm = np.linalg.norm(columns, axis=0)
-    base, spread = np.linalg.lstsq(columns / norm, wanted, rcond=None)[0] / norm
-    return float(max(0.0, base)), float(max(1.0, spread))
+    base, *spreads = np.linalg.lstsq(columns / norm, wanted, rcond=None)[0] / norm
+    return Allocator(float(max(0.0, base)), *(float(max(1.0, s)) for s in (spreads * 2)[:2]))
 
 
 def write(found: Calibration, path: Path) -> None:

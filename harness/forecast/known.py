@@ -86,15 +86,15 @@ def of_rows(
         if isinstance(found, str):
             continue
         found = found.computed_in(row.cell.compute_dtype)
-        name, held = row.cell.model.name, found.memory
-        point = Point(name, roofline.nominal_seconds(found, on), median(row.micro_s))
-        out.append(
-            (
-                row,
-                point,
-                HeldMemory(name, held.standing + held.logits, held.passing, (row.peak_bytes or 0) - on.context_bytes),
-            )
+        name, seen = row.cell.model.name, found.memory
+        held = HeldMemory(
+            name,
+            seen.standing + seen.logits,
+            seen.passing,
+            (row.peak_bytes or 0) - on.context_bytes,
+            row.cell.compute_dtype == "fp32",
         )
+        out.append((row, Point(name, roofline.nominal_seconds(found, on), median(row.micro_s)), held))
     if not out:
         raise UserError("none of the record's models can be traced; see `harness doctor`")
     return on, out

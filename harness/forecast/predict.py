@@ -132,8 +132,9 @@ def predict(
     update_s = _update_s(whole, on, calibration) + _shared_s(whole, recipe)
     mean_s = lengths.mean_over(seconds, context)
     sigma, far = _doubt(micro_s, on, recipe, calibration)
-    passing = calibration.spread * whole.memory.passing
-    overhead = (on.context_bytes if on.kind == CUDA else 0) + calibration.base_bytes
+    allocator = calibration.allocator
+    passing = allocator.passing(whole.memory.passing, compute == "fp32")
+    overhead = (on.context_bytes if on.kind == CUDA else 0) + allocator.base_bytes
     split = recipe.layer_split
     # Of a split model the last card holds the logits, each its part of everything else.
     shared = (whole.memory.standing + passing) / split + whole.memory.logits
