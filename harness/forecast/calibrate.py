@@ -191,7 +191,7 @@ def fit_memory(held: Sequence[HeldMemory], kind: str) -> Allocator:
     wanted = 1 - np.array([m.standing for m in held]) / peaks
     norm = np.linalg.norm(columns, axis=0)
     base, *spreads = np.linalg.lstsq(columns / norm, wanted, rcond=None)[0] / norm
-    return Allocator(float(max(0.0, base)), *(float(max(1.0, s)) for s in (spreads * 2)[:2]))
+    return Allocator(*(float(max(least, found)) for least, found in ((0, base), (1, spreads[0]), (1, spreads[-1]))))
 
 
 def write(found: Calibration, path: Path) -> None:

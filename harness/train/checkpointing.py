@@ -1,7 +1,7 @@
 """Which activations are made again in the backward instead of being held: none, those inside the gated MLPs, or all.
 
 With a frozen base a step costs about 4 FLOPs a parameter and token. Making all layers again adds 2 for each; making
-gate and up alone again adds 2 for each of theirs, and lets go of most of its memory (selective recomputation, as
+gate and up alone again adds 2 for each of theirs, and lets go of most of what is held (selective recomputation, as
 Korthikanti et al. 2022 do for attention).
 """
 
@@ -31,8 +31,8 @@ def use(model: torch.nn.Module, how: bool | str) -> None:
             model.gradient_checkpointing_disable()
 
 
-def able(module: torch.nn.Module) -> None:
-    """Says that `module` computes a part of its forward by `again`."""
+def offer(module: torch.nn.Module) -> None:
+    """Says that `module` computes a part of its forward by `again`, and may be asked to make it again."""
     if not hasattr(module, _AGAIN):
         setattr(module, _AGAIN, False)
 

@@ -48,7 +48,7 @@ def rewire(model: torch.nn.Module, which: tuple[str, ...] = ALL, check: bool = T
             kind, forward = candidates[chosen]
             module.forward = MethodType(forward, module)
             if kind == "gated":
-                checkpointing.able(module)
+                checkpointing.offer(module)
     layers = getattr(_body(model), "layers", None)
     if "last" in which and layers is not None and (forward := _last_layer(layers[-1])):
         layers[-1].forward = MethodType(forward, layers[-1])
