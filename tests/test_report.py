@@ -12,8 +12,8 @@ from conftest import cell, row
 from rich.console import Console
 
 from harness.errors import UserError
-from harness.records import Goal, ModelSpec, Rate, from_json, to_json
-from harness.report import export, frame, table, text
+from harness.records import MLP, Goal, ModelSpec, Rate, Recipe, from_json, to_json
+from harness.report import export, frame, style, table, text
 from harness.report.progress import Live
 
 GOAL = Goal(12, 1000, 400)
@@ -54,6 +54,22 @@ def test_the_summary_fits_80_columns_and_ends_with_the_pick():
     for words in ("params", "tinyllama-1.1b", "too big", "too slow", "A step is 16 sequences", "Random weights"):
         assert words in flat
     assert "fp16 is emulated on this device" in flat
+
+
+@pytest.mark.parametrize(
+    ("label", "lines"),
+    [("int4", "int4"), ("bf16/ckpt", "bf16/ckpt"), ("bf16/b8/ckpt-mlp*", "bf16/b8\n/ckpt-mlp*"),
+     ("fp16/sdpa/compiled", "fp16/sdpa\n/compiled"), ("bf16/ref/dora", "bf16/ref\n/dora")],
+)  # fmt: skip
+def test_a_rare_steps_marks_are_folded(label, lines):
+    assert style.folded(label) == lines
+
+
+def test_a_rare_step_leaves_the_model_its_name():
+    rare = Recipe(micro_batch=8, gradient_checkpointing=MLP, kernels="attention=sdpa pointwise=compiled")
+    said = _print([row(cell=cell(model=ModelSpec("qwen2.5-0.5b", {}, 2048), recipe=rare))])
+    assert [line[:13] for line in said.splitlines() if line.startswith("qwen")] == ["qwen2.5-0.5b "] * 2  # two tables
+    assert max(map(len, said.splitlines())) <= 80
 
 
 def test_markup_in_a_name_is_printed_not_obeyed():

@@ -12,7 +12,7 @@ from rich.text import Text
 from harness.forecast.predict import Prediction
 from harness.outlook import Failed
 from harness.records import Goal
-from harness.report.style import plain_table
+from harness.report.style import folded, plain_table
 from harness.report.text import GIB, gib, hours, number
 
 _COLOURS = {"fits": "green", "fits?": "yellow", "unsure": "yellow", "too slow": "red", "too big": "red"}
@@ -43,7 +43,8 @@ def table(found: Sequence[Prediction | Failed], goal: Goal, out: Console) -> Non
         word, share = each.verdict(goal), each.peak_bytes / each.on.memory_bytes
         mark = "" if each.native else "*"
         shown.add_row(
-            name, card(each), each.precision.name + each.recipe.mark + mark, str(each.context), number(step_s / 6),
+            name, card(each), folded(each.precision.name + each.recipe.mark + mark), str(each.context),
+            number(step_s / 6),
             hours(*each.hours(goal)), gib(round(each.peak_bytes)), f"{100 * share:.0f}%",
             Text(word, style=_COLOURS.get(word, "")),
         )  # fmt: skip

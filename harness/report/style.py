@@ -4,6 +4,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+_LABEL_WIDTH = 9  # "bf16/ckpt"
+
 
 def console() -> Console:
     """Standard output as rich writes to it: 80 columns where nobody says otherwise."""
@@ -17,3 +19,16 @@ def plain_table(*columns: tuple[str, str]) -> Table:
     for name, justify in columns:
         table.add_column(name, justify=justify, no_wrap=name not in ("also", "model"), overflow="fold")
     return table
+
+
+def folded(label: str) -> str:
+    """A cell's label, "bf16/b8/ckpt-mlp*", in lines of about ten characters: marks of a rare step leave the model's
+    name its room."""
+    first, *marks = label.split("/")
+    lines = [first]
+    for mark in marks:
+        if len(lines[-1]) + 1 + len(mark) <= _LABEL_WIDTH:
+            lines[-1] += f"/{mark}"
+        else:
+            lines.append(f"/{mark}")
+    return "\n".join(lines)

@@ -14,7 +14,7 @@ from harness.forecast.verdict import pick, verdict
 from harness.records import Measurement
 from harness.report.frame import curve
 from harness.report.frame import curves as by_curve
-from harness.report.style import plain_table
+from harness.report.style import folded, plain_table
 from harness.report.text import gib, hours, millions, number, thousands
 
 FARTHEST = 8  # times the longest measured context: beyond it nothing is projected
@@ -97,7 +97,7 @@ def _main_table(rows: Sequence[Measurement], budget_hours: float, steps: int) ->
         emulated = "*" if row.rate and not row.rate.native else ""
         table.add_row(
             *(shown if first else ["", "", ""]),
-            cell.label + emulated,
+            folded(cell.label + emulated),
             str(cell.context),
             *speed,
             gib(row.peak_bytes),
@@ -127,7 +127,7 @@ def _details(rows: Sequence[Measurement], steps: int) -> Table:
         peak = project.share_of_peak(row)
         table.add_row(
             Text(row.cell.model.name) if first else "",
-            row.cell.label,
+            folded(row.cell.label),
             str(row.cell.context),
             str(len(row.micro_s)),
             f"{number(fmean(row.micro_s))} {100 * project.relative_half_width(row):.0f}",
