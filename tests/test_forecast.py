@@ -17,7 +17,7 @@ def test_projection_by_hand():
     p = project.project(r)
     assert p.step_s == 18.0
     assert p.hours_mid == pytest.approx(5.01)
-    # Samples without any spread leave the drift of the machine: 1.96 x 3 %.
+    # Samples without any spread leave the drift of the machine: 1.96 x 4.5 %.
     assert p.hours_low == pytest.approx(0.01 + 5 * (1 - 1.96 * project.DRIFT))
     assert p.hours_high == pytest.approx(0.01 + 5 * (1 + 1.96 * project.DRIFT))
 
@@ -36,7 +36,7 @@ def test_a_failure_has_no_projection():
 def test_three_noisy_samples_leave_a_wide_interval():
     few, many = row((1.0, 1.1, 0.9)), row((1.0, 1.1, 0.9) * 10)
     assert project.relative_half_width(few) > 0.2
-    assert project.relative_half_width(many) < 0.08
+    assert project.relative_half_width(many) < 0.11
 
 
 def test_flops_and_share_of_peak_by_hand():
@@ -125,8 +125,8 @@ def test_arc_hours_by_hand():
 
 @pytest.mark.parametrize(
     ("seconds", "word"),
-    # 1000 steps of 16 micro-steps: s x 4.444 h; the high end is 5.88 % above. Budget 12 h, 80 % of it 9.6 h.
-    [(2.0, "fits"), (2.5, "tight"), (2.65, "too slow"), (5.0, "too slow")],
+    # 1000 steps of 16 micro-steps: s x 4.444 h; the high end is 8.82 % above. Budget 12 h, 80 % of it 9.6 h.
+    [(1.9, "fits"), (2.4, "tight"), (2.5, "too slow"), (5.0, "too slow")],
 )
 def test_verdicts_are_judged_on_the_high_end(seconds, word):
     assert verdict(row((seconds,) * 12), 12) == word
@@ -157,9 +157,9 @@ def test_pick_wants_half_of_the_tasks_covered():
 
 
 def test_pick_says_which_change_comes_nearest():
-    """10 s a micro-step: 1000 steps take 44.4 h, 47.06 at the high end: 3.9 times over 12 h, which holds 255 steps."""
+    """10 s a micro-step: 1000 steps take 44.4 h, 48.37 at the high end: 4.0 times over 12 h, which holds 248 steps."""
     found = pick([_model("slow", 10, 10.0, warmup_micro_s=(0.0,))], 12)
     assert found.row is None
-    assert "3.9 times as fast" in found.why
-    assert "with 255 steps" in found.why
+    assert "4.0 times as fast" in found.why
+    assert "with 248 steps" in found.why
     assert "no cell was measured" in pick([row(status="oom")], 12).why
