@@ -28,7 +28,7 @@ _PRIOR = {
     CPU: {PRODUCT: 1.1, THIN: 2.0, ATTENTION: 2.0, MEMORY: 1.5, DEQUANTIZE: 4.0, LAUNCH: 1.0},
 }
 _PRIOR_SIGMA = 0.5
-_MEASURED_SIGMA = 0.03  # of a measured cell: what a shared machine drifts by
+_MEASURED_SIGMA = 0.03  # of a measured cell: what minutes of a shared machine drift by, or the middle of three sweeps
 
 
 @dataclass(frozen=True)
