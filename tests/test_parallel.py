@@ -100,6 +100,18 @@ def test_a_worker_measures_the_whole_machine(tiny_spec, tmp_path):
     assert len(seen["optimizer_s"]) == max(1, len(seen["micro_s"]) // 2)
 
 
+@pytest.mark.parametrize(("said", "threads"), [({}, "4"), ({"OMP_NUM_THREADS": "3"}, "3")])
+def test_processes_share_the_cores(monkeypatch, said, threads):
+    monkeypatch.setattr(parallel.os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    seen = {}
+    monkeypatch.setattr(parallel.subprocess, "call", lambda words, env: seen.update(words=words, env=env) or 7)
+    assert parallel.relaunch(2, ["ttft", "--gpus", "2"]) == 7
+    assert seen["env"]["OMP_NUM_THREADS"] == threads and seen["words"][-3:] == ["ttft", "--gpus", "2"]
+
+
 def test_ttft_on_two_processes_gives_the_same_record(tmp_path):
     """The verb under torchrun and alone: the same answers and losses for every task, written once."""
     asked = "--set generated --tasks 5 --steps 3 --views 1 --precision fp32 --device cpu --sequences-per-step 4"
@@ -115,6 +127,8 @@ def test_ttft_on_two_processes_gives_the_same_record(tmp_path):
             timeout=250,
         )
         assert ran.returncode == 0, ran.stderr[-2000:]
+        assert ran.stdout.count("looking at the device") == ran.stdout.count("Best arm") == 1
+        assert ran.stderr.count("pointwise: ") == 1
         rows.append(read(folder / ROWS.name, ROWS)[0])
     for alone, shared in zip(*rows, strict=True):
         assert shared.trial.recipe == replace(alone.trial.recipe, processes=2)

@@ -14,7 +14,7 @@ from harness.catalog.kernels import ATTENTION, POINTWISE
 from harness.catalog.precisions import Precision
 from harness.catalog.weights import RANDOM, folder
 from harness.records import DORA, REFERENCE, ModelSpec, Recipe
-from harness.train import attention, checkpointing, heap, kernels, vocabulary
+from harness.train import attention, checkpointing, four_bit, heap, kernels, parallel, vocabulary
 from harness.train.architecture import random_model
 from harness.train.dtypes import TORCH_DTYPES
 from harness.train.libraries import Unsupported, bitsandbytes_for, first_line, quiet
@@ -58,7 +58,7 @@ def load(
         if recipe.trim_vocab:
             vocabulary.trim(model, _used(weights))
     params = _count(model)
-    _keep_trainable(model)
+    four_bit.mend(model)
     model.requires_grad_(False)
     model = add_adapter(model, recipe)
     if recipe.implementation == REFERENCE:
@@ -67,7 +67,7 @@ def load(
     else:
         shapes = kernels.Shapes.of(model.config.get_text_config())
         choice = kernels.settle(recipe.kernels, shapes, device, dtype)
-        for note in choice.notes:
+        for note in choice.notes if not parallel.rank() else ():
             print(note, file=sys.stderr)
         attention.use(model, choice.of[ATTENTION])
         with quiet():  # here is where kernels are compiled
@@ -133,14 +133,6 @@ def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> torch.nn
     )
     with quiet():
         return peft.get_peft_model(model, config)
-
-
-def _keep_trainable(model: torch.nn.Module) -> None:
-    """Keeps bitsandbytes from repacking 4-bit matrices on a CPU when first decoding, for good and without a backward:
-    whoever trained after that got wrong gradients."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 def _is_matrix(module: torch.nn.Module) -> bool:

@@ -45,9 +45,10 @@ def free_port() -> int:
 
 
 def relaunch(processes: int, words: Sequence[str]) -> int:
-    """Runs the verb in `words` in so many processes under torchrun; its exit code."""
+    """Runs the verb in `words` in so many processes under torchrun, which share the cores; its exit code."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.call([*torchrun, "-m", "harness", *words])
+    threads = str(max(1, (os.cpu_count() or 1) // processes))  # torchrun would take 1, and say so at length
+    return subprocess.call([*torchrun, "-m", "harness", *words], env={"OMP_NUM_THREADS": threads, **os.environ})
 
 
 def join(device: torch.device) -> torch.device:
