@@ -1,6 +1,5 @@
 """`harness ttft`, and the accuracy part of `bench`: finds the device, runs the arms, and shows how far they are."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -33,9 +32,6 @@ LONGEST_S = 1800.0  # a bench does not go on to a fine-tune that would take long
 
 def measure(exam: Exam, device: str, results: Path | None, fresh: bool, out: Console) -> tuple[list[ArmResult], Path]:
     """The results of the exam's arms, and the folder of the record. Raises UserError where memory runs out."""
-
-    if int(os.environ.get("RANK", 0)):  # one process speaks for all
-        out = Console(quiet=True)
 
     def note(text: str) -> None:
         out.print(Text(text), soft_wrap=True)

@@ -72,9 +72,10 @@ def ttft(
         from harness.train.parallel import relaunch
 
         raise typer.Exit(relaunch(gpus, sys.argv[1:]))
-    out = style.console()
+    speaks = not int(os.environ.get("RANK", 0))  # one process for all
+    out = style.console(quiet=not speaks)
     rows, folder = accuracy.measure(asked, inputs.device_of(device), results, fresh, out)
-    if int(os.environ.get("RANK", 0)):
+    if not speaks:
         return
     last = arms_table.table(rows, out, project_to)
     told = (asked.puzzles, last.attempts, asked.solutions)

@@ -14,11 +14,10 @@ from harness.forecast import known, predict, traces
 from harness.forecast.calibrate import Calibration
 from harness.forecast.predict import Prediction
 from harness.inputs import context_of, goal, shared_by, words
-from harness.records import DORA, FULL, LORA, MLP, Goal, ModelSpec, Recipe
+from harness.records import CHECKPOINTING, DORA, FULL, LORA, Goal, ModelSpec, Recipe
 
 DATA, LAYERS = "data", "layers"
 _METHODS = (LORA, DORA, FULL)
-_CHECKPOINTING = {"none": False, "mlp": MLP, "all": True}
 _STEP = 64  # tokens that the largest context is a multiple of
 _TRIED = (512, 1024, 2048)
 
@@ -59,8 +58,8 @@ def read(
         raise unknown("method", method, _METHODS)
     if split not in (DATA, LAYERS):
         raise unknown("split", split, (DATA, LAYERS))
-    if checkpointing not in (None, *_CHECKPOINTING):
-        raise unknown("checkpointing", checkpointing, list(_CHECKPOINTING))
+    if checkpointing not in (None, *CHECKPOINTING):
+        raise unknown("checkpointing", checkpointing, CHECKPOINTING)
     if micro_batch is not None and micro_batch < 1:
         raise UserError(f"--micro-batch must be 1 or more, not {micro_batch}")
     cards = [_card(name) for name in words(gpus.replace("x ", "x"))] if isinstance(gpus, str) else list(gpus)
@@ -76,7 +75,7 @@ def read(
         found = replace(found, trim_vocab=trim_vocab, method=method or found.method)
         found = replace(found, micro_batch=micro_batch or found.micro_batch)
         if checkpointing is not None:
-            found = replace(found, gradient_checkpointing=_CHECKPOINTING[checkpointing])
+            found = replace(found, gradient_checkpointing=CHECKPOINTING[checkpointing])
         if found.layer_split > 1:  # the recipe says how the cards are used
             return found
         return shared_by(count, found) if split == DATA else replace(shared_by(1, found), layer_split=count)

@@ -17,6 +17,7 @@ OK = "ok"
 OWN, REFERENCE = "own", "reference"
 LORA, DORA, FULL = "lora", "dora", "full"
 MLP = "mlp"
+CHECKPOINTING = {"none": False, "mlp": MLP, "all": True}  # what a Recipe's gradient_checkpointing may be, by name
 TARGETS = ("attention", "all-linear")
 FAILURES = ("oom", "timeout", "crashed", "killed", "unsupported", "beyond_window", "too_slow", "skipped")
 

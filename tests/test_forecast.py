@@ -1,3 +1,4 @@
+import math
 import random
 from dataclasses import replace
 
@@ -36,7 +37,7 @@ def test_a_failure_has_no_projection():
 def test_three_noisy_samples_leave_a_wide_interval():
     few, many = row((1.0, 1.1, 0.9)), row((1.0, 1.1, 0.9) * 10)
     assert project.relative_half_width(few) > 0.2
-    assert project.relative_half_width(many) < 0.11
+    assert project.relative_half_width(many) < math.hypot(0.054, 1.96 * project.DRIFT)
 
 
 def test_flops_and_share_of_peak_by_hand():
@@ -126,7 +127,7 @@ def test_arc_hours_by_hand():
 @pytest.mark.parametrize(
     ("seconds", "word"),
     # 1000 steps of 16 micro-steps: s x 4.444 h; the high end is 8.82 % above. Budget 12 h, 80 % of it 9.6 h.
-    [(1.9, "fits"), (2.4, "tight"), (2.5, "too slow"), (5.0, "too slow")],
+    [(1.98, "fits"), (1.99, "tight"), (2.48, "tight"), (2.49, "too slow"), (5.0, "too slow")],
 )
 def test_verdicts_are_judged_on_the_high_end(seconds, word):
     assert verdict(row((seconds,) * 12), 12) == word

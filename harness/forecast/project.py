@@ -13,7 +13,7 @@ from harness.forecast import stats
 from harness.records import Measurement
 
 # Standard deviation of (mean of a later run) / (mean of 20 s of samples), on shared machines: three sweeps of 36 cells
-# within two hours had 4.8 %, their sampling error included (bench/LOG.md).
+# within four hours had 4.8 %, their sampling error included (bench/LOG.md).
 DRIFT = 0.045
 _SHARE_NEEDED = 0.02  # half-width of the median that sampling aims at
 

@@ -24,8 +24,7 @@ def candidates(cell: Cell, foresee: Callable[[Cell], Prediction | None]) -> list
     for batch in (n for n in range(1, _MOST + 1) if share % n == 0):
         for again in _HOLDING_LESS:
             recipe = replace(cell.recipe, micro_batch=batch, gradient_checkpointing=again)
-            said = ", checkpointing of the MLPs" if again == MLP else ", checkpointing" if again else ""
-            variant = replace(cell, recipe=recipe, why=f"fitted: micro-batch {batch}{said}")
+            variant = replace(cell, recipe=recipe, why=f"fitted: micro-batch {batch}{in_words(again)}")
             if expected := foresee(variant):
                 tried.append((variant, expected))
                 if batch > 1 and expected.fits_memory():
@@ -37,6 +36,11 @@ def candidates(cell: Cell, foresee: Callable[[Cell], Prediction | None]) -> list
     if perhaps:
         return [variant for variant, _ in sorted(perhaps, key=lambda pair: pair[1].peak_bytes)]
     return [cell]
+
+
+def in_words(again: bool | str) -> str:
+    """What a Recipe's `gradient_checkpointing` adds to what is said of it."""
+    return "" if not again else ", checkpointing of the MLPs" if again == MLP else ", checkpointing"
 
 
 def best(variants: list[Cell], measure: Callable[[Cell], Measurement]) -> Measurement:

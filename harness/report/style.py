@@ -7,10 +7,10 @@ from rich.table import Table
 _LABEL_WIDTH = 9  # "bf16/ckpt"
 
 
-def console() -> Console:
+def console(quiet: bool = False) -> Console:
     """Standard output as rich writes to it: 80 columns where nobody says otherwise."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=max(80, out.width) if out.width > 80 else 80)
+    out = Console(highlight=False, quiet=quiet)
+    return out if out.is_terminal else Console(highlight=False, quiet=quiet, width=max(80, out.width))
 
 
 def plain_table(*columns: tuple[str, str]) -> Table:
@@ -22,8 +22,8 @@ def plain_table(*columns: tuple[str, str]) -> Table:
 
 
 def folded(label: str) -> str:
-    """A cell's label, "bf16/b8/ckpt-mlp*", in lines of about ten characters: marks of a rare step leave the model's
-    name its room."""
+    """A cell's label, "bf16/b8/ckpt-mlp*", in lines of nine characters or one mark, which leaves the model's name its
+    room."""
     first, *marks = label.split("/")
     lines = [first]
     for mark in marks:

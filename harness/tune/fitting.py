@@ -13,7 +13,7 @@ import torch
 from harness.forecast.predict import Prediction
 from harness.profile import fitting
 from harness.profile.device import synchronizer
-from harness.records import MLP, Cell
+from harness.records import Cell
 from harness.train import checkpointing
 from harness.train.batches import cut, pack
 from harness.train.step import TrainingStep
@@ -28,8 +28,7 @@ class Fitted:
     checkpointing: bool | str  # a Recipe's `gradient_checkpointing`
 
     def __str__(self) -> str:
-        again = " of the MLPs" if self.checkpointing == MLP else ""
-        return f"{self.tokens} tokens at once{f', checkpointing{again}' if self.checkpointing else ''}"
+        return f"{self.tokens} tokens at once{fitting.in_words(self.checkpointing)}"
 
 
 def variants(trial: Trial, foresee: Callable[[Cell], Prediction | None]) -> list[Fitted]:

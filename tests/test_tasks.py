@@ -1,147 +1,19 @@
+"""Tasks from folders, Kaggle's files, the real sets and the generated one."""
+
 import hashlib
 import json
-import random
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from harness.arc import augment, encode, score, tasks
-from harness.arc.augment import GEOMETRY, SAME, View
+from harness.arc import tasks
 from harness.arc.tasks import Pair, Puzzle
 from harness.errors import UserError
 
-GRIDS = st.integers(1, 30).flatmap(
-    lambda width: st.lists(
-        st.lists(st.integers(0, 9), min_size=width, max_size=width).map(tuple), min_size=1, max_size=30
-    ).map(tuple)
-)
-SMALL = ((1, 2, 3), (4, 5, 6))
 TASK = {
     "train": [{"input": [[0, 1]], "output": [[1, 0]]}, {"input": [[2]], "output": [[2]]}],
     "test": [{"input": [[3, 4]], "output": [[4, 3]]}],
 }
-
-
-# --- augmentations
-
-
-def test_the_eight_views_by_hand():
-    """123/456 turned clockwise is 41/52/63, mirrored in the diagonal 14/25/36."""
-    said = {name: encode.rows(apply(SMALL)) for name, (apply, _) in GEOMETRY.items()}
-    assert said == {
-        "identity": "123\n456",
-        "rotate": "41\n52\n63",
-        "half_turn": "654\n321",
-        "rotate_back": "36\n25\n14",
-        "flip_rows": "456\n123",
-        "flip_columns": "321\n654",
-        "transpose": "14\n25\n36",
-        "anti_transpose": "63\n52\n41",
-    }
-
-
-@pytest.mark.parametrize("name", GEOMETRY)
-@settings(max_examples=60, deadline=None)
-@given(GRIDS)
-def test_every_geometric_view_goes_there_and_back(name, grid):
-    apply, invert = GEOMETRY[name]
-    assert invert(apply(grid)) == grid
-    assert apply(invert(grid)) == grid
-
-
-@settings(max_examples=100, deadline=None)
-@given(GRIDS, st.lists(st.integers(0, 2**32), min_size=1, max_size=4))
-def test_drawn_views_and_their_chains_go_there_and_back(grid, seeds):
-    chain = [augment.draw(random.Random(seed), 3) for seed in seeds]
-    for view in chain:
-        assert view.invert(view.apply(grid)) == grid
-    assert augment.undo(chain, augment.compose(chain, grid)) == grid
-
-
-def test_colours_are_permuted_as_asked():
-    rng = random.Random(0)
-    drawn = [augment.draw(rng, 3).colours for _ in range(2000)]
-    assert all(sorted(c) == list(range(10)) for c in drawn)
-    kept = sum(c[0] == 0 for c in drawn) / 2000
-    assert 0.88 < kept < 0.94  # 0.9, and a tenth of the rest by chance
-    assert all(augment.draw(rng, 3, keep_background=1.0).colours[0] == 0 for _ in range(50))
-    assert all(augment.draw(rng, 3, keep_colours=1.0).colours == SAME for _ in range(50))
-    assert all(augment.draw(rng, 3, colours=False).colours == SAME for _ in range(50))
-    assert {augment.draw(rng, 3, geometry=False).geometry for _ in range(50)} == {"identity"}
-    assert {augment.draw(rng, 3, order=False).order for _ in range(50)} == {None}
-
-
-def test_a_view_of_a_puzzle_keeps_its_rule():
-    """The rule "mirror left to right" is still that after any view that keeps left and right."""
-    puzzle = Puzzle("p", (Pair(((1, 2),), ((2, 1),)), Pair(((3, 4),), ((4, 3),))), (((5, 6),),))
-    seen = View("flip_columns", (0, 2, 1, *range(3, 10)), (1, 0)).of(puzzle)
-    assert seen.pairs == (Pair(((4, 3),), ((3, 4),)), Pair(((1, 2),), ((2, 1),)))
-    assert seen.test_inputs == (((6, 5),),)
-
-
-def test_views_to_predict_in_are_all_different_and_begin_plain():
-    found = augment.views(20, 3)
-    assert found[0] == View()
-    assert {view.geometry for view in found[:8]} == set(GEOMETRY)
-    assert len(set(found)) == 20
-    assert found == augment.views(20, 3)
-
-
-# --- encodings
-
-
-@pytest.mark.parametrize("name", encode.ENCODINGS)
-@settings(max_examples=60, deadline=None)
-@given(GRIDS)
-def test_every_encoding_loses_nothing(name, grid):
-    there, back = encode.ENCODINGS[name]
-    assert back(there(grid)) == grid
-    assert back(there(grid) + "\n") == grid
-
-
-def test_encodings_by_hand():
-    assert {name: there(SMALL) for name, (there, _) in encode.ENCODINGS.items()} == {
-        "rows": "123\n456",
-        "spaced": "1 2 3\n4 5 6",
-        "numbered": "1 123\n2 456",
-        "shaped": "2x3\n123\n456",
-    }
-
-
-@pytest.mark.parametrize("name", encode.ENCODINGS)
-@pytest.mark.parametrize(
-    "text",
-    ["", "\n", "x", "12\n3", "1a\n23", "12\n\n34", "1" * 31, "\n".join("1" * 31), "①②", "-1", "1,2", "1  2", " 1"],
-)
-def test_text_that_is_no_grid_is_none(name, text):
-    assert encode.ENCODINGS[name][1](text) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("numbered", "1 12\n3 34"),
-        ("numbered", "0 12"),
-        ("numbered", "1 1 2"),
-        ("shaped", "2x2\n12"),
-        ("shaped", "12\n34"),
-    ],
-)
-def test_headers_must_be_right(name, text):
-    assert encode.ENCODINGS[name][1](text) is None
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.text(alphabet="0123456789 x\n", max_size=40))
-def test_decoding_never_raises_and_never_guesses(text):
-    for there, back in encode.ENCODINGS.values():
-        grid = back(text)
-        assert grid is None or there(grid) == text.strip("\n")
-
-
-# --- tasks
 
 
 def test_a_folder_of_tasks(tmp_path):
@@ -297,32 +169,3 @@ def test_the_subset_is_stratified_and_the_same_for_everyone():
     assert len(tasks.subset(puzzles, 10_000)) == len(puzzles)
     with pytest.raises(UserError, match="--tasks"):
         tasks.subset(puzzles, 0)
-
-
-# --- scores
-
-
-def test_the_vote():
-    a, b, c = ((1,),), ((2,),), ((3,),)
-    assert score.vote([a, b, b, None, c]) == (b, a)
-    assert score.vote([None, None]) == ()
-    assert score.vote([]) == ()
-
-
-def test_scores_by_hand():
-    """Two test inputs. The first: views answer right, wrong shape, nothing: one vote each, so both are attempts. The
-    second: a grid with 1 of 2 cells right. So one of two is right: attempts 0.5, views (1/3 + 0) / 2, cells
-    (1 + 0.5) / 2."""
-    truth = (((1, 2),), ((3, 4),))
-    found = score.score_task("t", [[((1, 2),), ((1,),), None], [((3, 9),)]], truth)
-    assert found == score.TaskScore("t", 0.5, 1 / 6, 0.75, 1.0, 1.0)
-    assert not found.solved
-
-
-def test_unanswered_tasks_stay_in_the_denominator():
-    truths = {"a": (((1,),),), "b": (((1,),), ((2,),))}
-    found = score.score({"b": [[((1,),)]]}, truths)
-    assert [s.attempts for s in found] == [0.0, 0.5]
-    assert found[0].answered == 0.0
-    with pytest.raises(ValueError, match="2 test inputs"):
-        score.score_task("a", [[], []], truths["a"])
