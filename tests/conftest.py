@@ -28,12 +28,34 @@ TINY = {
 }
 
 
+# What a user's shell may say, and would change what the tests see: a terminal's kind and size, encodings, caches.
+_SHELL = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE",
+          "TTY_INTERACTIVE", "PYTHONIOENCODING", "LC_ALL", "LC_CTYPE", "LANG", "RANK", "WORLD_SIZE",
+          "XDG_CACHE_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN", "TRANSFORMERS_CACHE")  # fmt: skip
+
+
 @pytest.fixture(autouse=True, scope="session")
-def own_traces(tmp_path_factory):
-    """Traces are kept for these tests alone."""
+def own_world(tmp_path_factory):
+    """A home, caches and a terminal of the tests' own, whatever the user has."""
     with pytest.MonkeyPatch.context() as world:
-        world.setenv("TTFT_BENCH_CACHE", str(tmp_path_factory.mktemp("traces")))
+        for name in _SHELL:
+            world.delenv(name, raising=False)
+        home = tmp_path_factory.mktemp("home")
+        for name, value in {
+            "HOME": home,
+            "HF_HOME": home / "huggingface",
+            "TTFT_BENCH_CACHE": home / "cache",
+            "TERM": "xterm-256color",
+            "PYTHONUTF8": 1,
+        }.items():
+            world.setenv(name, str(value))
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path_factory, monkeypatch):
+    """Every test runs in an empty folder: no `results/` of an earlier bench, no models.yaml of somebody's."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ def test_what_needs_no_torch_does_not_import_it(words, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", NO_TORCH.format(words=words)],
         cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "COLUMNS": "80", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -147,7 +147,7 @@ def test_a_machine_without_torch_is_told_what_to_install(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "harness", "bench", "--results", str(tmp_path / "results")],
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path)},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=60,

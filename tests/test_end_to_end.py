@@ -30,7 +30,7 @@ def _harness(folder, *words, **how):
     # A background job of a shell ignores SIGINT, and so would what it starts.
     how = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **how}
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **how
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, **how
     )
 
 

@@ -159,8 +159,10 @@ def test_hours_and_durations():
     assert [text.duration(s) for s in (59.4, 61, 3660)] == ["59 s", "1 min 01 s", "1 h 01 min"]
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-def test_progress_says_how_long(terminal):
+@pytest.mark.parametrize(("terminal", "kind"), [(False, "xterm"), (True, "xterm"), (True, "dumb")])
+def test_progress_says_how_long(terminal, kind, monkeypatch):
+    """A terminal that cannot move its cursor gets plain lines, as a file does."""
+    monkeypatch.setenv("TERM", kind)
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=terminal, highlight=False, color_system=None)
     with Live(console) as live:
@@ -173,5 +175,5 @@ def test_progress_says_how_long(terminal):
     assert "1 min 15 s" in said
     assert "3.75 steps/min" in said
     assert "oom: CUDA out of memory" in said
-    if not terminal:
+    if not terminal or kind == "dumb":
         assert not re.search(r"[\x00-\x08\x0b-\x1f]", said)

@@ -22,7 +22,7 @@ class Live:
         self.until = self.after = self.drawn = 0.0
         self.doing = self.last = ""
         self.bar = None
-        if console.is_terminal:
+        if console.is_terminal and not console.is_dumb_terminal:
             columns = (
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=12),
@@ -94,7 +94,7 @@ class Counting:
 
     def __init__(self, console: Console, what: str):
         self.console, self.what, self.begun = console, what, 0.0
-        self.status = console.status("") if console.is_terminal else None
+        self.status = console.status("") if console.is_terminal and not console.is_dumb_terminal else None
 
     def __enter__(self) -> "Counting":
         return self
