@@ -16,11 +16,11 @@ from statistics import median
 
 from harness.catalog import accelerators, precisions, recipes
 from harness.catalog import models as catalog
-from harness.forecast import calibrate, known, predict, roofline, traces
-from harness.profile import store
-from harness.profile.provenance import versions
-from harness.records import REFERENCE as REFERENCE_STEP
-from harness.records import Measurement
+from harness.hardware.environment import versions
+from harness.predict import calibration, calibration_files, prediction, roofline, trace_pool
+from harness.records import store
+from harness.records.cell import REFERENCE as REFERENCE_STEP
+from harness.records.cell import Measurement
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 CALIBRATIONS = Path(__file__).parents[1] / "harness" / "assets" / "calibrations"
@@ -31,19 +31,19 @@ _BUDGET_H = 12
 _TEN_STEPS_SHARE = 0.695
 
 
-def measured(folder: Path) -> tuple[list[tuple], calibrate.Calibration] | None:
+def measured(folder: Path) -> tuple[list[tuple], calibration.Calibration] | None:
     """(row, kind, unit, measured, predicted) of each cell, and the calibration on all; None without two models."""
     rows = middle([store.read(path)[0] for path in sorted(folder.glob(_SWEEPS))])
     if len({row.cell.model.name for row in rows if row.ok}) < 2:
         return None
-    on, seen = known.of_rows(rows)
+    on, seen = calibration_files.of_rows(rows)
     points, held = [p for _, p, _ in seen], [h for _, _, h in seen]
     out = []
-    for (row, _, _), (point, slow) in zip(seen, calibrate.left_out(on.kind, points), strict=True):
+    for (row, _, _), (point, slow) in zip(seen, calibration.left_out(on.kind, points), strict=True):
         out.append((_name(row), "measured", "s", point.seconds, roofline.seconds(point.nominal, slow)))
-    for (row, _, _), (one, fitted) in zip(seen, calibrate.memory_left_out(on.kind, held), strict=True):
+    for (row, _, _), (one, fitted) in zip(seen, calibration.memory_left_out(on.kind, held), strict=True):
         out.append((_name(row), "measured", "GiB", one.peak / 2**30, fitted.peak(one) / 2**30))
-    return out, known.calibrated(rows, f"{len(seen)} cells of results/reference/{folder.name}")
+    return out, calibration_files.calibrated(rows, f"{len(seen)} cells of results/reference/{folder.name}")
 
 
 def middle(sweeps: Sequence[Sequence[Measurement]]) -> list[Measurement]:
@@ -58,7 +58,7 @@ def _name(row: Measurement) -> str:
     return f"{row.cell.model.name} {row.cell.precision} {row.cell.context}"
 
 
-def published(path: Path) -> tuple[list[tuple], calibrate.Calibration]:
+def published(path: Path) -> tuple[list[tuple], calibration.Calibration]:
     """The same of what others published: minutes for ten steps over ARC's lengths up to the context, timed on ten or in
     the mean of a thousand."""
     models, points, rows = catalog.load(), [], []
@@ -67,22 +67,22 @@ def published(path: Path) -> tuple[list[tuple], calibrate.Calibration]:
         on = accelerators.find(row["accelerator"])
         precision = replace(precisions.find(row["precision"]), compute=row["compute"])
         recipe = recipes.named(row["recipe"], models.recipe, bool(precision.quantized))
-        asked = predict.subjects(models.find(row["model"]), precision, recipe, on, int(row["context"]))
-        found = traces.all_of(list(asked.values()), versions())
+        asked = prediction.subjects(models.find(row["model"]), precision, recipe, on, int(row["context"]))
+        found = trace_pool.all_of(list(asked.values()), versions())
         if wrong := [each for each in found if isinstance(each, str)]:
             raise SystemExit(f"{row['model']} {row['precision']}: {wrong[0]}")
         by_length = {n: trace.computed_in(row["compute"]) for n, trace in zip(asked, found, strict=True)}
         minutes, rounding = float(row["ten_steps_min"]), float(row["rounding_min"])
         # Uniform within its rounding; and such a run is timed to some 5 %.
         sigma = math.hypot(math.log(1 + rounding / minutes) / math.sqrt(3), 0.05)
-        nominal = predict.nominal_over_lengths(by_length, on, int(row["context"]))
-        points.append(calibrate.Point(row["model"], nominal, minutes / _share(row) * 60 / 160, sigma))
-    for row, (point, slow) in zip(said, calibrate.left_out(accelerators.CUDA, points), strict=True):
+        nominal = prediction.nominal_over_lengths(by_length, on, int(row["context"]))
+        points.append(calibration.Point(row["model"], nominal, minutes / _share(row) * 60 / 160, sigma))
+    for row, (point, slow) in zip(said, calibration.left_out(accelerators.CUDA, points), strict=True):
         name = f"{row['model']} {row['precision']} {row['context']}, computed in {row['compute']}, {row['timed']}"
         found = roofline.seconds(point.nominal, slow) * _share(row) * 160 / 60
         rows.append((name, "published", "min", float(row["ten_steps_min"]), found))
     source = f"{len(said)} published rows, results/reference/{path.parent.name}"
-    return rows, calibrate.fit("t4", accelerators.CUDA, points, source=source, step=REFERENCE_STEP)
+    return rows, calibration.fit("t4", accelerators.CUDA, points, source=source, step=REFERENCE_STEP)
 
 
 def _share(row: dict[str, str]) -> float:
@@ -130,7 +130,7 @@ def main() -> None:
         (REFERENCE / "backtest.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
         CALIBRATIONS.mkdir(exist_ok=True)
         for name, each in calibrations.items():
-            calibrate.write(each, CALIBRATIONS / f"{name}.json")
+            calibration.write(each, CALIBRATIONS / f"{name}.json")
 
 
 if __name__ == "__main__":

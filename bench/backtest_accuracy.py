@@ -14,21 +14,21 @@ from pathlib import Path
 
 import torch
 
+from harness.analysis.learning_curve import MAX_REACH, Checkpoint, accuracy_after
 from harness.arc.score import score
 from harness.catalog import models as catalog
 from harness.catalog import weights as weights_of
-from harness.exam import How, of
-from harness.forecast.estimate import MAX_REACH, Checkpoint, accuracy_after
+from harness.records.arm import mean_loss
 from harness.train import model as models
-from harness.tune import finetune, predict
-from harness.tune.record import mean_loss
-from harness.tune.subject import halving
+from harness.tune import decode, finetune
+from harness.tune.config import How, of
+from harness.tune.runner import halving
 
 
 def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list[Checkpoint]:
     """The checkpoints of one run of `steps`: at halving steps up to steps / MAX_REACH, and the end."""
     from harness.catalog.precisions import DTYPES, find, native_dtype
-    from harness.profile.probe import rates
+    from harness.hardware.probe import rates
 
     known = catalog.load()
     spec = known.find("arc-tiny")
@@ -38,14 +38,14 @@ def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list
     dtype = native_dtype(rates(device, DTYPES))
     loaded = models.load(spec, find(dtype), dtype, exam.recipe, exam.weights, device, seed)
     tokenizer = models.load_tokenizer(exam.weights)
-    answerer = predict.greedy(loaded.model, tokenizer)
+    answerer = decode.greedy(loaded.model, tokenizer)
     truths = {puzzle.id: exam.solutions[puzzle.id] for puzzle in exam.puzzles}
     points, seen, begun = {*halving(int(steps / MAX_REACH)), steps}, [], time.monotonic()
 
     def on_step(step: int, loss: float, state) -> None:
         if step in points:
-            asked = predict.predict(exam.puzzles, tokenizer, answerer, exam.views, "rows", exam.context, seed)
-            losses = predict.losses(loaded.model, tokenizer, exam.puzzles, truths, "rows", exam.context)
+            asked = decode.predict(exam.puzzles, tokenizer, answerer, exam.views, "rows", exam.context, seed)
+            losses = decode.losses(loaded.model, tokenizer, exam.puzzles, truths, "rows", exam.context)
             scores = tuple(each.attempts for each in score(asked.answers, truths))
             seen.append(Checkpoint(step, mean_loss(losses), scores))
             took = time.monotonic() - begun

@@ -14,9 +14,9 @@ from statistics import stdev
 import torch
 
 from bench.bench_overhead import SMALL
+from harness.analysis.projection import project
 from harness.catalog.precisions import find
-from harness.forecast.project import project
-from harness.records import Cell, Measurement, ModelSpec, Recipe
+from harness.records.cell import Cell, Measurement, ModelSpec, Recipe
 from harness.train import model as models
 from harness.train.batches import random_batch
 from harness.train.step import TrainingStep

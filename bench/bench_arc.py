@@ -7,13 +7,12 @@ import random
 
 import pytest
 
-from harness.arc import augment, encode, score, tasks
-from harness.tune import sets
+from harness.arc import augment, encode, examples, score, sources
 
 
 @pytest.fixture(scope="module")
 def evaluation():
-    return tasks.load("arc1-evaluation")
+    return sources.load("arc1-evaluation")
 
 
 def test_score_tasks(benchmark, evaluation):
@@ -31,16 +30,16 @@ def test_score_tasks(benchmark, evaluation):
 def test_view_and_encode_examples(benchmark, evaluation, name):
     """A round augments and encodes every leave-one-out example of the evaluation set, 1363 of them."""
     there = encode.ENCODINGS[name][0]
-    examples = [e for puzzle in evaluation[0] for e in sets.leave_one_out(puzzle)]
+    made = [e for puzzle in evaluation[0] for e in examples.leave_one_out(puzzle)]
     rng = random.Random(0)
 
     def build():
         texts = []
-        for example in examples:
+        for example in made:
             seen = example.seen(augment.draw(rng, len(example.pairs)))
             grids = [grid for pair in seen.pairs for grid in (pair.input, pair.output)]
             texts.append("\n".join(map(there, [*grids, seen.input, seen.output])))
         return texts
 
-    benchmark.extra_info["examples"] = len(examples)
-    assert len(benchmark.pedantic(build, rounds=3)) == len(examples)
+    benchmark.extra_info["examples"] = len(made)
+    assert len(benchmark.pedantic(build, rounds=3)) == len(made)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from harness.catalog import models as catalog
 from harness.catalog.precisions import find
 from harness.train import model as models
-from harness.train.architecture import config_of, random_model
+from harness.train.random_init import config_of, random_model
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,8 @@ from statistics import median
 
 import torch
 
-from harness.profile.sampling import sample
-from harness.records import ModelSpec, Recipe
+from harness.measure.timing import sample
+from harness.records.cell import ModelSpec, Recipe
 from harness.train import model as models
 from harness.train.batches import random_batch
 from harness.train.step import TrainingStep

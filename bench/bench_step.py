@@ -11,8 +11,8 @@ import torch
 
 from harness.catalog import models as catalog
 from harness.catalog import precisions
-from harness.profile.device import choose, synchronizer
-from harness.profile.probe import rates
+from harness.hardware.device import choose, synchronizer
+from harness.hardware.probe import rates
 from harness.train import model as models
 from harness.train.batches import random_batch
 from harness.train.step import TrainingStep

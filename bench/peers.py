@@ -24,7 +24,7 @@ import time
 from dataclasses import replace
 from statistics import median
 
-from harness.records import CHECKPOINTING
+from harness.records.cell import CHECKPOINTING
 
 SIDES = ("own", "plain", "trl", "trl-best")
 ANSWER_SHARE = 0.12
@@ -44,11 +44,11 @@ def sequences(asked: argparse.Namespace, vocab: int) -> list[tuple[list[int], in
 
 def arc_lengths(longest: int) -> list[tuple[int, int]]:
     """Tokens and answer tokens of every leave-one-out prompt of ARC-AGI-1's evaluation set that fits."""
+    from harness.arc.examples import SETS
     from harness.arc.prompt import build
-    from harness.arc.tasks import load
+    from harness.arc.sources import load
     from harness.catalog import weights
     from harness.train.model import load_tokenizer
-    from harness.tune.sets import SETS
 
     tokens = load_tokenizer(weights.BUNDLED + "arc-tiny")
     prompts = [
@@ -81,7 +81,7 @@ def side(asked: argparse.Namespace) -> None:
     import torch
 
     from harness.catalog import models, precisions
-    from harness.profile.probe import rates
+    from harness.hardware.probe import rates
     from harness.train import model as loading
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

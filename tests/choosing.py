@@ -6,9 +6,9 @@ from dataclasses import replace
 from conftest import cell, result, row
 from rich.console import Console
 
-from harness.forecast.project import DRIFT
-from harness.records import Goal
-from harness.report import choice
+from harness.analysis.projection import DRIFT
+from harness.records.cell import Goal
+from harness.report import ranking
 
 GOAL = Goal(budget_hours=12, steps=1000, test_tasks=400)
 SLOW = 1 + 1.96 * DRIFT
@@ -29,7 +29,7 @@ def result_of(name="tiny", right=5, **more):
 
 def shown(chosen, goal=GOAL):
     out = io.StringIO()
-    choice.table(chosen, goal, Console(file=out, width=80, highlight=False))
+    ranking.table(chosen, goal, Console(file=out, width=80, highlight=False))
     return out.getvalue()
 
 

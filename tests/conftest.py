@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.analysis.learning_curve import Checkpoint
 from harness.arc.score import TaskScore
-from harness.arc.tasks import Pair, Puzzle
+from harness.arc.sources import Pair, Puzzle
 from harness.catalog import models as catalog
-from harness.forecast.estimate import Checkpoint
-from harness.records import Cell, Measurement, ModelSpec, Rate, Recipe, Work
-from harness.tune.record import ArmResult, Coverage, Trial
+from harness.records.arm import ArmResult, Coverage, Trial
+from harness.records.cell import Cell, Measurement, ModelSpec, Rate, Recipe, Work
 
 TINY = {
     "model_type": "llama",

@@ -8,14 +8,15 @@ import pytest
 from conftest import cell, curve, made_puzzles, result, row, write_tasks
 from rich.console import Console
 
-from harness import accuracy, cli
 from harness.catalog import models as catalog
 from harness.catalog import precisions
-from harness.profile.asked import Asked
-from harness.profile.store import Store
-from harness.profile.sweep import Swept
-from harness.records import ModelSpec, Rate, Recipe
-from harness.tune.record import ROWS, from_json, to_json
+from harness.cli import app
+from harness.measure.config import Asked
+from harness.measure.sweep import Swept
+from harness.records.arm import ROWS, from_json, to_json
+from harness.records.cell import ModelSpec, Rate, Recipe
+from harness.records.store import Store
+from harness.tune import run
 
 NATIVE, EMULATED = Rate(1e12, 1e12, True), Rate(1e9, 1e8, False)
 
@@ -41,7 +42,7 @@ class Bench:
         asked = Asked(self.models, [precisions.find("fp32")], self.known.recipe, device="cpu", fresh=fresh)
         swept = Swept(self.folder, {"id": "cpu", "name": "a CPU"}, {"fp32": NATIVE}, self.rows)
         out = io.StringIO()
-        found = accuracy.of_sweep(asked, self.known, swept, Console(file=out, width=80, highlight=False))
+        found = run.of_sweep(asked, self.known, swept, Console(file=out, width=80, highlight=False))
         return found, " ".join(out.getvalue().split())
 
 
@@ -62,7 +63,7 @@ def test_a_model_with_weights_is_tuned_and_one_without_is_said_to_be_unmeasured(
     ]
     assert [c.steps for c in found[1].checkpoints] == [1, 2, 4, 8]  # a curve, so that it can be projected
     assert len(found[1].scores) == 3 and found[1].trial.precision == "fp32"
-    assert accuracy.known_results(bench.folder) == found
+    assert run.known_results(bench.folder) == found
     again, said = bench.measured()
     assert again == found and said.count("from the record") == 2
 
@@ -181,7 +182,7 @@ def record(tmp_path):
 
 def _said(capsys, *words):
     with pytest.raises(SystemExit) as end:
-        cli.main(list(words))
+        app.main(list(words))
     return end.value.code or 0, capsys.readouterr()
 
 

@@ -7,11 +7,10 @@ from itertools import islice, permutations
 import pytest
 from conftest import made_puzzles
 
-from harness.arc import augment, tasks
-from harness.arc.tasks import Pair, Puzzle
-from harness.tune import sets
-from harness.tune.arms import ARMS, Arm
-from harness.tune.sets import ON_THE_FLY
+from harness.arc import augment, examples, sources
+from harness.arc.arms import ARMS, Arm
+from harness.arc.examples import ON_THE_FLY
+from harness.arc.sources import Pair, Puzzle
 
 PLAIN = Arm("on the fly", ON_THE_FLY)  # without turns and other colours, so that grids can be recognised
 
@@ -47,7 +46,7 @@ def test_on_the_fly_a_puzzle_of_one_demonstration_is_left_out():
     lone = Puzzle("lone", puzzles[0].pairs[:1], puzzles[0].test_inputs)
     assert {e.id for e in _first(PLAIN, [lone, *puzzles], 50)} == {"t0", "t1"}
     assert _first(PLAIN, [lone], 50) == []
-    assert sets.drawn(lone, random.Random(0)) is None
+    assert examples.drawn(lone, random.Random(0)) is None
 
 
 @pytest.mark.parametrize("name", [name for name in ARMS if name != "baseline"])
@@ -77,8 +76,8 @@ def _canonical(*grids):
 def test_every_example_is_made_of_its_own_demonstrations_in_one_view(name):
     """On sixty real tasks: question, answer and what is shown go back to demonstrations; the test is never among them,
     nor the question's own output among what is shown. One view turns and colours the whole example alike."""
-    puzzles, solutions = tasks.load("arc1-evaluation")
-    puzzles = tasks.subset(tasks.within(puzzles, 12), 60)
+    puzzles, solutions = sources.load("arc1-evaluation")
+    puzzles = sources.subset(sources.within(puzzles, 12), 60)
     demonstrations = {p.id: Counter(_canonical(pair.input, pair.output) for pair in p.pairs) for p in puzzles}
     tests = {p.id: {_canonical(g, s) for g, s in zip(p.test_inputs, solutions[p.id], strict=True)} for p in puzzles}
     for e in _first(ARMS[name], puzzles, 300):

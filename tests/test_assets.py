@@ -10,7 +10,7 @@ import torch
 
 from harness.catalog import models as catalog
 from harness.catalog import precisions, weights
-from harness.records import Recipe
+from harness.records.cell import Recipe
 from harness.train import model as models
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +77,7 @@ def test_it_loads_and_answers_with_tokens(spec):
 
 def test_its_tokenizer_is_the_programs_own(spec):
     from harness.arc.prompt import build
-    from harness.arc.tasks import Pair
+    from harness.arc.sources import Pair
     from harness.tiny.model import SYMBOLS, tokenizer
 
     loaded, made = models.load_tokenizer(weights.resolve(spec, "auto")), tokenizer()

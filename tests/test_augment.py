@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.arc import augment, encode
 from harness.arc.augment import GEOMETRY, SAME, View
-from harness.arc.tasks import Pair, Puzzle
+from harness.arc.sources import Pair, Puzzle
 
 GRIDS = st.integers(1, 30).flatmap(
     lambda width: st.lists(

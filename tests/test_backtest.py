@@ -7,7 +7,7 @@ import pytest
 from conftest import row
 
 from bench import backtest
-from harness.forecast import calibrate
+from harness.predict import calibration
 
 MEASURED = backtest.REFERENCE / "amd-epyc-zen5-2-threads"
 PUBLISHED = backtest.REFERENCE / "published" / "rows.csv"
@@ -34,7 +34,7 @@ def test_published_rows_are_met():
         rounding = 0.5 if name.endswith("10 steps") else 0.15
         assert (minutes - rounding) * 0.75 <= found <= (minutes + rounding) * 1.25, name
         assert (minutes * 100 / 60 > 12) == (found * 100 / 60 > 12), name
-    shipped = calibrate.read(backtest.CALIBRATIONS / "t4.json")
+    shipped = calibration.read(backtest.CALIBRATIONS / "t4.json")
     assert shipped.slowness == pytest.approx(fitted.slowness, rel=0.02)
 
 
@@ -48,5 +48,5 @@ def test_own_measurements_are_met_and_the_table_says_so():
     table = (backtest.REFERENCE / "backtest.md").read_text()
     said = re.search(r"^s: 36 rows, median error ([0-9.]+) %", table, re.MULTILINE)
     assert float(said[1]) == pytest.approx(100 * median(seconds), abs=0.3)
-    shipped = calibrate.read(backtest.CALIBRATIONS / "cpu.json")
+    shipped = calibration.read(backtest.CALIBRATIONS / "cpu.json")
     assert shipped.slowness == pytest.approx(fitted.slowness, rel=0.02) and shipped.device == fitted.device

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.train import blocks
+from harness.train.ops import cpu_attention
 
 
 def spelled_out(query, key, value, scaling, window):
@@ -35,7 +35,7 @@ def gradients(attend, given, *how):
 @pytest.mark.parametrize(("heads", "key_heads"), [(4, 4), (4, 2), (6, 1)])
 def test_equals_attention_spelled_out(heads, key_heads, tokens, window):
     given = parts(torch.float64, heads, key_heads, tokens)
-    found = gradients(blocks.attend, given, 0.3, window)
+    found = gradients(cpu_attention.attend, given, 0.3, window)
     for ours, expected in zip(found, gradients(spelled_out, given, 0.3, window), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
 
@@ -43,9 +43,9 @@ def test_equals_attention_spelled_out(heads, key_heads, tokens, window):
 @pytest.mark.parametrize("tokens", [100, 300])
 def test_weights_computed_again_are_those_that_were_kept(tokens, monkeypatch):
     given = parts(torch.float32, 4, 2, tokens)
-    kept = gradients(blocks.attend, given, 0.3, None)
-    monkeypatch.setattr(blocks, "_MOST_KEPT", 0)
-    for ours, expected in zip(gradients(blocks.attend, given, 0.3, None), kept, strict=True):
+    kept = gradients(cpu_attention.attend, given, 0.3, None)
+    monkeypatch.setattr(cpu_attention, "_MOST_KEPT", 0)
+    for ours, expected in zip(gradients(cpu_attention.attend, given, 0.3, None), kept, strict=True):
         assert torch.equal(ours, expected)
 
 
@@ -55,12 +55,12 @@ def test_in_16_bits_off_by_no_more_than_their_rounding(dtype, most, window):
     """Against float64 of the same rounded values, gradients included."""
     given = parts(dtype, 4, 2, 300)
     expected = gradients(spelled_out, [part.double() for part in given], 0.3, window)
-    for ours, truth in zip(gradients(blocks.attend, given, 0.3, window), expected, strict=True):
+    for ours, truth in zip(gradients(cpu_attention.attend, given, 0.3, window), expected, strict=True):
         assert ours.dtype == dtype
         assert (ours.double() - truth).norm() / truth.norm() < most
 
 
 def test_nothing_is_kept_where_no_gradient_is_wanted():
     with torch.no_grad():
-        out = blocks.attend(*parts(torch.float32, 4, 2, 50), 0.3)
+        out = cpu_attention.attend(*parts(torch.float32, 4, 2, 50), 0.3)
     assert out.grad_fn is None and out.shape == (2, 4, 50, 16)

@@ -13,10 +13,10 @@ from choosing import row_of as _row
 from choosing import shown as _shown
 from conftest import cell, curve, result, row
 
+from harness.analysis.learning_curve import Checkpoint, accuracy_after
+from harness.analysis.proportions import wilson
+from harness.analysis.ranking import best_arm, candidates, choose, same_exam
 from harness.catalog.published import ACCURACIES
-from harness.forecast.candidates import best_arm, candidates, choose, same_exam
-from harness.forecast.estimate import Checkpoint, accuracy_after
-from harness.forecast.proportions import wilson
 from harness.report import frame
 
 

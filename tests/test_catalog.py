@@ -6,7 +6,7 @@ import pytest
 from harness.catalog import models as catalog
 from harness.catalog import precisions, weights
 from harness.errors import UserError
-from harness.records import MLP, ModelSpec, Rate, Recipe
+from harness.records.cell import MLP, ModelSpec, Rate, Recipe
 
 GOOD = """\
 defaults:
@@ -159,7 +159,7 @@ def test_every_shipped_model_has_the_published_size(shipped):
     """Built on the meta device; the published counts hold to 0.1 %."""
     import torch
 
-    from harness.train.architecture import on_meta
+    from harness.train.random_init import on_meta
 
     for spec in shipped.models.values():
         params = sum(p.numel() for p in on_meta(spec, torch.float32).parameters())

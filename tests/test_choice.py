@@ -17,12 +17,12 @@ from choosing import shown as _shown
 from conftest import cell, curve, result, row
 from rich.console import Console
 
+from harness.analysis.learning_curve import accuracy_after
+from harness.analysis.proportions import wilson
+from harness.analysis.ranking import candidates, choose
 from harness.catalog.published import ACCURACIES
-from harness.forecast.candidates import candidates, choose
-from harness.forecast.estimate import accuracy_after
-from harness.forecast.proportions import wilson
-from harness.records import ModelSpec
-from harness.report import arms, export, frame, whole
+from harness.records.cell import ModelSpec
+from harness.report import export, frame, terminal, ttft
 
 # --- what is shown
 
@@ -71,7 +71,7 @@ def test_the_whole_report_shows_speed_then_accuracy_then_the_pick():
         _result("a", 5, checkpoints=curve(10, 2, 3, 4, 5)),
         _result("b", 4),
     ]
-    whole.show(rows, told, replace(GOAL, steps=256), Console(file=out, width=80, highlight=False))
+    terminal.show(rows, told, replace(GOAL, steps=256), Console(file=out, width=80, highlight=False))
     shown = out.getvalue()
     said = _flat(shown)
     assert max(map(len, shown.splitlines())) <= 80
@@ -81,13 +81,13 @@ def test_the_whole_report_shows_speed_then_accuracy_then_the_pick():
     assert places == sorted(places)
     assert "n-1: measured 50.0 % at 64 steps; projected to 256 steps" in said
     bare = io.StringIO()
-    whole.show(rows, [], GOAL, Console(file=bare, width=80, highlight=False))
+    terminal.show(rows, [], GOAL, Console(file=bare, width=80, highlight=False))
     assert "Best candidate: " in bare.getvalue() and "Pick" not in bare.getvalue()
 
 
 def test_results_stand_in_one_table_where_they_can_be_compared():
     a, base = _result("a", 5), _result("a", 2, steps=0, arm="baseline")
-    found = arms.by_trial([base, _result("b", 4), a, _result("a", 3, context=512), _result("a", 1, source="other")])
+    found = ttft.by_trial([base, _result("b", 4), a, _result("a", 3, context=512), _result("a", 1, source="other")])
     assert [[(r.trial.model.name, r.arm) for r in group] for group in found] == [
         [("a", "baseline"), ("a", "n-1")],
         [("b", "n-1")],

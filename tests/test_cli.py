@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from conftest import curve, result, row
 
-from harness import cli
-from harness.profile.store import Store
-from harness.tune.record import ROWS
+from harness.cli import app
+from harness.records.arm import ROWS
+from harness.records.store import Store
 
 ROOT = Path(__file__).parents[1]
 
 
 def _fails(capsys, *words):
     with pytest.raises(SystemExit) as end:
-        cli.main(list(words))
+        app.main(list(words))
     assert end.value.code == 2
     said = capsys.readouterr().err
     assert len(said.strip().splitlines()) == 1
@@ -112,7 +112,7 @@ def test_report_judges_by_another_budget_and_writes_the_csv(tmp_path, capsys):
     store.add(row())  # 4.4 h for 1000 steps
     for hours, word in (("12", "fits"), ("3", "too slow")):
         with pytest.raises(SystemExit):
-            cli.main(
+            app.main(
                 ["report", "--results", str(store.folder), "--budget-hours", hours, "--csv", str(tmp_path / "x.csv")]
             )
         assert word in capsys.readouterr().out
@@ -125,14 +125,14 @@ def test_report_leaves_corrupt_lines_out_and_says_so(tmp_path, capsys):
     with store.path.open("a") as f:
         f.write("half a li\n")
     with pytest.raises(SystemExit):
-        cli.main(["report", "--results", str(tmp_path)])
+        app.main(["report", "--results", str(tmp_path)])
     assert "1 corrupt lines were left out" in capsys.readouterr().err
 
 
 def test_every_verb_has_an_example():
     from typer.main import get_command
 
-    for name, verb in get_command(cli.app).commands.items():
+    for name, verb in get_command(app.app).commands.items():
         assert f"harness {name}" in verb.help, name
 
 
@@ -159,7 +159,7 @@ def test_a_machine_without_torch_is_told_what_to_install(tmp_path):
 
 
 def test_versions_that_were_not_tested_are_named():
-    from harness.checkup import tested_versions, untested
+    from harness.measure.doctor import tested_versions, untested
 
     tested = tested_versions()
     assert tested["torch"] == "2.13.0"
@@ -177,6 +177,6 @@ def test_two_models_of_one_name_are_not_taken_for_one(tmp_path, tiny_folder, cap
     a, b = (str(tmp_path / side / "same") for side in "ab")
     assert "are both called same" in _fails(capsys, "plan", a, b)
     with pytest.raises(SystemExit) as end:
-        cli.main(["plan", a, a, "qwen-0.5b", "qwen2.5-0.5b"])
+        app.main(["plan", a, a, "qwen-0.5b", "qwen2.5-0.5b"])
     assert not end.value.code
     assert capsys.readouterr().out.count("qwen2.5-0.5b") == 1

@@ -8,14 +8,14 @@ import torch
 from conftest import made_puzzles
 from transformers import LlamaConfig
 
+from harness.arc.arms import ARMS
 from harness.arc.encode import ENCODINGS
 from harness.arc.prompt import Prompt, build
 from harness.catalog import models as catalog
 from harness.catalog.precisions import find
-from harness.records import Recipe
+from harness.records.cell import Recipe
 from harness.train import model as models
-from harness.tune import predict
-from harness.tune.arms import ARMS
+from harness.tune import decode
 from harness.tune.finetune import tune
 
 
@@ -59,12 +59,12 @@ def test_rows_that_leave_the_batch_change_no_text(tuned):
     expected = [_plainly(model, tokens, prompt, room) for prompt, room in zip(prompts, rooms, strict=True)]
     assert len(set(map(len, expected))) >= 3 and "" in expected  # early, late and never
     seen, hook = _rows_of_each_forward(model)
-    together = predict.greedy(model, tokens, batch_tokens=10**6)(prompts, rooms)
+    together = decode.greedy(model, tokens, batch_tokens=10**6)(prompts, rooms)
     hook.remove()
     assert together == expected
     assert seen[0] == len(prompts) and seen[-1] < len(prompts) / 2  # one batch, which shrank
     assert sorted(seen, reverse=True) == seen
-    answer = predict.greedy(model, tokens)
+    answer = decode.greedy(model, tokens)
     assert [answer([prompt], [room])[0] for prompt, room in zip(prompts, rooms, strict=True)] == expected
 
 
@@ -73,8 +73,8 @@ def test_the_size_of_batches_changes_no_text(tuned, batch_tokens):
     model, tokens, prompts = tuned
     rooms = [12 + i % 3 for i in range(len(prompts))]
     heard = []
-    answer = predict.greedy(model, tokens, batch_tokens, lambda finished, total: heard.append((finished, total)))
-    assert answer(prompts, rooms) == predict.greedy(model, tokens, 10**6)(prompts, rooms)
+    answer = decode.greedy(model, tokens, batch_tokens, lambda finished, total: heard.append((finished, total)))
+    assert answer(prompts, rooms) == decode.greedy(model, tokens, 10**6)(prompts, rooms)
     assert heard[-1] == (len(prompts), len(prompts))
     assert heard == sorted(heard)
 
@@ -82,7 +82,7 @@ def test_the_size_of_batches_changes_no_text(tuned, batch_tokens):
 def test_an_endless_answer_is_no_answer(tuned):
     """Without room for the end there is no text, however good its beginning: a grid cut short is not guessed at."""
     model, tokens, prompts = tuned
-    answer = predict.greedy(model, tokens)
+    answer = decode.greedy(model, tokens)
     whole = answer(prompts, [40] * len(prompts))
     ended = [i for i, text in enumerate(whole) if text and set(text) <= set("0123456789\n")]
     assert ended
@@ -125,7 +125,7 @@ def test_what_can_be_no_grid_any_more_is_not_waited_for(tuned, text, asked):
     _, tokens, _ = tuned
     model = Saying(tokens, [text])
     ids = torch.zeros(1, 5, dtype=torch.long)
-    (said,) = predict._decode(model, ids, torch.ones_like(ids), [1000], tokens.eos_token_id, tokens.decode)
+    (said,) = decode._decode(model, ids, torch.ones_like(ids), [1000], tokens.eos_token_id, tokens.decode)
     assert len(model.asked) == len(said) == asked
     assert tokens.decode([token for token in said if token != tokens.eos_token_id]) == text[:asked]
 
@@ -137,24 +137,24 @@ def test_no_beginning_of_a_grid_is_hopeless(encoding):
     for height, width in ((30, 30), (1, 30), (30, 1), *((rng.randint(1, 30), rng.randint(1, 30)) for _ in range(5))):
         there, _ = ENCODINGS[encoding]
         text = there(tuple(tuple(rng.randrange(10) for _ in range(width)) for _ in range(height)))
-        assert not any(predict._hopeless(text[:n]) for n in range(len(text) + 1))
+        assert not any(decode._hopeless(text[:n]) for n in range(len(text) + 1))
 
 
 def test_what_is_hopeless_is_no_grid_and_stays_so():
     rng, hopeless = random.Random(2), 0
     for _ in range(300):
         text = "".join(rng.choices("0123456789 x\n", [1] * 10 + [2, 1, rng.choice([0.1, 1, 9])], k=rng.randint(1, 400)))
-        if predict._hopeless(text):
+        if decode._hopeless(text):
             hopeless += 1
             assert all(back(text) is None for _, back in ENCODINGS.values())
-            assert predict._hopeless(text + rng.choice("12 x"))
+            assert decode._hopeless(text + rng.choice("12 x"))
     assert 50 < hopeless < 250
 
 
 def test_batches_keep_to_their_tokens_and_lose_nothing():
     prompts = [Prompt(tuple(range(n)), 0, 1) for n in (5, 90, 40, 41, 7, 200)]
     rooms = [10, 10, 60, 10, 3, 1]
-    found = predict._batches(prompts, rooms, 200)
+    found = decode._batches(prompts, rooms, 200)
     assert sorted(i for members in found for i in members) == list(range(6))
     assert found[0] == [5]  # the longest alone, and first
     for members in found[1:]:
@@ -164,11 +164,11 @@ def test_batches_keep_to_their_tokens_and_lose_nothing():
 def test_the_model_is_as_it_was_after_decoding(tuned):
     model, tokens, prompts = tuned
     before = model.get_base_model().config._attn_implementation
-    predict.greedy(model, tokens)(prompts[:1], [3])
+    decode.greedy(model, tokens)(prompts[:1], [3])
     assert model.training
     assert model.get_base_model().config._attn_implementation == before == "plain_causal"
     with pytest.raises(IndexError):
-        predict.greedy(model, tokens)([Prompt((10**6,), 0, 1)], [3])  # no such token
+        decode.greedy(model, tokens)([Prompt((10**6,), 0, 1)], [3])  # no such token
     assert model.training
     assert model.get_base_model().config._attn_implementation == before
 
@@ -184,7 +184,7 @@ def test_dropping_asks_fewer_questions_than_shortening(tuned):
         seen.append([(len(p.ids), p.pairs, room) for p, room in zip(prompts, rooms, strict=True)])
         return [""] * len(prompts)
 
-    asked = [predict.predict(puzzles, tokens, answer, 1, "rows", context, shorten=s) for context, s in
+    asked = [decode.predict(puzzles, tokens, answer, 1, "rows", context, shorten=s) for context, s in
              ((104, False), (103, False), (103, True), (87, True), (71, True))]  # fmt: skip
     assert [(a.asked, a.unasked) for a in asked] == [(4, 0), (0, 4), (4, 0), (4, 0), (0, 4)]
     assert [set(each) for each in seen] == [{(58, 3, 46)}, set(), {(42, 2, 46)}, {(26, 1, 46)}, set()]

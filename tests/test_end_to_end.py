@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import TINY, made_puzzles, write_tasks
 
-from harness import cli
-from harness.profile.store import read
-from harness.tune.record import ROWS
+from harness.cli import app
+from harness.records.arm import ROWS
+from harness.records.store import read
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,7 +30,7 @@ def _harness(folder, *words, **how):
     # A background job of a shell ignores SIGINT, and so would what it starts.
     how = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **how}
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, **how
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder.parent, **how
     )
 
 
@@ -186,7 +186,7 @@ def test_pick_and_report_read_what_the_bench_left(compared, capsys, budget, code
     folder, words, _ = compared
     for verb in ("report", "pick"):
         with pytest.raises(SystemExit) as end:
-            cli.main([verb, "--results", str(folder), "--budget-hours", budget, *words[2:]])
+            app.main([verb, "--results", str(folder), "--budget-hours", budget, *words[2:]])
         said = " ".join(capsys.readouterr().out.split())
         assert (end.value.code or 0) == (code if verb == "pick" else 0)
         assert ("Pick: small fp32" if not code else "Pick: none fits 1e-09 h.") in said

@@ -13,14 +13,14 @@ import torch
 from conftest import TINY
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from harness.arc.examples import SETS
 from harness.arc.prompt import build
-from harness.arc.tasks import load
+from harness.arc.sources import load
 from harness.catalog import models as catalog
 from harness.catalog import precisions, weights
-from harness.records import REFERENCE, ModelSpec, Recipe
+from harness.records.cell import REFERENCE, ModelSpec, Recipe
 from harness.train import model as models
 from harness.train.step import TrainingStep
-from harness.tune.sets import SETS
 
 CPU = torch.device("cpu")
 STEPS, PER_STEP = 20, 3

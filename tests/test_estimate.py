@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from harness.forecast.estimate import Checkpoint, accuracy_after, chance_of_best
+from harness.analysis.learning_curve import Checkpoint, accuracy_after, chance_of_best
 
 STEPS = (4, 8, 16, 32, 64, 125)
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 from conftest import made_puzzles, write_tasks
 
-from harness import cli, exam
-from harness.arc.tasks import Pair, Puzzle
+from harness.arc.sources import Pair, Puzzle
 from harness.catalog import models as catalog
+from harness.cli import app
 from harness.errors import UserError
-from harness.records import ModelSpec, Recipe
+from harness.records.cell import ModelSpec, Recipe
+from harness.tune import config
 
 OWN = {"tasks": 3, "steps": 5, "context": 256, "views": 3, "grid_limit": 10, "learning_rate": 1e-3}
 
@@ -31,7 +32,7 @@ def _spec(window=1024, **ttft):
 
 
 def _of(known, spec=None, alone=True, weights="w", **how):
-    return exam.of(spec or _spec(), weights, exam.How(**how), known, alone)
+    return config.of(spec or _spec(), weights, config.How(**how), known, alone)
 
 
 def test_a_model_alone_has_its_own_block_and_among_several_the_files(known, tmp_path):
@@ -125,7 +126,7 @@ def test_the_verb_refuses_in_one_line(arc_folder, tmp_path, capsys, words, said)
     folder = write_tasks(tmp_path / "tasks", *_wide(3))
     common = ["--set", str(folder), "--device", "cpu", "--results", str(tmp_path / "results"), "--arms", "baseline"]
     with pytest.raises(SystemExit) as end:
-        cli.main(["ttft", str(arc_folder), *common, *words])
+        app.main(["ttft", str(arc_folder), *common, *words])
     assert end.value.code == 2
     shown = capsys.readouterr().err
     assert said in shown and len(shown.strip().splitlines()) == 1 and shown.startswith("error: ")

@@ -8,9 +8,9 @@ import torch
 from conftest import made_puzzles
 from trials import RECIPE, STEPS, Stopped, Watched, arms_of, stop_at, timeless, trial_of
 
-from harness.profile.store import Store
-from harness.tune.keep import Keeper
-from harness.tune.record import ROWS, SHARED, TASK
+from harness.records.arm import ROWS, SHARED, TASK
+from harness.records.store import Store
+from harness.tune.checkpoint import Keeper
 
 
 @pytest.mark.parametrize("curve", [False, True])

@@ -7,10 +7,10 @@ import torch
 from conftest import made_puzzles, write_tasks
 from trials import arms_of, trial_of
 
-from harness import accuracy, cli
-from harness.records import MLP, Cell, Rate
-from harness.tune import fitting
-from harness.tune.fitting import Fitted
+from harness.cli import app
+from harness.records.cell import MLP, Cell, Rate
+from harness.tune import autotune, run
+from harness.tune.autotune import Fitted
 
 
 @dataclass
@@ -45,10 +45,10 @@ class Model:
 
 
 def test_variants_are_those_of_a_profile_in_tokens(trial):
-    found = fitting.variants(trial, foresee)
+    found = autotune.variants(trial, foresee)
     assert found[:2] == [Fitted(512, MLP), Fitted(512, True)]  # alike a sequence: the first stands
     assert found[2:] == [Fitted(512, False), Fitted(1024, False)]
-    assert fitting.variants(trial, lambda cell: None) == [Fitted(512, False)]
+    assert autotune.variants(trial, lambda cell: None) == [Fitted(512, False)]
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,10 @@ def test_the_faster_of_two_that_run_is_used(monkeypatch, trial, seconds, best):
             raise torch.OutOfMemoryError("no room")
         return seconds[tokens]
 
-    monkeypatch.setattr(fitting, "seconds_a_token", measured)
-    monkeypatch.setattr(fitting.checkpointing, "use", lambda model, how: setattr(model, "checkpointing", how))
+    monkeypatch.setattr(autotune, "seconds_a_token", measured)
+    monkeypatch.setattr(autotune.checkpointing, "use", lambda model, how: setattr(model, "checkpointing", how))
     model, said = Model(), []
-    assert fitting.fastest(model, [], [Fitted(1, True), Fitted(2, False), Fitted(3, True)], trial, said.append) == best
+    assert autotune.fastest(model, [], [Fitted(1, True), Fitted(2, False), Fitted(3, True)], trial, said.append) == best
     assert model.checkpointing == best.checkpointing and said[-1].startswith(f"fitted: {best}")
     assert model.cleared == sum("out of memory" in line for line in said)
 
@@ -78,10 +78,10 @@ def test_where_nothing_fits_memory_is_what_is_said(monkeypatch, trial):
     def never(*_):
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(fitting, "seconds_a_token", never)
-    monkeypatch.setattr(fitting.checkpointing, "use", lambda model, how: None)
+    monkeypatch.setattr(autotune, "seconds_a_token", never)
+    monkeypatch.setattr(autotune.checkpointing, "use", lambda model, how: None)
     with pytest.raises(torch.OutOfMemoryError):
-        fitting.fastest(Model(), [], [Fitted(1, True)], trial, lambda text: None)
+        autotune.fastest(Model(), [], [Fitted(1, True)], trial, lambda text: None)
 
 
 def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder):
@@ -104,7 +104,7 @@ def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder):
 def test_cells_of_a_fine_tune_are_predicted_here(tmp_path, trial):
     rates = {"fp32": Rate(1e12, 1e12, True)}
     device = {"id": "cpu", "name": "a CPU, 2 threads", "total_bytes": 2**34, "capability": None}
-    of = accuracy._foresee(device, rates, tmp_path / "results" / "here")
+    of = run._foresee(device, rates, tmp_path / "results" / "here")
     cell = Cell(trial.model, "fp32", "fp32", 512, trial.recipe, trial.weights, "cpu", "a CPU, 2 threads")
     found = of(cell)
     assert found.fits_memory() is True and found.micro_s > 0
@@ -114,6 +114,6 @@ def test_the_verb_fits(weights_folder, tmp_path, capsys):
     tasks = write_tasks(tmp_path / "tasks", *made_puzzles(2))
     common = ["--set", str(tasks), "--device", "cpu", "--results", str(tmp_path / "results"), "--context", "256"]
     with pytest.raises(SystemExit) as end:
-        cli.main(["ttft", str(weights_folder), *common, "--arms", "n-1", "--tasks", "2", "--steps", "1", "--fit"])
+        app.main(["ttft", str(weights_folder), *common, "--arms", "n-1", "--tasks", "2", "--steps", "1", "--fit"])
     assert not end.value.code
     assert "fitted: " in capsys.readouterr().out

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from harness.catalog.precisions import find
-from harness.profile import fitting
-from harness.records import MLP, Cell, Measurement, ModelSpec, Recipe
+from harness.measure import autotune
+from harness.records.cell import MLP, Cell, Measurement, ModelSpec, Recipe
 from harness.train.batches import random_batch
 from harness.train.model import load
 from harness.train.step import TrainingStep
@@ -44,26 +44,26 @@ def named(cells):
 def test_the_fastest_that_surely_fits_comes_first():
     """Seconds a sequence: 8 at once 9/8, 4 5/4, 2 3/2, 1 2. With room for 25 four that make the MLPs again (16 held,
     1.375 s), and two that do not (20, 1.5 s) or eight that make all again (16, 1.5 s)."""
-    assert named(fitting.candidates(CELL, on_a_card(1000)))[:2] == ["/b8", "/b4"]
-    assert named(fitting.candidates(CELL, on_a_card(25)))[:3] == ["/b4/ckpt-mlp", "/b2", "/b8/ckpt"]
-    assert all(cell.why.startswith("fitted: micro-batch") for cell in fitting.candidates(CELL, on_a_card(25)))
+    assert named(autotune.candidates(CELL, on_a_card(1000)))[:2] == ["/b8", "/b4"]
+    assert named(autotune.candidates(CELL, on_a_card(25)))[:3] == ["/b4/ckpt-mlp", "/b2", "/b8/ckpt"]
+    assert all(cell.why.startswith("fitted: micro-batch") for cell in autotune.candidates(CELL, on_a_card(25)))
 
 
 def test_what_may_not_fit_is_tried_only_where_nothing_surely_does():
-    assert named(fitting.candidates(CELL, on_a_card(1.9))) == ["/ckpt"]
-    assert named(fitting.candidates(CELL, on_a_card(5))) == ["/b2/ckpt", "/ckpt-mlp", "/ckpt"]
+    assert named(autotune.candidates(CELL, on_a_card(1.9))) == ["/ckpt"]
+    assert named(autotune.candidates(CELL, on_a_card(5))) == ["/b2/ckpt", "/ckpt-mlp", "/ckpt"]
 
 
 def test_of_as_many_sequences_the_fastest_that_fits_is_enough_but_of_one():
     """Each prediction takes seconds the first time, and what makes more again is slower."""
     asked, foresee = [], on_a_card(1000)
-    fitting.candidates(CELL, lambda cell: asked.append(cell.recipe.mark) or foresee(cell))
+    autotune.candidates(CELL, lambda cell: asked.append(cell.recipe.mark) or foresee(cell))
     assert asked == ["", "/ckpt-mlp", "/ckpt", "/b2", "/b4", "/b8"]
 
 
 def test_nothing_is_tried_where_nothing_is_known():
-    assert fitting.candidates(CELL, on_a_card(0.1)) == [CELL]
-    assert fitting.candidates(CELL, lambda cell: None) == [CELL]
+    assert autotune.candidates(CELL, on_a_card(0.1)) == [CELL]
+    assert autotune.candidates(CELL, lambda cell: None) == [CELL]
 
 
 def measured(seconds):
@@ -76,12 +76,12 @@ def measured(seconds):
 
 
 def test_the_faster_of_two_measured_is_taken_whatever_was_predicted():
-    variants = fitting.candidates(CELL, on_a_card(1000))
+    variants = autotune.candidates(CELL, on_a_card(1000))
     # per step of 16 sequences: two micro-steps of 9 s; four of 4 s
-    assert fitting.best(variants, measured({"/b8": 9.0, "/b4": 4.0})).key == "/b4"
+    assert autotune.best(variants, measured({"/b8": 9.0, "/b4": 4.0})).key == "/b4"
     # the first runs out of memory: the two after it
-    assert fitting.best(variants, measured({"/b4": 5.0, "/b2": 1.0})).key == "/b2"
-    assert fitting.best(variants, measured({})).status == "oom"
+    assert autotune.best(variants, measured({"/b4": 5.0, "/b2": 1.0})).key == "/b2"
+    assert autotune.best(variants, measured({})).status == "oom"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

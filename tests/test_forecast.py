@@ -5,46 +5,47 @@ from dataclasses import replace
 import pytest
 from conftest import cell, row
 
-from harness.forecast import fit as fits
-from harness.forecast import lengths, project
-from harness.forecast.verdict import pick, verdict
-from harness.records import ModelSpec, Recipe, Work
+from harness.analysis import projection
+from harness.analysis import token_curve as fits
+from harness.analysis.verdict import pick, verdict
+from harness.arc import lengths
+from harness.records.cell import ModelSpec, Recipe, Work
 
 
 def test_projection_by_hand():
     """16 micro-steps of 1 s and an update of 2 s make a step of 18 s: 1000 steps are 18000 s, 5 h. With 30 s of load
     and 6 s of warm-up: 5.01 h."""
     r = row(load_s=30.0, optimizer_s=(2.0,), warmup_micro_s=(5.0,), warmup_optimizer_s=(1.0,))
-    p = project.project(r)
+    p = projection.project(r)
     assert p.step_s == 18.0
     assert p.hours_mid == pytest.approx(5.01)
     # Samples without any spread leave the drift of the machine: 1.96 x 4.5 %.
-    assert p.hours_low == pytest.approx(0.01 + 5 * (1 - 1.96 * project.DRIFT))
-    assert p.hours_high == pytest.approx(0.01 + 5 * (1 + 1.96 * project.DRIFT))
+    assert p.hours_low == pytest.approx(0.01 + 5 * (1 - 1.96 * projection.DRIFT))
+    assert p.hours_high == pytest.approx(0.01 + 5 * (1 + 1.96 * projection.DRIFT))
 
 
 def test_a_larger_micro_batch_makes_fewer_micro_steps():
     r = row(cell=cell(recipe=Recipe(micro_batch=4)))
-    assert project.step_seconds(r) == 4.0
-    assert project.tokens_per_second(r) == 16 * 1024 / 4.0
+    assert projection.step_seconds(r) == 4.0
+    assert projection.tokens_per_second(r) == 16 * 1024 / 4.0
 
 
 def test_a_failure_has_no_projection():
     with pytest.raises(ValueError, match="oom"):
-        project.project(row(status="oom"))
+        projection.project(row(status="oom"))
 
 
 def test_three_noisy_samples_leave_a_wide_interval():
     few, many = row((1.0, 1.1, 0.9)), row((1.0, 1.1, 0.9) * 10)
-    assert project.relative_half_width(few) > 0.2
-    assert project.relative_half_width(many) < math.hypot(0.054, 1.96 * project.DRIFT)
+    assert projection.relative_half_width(few) > 0.2
+    assert projection.relative_half_width(many) < math.hypot(0.054, 1.96 * projection.DRIFT)
 
 
 def test_flops_and_share_of_peak_by_hand():
     """Work of 2e9 n + 3e5 n^2 at n = 1024: 2.048e12 + 0.3146e12 = 2.3626e12 in 1 s; the probe gave 60e9."""
     r = row()
-    assert project.achieved_flops(r) == pytest.approx(2.3626e12, rel=1e-4)
-    assert project.share_of_peak(r) == pytest.approx(2.3626e12 / 60e9, rel=1e-4)
+    assert projection.achieved_flops(r) == pytest.approx(2.3626e12, rel=1e-4)
+    assert projection.share_of_peak(r) == pytest.approx(2.3626e12 / 60e9, rel=1e-4)
 
 
 def _noisy(spread):
@@ -63,13 +64,13 @@ def _noisy(spread):
     ],
 )
 def test_warnings_say_what_to_do(samples, said):
-    found = [w for w in project.warnings(row(samples)) if said in w]
+    found = [w for w in projection.warnings(row(samples)) if said in w]
     assert len(found) == 1
     assert any(remedy in found[0] for remedy in ("--sample-seconds", "--fresh", "close what else"))
 
 
 def test_a_clean_sample_has_no_warning():
-    assert project.warnings(row(_noisy(0.01))) == []
+    assert projection.warnings(row(_noisy(0.01))) == []
 
 
 def test_lengths_hold_the_published_shares_and_mean():

@@ -5,16 +5,16 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
+from harness.arc.examples import SETS
 from harness.arc.prompt import build
-from harness.arc.tasks import load as tasks
+from harness.arc.sources import load as tasks
 from harness.catalog import models as catalog
 from harness.catalog import precisions, weights
-from harness.records import Recipe
-from harness.train import four_bit
+from harness.records.cell import Recipe
 from harness.train import model as models
 from harness.train.batches import Batch
+from harness.train.ops import nf4_cpu
 from harness.train.step import answer_loss
-from harness.tune.sets import SETS
 
 CPU = torch.device("cpu")
 
@@ -34,8 +34,8 @@ def quantised(rows, columns, dtype):
 def test_products_and_slopes_are_of_the_values_that_were_quantised(shape, dtype):
     """NF4 of normal values is 9 % off; with the scales of other blocks it was 25 % and more."""
     layer, values = quantised(*shape, dtype)
-    four_bit.mend(layer)
-    found = four_bit.matrix(layer.weight)
+    nf4_cpu.mend(layer)
+    found = nf4_cpu.matrix(layer.weight)
     assert found.shape == values.shape and found.dtype == dtype
     assert (found - values).float().norm() < 0.12 * values.float().norm()
     x = torch.randn(2, 3, shape[1]).to(dtype).requires_grad_()
@@ -49,7 +49,7 @@ def test_products_and_slopes_are_of_the_values_that_were_quantised(shape, dtype)
 def test_what_bitsandbytes_does_right_is_left_to_it():
     odd, whole = quantised(96, 160, torch.float32)[0], quantised(96, 128, torch.float32)[0]
     for layer in (odd, whole):
-        four_bit.mend(layer)
+        nf4_cpu.mend(layer)
         assert not layer.support_avx512bf16_for_cpu
     assert "forward" in vars(odd) and "forward" not in vars(whole)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import curve, result, row
 
-from harness import cli
-from harness.profile.store import Store
-from harness.tune.record import ROWS
+from harness.cli import app
+from harness.records.arm import ROWS
+from harness.records.store import Store
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -49,7 +49,7 @@ def records(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", VERBS)
 def test_output_is_as_before(name, records, capsys):
     with pytest.raises(SystemExit) as end:
-        cli.main(VERBS[name])
+        app.main(VERBS[name])
     assert not end.value.code
     _same(GOLDEN / f"{name}.txt", capsys.readouterr().out)
 
@@ -57,7 +57,7 @@ def test_output_is_as_before(name, records, capsys):
 @pytest.mark.parametrize(("name", "folder"), [("summary.csv", SWEEP), ("summary-accuracy.csv", "made")])
 def test_the_csv_is_as_before(name, folder, records, capsys):
     with pytest.raises(SystemExit):
-        cli.main(["report", "--results", folder, "--csv", "out.csv"])
+        app.main(["report", "--results", folder, "--csv", "out.csv"])
     _same(GOLDEN / name, (records / "out.csv").read_text(encoding="utf-8"))
 
 

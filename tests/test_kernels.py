@@ -10,20 +10,20 @@ import torch
 from conftest import TINY, row
 from torch.nn.attention import SDPBackend
 
-from harness import cache
+from harness import files
 from harness.catalog import kernels as table
 from harness.catalog import precisions
+from harness.cli.parse import with_kernels
 from harness.errors import UserError
-from harness.inputs import with_kernels
-from harness.records import REFERENCE, ModelSpec, Recipe
-from harness.train import attention, kernels, pointwise
+from harness.records.cell import REFERENCE, ModelSpec, Recipe
 from harness.train import model as models
 from harness.train.batches import random_batch
-from harness.train.libraries import Unsupported
+from harness.train.compat import Unsupported
+from harness.train.ops import attention, autoselect, pointwise
 from harness.train.step import answer_loss
 
 CPU = torch.device("cpu")
-SHAPES = kernels.Shapes(heads=4, kv_heads=2, dim=8, width=32, inner=48)
+SHAPES = autoselect.Shapes(heads=4, kv_heads=2, dim=8, width=32, inner=48)
 FIRST = "attention=blocks pointwise=plain"
 
 
@@ -69,13 +69,15 @@ def test_the_reference_step_has_no_kernels_to_choose():
 
 
 def test_the_fastest_is_taken_and_said():
-    best, said = kernels.fastest("attention", {"sdpa": 0.004, "flash": 0.002, "efficient": 0.0019, "cudnn": "no such"})
+    best, said = autoselect.fastest(
+        "attention", {"sdpa": 0.004, "flash": 0.002, "efficient": 0.0019, "cudnn": "no such"}
+    )
     assert best == "flash"  # efficient is faster by no more than noise
     assert said == [
         "attention: flash is used (sdpa 4.00 ms, flash 2.00 ms, efficient 1.90 ms)",
         "attention: flash is used, for cudnn does not run here: no such",
     ]
-    assert kernels.fastest("pointwise", {"plain": 0.5}) == ("plain", [])
+    assert autoselect.fastest("pointwise", {"plain": 0.5}) == ("plain", [])
 
 
 def test_measured_once_a_device_and_kept(empty, monkeypatch):
@@ -85,64 +87,64 @@ def test_measured_once_a_device_and_kept(empty, monkeypatch):
         asked.append((shapes, dtype))
         return {"attention": {"blocks": 0.2, "sdpa": 0.1}, "pointwise": {"plain": 0.1, "compiled": "no compiler"}}
 
-    monkeypatch.setattr(kernels, "measure", measure)
+    monkeypatch.setattr(autoselect, "measure", measure)
     for _ in range(2):
-        found = kernels.settle("auto", SHAPES, CPU, torch.float32)
+        found = autoselect.settle("auto", SHAPES, CPU, torch.float32)
         assert str(found) == "attention=sdpa pointwise=plain"
         assert "for compiled does not run here: no compiler" in " ".join(found.notes)
     assert asked == [(SHAPES, torch.float32)]
-    kernels.settle("auto", SHAPES, CPU, torch.bfloat16)
-    kernels.settle("auto", replace(SHAPES, width=64), CPU, torch.float32)
+    autoselect.settle("auto", SHAPES, CPU, torch.bfloat16)
+    autoselect.settle("auto", replace(SHAPES, width=64), CPU, torch.float32)
     assert len(asked) == 3 == len(list(empty.iterdir()))
 
 
 def test_a_compiler_installed_later_is_tried(empty, monkeypatch):
-    monkeypatch.setattr(kernels, "measure", lambda *_: {"attention": {"blocks": 0.2}, "pointwise": {"plain": 0.1}})
+    monkeypatch.setattr(autoselect, "measure", lambda *_: {"attention": {"blocks": 0.2}, "pointwise": {"plain": 0.1}})
     for found in (None, "/usr/bin/cc"):
-        monkeypatch.setattr(kernels, "which", lambda name, found=found: found)
-        kernels.settle("auto", SHAPES, CPU, torch.float32)
+        monkeypatch.setattr(autoselect, "which", lambda name, found=found: found)
+        autoselect.settle("auto", SHAPES, CPU, torch.float32)
     assert len(list(empty.iterdir())) == 2
 
 
 def test_shapes_of_configs():
     """What is left out follows from the rest; of a list, one a layer, the first counts; without heads there is none."""
     config = SimpleNamespace(num_attention_heads=4, hidden_size=64)
-    assert kernels.Shapes.of(config) == kernels.Shapes(4, 4, 16, 64, 256)
+    assert autoselect.Shapes.of(config) == autoselect.Shapes(4, 4, 16, 64, 256)
     config = SimpleNamespace(num_attention_heads=[8, 4], num_key_value_heads=[2, 1], head_dim=32, hidden_size=64,
                              intermediate_size=[100, 200])  # fmt: skip
-    assert kernels.Shapes.of(config) == kernels.Shapes(8, 2, 32, 64, 100)
-    assert kernels.Shapes.of(SimpleNamespace(hidden_size=64)) is None
-    assert str(kernels.settle("auto", None, CPU, torch.float32)) == FIRST
+    assert autoselect.Shapes.of(config) == autoselect.Shapes(8, 2, 32, 64, 100)
+    assert autoselect.Shapes.of(SimpleNamespace(hidden_size=64)) is None
+    assert str(autoselect.settle("auto", None, CPU, torch.float32)) == FIRST
 
 
 @pytest.mark.parametrize("torn", ["", "{", "[]", '{"attention": {"blocks": 1.0}}'])
 def test_a_torn_file_is_measured_again(empty, monkeypatch, torn):
     whole = {"attention": {"blocks": 0.2}, "pointwise": {"plain": 0.1}}
-    monkeypatch.setattr(kernels, "measure", lambda *_: whole)
-    kernels.settle("auto", SHAPES, CPU, torch.float32)
+    monkeypatch.setattr(autoselect, "measure", lambda *_: whole)
+    autoselect.settle("auto", SHAPES, CPU, torch.float32)
     (path,) = empty.iterdir()
     path.write_text(torn)
-    assert str(kernels.settle("auto", SHAPES, CPU, torch.float32)) == FIRST
-    assert cache.kept(f"kernels/{path.name}") == whole
+    assert str(autoselect.settle("auto", SHAPES, CPU, torch.float32)) == FIRST
+    assert files.kept(f"kernels/{path.name}") == whole
 
 
 def test_what_is_named_is_not_measured(empty, monkeypatch):
-    monkeypatch.setattr(kernels, "measure", None)
-    assert str(kernels.settle("plain", SHAPES, CPU, torch.float32)) == FIRST
+    monkeypatch.setattr(autoselect, "measure", None)
+    assert str(autoselect.settle("plain", SHAPES, CPU, torch.float32)) == FIRST
     named = "attention=sdpa pointwise=plain"
-    assert str(kernels.settle(named, SHAPES, CPU, torch.float32)) == named
+    assert str(autoselect.settle(named, SHAPES, CPU, torch.float32)) == named
 
 
 def test_a_kernel_of_another_device_or_one_that_fails_is_said(monkeypatch):
     with pytest.raises(Unsupported, match="pointwise=liger is not for cpu, which has plain, compiled"):
-        kernels.settle("pointwise=liger", SHAPES, CPU, torch.float32)
+        autoselect.settle("pointwise=liger", SHAPES, CPU, torch.float32)
 
     def no_compiler(kernel):
         raise RuntimeError("no C++ compiler\nand more")
 
     monkeypatch.setattr(pointwise, "of", no_compiler)
     with pytest.raises(Unsupported, match=r"pointwise=compiled does not run here: no C\+\+ compiler$"):
-        kernels.settle("pointwise=compiled", SHAPES, CPU, torch.float32)
+        autoselect.settle("pointwise=compiled", SHAPES, CPU, torch.float32)
 
 
 def test_measuring_here(empty, monkeypatch):
@@ -155,14 +157,14 @@ def test_measuring_here(empty, monkeypatch):
         return plain
 
     monkeypatch.setattr(pointwise, "of", of)
-    found = kernels.measure(SHAPES, CPU, torch.float32)
+    found = autoselect.measure(SHAPES, CPU, torch.float32)
     assert all(seconds > 0 for seconds in found["attention"].values()) and set(found["attention"]) == {"blocks", "sdpa"}
     assert found["pointwise"]["plain"] > 0 and found["pointwise"]["compiled"] == "no C++ compiler"
 
 
 def test_nothing_is_chosen_where_a_part_is_emulated(empty, monkeypatch):
-    monkeypatch.setattr(kernels, "_LONGEST_S", 0.0)
-    found = kernels.settle("auto", SHAPES, CPU, torch.float32)
+    monkeypatch.setattr(autoselect, "_LONGEST_S", 0.0)
+    found = autoselect.settle("auto", SHAPES, CPU, torch.float32)
     assert str(found) == FIRST and not found.notes
 
 
@@ -191,7 +193,7 @@ def test_the_attention_that_was_chosen_is_the_one_that_runs(tiny_spec, monkeypat
         recipe = Recipe(lora_r=4, kernels=chosen)
         loaded = models.load(tiny_spec, precisions.find("fp32"), "fp32", recipe, "random", CPU)
         with monkeypatch.context() as world:
-            world.setattr(attention.blocks, "attend", attend)
+            world.setattr(attention.cpu_attention, "attend", attend)
             with pytest.raises(ArithmeticError) if runs else nullcontext():
                 answer_loss(loaded.model, random_batch(320, 16, recipe, CPU, seed=0))
 
@@ -220,7 +222,7 @@ def test_the_pointwise_kernel_that_was_chosen_runs_unless_it_computes_something_
 
 def test_without_liger_its_absence_is_the_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "liger_kernel", None)
-    said = kernels._tried(lambda: pointwise._liger(), CPU)
+    said = autoselect._tried(lambda: pointwise._liger(), CPU)
     assert "liger_kernel" in said
 
 
@@ -251,9 +253,9 @@ def test_on_a_card_the_kernel_comes_first_and_gets_heads_as_it_takes_them(monkey
 
 
 def test_rows_say_which_kernels_ran():
-    from harness.records import Goal
+    from harness.records.cell import Goal
     from harness.report import frame
-    from harness.report import table as summary
+    from harness.report import speed as summary
 
     one = replace(row(), kernels=FIRST)
     other = replace(one, kernels="attention=sdpa pointwise=plain", cell=replace(one.cell, precision="int8"))

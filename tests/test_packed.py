@@ -7,7 +7,7 @@ import torch
 from conftest import TINY
 
 from harness.catalog import precisions
-from harness.records import MLP, ModelSpec, Recipe
+from harness.records.cell import MLP, ModelSpec, Recipe
 from harness.train import model as models
 from harness.train.batches import Batch, cut, pack
 from harness.train.step import TrainingStep, answer_loss, packed_losses

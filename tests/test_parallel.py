@@ -11,15 +11,15 @@ import torch
 from conftest import TINY
 
 from harness.catalog import precisions
+from harness.cli.parse import shared_by
 from harness.errors import UserError
-from harness.inputs import shared_by
-from harness.profile.device import choose
-from harness.profile.store import read
-from harness.records import Cell, ModelSpec, Recipe
+from harness.hardware.device import choose
+from harness.records.arm import ROWS
+from harness.records.cell import Cell, ModelSpec, Recipe
+from harness.records.store import read
+from harness.train import distributed
 from harness.train import model as models
-from harness.train import parallel
 from harness.train.step import TrainingStep
-from harness.tune.record import ROWS
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(lora_r=4, sequences_per_step=5, learning_rate=1e-3)
@@ -39,17 +39,17 @@ def train(recipe: Recipe, steps: int = 4):
 
 
 def _member(path):
-    parallel.join(CPU)
+    distributed.join(CPU)
     found = train(RECIPE)
-    torch.save(found, f"{path}.{parallel.rank()}")
-    parallel.leave()
+    torch.save(found, f"{path}.{distributed.rank()}")
+    distributed.leave()
 
 
 def _together(*words) -> None:
     """This file, or another command, as two processes that know of each other."""
-    port = parallel.free_port()
+    port = distributed.free_port()
     running = [
-        subprocess.Popen(words, env=os.environ | parallel.environment(number, 2, port) | {"OMP_NUM_THREADS": "1"})
+        subprocess.Popen(words, env=os.environ | distributed.environment(number, 2, port) | {"OMP_NUM_THREADS": "1"})
         for number in range(2)
     ]
     assert [process.wait(120) for process in running] == [0, 0]
@@ -69,11 +69,11 @@ def test_two_processes_train_as_one(tmp_path):
 
 def test_dealing_by_hand(monkeypatch):
     """Lengths 50, 40, 30, 20, 10 to two: there and back gives the first 50, 20 and 10, the second 40 and 30."""
-    monkeypatch.setattr(parallel, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
     dealt = []
     for number in range(2):
-        monkeypatch.setattr(parallel, "rank", lambda number=number: number)
-        dealt.append(parallel.mine([10, 50, 30, 20, 40]))
+        monkeypatch.setattr(distributed, "rank", lambda number=number: number)
+        dealt.append(distributed.mine([10, 50, 30, 20, 40]))
     assert dealt == [[1, 3, 0], [4, 2]]
 
 
@@ -83,7 +83,7 @@ def test_a_worker_measures_the_whole_machine(tiny_spec, tmp_path):
     cell = Cell(tiny_spec, "fp32", "fp32", 24, recipe, "random", "cpu", "2 x CPU")
     assert recipe.micro_steps_per_step == 2
     job = json.dumps({"cell": asdict(cell), "sample_seconds": 1.0, "seed": 0})
-    command = [sys.executable, "-m", "harness.profile.worker"]
+    command = [sys.executable, "-m", "harness.measure.worker"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     with (
@@ -102,13 +102,13 @@ def test_a_worker_measures_the_whole_machine(tiny_spec, tmp_path):
 
 @pytest.mark.parametrize(("said", "threads"), [({}, "4"), ({"OMP_NUM_THREADS": "3"}, "3")])
 def test_processes_share_the_cores(monkeypatch, said, threads):
-    monkeypatch.setattr(parallel.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(distributed.os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for name, value in said.items():
         monkeypatch.setenv(name, value)
     seen = {}
-    monkeypatch.setattr(parallel.subprocess, "call", lambda words, env: seen.update(words=words, env=env) or 7)
-    assert parallel.relaunch(2, ["ttft", "--gpus", "2"]) == 7
+    monkeypatch.setattr(distributed.subprocess, "call", lambda words, env: seen.update(words=words, env=env) or 7)
+    assert distributed.relaunch(2, ["ttft", "--gpus", "2"]) == 7
     assert seen["env"]["OMP_NUM_THREADS"] == threads and seen["words"][-3:] == ["ttft", "--gpus", "2"]
 
 

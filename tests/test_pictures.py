@@ -7,7 +7,7 @@ import pytest
 from conftest import made_puzzles
 from rich.console import Console
 
-from harness.arc.tasks import Pair, Puzzle
+from harness.arc.sources import Pair, Puzzle
 from harness.errors import UserError
 from harness.report import pictures
 

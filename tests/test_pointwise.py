@@ -6,8 +6,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from harness.train import pointwise
-from harness.train.libraries import quiet
+from harness.train.compat import quiet
+from harness.train.ops import pointwise
 
 
 def _values(of, dtype):

@@ -9,10 +9,10 @@ import pytest
 from harness.catalog import accelerators, precisions
 from harness.catalog import models as catalog
 from harness.errors import UserError
-from harness.forecast import calibrate, known, predict, roofline
-from harness.forecast.calibrate import HeldMemory, Point
-from harness.forecast.roofline import ATTENTION, DEQUANTIZE, KINDS, LAUNCH, MEMORY, PRODUCT, THIN, Memory, Op, Trace
-from harness.records import Goal, Recipe
+from harness.predict import calibration, calibration_files, prediction, roofline
+from harness.predict.calibration import HeldMemory, Point
+from harness.predict.roofline import ATTENTION, DEQUANTIZE, KINDS, LAUNCH, MEMORY, PRODUCT, THIN, Memory, Op, Trace
+from harness.records.cell import Goal, Recipe
 
 CARD = accelerators.Accelerator("card", 16 << 30, 100e9, {"fp16": (10e12, 5e12)}, ("fp16",), launch_s=1e-5)
 
@@ -54,28 +54,28 @@ TRUE = {PRODUCT: 1.7, THIN: 1.0, ATTENTION: 1.0, MEMORY: 2.5, DEQUANTIZE: 1.0, L
 
 
 def test_many_measurements_outweigh_the_prior_and_one_does_not():
-    fitted = calibrate.fit("d", "cuda", points(TRUE))
+    fitted = calibration.fit("d", "cuda", points(TRUE))
     for kind in (PRODUCT, MEMORY, LAUNCH):
         assert fitted.slowness[kind] == pytest.approx(TRUE[kind], rel=0.1)
     assert fitted.error == 0.05  # never told to be better than that
     assert fitted.models == ("a", "b", "c") and fitted.points == 24
     # One rough row, three times slower than assumed: it moves what it is made of, by less than that.
-    assumed = calibrate.prior("cuda").slowness
+    assumed = calibration.prior("cuda").slowness
     nominal = dict.fromkeys(KINDS, 0.0) | {PRODUCT: 1.0}
-    one = calibrate.fit("d", "cuda", [Point("a", nominal, 3 * assumed[PRODUCT], sigma=0.5)])
+    one = calibration.fit("d", "cuda", [Point("a", nominal, 3 * assumed[PRODUCT], sigma=0.5)])
     assert assumed[PRODUCT] * 1.2 < one.slowness[PRODUCT] < assumed[PRODUCT] * 2.5
     assert one.slowness[MEMORY] == pytest.approx(assumed[MEMORY])
     with pytest.raises(UserError, match="nothing measured"):
-        calibrate.fit("d", "cuda", [])
+        calibration.fit("d", "cuda", [])
 
 
 def test_the_error_is_that_of_models_left_out():
     """Model b takes 1.5 times as long as its operations say: with b left out it is missed by that, and seen."""
     odd = points(TRUE, noise=lambda i: 1.5 if i % 3 == 1 else 1.0)
-    for point, slow in calibrate.left_out("cuda", odd):
+    for point, slow in calibration.left_out("cuda", odd):
         if point.model == "b":
             assert point.seconds / roofline.seconds(point.nominal, slow) == pytest.approx(1.5, rel=0.05)
-    assert calibrate.fit("d", "cuda", odd).error > 0.2
+    assert calibration.fit("d", "cuda", odd).error > 0.2
 
 
 def test_memory_by_hand():
@@ -83,38 +83,38 @@ def test_memory_by_hand():
     sizes = [("a", 100, 900), ("b", 700, 200), ("c", 50, 50)]
     held = [HeldMemory(m, s, p, round(400 + s + 1.5 * p)) for m, s, p in sizes]
     wide = [HeldMemory(m, s, p, 400 + s + 2 * p, wide=True) for m, s, p in sizes]
-    found = calibrate.fit_memory(held + wide, "cpu")
+    found = calibration.fit_memory(held + wide, "cpu")
     assert astuple(found) == pytest.approx((400, 1.5, 2.0), rel=0.01)
     assert found.peak(wide[0]) == pytest.approx(wide[0].peak, rel=0.01)
     # One width alone, or a single row of the other, gives one spread for both.
     for rows in (held, wide[:1] + held[:1] + held[2:]):
-        one = calibrate.fit_memory(rows, "cpu")
+        one = calibration.fit_memory(rows, "cpu")
         assert one.spread == one.spread_fp32
-    assert astuple(calibrate.fit_memory(held, "cpu")) == pytest.approx((400, 1.5, 1.5), rel=0.01)
-    assert astuple(calibrate.fit_memory(held[:1], "cuda")) == (0.0, 1.1, 1.1)
+    assert astuple(calibration.fit_memory(held, "cpu")) == pytest.approx((400, 1.5, 1.5), rel=0.01)
+    assert astuple(calibration.fit_memory(held[:1], "cuda")) == (0.0, 1.1, 1.1)
 
 
 def test_a_calibration_of_before_has_one_spread():
-    assert replace(calibrate.prior("cpu"), spread=1.7).allocator == calibrate.Allocator(0.0, 1.7, 1.7)
+    assert replace(calibration.prior("cpu"), spread=1.7).allocator == calibration.Allocator(0.0, 1.7, 1.7)
 
 
 def test_a_calibration_survives_its_file_and_others_are_refused(tmp_path):
-    found = calibrate.fit("d", "cuda", points(TRUE), source="here")
-    calibrate.write(found, tmp_path / "c.json")
-    assert calibrate.read(tmp_path / "c.json") == found
+    found = calibration.fit("d", "cuda", points(TRUE), source="here")
+    calibration.write(found, tmp_path / "c.json")
+    assert calibration.read(tmp_path / "c.json") == found
     for text in ("{", "{}", json.dumps({"models": [], "device": "d"})):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(UserError, match="is no calibration"):
-            calibrate.read(tmp_path / "bad.json")
+            calibration.read(tmp_path / "bad.json")
 
 
 def predicted(recipe=None, seconds=lambda n: n / 1024, on=CARD, context=1024, **memory):
     """A prediction of a device whose products take `seconds` a micro-step, at nominal speed."""
     spec = catalog.load().find("qwen2.5-0.5b")
-    certain = replace(calibrate.prior("cuda"), slowness=dict.fromkeys(KINDS, 1.0), error=0.1, spread=1.0, points=9,
+    certain = replace(calibration.prior("cuda"), slowness=dict.fromkeys(KINDS, 1.0), error=0.1, spread=1.0, points=9,
                       seconds_low=0.1, seconds_high=10.0)  # fmt: skip
-    by_length = {n: trace(op(flops=10e12 * seconds(n)), tokens=n, **memory) for n in predict.contexts_for(context)}
-    return predict.predict(spec, precisions.find("fp16"), recipe or Recipe(), on, by_length, context, certain)
+    by_length = {n: trace(op(flops=10e12 * seconds(n)), tokens=n, **memory) for n in prediction.contexts_for(context)}
+    return prediction.predict(spec, precisions.find("fp16"), recipe or Recipe(), on, by_length, context, certain)
 
 
 def test_hours_are_over_arcs_lengths():
@@ -158,12 +158,14 @@ def test_far_from_all_that_was_measured_is_said_and_wider():
 
 
 def test_the_shipped_calibrations_serve(tmp_path):
-    t4 = known.for_card(accelerators.find("t4"), tmp_path)
+    t4 = calibration_files.for_card(accelerators.find("t4"), tmp_path)
     assert t4.points >= 6 and "published" in t4.source
-    assert known.for_card(accelerators.find("l4"), tmp_path).points == 0
+    assert calibration_files.for_card(accelerators.find("l4"), tmp_path).points == 0
     here = accelerators.cpu("Some CPU, 2 threads", 8 << 30, {})
-    assert "another CPU" in known.for_cpu(here, tmp_path)[1].source
+    assert "another CPU" in calibration_files.for_cpu(here, tmp_path)[1].source
     own = tmp_path / "some-cpu-2-threads"
     own.mkdir()
-    calibrate.write(calibrate.fit("Some CPU, 2 threads", "cpu", points(TRUE), source="own"), own / known.NAME)
-    assert known.for_cpu(here, tmp_path)[1].source == "own"
+    calibration.write(
+        calibration.fit("Some CPU, 2 threads", "cpu", points(TRUE), source="own"), own / calibration_files.NAME
+    )
+    assert calibration_files.for_cpu(here, tmp_path)[1].source == "own"

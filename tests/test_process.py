@@ -4,7 +4,7 @@ import time
 import psutil
 import pytest
 
-from harness.profile.process import run_worker
+from harness.workers.process import run_worker
 
 JOB = {"cell": {"device": "cpu"}}
 
@@ -64,7 +64,7 @@ def test_events_reach_the_watch(tmp_path):
     assert {"phase": "load"} in seen
 
 
-@pytest.mark.parametrize("module", ["harness.profile.worker"])
+@pytest.mark.parametrize("module", ["harness.measure.worker"])
 def test_a_worker_ends_when_its_sweep_is_gone(module, tmp_path):
     """The real worker, its input closed: it must not go on alone."""
     import json

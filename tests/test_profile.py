@@ -9,9 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.catalog import precisions
 from harness.errors import UserError
-from harness.forecast import flops
-from harness.profile import device, memory, plan, probe
-from harness.records import Rate, Recipe
+from harness.hardware import device, peak_memory, probe
+from harness.measure import plan
+from harness.predict import flops
+from harness.records.cell import Rate, Recipe
 from harness.train import model as models
 from harness.train.batches import random_batch
 from harness.train.step import answer_loss
@@ -74,7 +75,7 @@ def test_a_dtype_that_the_device_refuses_is_left_out(monkeypatch):
 
 def test_peak_memory_sees_what_was_let_go():
     """Mapped by hand, for the heap may keep what is freed (harness.train.heap)."""
-    peak = memory.PeakMemory(CPU)
+    peak = peak_memory.PeakMemory(CPU)
     peak.reset()
     before = peak.read()["resident"]
     with mmap.mmap(-1, 256 << 20) as block:
@@ -119,7 +120,7 @@ def test_lora_costs_four_flops_a_parameter_not_six(shipped):
 def test_an_architecture_that_fails_while_counting_is_a_row_not_the_end(tiny_spec):
     from dataclasses import asdict, replace
 
-    from harness.profile.survey import answer
+    from harness.measure.inspector import answer
 
     odd = replace(tiny_spec, architecture={**tiny_spec.architecture, "num_attention_heads": 3})
     said = answer({"ask": "work", "model": asdict(odd), "recipe": asdict(Recipe())})
@@ -132,7 +133,7 @@ def test_estimate_by_hand():
     8 s and 1e6 x 4 bytes at 1 GB/s to load."""
     from conftest import cell
 
-    from harness.records import Work
+    from harness.records.cell import Work
 
     work = Work(1e9, 0, 2e9, 0)
     assert plan.estimate_s(cell(), work, 1_000_000, Rate(1e12, 1e12, True)) == pytest.approx(25.56, abs=0.01)

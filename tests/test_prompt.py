@@ -2,9 +2,8 @@ import random
 
 import pytest
 
-from harness.arc import coverage, encode, prompt, tasks
-from harness.arc.tasks import Pair
-from harness.tune import sets
+from harness.arc import coverage, encode, examples, prompt, sources
+from harness.arc.sources import Pair
 
 PAIRS = (Pair(((1, 2),), ((2, 1),)), Pair(((3,),), ((3,),)))
 
@@ -61,7 +60,7 @@ def test_what_does_not_fit_is_dropped_or_loses_demonstrations(tokenizer):
 )
 def test_the_estimate_is_near_the_published_lengths(name, count, mean, shares):
     """The published leave-one-out sequences: their number, mean, longest, and the shares under 1024 to 4096 tokens."""
-    found = coverage.lengths(tasks.load(name)[0])[1]
+    found = coverage.lengths(sources.load(name)[0])[1]
     assert len(found.tokens) == count
     assert found.mean == pytest.approx(mean, rel=0.01)
     assert found.quantile(1.0) == max(found.tokens) == pytest.approx(7836, rel=0.01)
@@ -69,18 +68,18 @@ def test_the_estimate_is_near_the_published_lengths(name, count, mean, shares):
 
 
 def test_sets_without_examples_have_questions_only():
-    puzzle = tasks.Puzzle("p", PAIRS[:1], (((1,),),))
-    assert sets.leave_one_out(puzzle) == []
+    puzzle = sources.Puzzle("p", PAIRS[:1], (((1,),),))
+    assert examples.leave_one_out(puzzle) == []
     (only,) = coverage.lengths([puzzle])
     assert (only.name, only.coverage(10_000)) == ("test questions", 1.0)
 
 
 def test_the_verb_counts_by_a_tokenizer_or_says_that_it_estimates(tokenizer, tmp_path, capsys):
-    from harness import cli
+    from harness.cli import app
 
     def said(*words):
         with pytest.raises(SystemExit) as end:
-            cli.main(["coverage", *words])
+            app.main(["coverage", *words])
         return end.value.code, capsys.readouterr()
 
     code, shown = said("--contexts", "1024 4096")
@@ -96,7 +95,7 @@ def test_the_verb_counts_by_a_tokenizer_or_says_that_it_estimates(tokenizer, tmp
     (tmp_path / "tasks" / "t.json").write_text(task)
     code, shown = said(str(tmp_path / "tasks"), "--contexts", "64", "--tokenizer", str(tmp_path / "tokenizer"))
     assert not code
-    size = len(prompt.build(tokenizer, tasks.load(str(tmp_path / "tasks"))[0][0].pairs, ((5,),), None, "rows").ids)
+    size = len(prompt.build(tokenizer, sources.load(str(tmp_path / "tasks"))[0][0].pairs, ((5,),), None, "rows").ids)
     assert f"test questions 1 {size}" in " ".join(shown.out.split())
     assert "counted by the tokenizer" in " ".join(shown.out.split())
     for words, fault in (

@@ -9,7 +9,7 @@ from choosing import row_of as _row
 from choosing import shown as _shown
 from conftest import curve, result
 
-from harness.forecast.candidates import candidates, choose
+from harness.analysis.ranking import candidates, choose
 
 
 def _names(found):

@@ -12,8 +12,8 @@ from conftest import cell, row
 from rich.console import Console
 
 from harness.errors import UserError
-from harness.records import MLP, Goal, ModelSpec, Rate, Recipe, from_json, to_json
-from harness.report import export, frame, style, table, text
+from harness.records.cell import MLP, Goal, ModelSpec, Rate, Recipe, from_json, to_json
+from harness.report import export, format, frame, speed, style
 from harness.report.progress import Live
 
 GOAL = Goal(12, 1000, 400)
@@ -39,7 +39,7 @@ def _read(path):
 def _print(rows, **how):
     out = io.StringIO()
     console = Console(file=out, width=80, highlight=False, **how)
-    table.summary(rows, 12, 1000, console)
+    speed.summary(rows, 12, 1000, console)
     return out.getvalue()
 
 
@@ -149,14 +149,14 @@ def test_rows_survive_json(r):
     [(None, "-"), (0, "0"), (0.0641, "0.0641"), (3.14159, "3.14"), (226.66, "227"), (12345.6, "12346")],
 )
 def test_numbers(value, said):
-    assert text.number(value) == said
+    assert format.number(value) == said
 
 
 def test_hours_and_durations():
-    assert [text.millions(m) for m in (None, 0.0946, 1.31, 493.6)] == ["-", "0.095", "1.3", "494"]
-    assert text.hours(5.83, 6.145, 6.46) == "6.1 (5.8-6.5)"
-    assert text.hours(119, 126.2, 133) == "126 (119-133)"
-    assert [text.duration(s) for s in (59.4, 61, 3660)] == ["59 s", "1 min 01 s", "1 h 01 min"]
+    assert [format.millions(m) for m in (None, 0.0946, 1.31, 493.6)] == ["-", "0.095", "1.3", "494"]
+    assert format.hours(5.83, 6.145, 6.46) == "6.1 (5.8-6.5)"
+    assert format.hours(119, 126.2, 133) == "126 (119-133)"
+    assert [format.duration(s) for s in (59.4, 61, 3660)] == ["59 s", "1 min 01 s", "1 h 01 min"]
 
 
 @pytest.mark.parametrize(("terminal", "kind"), [(False, "xterm"), (True, "xterm"), (True, "dumb")])

@@ -7,13 +7,14 @@ import torch
 from conftest import TINY
 
 from harness.catalog import precisions
+from harness.cli.parse import _recipe
 from harness.errors import UserError
-from harness.inputs import _recipe
-from harness.records import OWN, REFERENCE, ModelSpec, Recipe
+from harness.records.cell import OWN, REFERENCE, ModelSpec, Recipe
 from harness.train import model as models
-from harness.train import pointwise, rewire
+from harness.train import patch
 from harness.train.batches import random_batch
-from harness.train.fused import AnswerLosses
+from harness.train.ops import pointwise
+from harness.train.ops.lora import AnswerLosses
 from harness.train.step import answer_loss, reference_loss
 
 CPU = torch.device("cpu")
@@ -41,7 +42,7 @@ def test_every_kind_is_replaced_in_every_layer(tiny_spec):
 
 def test_the_reference_is_left_as_it_comes(tiny_spec):
     model = _loaded(tiny_spec, implementation=REFERENCE).model
-    assert _forwards(model) == set() and not rewire.has_own_head(model)
+    assert _forwards(model) == set() and not patch.has_own_head(model)
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -63,7 +64,7 @@ def test_what_computes_something_else_stays(tiny_spec, change):
         for module in model.modules():
             if type(module) is kind:
                 module.__class__ = odd
-    left = rewire.rewire(model)
+    left = patch.rewire(model)
     assert len(left) == 1 and (left == ["the loss"] if change == "head" else kinds[change][1] in left[0])
     batch = random_batch(320, 24, Recipe(), CPU, seed=0)
     torch.testing.assert_close(answer_loss(model, batch), reference_loss(model, batch), rtol=1e-5, atol=1e-6)
@@ -87,9 +88,9 @@ def test_what_is_asked_in_another_way_stays():
             self.down_proj = torch.nn.Parameter(torch.ones(2, 4, 8), requires_grad=False)
 
     for odd in (GatedRMSNorm(), Experts()):
-        found = list(rewire._candidates(odd, [pointwise.of("plain")]))
+        found = list(patch._candidates(odd, [pointwise.of("plain")]))
         assert found
-        assert not any(rewire._tried(rewire._agrees, odd, forward, torch.float32) for _, forward in found)
+        assert not any(patch._tried(patch._agrees, odd, forward, torch.float32) for _, forward in found)
 
 
 @pytest.mark.parametrize("option", [{"lora_dropout": 0.5}, {}])
@@ -114,9 +115,9 @@ def _hidden(dtype, rows=9, width=16, vocab=50):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_the_loss_in_chunks_is_cross_entropy(dtype, at_once, monkeypatch):
     """Rows weighted differently, in chunks of one row, of two, and all at once."""
-    from harness.train import fused
+    from harness.train.ops import lora
 
-    monkeypatch.setattr(fused, "_LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(lora, "_LOGITS_AT_ONCE", at_once)
     hidden, head, targets = _hidden(dtype)
     weight = torch.linspace(-1, 2, len(hidden), dtype=dtype)
     losses = AnswerLosses.apply(hidden, head, None, targets)
@@ -158,7 +159,7 @@ def test_recipes_by_name():
 
 def test_the_reference_step_counts_every_token_of_the_head():
     """On the meta device: the head's product over all tokens, and checkpointing left out of the count."""
-    from harness.forecast import flops
+    from harness.predict import flops
 
     spec = ModelSpec("tiny", dict(TINY), 256)
     own, _ = flops.count(spec, Recipe())

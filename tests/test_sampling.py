@@ -1,6 +1,6 @@
 import pytest
 
-from harness.profile.sampling import sample
+from harness.measure.timing import sample
 
 
 class World:

@@ -8,11 +8,11 @@ from conftest import made_puzzles
 from trials import RECIPE, STEPS, Watched, arms_of, trial_of
 
 from harness.arc.score import score
-from harness.arc.tasks import Pair, Puzzle
+from harness.arc.sources import Pair, Puzzle
 from harness.errors import UserError
-from harness.profile.store import Store
-from harness.tune.record import DROP, ROWS, SHARED, TASK
-from harness.tune.subject import Outcome, joined
+from harness.records.arm import DROP, ROWS, SHARED, TASK
+from harness.records.store import Store
+from harness.tune.runner import Outcome, joined
 
 
 @pytest.mark.parametrize("scope", [SHARED, TASK])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.forecast import stats
+from harness.analysis import stats
 
 
 def test_median_interval_by_hand():

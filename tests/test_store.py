@@ -8,8 +8,8 @@ import pytest
 from conftest import row
 
 from harness.errors import UserError
-from harness.profile.store import ASIDE, Store, read
-from harness.records import to_json
+from harness.records.cell import to_json
+from harness.records.store import ASIDE, Store, read
 
 
 def test_rows_come_back_equal(tmp_path):
@@ -110,7 +110,7 @@ def test_processes_that_add_at_once_tear_nothing(tmp_path):
     line = json.dumps(to_json(row()))
     code = (
         "import sys, json; from dataclasses import replace; from pathlib import Path\n"
-        "from harness.profile.store import Store; from harness.records import from_json\n"
+        "from harness.records.store import Store; from harness.records.cell import from_json\n"
         "store, r = Store(Path(sys.argv[1])), from_json(json.loads(sys.argv[3]))\n"
         "for i in range(50): store.add(replace(r, key=f'{sys.argv[2]}-{i}'))"
     )

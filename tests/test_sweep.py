@@ -14,10 +14,10 @@ from filelock import FileLock
 
 from harness.catalog import precisions
 from harness.errors import UserError
-from harness.profile import sweep
-from harness.profile.asked import Asked
-from harness.profile.store import Store, read
-from harness.records import ModelSpec, Recipe
+from harness.measure import sweep
+from harness.measure.config import Asked
+from harness.records.cell import ModelSpec, Recipe
+from harness.records.store import Store, read
 
 FAKES = str(Path(__file__).with_name("fakes.py"))
 NATIVE = {"forward": 1e12, "backward": 1e12, "native": True}

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from harness.arc import tasks
-from harness.arc.tasks import Pair, Puzzle
+from harness.arc import sources
+from harness.arc.sources import Pair, Puzzle
 from harness.errors import UserError
 
 TASK = {
@@ -19,7 +19,7 @@ TASK = {
 def test_a_folder_of_tasks(tmp_path):
     for name in ("b", "a"):
         (tmp_path / f"{name}.json").write_text(json.dumps(TASK))
-    puzzles, solutions = tasks.load(str(tmp_path))
+    puzzles, solutions = sources.load(str(tmp_path))
     assert [p.id for p in puzzles] == ["a", "b"]
     assert puzzles[0].pairs[0] == Pair(((0, 1),), ((1, 0),))
     assert solutions["a"] == (((4, 3),),)
@@ -28,7 +28,7 @@ def test_a_folder_of_tasks(tmp_path):
 
 def test_a_puzzle_holds_no_test_output():
     """Whatever trains is given puzzles: every grid that can be reached from one is a demonstration or a test input."""
-    puzzle, outputs = tasks.puzzle_of("t", TASK, "here")
+    puzzle, outputs = sources.puzzle_of("t", TASK, "here")
     assert outputs == (((4, 3),),)
     shown = [grid for pair in puzzle.pairs for grid in (pair.input, pair.output)] + list(puzzle.test_inputs)
     assert ((4, 3),) not in shown
@@ -39,16 +39,16 @@ def test_kaggles_pair_of_files(tmp_path):
     challenges = tmp_path / "arc-agi_evaluation_challenges.json"
     bare = {"train": TASK["train"], "test": [{"input": [[3, 4]]}]}
     challenges.write_text(json.dumps({"x": bare}))
-    assert tasks.load(str(challenges))[1] == {}
+    assert sources.load(str(challenges))[1] == {}
     (tmp_path / "arc-agi_evaluation_solutions.json").write_text(json.dumps({"x": [[[4, 3]]]}))
-    assert tasks.load(str(challenges))[1] == {"x": (((4, 3),),)}
+    assert sources.load(str(challenges))[1] == {"x": (((4, 3),),)}
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"y": [[[4, 3]]]}))
     with pytest.raises(UserError, match="is for other tasks: no solution of x"):
-        tasks.load(str(challenges), str(other))
+        sources.load(str(challenges), str(other))
     other.write_text(json.dumps({"x": []}))
     with pytest.raises(UserError, match="needs 1 outputs"):
-        tasks.load(str(challenges), str(other))
+        sources.load(str(challenges), str(other))
 
 
 def _with(**changes):
@@ -76,42 +76,42 @@ def _with(**changes):
 def test_what_is_no_task_is_one_line_that_says_where(tmp_path, said, fault):
     (tmp_path / "bad.json").write_text(json.dumps(said))
     with pytest.raises(UserError, match=fault) as error:
-        tasks.load(str(tmp_path))
+        sources.load(str(tmp_path))
     assert "task bad" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_sources_that_are_none(tmp_path):
     with pytest.raises(UserError, match="arc1-evaluation"):
-        tasks.load("arc1-evaluatoin")
+        sources.load("arc1-evaluatoin")
     with pytest.raises(UserError, match="holds no task"):
-        tasks.load(str(tmp_path))
+        sources.load(str(tmp_path))
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(UserError, match="is no JSON"):
-        tasks.load(str(tmp_path))
+        sources.load(str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("name", "count"), [("arc1-training", 400), ("arc1-evaluation", 400), ("arc2-evaluation", 120)]
 )
 def test_the_real_sets(name, count):
-    puzzles, solutions = tasks.load(name)
+    puzzles, solutions = sources.load(name)
     assert len(puzzles) == count == len(solutions)
     assert all(len(solutions[p.id]) == len(p.test_inputs) for p in puzzles)
 
 
 def test_sets_are_joined_by_a_plus_each_task_once():
     """400 training and 400 evaluation tasks of ARC-AGI-1 have no id in common; a set named twice counts once."""
-    parts = [tasks.load(name) for name in ("arc1-training", "arc1-evaluation")]
-    puzzles, solutions = tasks.load("arc1-training+arc1-evaluation")
+    parts = [sources.load(name) for name in ("arc1-training", "arc1-evaluation")]
+    puzzles, solutions = sources.load("arc1-training+arc1-evaluation")
     assert puzzles == sorted(parts[0][0] + parts[1][0], key=lambda p: p.id) and len(puzzles) == 800
     assert solutions == parts[0][1] | parts[1][1]
-    assert tasks.load("arc1-training+arc1-training") == parts[0]
-    again, known = tasks.load("arc1-training+arc2-training")  # ARC-AGI-2 took many of ARC-AGI-1's tasks
+    assert sources.load("arc1-training+arc1-training") == parts[0]
+    again, known = sources.load("arc1-training+arc2-training")  # ARC-AGI-2 took many of ARC-AGI-1's tasks
     assert len({p.id for p in again}) == len(again) == len(known)
     for name in ("arc1-training+none", "arc1-training+", "+", "arc1-training+generated"):
         with pytest.raises(UserError, match="unknown set of tasks"):
-            tasks.load(name)
+            sources.load(name)
 
 
 def test_within_by_hand():
@@ -123,25 +123,25 @@ def test_within_by_hand():
         Puzzle("output", (Pair(small, tall),), (small,)),
         Puzzle("test", (Pair(small, small),), (small, wide)),
     ]
-    assert [p.id for p in tasks.within(made, 3)] == ["small"]
-    assert tasks.within(made, 4) == made
-    assert tasks.within(made[1:], 3) == []
+    assert [p.id for p in sources.within(made, 3)] == ["small"]
+    assert sources.within(made, 4) == made
+    assert sources.within(made[1:], 3) == []
 
 
 def test_within_of_the_real_sets():
-    puzzles, _ = tasks.load("arc1-training+arc1-evaluation")
-    assert tasks.within(puzzles, tasks.LARGEST) == puzzles
-    small = tasks.within(puzzles, 10)
+    puzzles, _ = sources.load("arc1-training+arc1-evaluation")
+    assert sources.within(puzzles, sources.LARGEST) == puzzles
+    small = sources.within(puzzles, 10)
     assert 100 < len(small) < 400
     assert max(max(len(g), len(g[0])) for p in small for g in p.grids) == 10
 
 
 def test_generated_tasks_are_always_the_same_and_held_out():
     """120 tasks, the held-out families in turn, small grids; none of them of a family that arc-tiny was trained on."""
-    from harness.tiny import families
+    from harness.arc.generated import families
 
-    puzzles, solutions = tasks.load("generated")
-    assert (puzzles, solutions) == tasks.load("generated")
+    puzzles, solutions = sources.load("generated")
+    assert (puzzles, solutions) == sources.load("generated")
     assert len(puzzles) == len({p.id for p in puzzles}) == len(solutions) == 120
     assert puzzles == sorted(puzzles, key=lambda p: p.id)
     made = Counter(p.id.rpartition("-")[0] for p in puzzles)
@@ -151,21 +151,21 @@ def test_generated_tasks_are_always_the_same_and_held_out():
     assert digest[:16] == "9964815ec25baf2b"  # another set would need another name: results are compared on it
     for p in puzzles:
         assert len(p.pairs) == 4 and len(p.test_inputs) == len(solutions[p.id]) == 1
-        assert tasks.within([p], 12) == [p]
+        assert sources.within([p], 12) == [p]
 
 
 def test_no_generated_task_is_solved_by_copying_its_input():
-    puzzles, solutions = tasks.load("generated")
+    puzzles, solutions = sources.load("generated")
     assert [p.id for p in puzzles if solutions[p.id] == p.test_inputs] == []
 
 
 def test_the_subset_is_stratified_and_the_same_for_everyone():
-    puzzles, _ = tasks.load("arc1-evaluation")
-    chosen = tasks.subset(puzzles, 20, seed=1)
-    assert chosen == tasks.subset(list(reversed(puzzles)), 20, seed=1)
-    assert chosen != tasks.subset(puzzles, 20, seed=2)
+    puzzles, _ = sources.load("arc1-evaluation")
+    chosen = sources.subset(puzzles, 20, seed=1)
+    assert chosen == sources.subset(list(reversed(puzzles)), 20, seed=1)
+    assert chosen != sources.subset(puzzles, 20, seed=2)
     ordered = sorted(puzzles, key=lambda p: (p.cells, p.id))
     assert [ordered.index(p) // 20 for p in chosen] == list(range(20))
-    assert len(tasks.subset(puzzles, 10_000)) == len(puzzles)
+    assert len(sources.subset(puzzles, 10_000)) == len(puzzles)
     with pytest.raises(UserError, match="--tasks"):
-        tasks.subset(puzzles, 0)
+        sources.subset(puzzles, 0)

@@ -7,9 +7,9 @@ from itertools import groupby
 import numpy as np
 import pytest
 
-from harness.arc import tasks
+from harness.arc import sources
 from harness.arc.augment import GEOMETRY, View
-from harness.tiny import families
+from harness.arc.generated import families
 
 ALL = {**families.TRAINED, **families.HELD_OUT, "chained": families.chained}
 
@@ -26,7 +26,7 @@ def test_every_family_makes_tasks_that_its_rule_explains(name, largest):
         tested = (puzzle.test_inputs[0], output)
         assert any(a != b for a, b in (*((p.input, p.output) for p in puzzle.pairs), tested))
         for grid in (*(g for p in puzzle.pairs for g in (p.input, p.output)), *tested):
-            assert tasks.grid_of([list(row) for row in grid], name) == grid
+            assert sources.grid_of([list(row) for row in grid], name) == grid
 
 
 def test_held_out_families_are_not_trained():

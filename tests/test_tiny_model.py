@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from harness.arc import tasks
+from harness.arc import sources
 from harness.arc.prompt import build
 
 
@@ -13,7 +13,7 @@ def test_the_tokenizer_spends_one_token_a_cell():
     from harness.tiny.model import SYMBOLS, tokenizer
 
     tokens = tokenizer()
-    puzzle = tasks.Puzzle("p", (tasks.Pair(((1, 2), (3, 4)), ((5,),)),), (((6, 7),),))
+    puzzle = sources.Puzzle("p", (sources.Pair(((1, 2), (3, 4)), ((5,),)),), (((6, 7),),))
     prompt = build(tokens, puzzle.pairs, puzzle.test_inputs[0], ((8,),), "rows")
     assert "".join(SYMBOLS[i] for i in prompt.ids) == "<s>I12\n34O5I67O8</s>"
     assert prompt.answer == 2
@@ -63,7 +63,7 @@ def test_pretraining_goes_on_where_it_was(tmp_path):
 
     from harness.catalog import models as catalog
     from harness.catalog import precisions
-    from harness.records import Recipe
+    from harness.records.cell import Recipe
     from harness.tiny import pretrain
     from harness.train import model as models
 

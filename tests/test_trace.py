@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from harness.catalog.precisions import PRECISIONS, find
-from harness.forecast import trace as tracing
-from harness.forecast.roofline import ATTENTION, DEQUANTIZE, trace_from_json, trace_to_json
-from harness.records import DORA, FULL, MLP, ModelSpec, Recipe
-from harness.train import meta
-from harness.train.attention import forget_masks
+from harness.predict import op_trace as tracing
+from harness.predict.roofline import ATTENTION, DEQUANTIZE, trace_from_json, trace_to_json
+from harness.records.cell import DORA, FULL, MLP, ModelSpec, Recipe
+from harness.train import meta_model
 from harness.train.batches import random_batch
-from harness.train.libraries import Unsupported
+from harness.train.compat import Unsupported
 from harness.train.model import load
+from harness.train.ops.attention import forget_masks
 from harness.train.step import TrainingStep
 
 RECIPE = Recipe(lora_r=4, lora_alpha=8, answer_share=0.25, kernels="plain")
@@ -41,7 +41,7 @@ def test_standing_memory_by_hand(tiny_spec):
 def test_flops_are_those_that_are_counted_elsewhere(tiny_spec):
     """Attention apart, which is counted by halves here, against torch's own counter on the same step; products in
     place, which that one leaves out, are LoRA's."""
-    from harness.forecast.flops import count
+    from harness.predict.flops import count
 
     work, _ = count(tiny_spec, RECIPE)
     found = traced(tiny_spec, context=1000)
@@ -159,7 +159,7 @@ def test_a_trace_survives_json(tiny_spec):
 
 def test_nothing_is_exchanged_afterwards(tiny_spec):
     before = torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.dropout
-    model = meta.build(tiny_spec, find("fp32"), "fp32", RECIPE, "cuda")
+    model = meta_model.build(tiny_spec, find("fp32"), "fp32", RECIPE, "cuda")
     tracing.traced(model, RECIPE, 32, "cuda")
     assert (torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.dropout) == before
     assert all(p.grad is None for p in model.parameters())

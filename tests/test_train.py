@@ -8,12 +8,12 @@ from conftest import TINY
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.catalog import precisions
-from harness.records import MLP, ModelSpec, Recipe
-from harness.train import architecture
+from harness.records.cell import MLP, ModelSpec, Recipe
 from harness.train import model as models
-from harness.train.attention import NAME
+from harness.train import random_init
 from harness.train.batches import Batch, random_batch
-from harness.train.libraries import Unsupported
+from harness.train.compat import Unsupported
+from harness.train.ops.attention import NAME
 from harness.train.step import TrainingStep, answer_loss
 
 CPU = torch.device("cpu")
@@ -71,7 +71,7 @@ def test_answer_loss_equals_masked_labels(kind):
 def test_random_weights_build_what_transformers_builds(kind):
     """Same parameters and buffers by name and shape, buffers of the same values, heads tied alike, logits finite."""
     reference = _plain(kind, "eager")
-    built = architecture.random_model(_spec(kind), precisions.find("fp32"), torch.float32, CPU)
+    built = random_init.random_model(_spec(kind), precisions.find("fp32"), torch.float32, CPU)
     shapes = {name: p.shape for name, p in reference.named_parameters()}
     assert {name: p.shape for name, p in built.named_parameters()} == shapes
     for name, buffer in reference.named_buffers():
@@ -194,7 +194,7 @@ def test_checkpointing_changes_no_gradient(tiny_spec):
 def test_what_cannot_be_built_says_so(tiny_spec, tmp_path):
     odd = ModelSpec("odd", {"model_type": "no-such-thing"}, 256)
     with pytest.raises(Unsupported, match="cannot build"):
-        architecture.on_meta(odd, torch.float32)
+        random_init.on_meta(odd, torch.float32)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(Unsupported, match="do not load"):

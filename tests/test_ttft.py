@@ -5,8 +5,10 @@ import json
 import pytest
 from conftest import made_puzzles, write_tasks
 
-from harness import cli
-from harness.tune import arms, record, subject
+from harness.arc import arms
+from harness.cli import app
+from harness.records import arm
+from harness.tune import runner
 
 
 @pytest.fixture
@@ -17,7 +19,7 @@ def set_of_tasks(tmp_path):
 def _ttft(folder, set_of_tasks, *words):
     common = ["--set", str(set_of_tasks), "--device", "cpu", "--results", str(set_of_tasks.parent / "results")]
     with pytest.raises(SystemExit) as end:
-        cli.main(
+        app.main(
             [
                 "ttft",
                 str(folder),
@@ -40,10 +42,10 @@ def test_all_arms_give_the_table_and_are_not_run_twice(weights_folder, set_of_ta
     assert max(map(len, table.splitlines())) <= 80
     assert "Best arm: " in said
     path = set_of_tasks.parent / "results" / "accuracy.jsonl"
-    rows = [record.from_json(json.loads(line)) for line in path.read_text().splitlines()]
+    rows = [arm.from_json(json.loads(line)) for line in path.read_text().splitlines()]
     assert [row.steps for row in rows] == [0, 2, 2, 2, 2, 2]
     assert len({row.trial.tasks for row in rows}) == 1
-    assert [json.loads(json.dumps(record.to_json(row))) for row in rows] == [
+    assert [json.loads(json.dumps(arm.to_json(row))) for row in rows] == [
         json.loads(line) for line in path.read_text().splitlines()
     ]
     counts = rows[0].answer_losses
@@ -61,7 +63,7 @@ def test_a_curve_is_evaluated_on_the_way_and_projected(weights_folder, set_of_ta
     assert "n-1: measured 0.0 % at 8 steps; projected to 32 steps: 0 to" in said
     assert "x4.0 beyond the last checkpoint" in said
     path = set_of_tasks.parent / "results" / "accuracy.jsonl"
-    base, tuned = (record.from_json(json.loads(line)) for line in path.read_text().splitlines())
+    base, tuned = (arm.from_json(json.loads(line)) for line in path.read_text().splitlines())
     assert [c.steps for c in tuned.checkpoints] == [1, 2, 4, 8]
     assert tuned.checkpoints[-1].loss == pytest.approx(tuned.token_loss)
     assert tuned.checkpoints[-1].loss < tuned.checkpoints[0].loss <= base.token_loss + 1e-6
@@ -70,8 +72,8 @@ def test_a_curve_is_evaluated_on_the_way_and_projected(weights_folder, set_of_ta
 
 
 def test_halving():
-    assert subject.halving(125) == [7, 15, 31, 62, 125]
-    assert subject.halving(2) == [1, 2]
+    assert runner.halving(125) == [7, 15, 31, 62, 125]
+    assert runner.halving(2) == [1, 2]
 
 
 @pytest.mark.parametrize(

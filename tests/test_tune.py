@@ -1,11 +1,11 @@
 import pytest
 from conftest import made_puzzles
 
-from harness.arc import encode, score, tasks
+from harness.arc import arms, encode, score, sources
+from harness.arc.examples import leave_one_out
 from harness.errors import UserError
-from harness.records import Recipe
-from harness.tune import arms, predict
-from harness.tune.sets import leave_one_out
+from harness.records.cell import Recipe
+from harness.tune import decode
 
 # --- arms
 
@@ -62,7 +62,7 @@ def test_predictions_come_back_from_their_views(tokenizer):
     """A solver that turns by half works in any view; all answers must then be the truth, taken back right."""
     puzzles, solutions = made_puzzles(4, rule=lambda g: tuple(r[::-1] for r in g[::-1]))
     solver = _solver(tokenizer, lambda text, grid: tuple(r[::-1] for r in grid[::-1]))
-    found = predict.predict(puzzles, tokenizer, solver, views=12, encoding="rows", context=2048)
+    found = decode.predict(puzzles, tokenizer, solver, views=12, encoding="rows", context=2048)
     assert (found.asked, found.unasked) == (48, 0)
     for puzzle in puzzles:
         assert set(found.answers[puzzle.id][0]) == {solutions[puzzle.id][0]}
@@ -71,9 +71,9 @@ def test_predictions_come_back_from_their_views(tokenizer):
 
 def test_what_does_not_fit_or_is_no_grid_is_counted_wrong(tokenizer):
     puzzles, solutions = made_puzzles(2)
-    found = predict.predict(puzzles, tokenizer, lambda prompts, rooms: ["x"] * len(prompts), 2, "rows", 2048)
+    found = decode.predict(puzzles, tokenizer, lambda prompts, rooms: ["x"] * len(prompts), 2, "rows", 2048)
     assert all(s.answered == s.attempts == 0 for s in score.score(found.answers, solutions))
-    found = predict.predict(puzzles, tokenizer, lambda prompts, rooms: [""] * len(prompts), 2, "rows", 64)
+    found = decode.predict(puzzles, tokenizer, lambda prompts, rooms: [""] * len(prompts), 2, "rows", 64)
     assert (found.asked, found.unasked) == (0, 4)
 
 
@@ -117,7 +117,7 @@ def test_batched_greedy_decoding_equals_one_by_one_without_a_cache(weights_folde
     tokens.eos_token = tokens.convert_ids_to_tokens(end)
     expected = [tokens.decode(said[: said.index(end)]) if end in said else "" for said in plain]
     assert any(expected)
-    assert predict.greedy(model, tokens)(prompts, [12] * 3) == expected
+    assert decode.greedy(model, tokens)(prompts, [12] * 3) == expected
     assert model.training
 
 
@@ -129,17 +129,17 @@ def test_tuning_lowers_the_loss_moves_the_adapter_alone_and_resets(weights_folde
     model, tokens, recipe = _loaded(weights_folder)
     adapter = finetune.Adapter(model)
     puzzles, solutions = made_puzzles(3)
-    before = predict.losses(model, tokens, puzzles, solutions, "rows", 1024)
+    before = decode.losses(model, tokens, puzzles, solutions, "rows", 1024)
     base = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
     found = finetune.tune(model, tokens, puzzles, arms.ARMS["n-1"], recipe, "fp32", 25, "rows", 1024)
-    after = predict.losses(model, tokens, puzzles, solutions, "rows", 1024)
+    after = decode.losses(model, tokens, puzzles, solutions, "rows", 1024)
     assert len(found.losses) == 25
     assert found.used == 100
     assert found.losses[-1] < found.losses[0] - 0.2
     assert sum(loss for loss, _ in after) < sum(loss for loss, _ in before)
     assert all(torch.equal(p, base[n]) for n, p in model.named_parameters() if n in base)
     adapter.reset()
-    assert predict.losses(model, tokens, puzzles, solutions, "rows", 1024) == before
+    assert decode.losses(model, tokens, puzzles, solutions, "rows", 1024) == before
     untouched = finetune.tune(model, tokens, puzzles, arms.ARMS["baseline"], recipe, "fp32", 25, "rows", 1024)
     assert untouched.losses == []
     with pytest.raises(UserError, match="no training example fits 40 tokens"):
@@ -164,5 +164,6 @@ def test_no_task_output_is_an_argument_of_tuning():
 
     assert "solutions" not in inspect.signature(tune).parameters
     assert (
-        tasks.puzzle_of("t", {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}]}, "x")[1] is None
+        sources.puzzle_of("t", {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}]}, "x")[1]
+        is None
     )

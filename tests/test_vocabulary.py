@@ -10,14 +10,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from harness.arc.encode import ENCODINGS
 from harness.arc.prompt import build
-from harness.arc.tasks import Pair
+from harness.arc.sources import Pair
 from harness.catalog import models as catalog
 from harness.catalog import precisions
 from harness.errors import UserError
-from harness.forecast import flops
-from harness.records import ModelSpec, Recipe
+from harness.predict import flops
+from harness.records.cell import ModelSpec, Recipe
 from harness.train import model as models
-from harness.train import vocabulary
+from harness.train import trim_vocab
 
 CPU = torch.device("cpu")
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
@@ -52,8 +52,8 @@ def _grid(rng):
 def test_random_prompts_go_through_the_trimmed_vocabulary(which, name, request):
     """Every prompt is as many tokens as before, the same text, and answers come back as the grids they were."""
     whole = request.getfixturevalue(which)
-    kept = vocabulary.used(whole)
-    trimmed = vocabulary.TrimmedTokenizer(whole, kept)
+    kept = trim_vocab.used(whole)
+    trimmed = trim_vocab.TrimmedTokenizer(whole, kept)
     assert len(trimmed) == len(kept) < len(whole)
     there, back = ENCODINGS[name]
     rng = random.Random(name)
@@ -70,7 +70,7 @@ def test_random_prompts_go_through_the_trimmed_vocabulary(which, name, request):
 
 
 def test_what_was_cut_is_refused(bpe):
-    trimmed = vocabulary.TrimmedTokenizer(bpe, vocabulary.used(bpe))
+    trimmed = trim_vocab.TrimmedTokenizer(bpe, trim_vocab.used(bpe))
     with pytest.raises(UserError, match="lacks"):
         trimmed("the quick brown fox", add_special_tokens=False)
 
@@ -89,7 +89,7 @@ def test_the_tokens_that_stay_have_the_logits_they_had(kind, tied):
     ids = torch.randint(40, (1, 12), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         before = model(input_ids=torch.tensor(kept)[ids]).logits[..., kept]
-        vocabulary.trim(model, kept)
+        trim_vocab.trim(model, kept)
         after = model(input_ids=ids).logits
     torch.testing.assert_close(after, before)
     assert (model.get_input_embeddings().weight is model.get_output_embeddings().weight) == tied
@@ -100,7 +100,7 @@ def test_a_trimmed_model_from_disk_trains(weights_folder, tokenizer):
     spec, recipe = catalog.from_folder(weights_folder), Recipe(trim_vocab=True)
     loaded = models.load(spec, precisions.find("fp32"), "fp32", recipe, str(weights_folder), CPU)
     tokens = models.tokenizer_for(str(weights_folder), recipe)
-    assert loaded.model.config.vocab_size == len(tokens) == len(vocabulary.used(tokenizer))
+    assert loaded.model.config.vocab_size == len(tokens) == len(trim_vocab.used(tokenizer))
     assert loaded.left == ()
 
 

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import torch
 
+from harness.arc import arms
 from harness.catalog import models as catalog
-from harness.profile.store import Store
-from harness.records import Recipe
-from harness.tune import arms
+from harness.records.arm import ROWS, Trial
+from harness.records.cell import Recipe
+from harness.records.store import Store
+from harness.tune.checkpoint import Keeper
 from harness.tune.experiment import run
-from harness.tune.keep import Keeper
-from harness.tune.record import ROWS, Trial
-from harness.tune.subject import Subject
+from harness.tune.runner import Subject
 
 STEPS = 8
 RECIPE = Recipe(lora_r=4, sequences_per_step=2, learning_rate=1e-2)

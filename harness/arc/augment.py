@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.arc.tasks import Grid, Pair, Puzzle
+from harness.arc.sources import Grid, Pair, Puzzle
 
 Colours = tuple[int, ...]  # ten of them: the colour that each becomes
 SAME: Colours = tuple(range(10))

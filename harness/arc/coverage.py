@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from harness.arc.examples import leave_one_out, questions
 from harness.arc.prompt import estimated_tokens
-from harness.arc.tasks import Grid, Pair, Puzzle
-from harness.tune.sets import leave_one_out, questions
+from harness.arc.sources import Grid, Pair, Puzzle
 
 Measure = Callable[[Sequence[Pair], Grid, Grid | None], int]
 

@@ -6,7 +6,7 @@ The definitions are in the README. A task that was not answered, or failed, is w
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.arc.tasks import Grid, Solutions
+from harness.arc.sources import Grid, Solutions
 
 ATTEMPTS = 2
 

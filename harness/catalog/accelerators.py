@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import yamlfile
+from harness.catalog import strict_yaml
 from harness.catalog.precisions import DTYPES
 from harness.errors import UserError, unknown
-from harness.records import Rate
+from harness.records.cell import Rate
 
 EMULATED = "emulated"
 CUDA, CPU = "cuda", "cpu"
@@ -91,7 +91,7 @@ _CPU_BANDWIDTH, _CPU_LAUNCH_S = 20e9, 5e-6
 
 
 def cpu(name: str, memory_bytes: int, rates: dict[str, Rate]) -> Accelerator:
-    """A CPU as its probe found it (harness.profile.probe)."""
+    """A CPU as its probe found it (harness.hardware.probe)."""
     return Accelerator(
         name,
         memory_bytes,
@@ -141,7 +141,7 @@ _UNITS = {
 
 
 def _own(path: Path) -> Accelerator:
-    block = yamlfile.read(path, "--gpu")
+    block = strict_yaml.read(path, "--gpu")
     name = block.take("name", str)
     memory, bandwidth = _amount(block, "memory"), _amount(block, "bandwidth")
     said: dict[str, float | str] = {"fp32": _amount(block, "fp32", "rate")}
@@ -156,7 +156,7 @@ def _own(path: Path) -> Accelerator:
     return _made(name, memory, bandwidth, said, capability)
 
 
-def _amount(block: yamlfile.Block, key: str, kind: str | None = None) -> float:
+def _amount(block: strict_yaml.Block, key: str, kind: str | None = None) -> float:
     """The number at `key` in bytes, bytes/s or FLOP/s. Raises UserError where it has no unit, or is not above 0."""
     units = _UNITS[kind or key]
     if key not in block.items:

@@ -1,6 +1,6 @@
 """The parts of a step that several libraries have kernels for, and the names that choose among them.
 
-Every kernel of a part computes the same; which is fastest the device tells (harness.train.kernels measures).
+Every kernel of a part computes the same; which is fastest the device tells (harness.train.ops.autoselect measures).
 """
 
 from harness.errors import UserError, unknown

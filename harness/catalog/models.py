@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import yamlfile
+from harness.catalog import strict_yaml
 from harness.catalog.precisions import PRECISIONS
 from harness.errors import UserError, unknown
-from harness.records import MLP, OWN, REFERENCE, TARGETS, ModelSpec, Recipe
+from harness.records.cell import MLP, OWN, REFERENCE, TARGETS, ModelSpec, Recipe
 
 DEVICE_KINDS = ("cuda", "cpu")
 _ARCHITECTURE = {  # what models.yaml may say of an architecture; a config.json may say anything
@@ -110,7 +110,7 @@ def default_path() -> Path:
 def load(path: Path | None = None) -> Catalog:
     """The catalogue in `path`. Raises UserError naming file, line and key for whatever is wrong in it."""
     path = path or default_path()
-    top = yamlfile.read(path)
+    top = strict_yaml.read(path)
     defaults, recipe, blocks = _defaults(top.block("defaults")), _recipe(top.block("recipe")), top.block("models")
     ttft = Ttft(**_ttft(top.block("ttft"), whole=True))
     top.done()
@@ -172,10 +172,10 @@ def _window(config: dict[str, Any], said: Path) -> int:
     return window
 
 
-def _defaults(block: yamlfile.Block) -> Defaults:
+def _defaults(block: strict_yaml.Block) -> Defaults:
     precisions = tuple(block.take_list("precisions", str))
     for name in precisions:
-        yamlfile.one_of(block, "precisions", name, PRECISIONS)
+        strict_yaml.one_of(block, "precisions", name, PRECISIONS)
     contexts = block.block("contexts")
     by_kind = {kind: tuple(contexts.take_list(kind, int)) for kind in DEVICE_KINDS}
     contexts.done()
@@ -197,16 +197,16 @@ def _defaults(block: yamlfile.Block) -> Defaults:
     return found
 
 
-def _recipe(block: yamlfile.Block) -> Recipe:
+def _recipe(block: strict_yaml.Block) -> Recipe:
     kinds = {name: type(value) for name, value in vars(Recipe()).items() if name not in _NOT_IN_THE_FILE}
     if getattr(block.items.get("gradient_checkpointing"), "value", None) == MLP:
         kinds["gradient_checkpointing"] = str
     said = {name: block.take(name, kind) for name, kind in kinds.items()}
     recipe = Recipe(**said, implementation=block.take("implementation", str, OWN))
     block.done()
-    yamlfile.one_of(block, "implementation", recipe.implementation, (OWN, REFERENCE))
-    yamlfile.one_of(block, "optimizer", recipe.optimizer, ("adamw",))
-    yamlfile.one_of(block, "lora_targets", recipe.lora_targets, TARGETS)
+    strict_yaml.one_of(block, "implementation", recipe.implementation, (OWN, REFERENCE))
+    strict_yaml.one_of(block, "optimizer", recipe.optimizer, ("adamw",))
+    strict_yaml.one_of(block, "lora_targets", recipe.lora_targets, TARGETS)
     if not recipe.micro_batch or not recipe.lora_r or recipe.sequences_per_step % recipe.micro_batch:
         raise UserError(
             f"{block.path}: recipe.sequences_per_step must be a multiple of recipe.micro_batch, lora_r >= 1"
@@ -216,7 +216,7 @@ def _recipe(block: yamlfile.Block) -> Recipe:
     return recipe
 
 
-def _ttft(block: yamlfile.Block, whole: bool) -> dict[str, Any]:
+def _ttft(block: strict_yaml.Block, whole: bool) -> dict[str, Any]:
     """The values of a ttft block; `whole` says that none but the learning rate may be missing."""
     kinds = {"set": str, "learning_rate": float}
     said = {
@@ -231,7 +231,7 @@ def _ttft(block: yamlfile.Block, whole: bool) -> dict[str, Any]:
     return given
 
 
-def _model(name: str, block: yamlfile.Block) -> ModelSpec:
+def _model(name: str, block: strict_yaml.Block) -> ModelSpec:
     said = block.block("architecture")
     architecture = {key: said.take(key, kind) for key, kind in _ARCHITECTURE.items()}
     architecture |= {key: said.take(key, kind) for key, kind in _OPTIONAL.items() if key in said.items}

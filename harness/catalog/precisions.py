@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from harness.errors import unknown
-from harness.records import Rate
+from harness.records.cell import Rate
 
 DTYPES = ("fp32", "fp16", "bf16")  # what matrix products run in
 

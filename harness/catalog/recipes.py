@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from harness.errors import unknown
-from harness.records import DORA, OWN, REFERENCE, Recipe
+from harness.records.cell import DORA, OWN, REFERENCE, Recipe
 
 ARC24 = "arc24"
 NAMES = (OWN, REFERENCE, ARC24)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.records import ModelSpec
+from harness.records.cell import ModelSpec
 
 RANDOM = "random"
 BUNDLED = "bundled:"  # before the name of a model that comes with the program, and a digest of its weights

@@ -11,9 +11,9 @@ from statistics import fmean, median, quantiles, stdev
 from typing import Any
 
 from harness.errors import UserError
-from harness.records import Goal, Measurement
+from harness.records.arm import ArmResult
+from harness.records.cell import Goal, Measurement
 from harness.report import frame
-from harness.tune.record import ArmResult
 
 CSV, BENCHMARK = "summary.csv", "benchmark.json"
 

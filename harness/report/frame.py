@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Any
 
-from harness.forecast import fit as fits
-from harness.forecast import project
-from harness.forecast.candidates import Candidate, candidates
-from harness.forecast.verdict import verdict
-from harness.records import Goal, Measurement
-from harness.report.text import GIB, safe_cell
-from harness.tune.record import ArmResult
+from harness.analysis import projection
+from harness.analysis import token_curve as fits
+from harness.analysis.ranking import Candidate, candidates
+from harness.analysis.verdict import verdict
+from harness.records.arm import ArmResult
+from harness.records.cell import Goal, Measurement
+from harness.report.format import GIB, safe_cell
 
 # Stable: columns may be added at the end, none is renamed, moved or given another unit. docs in README.md.
 COLUMNS = (
@@ -190,7 +190,7 @@ def _flat(row: Measurement, fitted: fits.Fit | None, goal: Goal) -> dict[str, An
         for phase in ("after_load", "first_step", "steady"):
             out[f"{phase}_gib"] = _gib(max(row.memory.get(phase, {}).values(), default=None))
     if row.ok:
-        hours = project.project(row, goal.steps)
+        hours = projection.project(row, goal.steps)
         out |= {
             "steps_per_minute": 60 / hours.step_s,
             "ten_steps_min": hours.step_s / 6,
@@ -202,10 +202,10 @@ def _flat(row: Measurement, fitted: fits.Fit | None, goal: Goal) -> dict[str, An
             "micro_step_median_s": median(row.micro_s),
             "optimizer_mean_s": fmean(row.optimizer_s),
             "micro_steps": len(row.micro_s),
-            "half_width": project.relative_half_width(row),
-            "tokens_per_s": project.tokens_per_second(row),
-            "tflops": (project.achieved_flops(row) or 0) / 1e12 or None,
-            "share_of_peak": project.share_of_peak(row),
+            "half_width": projection.relative_half_width(row),
+            "tokens_per_s": projection.tokens_per_second(row),
+            "tflops": (projection.achieved_flops(row) or 0) / 1e12 or None,
+            "share_of_peak": projection.share_of_peak(row),
         }
         if fitted and (arc := fits.arc_hours(fitted, row, cell.context, goal.steps)):
             out |= {

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.arc.score import same_shape
-from harness.arc.tasks import Grid, Puzzle, Solutions
+from harness.arc.sources import Grid, Puzzle, Solutions
 from harness.errors import UserError
 
 COLOURS = ("#000000", "#0074D9", "#FF4136", "#2ECC40", "#FFDC00", "#AAAAAA", "#F012BE", "#FF851B", "#7FDBFF", "#870C25")

@@ -21,10 +21,10 @@ import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
 from harness.arc.augment import draw
+from harness.arc.generated import families
 from harness.arc.prompt import build
-from harness.tiny import families
 from harness.tiny.model import SYMBOLS, new, save, tokenizer
-from harness.train import attention
+from harness.train.ops import attention
 
 PAD_ID = SYMBOLS.index("<pad>")
 INPUT_ID, OUTPUT_ID = SYMBOLS.index("I"), SYMBOLS.index("O")
@@ -143,7 +143,7 @@ class Trainer:
 
 def _dtype(device: torch.device) -> torch.dtype:
     from harness.catalog.precisions import native_dtype
-    from harness.profile.probe import rates
+    from harness.hardware.probe import rates
 
     return torch.bfloat16 if native_dtype(rates(device, ("bf16", "fp32"))) == "bf16" else torch.float32
 

@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import torch
 
-from harness.records import Recipe
+from harness.records.cell import Recipe
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Packed:
     """Sequences of any lengths one behind the other in one row, so that no padding is computed.
 
     `input_ids`: int64 [1, tokens]; `lengths` and `answers` say of each sequence how many tokens it has, and how many
-    of its last ones have a loss. No sequence attends to another (harness.train.attention).
+    of its last ones have a loss. No sequence attends to another (harness.train.ops.attention).
     """
 
     input_ids: torch.Tensor

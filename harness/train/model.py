@@ -13,12 +13,13 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from harness.catalog.kernels import ATTENTION, POINTWISE
 from harness.catalog.precisions import Precision
 from harness.catalog.weights import RANDOM, folder
-from harness.records import DORA, REFERENCE, ModelSpec, Recipe
-from harness.train import attention, checkpointing, four_bit, heap, kernels, parallel, vocabulary
-from harness.train.architecture import random_model
+from harness.records.cell import DORA, REFERENCE, ModelSpec, Recipe
+from harness.train import distributed, heap, recompute, trim_vocab
+from harness.train.compat import Unsupported, bitsandbytes_for, first_line, quiet
 from harness.train.dtypes import TORCH_DTYPES
-from harness.train.libraries import Unsupported, bitsandbytes_for, first_line, quiet
-from harness.train.rewire import rewire
+from harness.train.ops import attention, autoselect, nf4_cpu
+from harness.train.patch import rewire
+from harness.train.random_init import random_model
 
 # The modules that project queries, keys, values and attention's output, by the names models give them.
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "dense", "out_proj", "c_attn")
@@ -30,7 +31,7 @@ class Loaded:
     params: int  # of the base, as published: quantised ones counted as values, tied ones once
     trainable_params: int
     left: tuple[str, ...] = ()  # what our step leaves to transformers, for it computes something else
-    kernels: str = ""  # what harness.train.kernels chose; none for the reference, which takes what comes
+    kernels: str = ""  # what harness.train.ops.autoselect chose; none for the reference, which takes what comes
 
 
 def load(
@@ -56,25 +57,25 @@ def load(
     else:
         model = _pretrained(folder(weights), precision, dtype, device)
         if recipe.trim_vocab:
-            vocabulary.trim(model, _used(weights))
+            trim_vocab.trim(model, _used(weights))
     params = _count(model)
-    four_bit.mend(model)
+    nf4_cpu.mend(model)
     model.requires_grad_(False)
     model = add_adapter(model, recipe)
     if recipe.implementation == REFERENCE:
         model.get_base_model().set_attn_implementation("sdpa")
         left, chosen = (), ""
     else:
-        shapes = kernels.Shapes.of(model.config.get_text_config())
-        choice = kernels.settle(recipe.kernels, shapes, device, dtype)
-        for note in choice.notes if not parallel.rank() else ():
+        shapes = autoselect.Shapes.of(model.config.get_text_config())
+        choice = autoselect.settle(recipe.kernels, shapes, device, dtype)
+        for note in choice.notes if not distributed.rank() else ():
             print(note, file=sys.stderr)
         attention.use(model, choice.of[ATTENTION])
         with quiet():  # here is where kernels are compiled
             left, chosen = tuple(rewire(model, kernel=choice.of[POINTWISE])), str(choice)
         if left:
             print(f"computed by transformers, more slowly, for ours would differ: {', '.join(left)}", file=sys.stderr)
-    checkpointing.use(model, recipe.gradient_checkpointing)
+    recompute.use(model, recipe.gradient_checkpointing)
     with quiet():
         model.train()
     return Loaded(model, params, sum(p.numel() for p in model.parameters() if p.requires_grad), left, chosen)
@@ -84,19 +85,19 @@ def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
     """What is built for `spec` without weights: a trimmed one without the rows that would be cut."""
     if not recipe.trim_vocab:
         return spec
-    return replace(spec, architecture=spec.architecture | {"vocab_size": vocabulary.RANDOM_SIZE, "pad_token_id": None})
+    return replace(spec, architecture=spec.architecture | {"vocab_size": trim_vocab.RANDOM_SIZE, "pad_token_id": None})
 
 
 def tokenizer_for(weights: str, recipe: Recipe):
     """What `load_tokenizer` gives, for a trimmed model that of its vocabulary."""
     tokenizer = load_tokenizer(weights)
-    return vocabulary.TrimmedTokenizer(tokenizer, _used(weights)) if recipe.trim_vocab else tokenizer
+    return trim_vocab.TrimmedTokenizer(tokenizer, _used(weights)) if recipe.trim_vocab else tokenizer
 
 
 @lru_cache(maxsize=1)
 def _used(weights: str) -> list[int]:
     """Both model and tokenizer are trimmed to these, found once: seconds over a large vocabulary."""
-    return vocabulary.used(load_tokenizer(weights))
+    return trim_vocab.used(load_tokenizer(weights))
 
 
 def load_tokenizer(weights: str):

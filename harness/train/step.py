@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import cross_entropy
 
-from harness.records import REFERENCE, Recipe
-from harness.train import parallel
+from harness.records.cell import REFERENCE, Recipe
+from harness.train import distributed
 from harness.train.batches import Batch, Packed, cut, pack
-from harness.train.rewire import answer_losses, has_own_head
+from harness.train.patch import answer_losses, has_own_head
 
 
 def answer_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
@@ -75,7 +75,7 @@ class TrainingStep:
         """
         device, total = self.params[0].device, torch.zeros((), device=self.params[0].device)
         count = len(sequences)
-        sequences = [sequences[i] for i in parallel.mine([len(ids) for ids, _ in sequences])]
+        sequences = [sequences[i] for i in distributed.mine([len(ids) for ids, _ in sequences])]
         if self.is_reference:
             for ids, answer in sequences:
                 total += self._backward(reference_loss(self.model, Batch(torch.tensor([ids], device=device), answer)))
@@ -83,7 +83,7 @@ class TrainingStep:
             for members in cut([len(ids) for ids, _ in sequences], tokens_at_once):
                 total += self.packed_step(pack([sequences[i] for i in members], device))
         self.update()
-        return parallel.total(total) / count
+        return distributed.total(total) / count
 
     def micro_step(self, batch: Batch) -> torch.Tensor:
         """Forward and backward of one of the step's micro-batches, as the recipe divides it.
@@ -108,7 +108,7 @@ class TrainingStep:
 
     def update(self) -> None:
         """One optimiser step on the gradients so far, of all processes, which are then cleared."""
-        parallel.add_up(self.params)
+        distributed.add_up(self.params)
         if self.scaler:
             self.scaler.step(self.optimizer)
             self.scaler.update()

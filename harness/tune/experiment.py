@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from harness.analysis.learning_curve import Checkpoint
+from harness.arc.arms import Arm
 from harness.arc.score import score, vote
-from harness.arc.tasks import Puzzle, Solutions
-from harness.forecast.estimate import Checkpoint
-from harness.forecast.predict import Prediction
-from harness.records import Cell
-from harness.tune.arms import Arm
-from harness.tune.keep import Keeper
-from harness.tune.record import ArmResult, Trial, mean_loss
-from harness.tune.subject import Answers, Subject
+from harness.arc.sources import Puzzle, Solutions
+from harness.predict.prediction import Prediction
+from harness.records.arm import ArmResult, Trial, mean_loss
+from harness.records.cell import Cell
+from harness.tune.checkpoint import Keeper
+from harness.tune.runner import Answers, Subject
 
 
 def run(
@@ -30,19 +30,19 @@ def run(
     """The results of `arms` in order, from the record where they are there already.
 
     The model is loaded once, for the first arm that must be run; every arm (and, with one adapter a task, every task)
-    starts from the same adapter. With `foresee`, which predicts cells, memory is filled as harness.tune.fitting finds
+    starts from the same adapter. With `foresee`, which predicts cells, memory is filled as harness.tune.autotune finds
     best. An arm that was stopped goes on from its last checkpoint. Raises UserError where the
     model has no tokenizer, and where no question or no training example fits the context.
     """
-    from harness.profile.provenance import commit, versions
-    from harness.train import parallel
+    from harness.hardware.environment import commit, versions
+    from harness.train import distributed
 
     installed, results, subject = versions(), [], None
     known = store.rows()
     truths = {name: solutions[name] for name in trial.tasks}
     for arm in arms:
         key = trial.key(arm.name, installed)
-        keeper = Keeper(store.folder / "checkpoints" / f"{key}.pt", note, fresh, writes=not parallel.rank())
+        keeper = Keeper(store.folder / "checkpoints" / f"{key}.pt", note, fresh, writes=not distributed.rank())
         if key in known and not fresh:
             keeper.done()  # killed after its row was written, the arm left one
             note(f"{arm.name}: from the record")
@@ -77,7 +77,7 @@ def run(
             unasked=found.unasked,
             checkpoints=tuple(_checkpoint(*point, truths) for point in found.curve),
         )
-        if not parallel.rank():
+        if not distributed.rank():
             store.add(row)
         keeper.done()
         solved, spent = sum(row.solved), f"{row.train_s:.0f} s training, {row.decode_s:.0f} s decoding"

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
+from harness.arc.arms import Arm
+from harness.arc.examples import Example
 from harness.arc.prompt import fitted
-from harness.arc.tasks import Puzzle
+from harness.arc.sources import Puzzle
 from harness.errors import UserError
-from harness.records import Recipe
+from harness.records.arm import SHORTEN
+from harness.records.cell import Recipe
 from harness.train.step import TrainingStep
-from harness.tune.arms import Arm
-from harness.tune.record import SHORTEN
-from harness.tune.sets import Example
 
 WARM_STEPS = 10
 _ACTIVATION_BYTES = 2**29

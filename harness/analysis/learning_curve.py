@@ -1,0 +1,118 @@
+"""From accuracies at a few checkpoints to an accuracy after many steps, as an interval; and which candidate is best.
+
+Two shapes are fitted to every bootstrap draw of the tasks and count alike: linear in log2(steps), the shape that
+published runs support best, and the saturating power law a - b * steps**-c. The spread of tasks, of the shapes and of
+the checkpoints around their curve together make the interval.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+
+from harness.analysis.proportions import wilson
+
+MAX_REACH = 8.0
+MIN_CHECKPOINTS = 4
+_DRAWS = 2000
+_POWERS = np.array([0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5])
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """After `steps` optimiser steps: the answer loss in nats a token, and each task's score, 0 to 1, in one order."""
+
+    steps: int
+    loss: float | None  # None where no true output fits the context
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Projected accuracy after `steps`, 95 %, or why it is refused; `reach` is steps over the last checkpoint's."""
+
+    steps: int
+    reach: float
+    low: float | None = None
+    mid: float | None = None
+    high: float | None = None
+    refused: str = ""
+
+
+def accuracy_after(checkpoints: Sequence[Checkpoint], steps: int, seed: int = 0) -> Estimate:
+    """The accuracy after `steps`, on these tasks; refused with a reason where the checkpoints do not carry so far.
+
+    Checkpoints before the first step do not count: a curve in log2(steps) has no zero.
+    """
+    seen = sorted((c for c in checkpoints if c.steps > 0), key=lambda c: c.steps)
+    reach = steps / seen[-1].steps if seen else float("inf")
+    if len(seen) < MIN_CHECKPOINTS:
+        return Estimate(steps, reach, refused=f"{len(seen)} checkpoints; a curve needs {MIN_CHECKPOINTS}")
+    if reach > MAX_REACH:
+        return Estimate(steps, reach, refused=f"x{reach:.1f} beyond the last checkpoint; at most x{MAX_REACH:g}")
+    if any(c.loss is None for c in seen):
+        return Estimate(steps, reach, refused="no answer fits the context, so whether the loss rises is not known")
+    if not all(isfinite(c.loss) for c in seen):
+        return Estimate(steps, reach, refused="a loss is no number")
+    if seen[-1].loss > min(c.loss for c in seen) * 1.02:
+        return Estimate(steps, reach, refused="the loss is rising: more steps would not help as before")
+    scores = np.array([c.scores for c in seen]).T  # [tasks, checkpoints]
+    tasks = len(scores)
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=_DRAWS) / tasks
+    curves = weights @ scores  # [draws, checkpoints]
+    at = np.array([c.steps for c in seen], dtype=float)
+    ends = np.concatenate([_linear(curves, at, steps, rng), _saturating(curves, at, steps, rng)])
+    # Tasks flip between right and wrong from one checkpoint to the next, and will once more at the end.
+    flips = np.abs(np.diff(scores, axis=1)).mean() / 2
+    ends = ends + rng.standard_normal(len(ends)) * np.sqrt(flips / tasks)
+    low, mid, high = (float(end) for end in np.clip(np.percentile(ends, (2.5, 50, 97.5)), 0.0, 1.0))
+    # Drawing tasks again shows no spread where all are right or all wrong; few tasks leave some all the same.
+    least, most = wilson(mid * tasks, tasks)
+    return Estimate(steps, reach, min(low, least), mid, max(high, most))
+
+
+def _linear(curves: np.ndarray, at: np.ndarray, steps: float, rng: np.random.Generator) -> np.ndarray:
+    """Ends [draws] of the lines through `curves` [draws, checkpoints] against log2(steps)."""
+    x = np.stack([np.ones_like(at), np.log2(at)], 1)
+    return _ends(curves, x, np.array([1.0, np.log2(steps)]), rng)[0]
+
+
+def _saturating(curves: np.ndarray, at: np.ndarray, steps: float, rng: np.random.Generator) -> np.ndarray:
+    """Ends [draws] of a - b * steps**-c, c the one of a few that misses a draw least with b >= 0."""
+    best = np.full(len(curves), np.inf)
+    out = curves[:, -1].copy()
+    for power in _POWERS:
+        x = np.stack([np.ones_like(at), -(at**-power)], 1)
+        ends, missed, falls = _ends(curves, x, np.array([1.0, -(steps**-power)]), rng)
+        better = (missed < best) & ~falls
+        out[better], best[better] = ends[better], missed[better]
+    return out
+
+
+def _ends(
+    curves: np.ndarray, x: np.ndarray, end: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Least squares of each draw: its value at `end` with a drawn error of prediction, its misfit, whether it falls."""
+    solve = np.linalg.pinv(x)
+    coefficients = curves @ solve.T
+    missed = ((coefficients @ x.T - curves) ** 2).sum(1)
+    spread = np.sqrt(missed / (len(x) - 2)) * np.sqrt(end @ solve @ solve.T @ end)
+    noise = rng.standard_t(len(x) - 2, len(curves)) * spread
+    return coefficients @ end + noise, missed, coefficients[:, 1] < 0
+
+
+def chance_of_best(scores: dict[str, Sequence[float]], draws: int = 4000, seed: int = 0) -> dict[str, float]:
+    """For each candidate the share of bootstrap draws of the tasks in which it scores best; ties share a draw.
+
+    All candidates on the same tasks in one order. Raises ValueError for none, or for different numbers of tasks.
+    """
+    if not scores or len({len(each) for each in scores.values()}) != 1:
+        raise ValueError("candidates are compared on the same tasks")
+    table = np.array(list(scores.values()))  # [candidates, tasks]
+    tasks = table.shape[1]
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=draws) @ table.T  # [draws, candidates]
+    best = drawn >= drawn.max(1, keepdims=True) - 1e-9
+    return dict(zip(scores, (best / best.sum(1, keepdims=True)).mean(0).tolist(), strict=True))

@@ -1,0 +1,105 @@
+"""From samples to hours: what a run of many steps will take, with an interval that owns up to what was not seen.
+
+hours = load + warm-up + steps x (micro-steps a step x mean micro-step + update). The mean and not the median, for a
+long run pays for its slow micro-steps too. The interval joins the sampling error of the mean with `DRIFT`, the
+run-to-run and minute-to-minute change of a machine that a short sample cannot see, and with any trend that it could.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from harness.analysis import stats
+from harness.records.cell import Measurement
+
+# Standard deviation of (mean of a later run) / (mean of 20 s of samples), on shared machines: three sweeps of 36 cells
+# within four hours had 4.8 %, their sampling error included (bench/LOG.md).
+DRIFT = 0.045
+_SHARE_NEEDED = 0.02  # half-width of the median that sampling aims at
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Hours for `steps` optimiser steps, load and warm-up included; low and high bound 95 %."""
+
+    steps: int
+    hours_low: float
+    hours_mid: float
+    hours_high: float
+    step_s: float
+
+
+def step_seconds(row: Measurement) -> float:
+    """Seconds of one optimiser step of `sequences_per_step` sequences, all of the cell's context."""
+    return row.cell.recipe.micro_steps_per_step * fmean(row.micro_s) + fmean(row.optimizer_s)
+
+
+def relative_half_width(row: Measurement) -> float:
+    """Half the 95 % interval of a long run's mean step, relative to it."""
+    mean = fmean(row.micro_s)
+    sampling = max(stats.mean_half_width(row.micro_s), abs(stats.trend(row.micro_s)) / 2)
+    seen = max(max(row.micro_s) - mean, mean - min(row.micro_s)) / mean
+    # A long run's mean lies among the speeds that were seen; only few samples may have missed some.
+    return math.hypot(min(sampling, seen) if len(row.micro_s) >= 10 else sampling, 1.96 * DRIFT)
+
+
+def project(row: Measurement, steps: int = 1000) -> Projection:
+    """The projection of an ok `row`. Raises ValueError for a row without samples."""
+    if not row.ok or not row.micro_s:
+        raise ValueError(
+            f"{row.cell.model.name} {row.cell.precision} {row.cell.context} was not measured: {row.status}"
+        )
+    step_s, half = step_seconds(row), relative_half_width(row)
+    fixed = (row.load_s or 0.0) + sum(row.warmup_micro_s) + sum(row.warmup_optimizer_s)
+    mid = steps * step_s
+    low, high = mid * max(0.0, 1 - half), mid * (1 + half)
+    return Projection(steps, (fixed + low) / 3600, (fixed + mid) / 3600, (fixed + high) / 3600, step_s)
+
+
+def tokens_per_second(row: Measurement) -> float:
+    """Real tokens a second of training, updates included; there is no padding to count."""
+    return row.cell.recipe.sequences_per_step * row.cell.context / step_seconds(row)
+
+
+def achieved_flops(row: Measurement) -> float | None:
+    """FLOP/s of the counted matrix products over the micro-step's median time."""
+    return row.work.total(row.cell.context) * row.cell.recipe.micro_batch / median(row.micro_s) if row.work else None
+
+
+def share_of_peak(row: Measurement) -> float | None:
+    """Achieved FLOP/s over the probed rate of the compute dtype; above 1 where larger products are faster still."""
+    achieved = achieved_flops(row)
+    return achieved / row.rate.combined if achieved and row.rate else None
+
+
+def warnings(row: Measurement) -> list[str]:
+    """What is wrong with the row's samples, in sentences that end with the remedy."""
+    values, said = row.micro_s, []
+    mid = median(values)
+    half = stats.median_half_width(values)
+    if half is None or half > _SHARE_NEEDED:
+        known = f"to ± {100 * half:.0f} %" if half is not None else f"from {len(values)} samples only"
+        said.append(f"the median micro-step is known {known}; sample longer with --sample-seconds.")
+    spread = stats.stdev(values) / fmean(values)
+    if spread >= 0.10:
+        said.append(f"the micro-steps vary by {100 * spread:.0f} %; close what else runs on this machine.")
+    if levels := stats.two_speeds(values):
+        said.append(
+            f"two speeds, {levels[0]:.3g} s and {levels[1]:.3g} s; something switches (clock, power or a neighbour): "
+            "measure again with --fresh."
+        )
+    elif max(values) >= 1.5 * mid or min(values) <= 0.5 * mid:
+        odd = max(values, key=lambda value: abs(value - mid))
+        said.append(f"one micro-step took {odd / mid:.1f} times the median; measure again with --fresh.")
+    if trend := stats.trend(values):
+        way = "slower" if trend > 0 else "faster"
+        said.append(
+            f"micro-steps grew {100 * abs(trend):.0f} % {way} while sampling (heat or a neighbour); "
+            "sample longer with --sample-seconds."
+        )
+    if row.warmup_micro_s and row.warmup_micro_s[0] > 2 * mid:
+        said.append(
+            f"the first micro-step took {row.warmup_micro_s[0] / mid:.1f} times the median; "
+            "it is counted once, as warm-up, and asks for nothing."
+        )
+    return said

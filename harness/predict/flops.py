@@ -1,0 +1,58 @@
+"""FLOPs of a micro-step, counted on the real forward and backward without a device.
+
+The model is built on the meta device with its adapter, run under torch's FlopCounterMode, and the count of three
+lengths gives the two coefficients of harness.records.Work. A frozen base needs no gradient of its weights, so LoRA
+costs about 4 N a token, not the 6 N of full training: here that is seen, not assumed.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.records.cell import REFERENCE, ModelSpec, Recipe, Work
+from harness.train import model as models
+from harness.train import random_init
+from harness.train.batches import Batch
+from harness.train.patch import rewire
+from harness.train.step import answer_loss, reference_loss
+
+_LENGTHS = (500, 1000)  # multiples that make whole answers at any share of two digits
+
+
+def count(spec: ModelSpec, recipe: Recipe) -> tuple[Work, int]:
+    """The work of one sequence under `recipe`, and the base's number of parameters.
+
+    Raises harness.train.compat.Unsupported where the architecture cannot be built.
+    """
+    base = random_init.on_meta(models.as_measured(spec, recipe), torch.float32)
+    params = sum(p.numel() for p in base.parameters())
+    base.requires_grad_(False)
+    with torch.device("meta"):
+        model = models.add_adapter(base, recipe)
+    if recipe.implementation == REFERENCE:
+        loss_of = reference_loss
+    else:
+        rewire(model, check=False)
+        loss_of = answer_loss
+    forward, backward = zip(*(_micro_step(model, recipe, length, loss_of) for length in _LENGTHS), strict=True)
+    return Work(*_quadratic(forward), *_quadratic(backward)), params
+
+
+def _micro_step(model: torch.nn.Module, recipe: Recipe, tokens: int, loss_of: Callable) -> tuple[int, int]:
+    batch = Batch(
+        torch.zeros(1, tokens, dtype=torch.int64, device="meta"), min(recipe.answer_tokens(tokens), tokens - 1)
+    )
+    with FlopCounterMode(display=False) as counter:
+        loss = loss_of(model, batch)
+        forward = counter.get_total_flops()
+        loss.backward()
+    model.zero_grad(set_to_none=True)
+    return forward, counter.get_total_flops() - forward
+
+
+def _quadratic(counts: tuple[int, int]) -> tuple[float, float]:
+    """(a, b) of a * n + b * n**2 through both counts."""
+    (n1, n2), (c1, c2) = _LENGTHS, counts
+    b = (c2 / n2 - c1 / n1) / (n2 - n1)
+    return c1 / n1 - b * n1, b

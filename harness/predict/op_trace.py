@@ -1,0 +1,239 @@
+"""What a micro-step does, operation by operation, without device, weights or storage.
+
+The model is built on torch's meta device with its adapter and recipe, and the very forward and backward that training
+runs are run under a dispatch mode that sees every operation: its FLOPs, its bytes, its dtype, and which storages live.
+Fused attention is counted as the kernel that the device has (nothing of tokens x tokens is held), quantised layers by
+bitsandbytes' own operations, each in the shapes that it has. Any architecture that transformers builds is traced so.
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from math import prod
+
+import torch
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from harness.catalog.precisions import Precision
+from harness.predict.roofline import ATTENTION, DEQUANTIZE, MEMORY, PRODUCT, THIN, Memory, Op, Trace
+from harness.records.cell import REFERENCE, ModelSpec, Recipe
+from harness.train import meta_model
+from harness.train.batches import Batch
+from harness.train.dtypes import TORCH_DTYPES
+from harness.train.ops import attention
+from harness.train.step import answer_loss, reference_loss
+
+_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+_THIN_BELOW = 128  # the smallest side of a product that a device runs at its rate
+# What reads and writes only the rows that it is asked for.
+_SPARSE = ("embedding", "index", "gather", "index_select", "scatter_add_", "index_put_", "select_backward")
+_NO_KERNEL = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach", "alias")
+_PRODUCTS = ("mm", "addmm", "addmm_", "bmm", "baddbmm", "baddbmm_", "_int_mm")
+_QUANTIZED_PRODUCTS = ("gemm_4bit", "int8_scaled_mm", "int8_mixed_scaled_mm")
+
+
+def trace(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, context: int, kind: str) -> Trace:
+    """One micro-step of `recipe` at `context` tokens on a device of `kind` ("cuda" or "cpu"), gradients of the
+    micro-steps before it held.
+
+    Raises harness.train.compat.Unsupported where the model cannot be built.
+    """
+    return traced(meta_model.build(spec, precision, compute, recipe, kind), recipe, context, kind)
+
+
+def traced(model: torch.nn.Module, recipe: Recipe, context: int, kind: str) -> Trace:
+    """As `trace`, of a model that harness.train.meta_model built: it may be traced at several contexts."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    ids = torch.zeros(recipe.micro_batch, context, dtype=torch.int64, device="meta")
+    batch = Batch(ids, min(recipe.answer_tokens(context), context - 1))
+    for p in trained:
+        p.grad = torch.empty_like(p)
+    watch = Watch(model.config.get_text_config().vocab_size)
+    loss_of = reference_loss if recipe.implementation == REFERENCE else answer_loss
+    with attention.as_on(kind), _kernels(watch), watch:
+        loss = loss_of(model, batch)
+        watch.backward = True
+        loss.backward()
+    del loss
+    for p in trained:
+        p.grad = None
+    ops = tuple(Op(*key, count) for key, count in watch.ops.items())
+    state = sum(p.numel() * p.element_size() for p in trained)
+    return Trace(ops, _memory(model, state, watch), _count(model), sum(p.numel() for p in trained),
+                 recipe.micro_batch, context)  # fmt: skip
+
+
+def _memory(model: torch.nn.Module, state: int, watch: "Watch") -> Memory:
+    held = {p.untyped_storage()._cdata: p.untyped_storage().nbytes() for p in model.parameters() if not p.requires_grad}
+    buffers = sum(b.untyped_storage().nbytes() for b in model.buffers())
+    adapted = any("lora_" in name for name, _ in model.named_parameters())
+    return replace(
+        watch.at_peak,
+        weights=sum(held.values()) + buffers + (0 if adapted else state),
+        constants=_constants(model),
+        adapters=state if adapted else 0,
+        gradients=state,
+        optimizer=2 * state,
+    )
+
+
+def _constants(model: torch.nn.Module) -> int:
+    """Bytes of quantisation's scales and code tables."""
+    held = []
+    for module in model.modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None:
+            held += [state.absmax, state.code, state.state2.absmax, state.state2.code]
+        elif (scales := getattr(getattr(module, "state", None), "SCB", None)) is not None:
+            held.append(scales)
+    # PEFT's layers show their base's weight as their own.
+    return sum(t.numel() * t.element_size() for t in {id(t): t for t in held}.values())
+
+
+def _count(model: torch.nn.Module) -> int:
+    total = 0
+    for name, p in model.named_parameters():
+        if "lora_" not in name:
+            state = getattr(p, "quant_state", None)
+            total += prod(state.shape) if state is not None else p.numel()
+    return total
+
+
+class Watch(TorchDispatchMode):
+    """Counts operations and follows which storages live."""
+
+    def __init__(self, vocab: int):
+        super().__init__()
+        self.vocab, self.backward = vocab, False
+        self.ops: Counter = Counter()
+        self.at_peak, self.peak, self.held = Memory(), 0, 0
+        self.by = Counter()
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._local_scalar_dense.default:
+            # transformers asks whether every position follows the one before, and the like: of our batches it is so.
+            return True
+        out = func(*args, **kwargs)
+        outs = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, torch.Tensor)]
+        ins = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        old = {t.untyped_storage()._cdata for t in ins}
+        fresh = [t for t in outs if t.untyped_storage()._cdata not in old]
+        for t in fresh:
+            self.holds(t)
+        name = func._schema.name.partition("::")[2]
+        if name not in _NO_KERNEL and (fresh or func._schema.is_mutable):
+            self.count(name, ins, outs, fresh, args)
+        return out
+
+    def holds(self, tensor: torch.Tensor) -> None:
+        """A storage was made; it is let go of when nothing refers to it any more."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.seen or not size:
+            return
+        self.seen.add(key)
+        logits = tensor.dim() > 1 and tensor.shape[-1] == self.vocab
+        kind = "logits" if logits else "temporaries" if self.backward else "activations"
+        weakref.finalize(storage, self.gone, key, kind, size).atexit = False
+        self.by[kind] += size
+        self.held += size
+        self.mark()
+
+    def gone(self, key: int, kind: str, size: int) -> None:
+        self.seen.discard(key)
+        self.by[kind] -= size
+        self.held -= size
+
+    def mark(self, scratch: int = 0) -> None:
+        """Remembers what is held where it is the most so far; `scratch` bytes are, while the operation runs."""
+        if self.held + scratch > self.peak:
+            self.peak = self.held + scratch
+            by = dict(self.by)
+            by["temporaries"] = by.get("temporaries", 0) + scratch
+            self.at_peak = Memory(**by)
+
+    def count(self, name: str, ins: list, outs: list, fresh: list, args: tuple) -> None:
+        if name in _QUANTIZED_PRODUCTS:
+            self.quantized_product(name, args, outs[0])
+        elif name in _PRODUCTS:
+            *_, a, b = (t for t in ins if t.dim() >= 2)
+            flops = 2 * outs[0].numel() * a.shape[-1]
+            thin = min(a.shape[-2], a.shape[-1], outs[0].shape[-1]) < _THIN_BELOW
+            batched = name.endswith(("bmm", "bmm_"))
+            self.add(ATTENTION if batched else THIN if thin else PRODUCT, a.dtype, flops, _bytes([a, b, *outs]))
+        elif name.startswith("dequantize"):
+            self.add(DEQUANTIZE, outs[0].dtype, 0, _bytes([*ins, *outs]))
+        elif name in _SPARSE:
+            self.add(MEMORY, outs[0].dtype, 0, 2 * _bytes(fresh or ins[-1:]))
+        elif name in ("zeros_like", "zeros", "fill_", "zero_", "new_zeros", "ones_like", "full", "ones", "arange"):
+            self.add(MEMORY, outs[0].dtype, 0, _bytes(outs))
+        else:
+            self.add(MEMORY, (fresh or outs or ins)[0].dtype, 0, _bytes([*ins, *fresh] if fresh else [*ins, ins[0]]))
+
+    def quantized_product(self, name: str, args: tuple, out: torch.Tensor) -> None:
+        """bitsandbytes widens the whole matrix into a buffer, unless a kernel of its own takes a row or two."""
+        a = args[0]
+        rows, inner = prod(a.shape[:-1]), a.shape[-1]
+        values = inner * out.shape[-1]
+        if name == "gemm_4bit":
+            self.mark(values * a.element_size())
+            self.add(DEQUANTIZE, a.dtype, 0, values // 2 + values * a.element_size())
+        self.add(PRODUCT, a.dtype if a.is_floating_point() else out.dtype, 2 * rows * values, _bytes([a, out]) +
+                 values * (1 if name != "gemm_4bit" else a.element_size()))  # fmt: skip
+
+    def add(self, kind: str, dtype: torch.dtype, flops: float, size: float) -> None:
+        self.ops[kind, self.backward, _NAMES.get(dtype, "fp32"), float(flops), float(size)] += 1
+
+
+def _bytes(tensors: list) -> int:
+    """What reading or writing each once moves; an expanded one is no larger than its storage."""
+    return sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in tensors)
+
+
+@contextmanager
+def _kernels(watch: Watch) -> Iterator[None]:
+    """Puts in what a device has one kernel for, and the meta device would take apart.
+
+    The functions themselves are exchanged: a mode would be off when checkpointing computes again in the backward.
+    """
+
+    def attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+        return _FusedAttention.apply(query, key, value, watch, 0.5 if is_causal else 1.0)
+
+    def dropout(input, p=0.5, training=True, inplace=False):
+        return torch.native_dropout(input, p, True)[0] if training and p else input
+
+    own = functional.scaled_dot_product_attention, functional.dropout
+    functional.scaled_dot_product_attention, functional.dropout = attend, dropout
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention, functional.dropout = own
+
+
+class _FusedAttention(torch.autograd.Function):
+    """Stands for FlashAttention or its like: of tokens x tokens nothing is held but a number a row (Dao et al. 2022);
+    the backward makes the weights again, five products for the forward's two."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, watch, share):
+        out = query.new_empty(*query.shape[:-1], value.shape[-1])
+        sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, out, sums)
+        products = 2 * query.shape[-2] * key.shape[-2] * prod(query.shape[:-2]) * share
+        ctx.watch, ctx.flops = watch, products * query.shape[-1]
+        watch.add(ATTENTION, query.dtype, 2 * ctx.flops, _bytes([query, key, value, out]))
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        saved = ctx.saved_tensors
+        grads = [torch.empty_like(t) for t in saved[:3]]
+        ctx.watch.add(ATTENTION, grad.dtype, 5 * ctx.flops, _bytes([grad, *saved, *grads]))
+        return *grads, None, None

@@ -1,0 +1,110 @@
+"""From operations to seconds: each takes what its arithmetic or its bytes take, whichever is more, and a launch.
+
+The roofline of Williams, Waterman and Patterson (2009), summed by kind of operation, so that what a device really
+reaches can be fitted kind by kind (harness.predict.calibration). Knows no torch: a trace is read from its file.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from harness.catalog.accelerators import CPU, Accelerator
+
+PRODUCT, THIN, ATTENTION, MEMORY, DEQUANTIZE, LAUNCH = "product", "thin", "attention", "memory", "dequantize", "launch"
+_HALVES = ("bf16", "fp16")
+KINDS = (PRODUCT, THIN, ATTENTION, MEMORY, DEQUANTIZE, LAUNCH)
+
+
+@dataclass(frozen=True)
+class Op:
+    """`count` operations alike: FLOPs and bytes (read and written) of each. `kind` is one of KINDS but LAUNCH."""
+
+    kind: str
+    backward: bool
+    dtype: str
+    flops: float
+    bytes: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of tensors at the moment of a micro-step when most are held, by what they are."""
+
+    weights: int = 0
+    constants: int = 0  # of quantisation
+    adapters: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int = 0  # made in the forward pass
+    logits: int = 0
+    temporaries: int = 0  # made in the backward pass
+
+    @property
+    def total(self) -> int:
+        return sum(asdict(self).values())
+
+    @property
+    def standing(self) -> int:
+        """What is held from the first step to the last, whatever the context."""
+        return self.weights + self.constants + self.adapters + self.gradients + self.optimizer
+
+    @property
+    def passing(self) -> int:
+        """What is made and let go of layer by layer, which leaves gaps; logits are made once, when most is held."""
+        return self.activations + self.temporaries
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One micro-step of `sequences` sequences of `tokens` tokens, as harness.predict.op_trace saw it."""
+
+    ops: tuple[Op, ...]
+    memory: Memory
+    params: int
+    trainable: int
+    sequences: int
+    tokens: int
+
+    @property
+    def flops(self) -> float:
+        return sum(op.flops * op.count for op in self.ops)
+
+    def computed_in(self, dtype: str) -> "Trace":
+        """The trace with `dtype` where it has another of 16 bits: the operations are the same."""
+        if dtype not in _HALVES:
+            return self
+        return replace(self, ops=tuple(replace(op, dtype=dtype) if op.dtype in _HALVES else op for op in self.ops))
+
+
+def trace_to_json(trace: Trace) -> dict[str, Any]:
+    ops = [[getattr(op, f.name) for f in fields(Op)] for op in trace.ops]
+    return {**asdict(trace), "ops": ops, "memory": asdict(trace.memory)}
+
+
+def trace_from_json(said: dict[str, Any]) -> Trace:
+    """The trace that `trace_to_json` wrote. Raises KeyError or TypeError for anything else."""
+    return Trace(**{**said, "ops": tuple(Op(*op) for op in said["ops"]), "memory": Memory(**said["memory"])})
+
+
+def nominal_seconds(trace: Trace, on: Accelerator) -> dict[str, float]:
+    """Seconds by kind at the accelerator's nominal figures, forward and backward of one micro-step.
+
+    What is bound by its bytes counts as MEMORY whatever it computes, except dequantising. A CPU is busy launching;
+    a card computes meanwhile, and only waits where an operation is shorter than its launch. Raises UserError for a
+    dtype that the accelerator lacks.
+    """
+    out = dict.fromkeys(KINDS, 0.0)
+    for op in trace.ops:
+        by_bytes = op.bytes / on.bandwidth
+        by_flops = op.flops / on.rate(op.dtype)[op.backward] if op.flops else 0.0
+        kind = op.kind if op.kind == DEQUANTIZE or by_flops >= by_bytes else MEMORY
+        seconds = max(by_flops, by_bytes)
+        out[kind] += seconds * op.count
+        out[LAUNCH] += (on.launch_s if on.kind == CPU else max(0.0, on.launch_s - seconds)) * op.count
+    return out
+
+
+def seconds(nominal: Mapping[str, float], slowness: Mapping[str, float]) -> float:
+    """`nominal` seconds by kind, each times how much slower than that the device is."""
+    return sum(nominal[kind] * slowness[kind] for kind in KINDS)

@@ -1,0 +1,201 @@
+"""Traces by cell, each made once: kept in the user's cache folder, made in processes of their own.
+
+Whoever asks needs no torch; a process that has it answers (python -m harness.predict.trace_pool: a JSON line for each
+JSON line). What a trace depends on names its file: model, precision, recipe, context, kind of device, and versions.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import Any
+
+from harness import files
+from harness.catalog.accelerators import CPU, Accelerator
+from harness.catalog.kernels import AUTO
+from harness.catalog.precisions import Precision
+from harness.predict.roofline import Trace, trace_from_json
+from harness.records.cell import ModelSpec, Recipe
+
+_RULE = 2  # raised when tracing changes: what is kept was traced in another way
+_FLASH_FROM = (8, 0)  # compute capability
+_DIED = {"unsupported": "the process that traces ended without a word; try `harness doctor`"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is traced. `kind` is cpu, cuda, or cuda-7: a card before compute capability 8.0, without flash attention."""
+
+    spec: ModelSpec
+    precision: Precision
+    compute: str
+    recipe: Recipe
+    context: int
+    kind: str
+
+    def key(self, versions: dict[str, str]) -> str:
+        # What says nothing of a micro-step is left out.
+        silent = {"sequences_per_step": 0, "processes": 1, "layer_split": 1, "learning_rate": 0.0, "kernels": AUTO}
+        recipe = asdict(replace(self.recipe, **silent))
+        said = [
+            self.spec.architecture,
+            asdict(self.precision),
+            self.compute,
+            recipe,
+            self.context,
+            self.kind,
+            versions,
+            _RULE,
+        ]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def kind_of(on: Accelerator) -> str:
+    if on.kind == CPU or not on.capability:
+        return on.kind
+    return on.kind if tuple(map(int, on.capability.split("."))) >= _FLASH_FROM else "cuda-7"
+
+
+def kept(subject: Subject, versions: dict[str, str]) -> Trace | None:
+    """The kept trace; None where it has to be made."""
+    try:
+        return trace_from_json(files.kept(_name(subject, versions)))
+    except (ValueError, KeyError, TypeError):  # not there, or of another version
+        return None
+
+
+def keep(subject: Subject, versions: dict[str, str], said: dict[str, Any]) -> None:
+    files.keep(_name(subject, versions), said)
+
+
+def _name(subject: Subject, versions: dict[str, str]) -> str:
+    return f"traces/{subject.key(versions)}.json"
+
+
+class Tracers:
+    """The processes that trace, one a core at most: started when needed, kept for the next question; for a `with`."""
+
+    def __init__(self, versions: dict[str, str]):
+        self.versions, self.processes = versions, []
+
+    def __enter__(self) -> "Tracers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.kill()
+            with process:
+                pass
+
+    def all_of(
+        self, subjects: Sequence[Subject], on_done: Callable[[int, int], None] = lambda done, total: None
+    ) -> list[Trace | str]:
+        """The trace of each subject, or why there is none.
+
+        Those of one model, precision and recipe are traced one after the other, for it is then built once.
+        """
+        keys = [subject.key(self.versions) for subject in subjects]
+        found: dict[str, Trace | str] = {}
+        groups: dict[str, list[Subject]] = {}
+        for key, each in dict(zip(keys, subjects, strict=True)).items():
+            if (known := kept(each, self.versions)) is not None:
+                found[key] = known
+            else:
+                groups.setdefault(replace(each, context=0).key(self.versions), []).append(each)
+        total, waiting, said = sum(map(len, groups.values())), list(groups.values()), Queue()
+        if total:
+            on_done(0, total)
+            for _ in range(min(len(groups), os.cpu_count() or 1) - len(self.processes)):
+                self.processes.append(_start())
+            threads = [Thread(target=_work, args=(p, waiting, said), daemon=True) for p in self.processes]
+            for thread in threads:
+                thread.start()
+            for done in range(1, total + 1):
+                each, answer = said.get()
+                if "unsupported" not in answer:
+                    keep(each, self.versions, answer)
+                found[each.key(self.versions)] = answer.get("unsupported") or trace_from_json(answer)
+                on_done(done, total)
+        return [found[key] for key in keys]
+
+
+def all_of(
+    subjects: Sequence[Subject],
+    versions: dict[str, str],
+    on_done: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Trace | str]:
+    """As `Tracers.all_of`, with processes of its own."""
+    with Tracers(versions) as tracers:
+        return tracers.all_of(subjects, on_done)
+
+
+def _start() -> subprocess.Popen:
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.predict.trace_pool"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, env=environment,
+    )  # fmt: skip
+
+
+def _work(process: subprocess.Popen, waiting: list[list[Subject]], said: Queue) -> None:
+    """Takes groups from `waiting` until none is left, and puts (subject, answer) of each member into `said`."""
+    while True:
+        try:
+            group = waiting.pop(0)
+        except IndexError:
+            return
+        for subject in group:
+            try:
+                process.stdin.write(json.dumps(asdict(subject)) + "\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+            except (OSError, ValueError):
+                line = ""
+            said.put((subject, json.loads(line) if line else _DIED))
+
+
+def main() -> None:
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    answer = answerer()
+    for line in sys.stdin:
+        out.write(json.dumps(answer(json.loads(line))) + "\n")
+
+
+def answerer() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A function from a subject, as JSON, to its trace; it keeps the model that it built last."""
+    last: list[Any] = [None, None]
+
+    def answer(said: dict[str, Any]) -> dict[str, Any]:
+        from harness.predict import op_trace
+        from harness.predict.roofline import trace_to_json
+        from harness.train import meta_model
+        from harness.train.compat import Unsupported
+
+        spec, recipe = ModelSpec(**{**said["spec"], "aliases": ()}), Recipe(**said["recipe"])
+        built = (spec, said["precision"]["name"], said["compute"], recipe, said["kind"])
+        try:
+            if last[0] != built:
+                last[:] = [None, None]
+                model = meta_model.build(spec, Precision(**said["precision"]), said["compute"], recipe, said["kind"])
+                last[:] = [built, model]
+            return trace_to_json(op_trace.traced(last[1], recipe, said["context"], said["kind"]))
+        except Unsupported as problem:
+            return {"unsupported": str(problem)}
+        except Exception as problem:  # an architecture may fail anywhere in its own code: that is this model's row
+            reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+            return {"unsupported": f"its step cannot be traced: {reason}"}
+
+    return answer
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The record of a results folder: one JSON line a row, added whole or not at all.
+
+Several processes may add to one file: each line is written under a lock, which the system releases if its holder is
+killed. A line that is no row (torn by a kill or a full disk, or edited) is kept aside and reported; the rest is used.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from harness.errors import UserError
+from harness.records.cell import MEASURING_RULE, from_json, to_json
+
+NAME = "records.jsonl"
+ASIDE = "records.corrupt.jsonl"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A kind of row: its file in the folder, its JSON out and in, and which rows count."""
+
+    name: str
+    to_json: Callable[[Any], dict[str, Any]]
+    from_json: Callable[[dict[str, Any]], Any]
+    counts: Callable[[Any], bool] = lambda row: True
+
+
+MEASUREMENTS = Rows(NAME, to_json, from_json, lambda row: row.rule == MEASURING_RULE)
+
+
+class Store:
+    """`folder`'s record of one kind of rows. Raises UserError where the folder cannot be written.
+
+    `write` is the seam for a disk that fills up.
+    """
+
+    def __init__(self, folder: Path, write: Callable[[int, bytes], int] = os.write, kind: Rows = MEASUREMENTS):
+        self.folder, self.path, self.kind = folder, folder / kind.name, kind
+        self._write = write
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(folder / ".records.lock")
+            with self._lock:
+                self.path.touch()
+            os.close(os.open(self.path, os.O_WRONLY | os.O_APPEND))
+        except OSError as problem:
+            raise UserError(f"{folder}: cannot be written ({problem.strerror}); name another with --results") from None
+
+    def add(self, row: Any) -> None:
+        """Adds `row`, on the disk when this returns. Raises UserError, with the file as it was, if the disk is full."""
+        line = json.dumps(self.kind.to_json(row), separators=(",", ":"), allow_nan=True).encode() + b"\n"
+        with self._lock:
+            handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                size = os.fstat(handle).st_size
+                if size and os.pread(handle, 1, size - 1) != b"\n":
+                    line = b"\n" + line  # whoever was killed here left half a line: it stays a line of its own
+                try:
+                    left = line
+                    while left:
+                        left = left[self._write(handle, left) :]
+                    os.fsync(handle)
+                except OSError as problem:
+                    os.ftruncate(handle, size)
+                    full = "the disk is full" if problem.errno == errno.ENOSPC else problem.strerror
+                    raise UserError(
+                        f"{self.path}: {full}; every earlier row is safe: make room and run the same command again"
+                    ) from None
+            finally:
+                os.close(handle)
+
+    def mend(self) -> int:
+        """Moves lines that are no rows to the file beside; returns how many."""
+        with self._lock:
+            good, bad = _lines(self.path, self.kind)
+            if bad:
+                with (self.folder / ASIDE).open("ab") as aside:
+                    aside.writelines(line + b"\n" for line in bad)
+                    aside.flush()
+                    os.fsync(aside.fileno())
+                whole = self.path.with_suffix(".tmp")
+                with whole.open("wb") as out:
+                    out.writelines(line + b"\n" for line, _ in good)
+                    out.flush()
+                    os.fsync(out.fileno())
+                whole.replace(self.path)
+        return len(bad)
+
+    def rows(self) -> dict[str, Any]:
+        """The newest row of each key."""
+        return {row.key: row for row in read(self.path, self.kind)[0]}
+
+
+def read(path: Path, kind: Rows = MEASUREMENTS) -> tuple[list[Any], int]:
+    """The newest row of each key in `path`, in the order of first measuring, and the number of lines that are none.
+
+    Rows of an older measuring rule are left out. Writes nothing.
+    """
+    good, bad = _lines(path, kind)
+    rows: dict[str, Any] = {}
+    for _, row in good:
+        if kind.counts(row):
+            rows[row.key] = row
+    return list(rows.values()), len(bad)
+
+
+def _lines(path: Path, kind: Rows) -> tuple[list[tuple[bytes, Any]], list[bytes]]:
+    good: list[tuple[bytes, Any]] = []
+    bad: list[bytes] = []
+    for line in path.read_bytes().split(b"\n"):
+        if not line.strip():
+            continue
+        try:
+            said: Any = json.loads(line)
+            good.append((line, kind.from_json(said)))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            bad.append(line)
+    return good, bad

@@ -1,0 +1,97 @@
+"""The candidates ranked by accuracy and cost: what `harness pick` prints, and the end of a bench with accuracies."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.analysis.ranking import Candidate, Choice
+from harness.catalog.published import ACCURACIES, SOURCE
+from harness.catalog.weights import RANDOM
+from harness.records.cell import Goal
+from harness.report.style import plain_table
+
+
+def table(choice: Choice, goal: Goal, out: Console) -> None:
+    """Prints every candidate with what was measured, how it ranks and what is projected, and the pick as last line."""
+    ranked = [*choice.fits, *choice.too_slow]
+    shown = plain_table(
+        ("model", "left"),
+        ("prec", "left"),
+        ("seq\nlen", "right"),
+        ("all\nh", "right"),
+        ("fits", "left"),
+        ("base\n%", "right"),
+        ("tuned\n% (95 %)", "right"),
+        ("at\nsteps", "right"),
+        ("best\n%", "right"),
+        ("projected\n% (95 %)", "right"),
+        ("to\nsteps", "right"),
+    )
+    for c in ranked:
+        shown.add_row(
+            Text(c.row.cell.model.name),
+            c.row.cell.precision,
+            str(c.row.cell.context),
+            f"{c.hours_high:.3g}",
+            "yes" if c in choice.fits else "no",
+            f"{100 * c.baseline.mean('attempts'):.1f}" if c.baseline else "-",
+            _span(c.result.mean("attempts"), *c.interval()) if c.result else "not measured",
+            str(c.result.steps) if c.result else "-",
+            f"{100 * c.chance:.0f}" if c.chance is not None else "-",
+            _projected(c),
+            str(c.steps) if c.estimate else "-",
+        )
+    if ranked:
+        out.print()
+        out.print(shown)
+    out.print()
+    for line in _notes(ranked, goal):
+        out.print(Text(f"- {line}"))
+    out.print(Text(f"\n{choice.why}", style="bold"))
+
+
+def _span(mid: float, low: float, high: float) -> str:
+    return f"{100 * mid:.0f} ({100 * low:.0f}-{100 * high:.0f})"
+
+
+def _projected(c: Candidate) -> str:
+    if c.estimate is None:
+        return "-"
+    return "refused" if c.estimate.refused else _span(c.estimate.mid, c.estimate.low, c.estimate.high)
+
+
+def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
+    said = [
+        f"all h: load, {goal.steps} steps at seq_len and the answers of {goal.test_tasks} tasks, at the slow end; "
+        f"fits: within {goal.budget_hours:g} h. Where no decoding was measured, answering is not in it."
+    ]
+    with_result = [c for c in ranked if c.result]
+    if with_result:
+        trial = with_result[0].result.trial
+        said.append(
+            f"tuned: measured on {len(trial.tasks)} tasks of {trial.source}, 2 attempts, {trial.views} views; best: "
+            "chance of being the best of these on such tasks; projected: from the checkpoints, on the same tasks."
+        )
+    for c in with_result:
+        if c.estimate and c.estimate.refused:
+            said.append(f"{c.name}: no projection to {c.steps} steps: {c.estimate.refused}.")
+        elif c.estimate:
+            said.append(f"{c.name}: projected x{c.estimate.reach:.1f} beyond the last checkpoint.")
+    for c in ranked:
+        if c.result:
+            continue
+        name = c.row.cell.model.name
+        if c.row.cell.weights != RANDOM:
+            said.append(
+                f"{c.name}: accuracy not measured; harness ttft {name} --precision {c.row.cell.precision} does."
+            )
+            continue
+        text = f"{name}: no weights: accuracy not measured; harness ttft {name} --weights PATH or hub measures it."
+        if known := ACCURACIES.get(name):
+            text += (
+                f" Published for {known.model} ({SOURCE}): {100 * known.before:.1f} % before, "
+                f"{100 * known.after:.1f} % after."
+            )
+        said.append(text)
+    return list(dict.fromkeys(said))

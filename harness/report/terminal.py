@@ -1,0 +1,20 @@
+"""All that a record says, one table after another: speed, and where it was measured accuracy and the pick."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from harness.analysis.ranking import candidates, choose
+from harness.records.arm import ArmResult
+from harness.records.cell import Goal, Measurement
+from harness.report import ranking, speed, ttft
+
+
+def show(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, out: Console) -> None:
+    """Prints the tables; the last line says which candidate to take, by accuracy where any was measured."""
+    speed.summary(rows, goal.budget_hours, goal.steps, out, best=not results)
+    if not results:
+        return
+    for of_one in ttft.by_trial(results):
+        ttft.table(of_one, out, goal.steps)
+    ranking.table(choose(candidates(rows, results, goal), goal), goal, out)

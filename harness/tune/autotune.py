@@ -1,0 +1,85 @@
+"""How many tokens a fine-tune takes at once, and whether it makes activations again: predicted, then tried on prompts.
+
+What harness.measure.autotune does for a profile's cells, on the model that is loaded already.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from harness.hardware.device import synchronizer
+from harness.measure import autotune
+from harness.predict.prediction import Prediction
+from harness.records.arm import Trial
+from harness.records.cell import Cell
+from harness.train import recompute
+from harness.train.batches import cut, pack
+from harness.train.step import TrainingStep
+
+Sequences = Sequence[tuple[Sequence[int], int]]  # (token ids, answer tokens) each
+
+
+@dataclass(frozen=True)
+class Fitted:
+    tokens: int  # of the sequences packed into one forward and backward, unless a single one is longer
+    checkpointing: bool | str  # a Recipe's `gradient_checkpointing`
+
+    def __str__(self) -> str:
+        return f"{self.tokens} tokens at once{autotune.in_words(self.checkpointing)}"
+
+
+def variants(trial: Trial, foresee: Callable[[Cell], Prediction | None]) -> list[Fitted]:
+    """What is worth trying, the most promising first; the recipe's own alone where nothing can be predicted."""
+    recipe = replace(trial.recipe, micro_batch=1)
+    cell = Cell(trial.model, trial.precision, trial.compute_dtype, trial.context, recipe, trial.weights, trial.device,
+                trial.device_name)  # fmt: skip
+    found = [each.recipe for each in autotune.candidates(cell, foresee)]
+    return [Fitted(each.micro_batch * trial.context, each.gradient_checkpointing) for each in found]
+
+
+def fastest(
+    model: torch.nn.Module, sequences: Sequences, tried: Sequence[Fitted], trial: Trial, note: Callable[[str], None]
+) -> Fitted:
+    """The one with most tokens a second of the first two of `tried` that run, put to use in `model`.
+
+    Raises torch.OutOfMemoryError where none of them has the memory.
+    """
+    seconds: dict[Fitted, float] = {}
+    for each in tried:
+        note(f"fitting: {each} ...")
+        recompute.use(model, each.checkpointing)
+        try:
+            seconds[each] = seconds_a_token(model, sequences, each.tokens, trial)
+        except (torch.OutOfMemoryError, MemoryError):
+            note(f"{each}: out of memory")
+            model.zero_grad(set_to_none=True)
+            gc.collect()
+            torch.cuda.empty_cache()
+        if len(seconds) == autotune.MEASURED:
+            break
+    if not seconds:
+        raise torch.OutOfMemoryError("no variant fits")
+    best = min(seconds, key=seconds.get)
+    recompute.use(model, best.checkpointing)
+    rates = "; ".join(f"{each} {1 / s:.0f} tokens/s" for each, s in seconds.items())
+    note(f"fitted: {best} ({rates})" if len(seconds) > 1 else f"fitted: {best}")
+    return best
+
+
+def seconds_a_token(model: torch.nn.Module, sequences: Sequences, tokens: int, trial: Trial) -> float:
+    """Of the fullest pack's forward and backward, the second time it runs; no gradient is left behind."""
+    device = next(model.parameters()).device
+    step, wait = TrainingStep(model, trial.recipe, trial.compute_dtype, device), synchronizer(device)
+    members = cut([len(ids) for ids, _ in sequences], tokens)[0]
+    packed = pack([sequences[i] for i in members], device)
+    for _ in range(2):
+        wait()
+        start = time.perf_counter()
+        step.packed_step(packed)
+        wait()
+        seconds = time.perf_counter() - start
+    model.zero_grad(set_to_none=True)
+    return seconds / sum(packed.lengths)
