@@ -20,7 +20,7 @@ from harness.hardware.environment import versions
 from harness.predict import calibration, calibration_files, prediction, roofline, trace_pool
 from harness.records import store
 from harness.records.cell import REFERENCE as REFERENCE_STEP
-from harness.records.cell import Measurement
+from harness.records.measurement import Measurement
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 CALIBRATIONS = Path(__file__).parents[1] / "harness" / "assets" / "calibrations"
@@ -36,7 +36,7 @@ def measured(folder: Path) -> tuple[list[tuple], calibration.Calibration] | None
     rows = middle([store.read(path)[0] for path in sorted(folder.glob(_SWEEPS))])
     if len({row.cell.model.name for row in rows if row.ok}) < 2:
         return None
-    on, seen = calibration_files.of_rows(rows)
+    on, seen = calibration_files.points_of_rows(rows)
     points, held = [p for _, p, _ in seen], [h for _, _, h in seen]
     out = []
     for (row, _, _), (point, slow) in zip(seen, calibration.left_out(on.kind, points), strict=True):
@@ -68,7 +68,7 @@ def published(path: Path) -> tuple[list[tuple], calibration.Calibration]:
         precision = replace(precisions.find(row["precision"]), compute=row["compute"])
         recipe = recipes.named(row["recipe"], models.recipe, bool(precision.quantized))
         asked = prediction.subjects(models.find(row["model"]), precision, recipe, on, int(row["context"]))
-        found = trace_pool.all_of(list(asked.values()), versions())
+        found = trace_pool.trace_all(list(asked.values()), versions())
         if wrong := [each for each in found if isinstance(each, str)]:
             raise SystemExit(f"{row['model']} {row['precision']}: {wrong[0]}")
         by_length = {n: trace.computed_in(row["compute"]) for n, trace in zip(asked, found, strict=True)}

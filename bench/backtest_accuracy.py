@@ -14,18 +14,18 @@ from pathlib import Path
 
 import torch
 
-from harness.analysis.learning_curve import MAX_REACH, Checkpoint, accuracy_after
+from harness.analysis.learning_curve import MAX_REACH, accuracy_after
 from harness.arc.score import score
 from harness.catalog import models as catalog
 from harness.catalog import weights as weights_of
-from harness.records.arm import mean_loss
+from harness.records.arm import CurvePoint, mean_loss
 from harness.train import model as models
 from harness.tune import decode, finetune
 from harness.tune.config import How, of
-from harness.tune.runner import halving
+from harness.tune.runner import eval_steps
 
 
-def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list[Checkpoint]:
+def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list[CurvePoint]:
     """The checkpoints of one run of `steps`: at halving steps up to steps / MAX_REACH, and the end."""
     from harness.catalog.precisions import DTYPES, find, native_dtype
     from harness.hardware.probe import rates
@@ -40,14 +40,14 @@ def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list
     tokenizer = models.load_tokenizer(exam.weights)
     answerer = decode.greedy(loaded.model, tokenizer)
     truths = {puzzle.id: exam.solutions[puzzle.id] for puzzle in exam.puzzles}
-    points, seen, begun = {*halving(int(steps / MAX_REACH)), steps}, [], time.monotonic()
+    points, seen, begun = {*eval_steps(int(steps / MAX_REACH)), steps}, [], time.monotonic()
 
     def on_step(step: int, loss: float, state) -> None:
         if step in points:
             asked = decode.predict(exam.puzzles, tokenizer, answerer, exam.views, "rows", exam.context, seed)
             losses = decode.losses(loaded.model, tokenizer, exam.puzzles, truths, "rows", exam.context)
             scores = tuple(each.attempts for each in score(asked.answers, truths))
-            seen.append(Checkpoint(step, mean_loss(losses), scores))
+            seen.append(CurvePoint(step, mean_loss(losses), scores))
             took = time.monotonic() - begun
             print(f"  step {step}: {100 * sum(scores) / len(scores):.1f} %, {took:.0f} s", flush=True)
 

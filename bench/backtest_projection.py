@@ -16,7 +16,8 @@ import torch
 from bench.bench_overhead import SMALL
 from harness.analysis.projection import project
 from harness.catalog.precisions import find
-from harness.records.cell import Cell, Measurement, ModelSpec, Recipe
+from harness.records.cell import Cell, ModelSpec, Recipe
+from harness.records.measurement import Measurement
 from harness.train import model as models
 from harness.train.batches import random_batch
 from harness.train.step import TrainingStep

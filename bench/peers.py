@@ -24,7 +24,7 @@ import time
 from dataclasses import replace
 from statistics import median
 
-from harness.records.cell import CHECKPOINTING
+from harness.records.cell import RECOMPUTE
 
 SIDES = ("own", "plain", "trl", "trl-best")
 ANSWER_SHARE = 0.12
@@ -90,7 +90,7 @@ def side(asked: argparse.Namespace) -> None:
     compute = precision.name if not precision.quantized else precisions.native_dtype(rates(device, precisions.DTYPES))
     recipe = replace(known.recipe, sequences_per_step=asked.per_step, learning_rate=1e-4)
     if asked.side == "own":
-        recipe = replace(recipe, gradient_checkpointing=CHECKPOINTING[asked.checkpointing])
+        recipe = replace(recipe, gradient_checkpointing=asked.checkpointing)
     else:
         recipe = replace(recipe, implementation="reference")
     loaded = loading.load(spec, precision, compute, recipe, "random", device)
@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--arc", type=int, help="lengths of real ARC prompts up to this, instead of --lengths")
     parser.add_argument("--per-step", type=int, default=2, help="sequences an optimiser step")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each side, after one to warm up")
-    parser.add_argument("--checkpointing", choices=tuple(CHECKPOINTING), default="none", help="of our own step")
+    parser.add_argument("--checkpointing", choices=RECOMPUTE, default="none", help="of our own step")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     asked = parser.parse_args()

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from math import isfinite
 
 
 class UserError(Exception):
@@ -15,3 +16,17 @@ def unknown(what: str, given: str, known: Iterable[str]) -> UserError:
     more = f" and {len(known) - 8} more" if len(known) > 8 else ""
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known[:8])}{more}"
     return UserError(f"unknown {what} {given!r}; {hint}")
+
+
+class Unsupported(Exception):
+    """This model cannot be built or trained so here; the message says why."""
+
+
+def first_line(problem: BaseException) -> str:
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
+
+
+def positive(option: str, value: float | None) -> float | None:
+    if value is not None and not (isfinite(value) and value > 0):
+        raise UserError(f"{option} must be above 0, not {value:g}")
+    return value

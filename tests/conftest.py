@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.learning_curve import Checkpoint
-from harness.arc.score import TaskScore
-from harness.arc.sources import Pair, Puzzle
+from harness.arc.task import Pair, Task
 from harness.catalog import models as catalog
-from harness.records.arm import ArmResult, Coverage, Trial
-from harness.records.cell import Cell, Measurement, ModelSpec, Rate, Recipe, Work
+from harness.records.arm import ArmResult, Coverage, CurvePoint, TaskScore, TuneSpec
+from harness.records.cell import TUNING_RULE, Cell, ModelSpec, Recipe
+from harness.records.measurement import FlopCount, MatmulSpeed, Measurement
 
 TINY = {
     "model_type": "llama",
@@ -83,7 +82,7 @@ def shipped() -> catalog.Catalog:
     return catalog.load(Path(__file__).parents[1] / "models.yaml")
 
 
-FP32 = Rate(60e9, 60e9, True)
+FP32 = MatmulSpeed(60e9, 60e9, True)
 
 
 def cell(**changes) -> Cell:
@@ -98,7 +97,7 @@ def row(micro_s=(1.0,) * 12, status="ok", **changes) -> Measurement:
         "cell": cell(),
         "status": status,
         "rate": FP32,
-        "work": Work(1e9, 1e5, 1e9, 2e5),
+        "work": FlopCount(1e9, 1e5, 1e9, 2e5),
         "params": 1_000_000,
         "device_total_bytes": 8 << 30,
     }
@@ -120,7 +119,7 @@ def result(
 ) -> ArmResult:
     """An arm's result on tasks t0, t1, ... of which the first `right` are solved; by default of `row()`'s model.
 
-    `changes` are fields of the trial, or of the result where it has such a field.
+    `changes` are fields of its spec, or of the result where it has such a field.
     """
     trial = {
         "model": cell().model,
@@ -130,7 +129,7 @@ def result(
         "device": "cpu",
         "device_name": "a CPU",
         "recipe": Recipe(),
-        "source": "made",
+        "dataset": "made",
         "tasks": tuple(f"t{i}" for i in range(tasks)),
         "steps": steps,
         "context": 1024,
@@ -155,18 +154,18 @@ def result(
         "too_long": 0,
         "untrained": 0,
         "asked": 2 * tasks,
-        "unasked": 0,
+        "skipped": 0,
     }
     for name, value in changes.items():
         (trial if name in trial else said)[name] = value
-    said["trial"] = Trial(**trial)
-    return ArmResult(**{"key": said["trial"].key(arm, {}), "arm": arm, **said})
+    said["spec"] = TuneSpec(**trial)
+    return ArmResult(**{"key": said["spec"].key(arm, {}), "arm": arm, "rule": TUNING_RULE, **said})
 
 
-def curve(tasks: int, *right: int, first: int = 8) -> tuple[Checkpoint, ...]:
+def curve(tasks: int, *right: int, first: int = 8) -> tuple[CurvePoint, ...]:
     """Checkpoints at `first` steps, twice as many, ... after which so many of the tasks were right; the loss falls."""
     return tuple(
-        Checkpoint(first * 2**i, 2.0 - 0.1 * i, (1.0,) * n + (0.0,) * (tasks - n)) for i, n in enumerate(right)
+        CurvePoint(first * 2**i, 2.0 - 0.1 * i, (1.0,) * n + (0.0,) * (tasks - n)) for i, n in enumerate(right)
     )
 
 
@@ -236,7 +235,7 @@ def made_puzzles(count, rule=lambda grid: grid[::-1], pairs=3):
     rng, found, solutions = random.Random(0), [], {}
     for n in range(count):
         grids = [tuple(tuple(rng.randrange(10) for _ in range(3)) for _ in range(2)) for _ in range(pairs + 1)]
-        found.append(Puzzle(f"t{n}", tuple(Pair(g, rule(g)) for g in grids[:-1]), (grids[-1],)))
+        found.append(Task(f"t{n}", tuple(Pair(g, rule(g)) for g in grids[:-1]), (grids[-1],)))
         solutions[f"t{n}"] = (rule(grids[-1]),)
     return found, solutions
 

@@ -11,14 +11,15 @@ from rich.console import Console
 from harness.catalog import models as catalog
 from harness.catalog import precisions
 from harness.cli import app
-from harness.measure.config import Asked
-from harness.measure.sweep import Swept
-from harness.records.arm import ROWS, from_json, to_json
-from harness.records.cell import ModelSpec, Rate, Recipe
+from harness.measure.config import SweepConfig
+from harness.measure.sweep import SweepResult
+from harness.records.arm import ROWS, from_json, known_results, to_json
+from harness.records.cell import ModelSpec, Recipe
+from harness.records.measurement import MatmulSpeed
 from harness.records.store import Store
 from harness.tune import run
 
-NATIVE, EMULATED = Rate(1e12, 1e12, True), Rate(1e9, 1e8, False)
+NATIVE, EMULATED = MatmulSpeed(1e12, 1e12, True), MatmulSpeed(1e9, 1e8, False)
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ class Bench:
 
     def measured(self, fresh=False):
         """The results, and all that was said."""
-        asked = Asked(self.models, [precisions.find("fp32")], self.known.recipe, device="cpu", fresh=fresh)
-        swept = Swept(self.folder, {"id": "cpu", "name": "a CPU"}, {"fp32": NATIVE}, self.rows)
+        asked = SweepConfig(self.models, [precisions.find("fp32")], self.known.recipe, device="cpu", fresh=fresh)
+        swept = SweepResult(self.folder, {"id": "cpu", "name": "a CPU"}, {"fp32": NATIVE}, self.rows)
         out = io.StringIO()
         found = run.of_sweep(asked, self.known, swept, Console(file=out, width=80, highlight=False))
         return found, " ".join(out.getvalue().split())
@@ -57,13 +58,13 @@ def test_a_model_with_weights_is_tuned_and_one_without_is_said_to_be_unmeasured(
     bench.add(spec, str(arc_folder), row((0.01,) * 12))
     found, said = bench.measured()
     assert "bare: no weights: accuracy not measured; give them with --weights PATH" in said
-    assert [(r.arm, r.trial.model.name, r.steps) for r in found] == [
+    assert [(r.arm, r.spec.model.name, r.steps) for r in found] == [
         ("baseline", "small", 0),
         ("+ color swap", "small", 8),
     ]
-    assert [c.steps for c in found[1].checkpoints] == [1, 2, 4, 8]  # a curve, so that it can be projected
-    assert len(found[1].scores) == 3 and found[1].trial.precision == "fp32"
-    assert run.known_results(bench.folder) == found
+    assert [c.steps for c in found[1].curve_points] == [1, 2, 4, 8]  # a curve, so that it can be projected
+    assert len(found[1].scores) == 3 and found[1].spec.precision == "fp32"
+    assert known_results(bench.folder) == found
     again, said = bench.measured()
     assert again == found and said.count("from the record") == 2
 
@@ -87,7 +88,7 @@ def test_the_precision_is_a_native_one(bench, arc_folder):
     int4 = row((0.01,) * 12, cell=cell(precision="int4"), rate=NATIVE)
     bench.add(spec, str(arc_folder), row(**kind), int4, row((0.01,) * 12, rate=NATIVE))
     found, _ = bench.measured()
-    assert {r.trial.precision for r in found} == {"fp32"}
+    assert {r.spec.precision for r in found} == {"fp32"}
     emulated = Bench(bench.known, bench.folder)
     emulated.add(spec, str(arc_folder), row(**kind), row(status="oom"))
     found, said = emulated.measured()
@@ -113,7 +114,7 @@ def test_a_folder_without_a_tokenizer_is_said_and_the_next_model_is_measured(ben
     bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
     found, said = bench.measured()
     assert "tiny: no tokenizer at" in said
-    assert [r.trial.model.name for r in found] == ["small", "small"]
+    assert [r.spec.model.name for r in found] == ["small", "small"]
 
 
 def test_a_record_that_cannot_be_read_in_part_is_mended_and_used(bench, arc_folder):
@@ -127,10 +128,10 @@ def test_a_record_that_cannot_be_read_in_part_is_mended_and_used(bench, arc_fold
 
 def test_results_survive_json():
     told = [
-        result(5, checkpoints=curve(10, 2, 3), attempts={"t0": ((((1, 2), (3, 4)), ((5,),)), ())}),
+        result(5, curve_points=curve(10, 2, 3), attempts={"t0": (("12\n34", "5"), ())}),
         result(0, steps=0, arm="baseline", answer_losses=(), commit="abc", scope="task", too_long=3),
     ]
-    told.append(replace(told[0], trial=replace(told[0].trial, too_long="drop")))
+    told.append(replace(told[0], spec=replace(told[0].spec, too_long="drop")))
     for each in told:
         assert from_json(json.loads(json.dumps(to_json(each)))) == each
 
@@ -145,7 +146,7 @@ def test_results_survive_json():
         ({"curve": True}, False, True),
         ({"recipe": Recipe(learning_rate=1e-3)}, False, True),
         ({"tasks": ("t1",)}, False, False),
-        ({"source": "other"}, False, False),
+        ({"dataset": "other"}, False, False),
         ({"views": 3}, False, False),
         ({"weights": "/other"}, False, False),
         ({"precision": "int4"}, False, False),
@@ -157,7 +158,7 @@ def test_results_survive_json():
 )
 def test_what_makes_another_result(changed, same, baseline):
     """The baseline is not trained, so what only training knows of gives it no other key."""
-    one = result(1).trial
+    one = result(1).spec
     other = replace(one, **changed)
     assert (one.key("n-1", {}) == other.key("n-1", {})) == same
     assert (one.key("baseline", {}) == other.key("baseline", {})) == baseline
@@ -175,7 +176,7 @@ def record(tmp_path):
     for each in (row(), row((3.0,) * 12, cell=slow)):
         store.add(each)
     arms = Store(tmp_path / "a-cpu", kind=ROWS)
-    for each in (result(2, steps=0, arm="baseline"), result(5, decode_s=9.0, checkpoints=curve(10, 2, 3, 4, 5))):
+    for each in (result(2, steps=0, arm="baseline"), result(5, decode_s=9.0, curve_points=curve(10, 2, 3, 4, 5))):
         arms.add(each)
     return tmp_path / "a-cpu"
 

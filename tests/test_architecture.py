@@ -25,19 +25,9 @@ TORCH = ("train", "hardware", "tiny", "tune.runner", "tune.finetune", "tune.deco
          "measure.inspector", "tune.run")  # fmt: skip
 # What still is otherwise, to become empty.
 EXCEPTIONS: set[tuple[str, str]] = {
-    ("hardware.probe", "train.dtypes"),
-    ("predict.query", "cli.parse"),
-    ("records.arm", "analysis.learning_curve"),
-    ("records.arm", "arc.encode"),
-    ("records.arm", "arc.score"),
-    ("records.arm", "arc.sources"),
-    ("records.arm", "catalog.kernels"),
-    ("tune.autotune", "measure.autotune"),
-    ("tune.config", "cli.parse"),
     ("tune.run", "measure.config"),
     ("tune.run", "measure.sweep"),
     ("tune.run", "report.format"),
-    ("arc.sources", "arc.generated.families"),
 }
 
 

@@ -10,7 +10,7 @@ from conftest import made_puzzles
 from harness.arc import augment, examples, sources
 from harness.arc.arms import ARMS, Arm
 from harness.arc.examples import ON_THE_FLY
-from harness.arc.sources import Pair, Puzzle
+from harness.arc.task import Pair, Task, subset, within
 
 PLAIN = Arm("on the fly", ON_THE_FLY)  # without turns and other colours, so that grids can be recognised
 
@@ -43,7 +43,7 @@ def test_on_the_fly_the_others_are_shown_in_every_order():
 
 def test_on_the_fly_a_puzzle_of_one_demonstration_is_left_out():
     puzzles, _ = made_puzzles(2)
-    lone = Puzzle("lone", puzzles[0].pairs[:1], puzzles[0].test_inputs)
+    lone = Task("lone", puzzles[0].pairs[:1], puzzles[0].test_inputs)
     assert {e.id for e in _first(PLAIN, [lone, *puzzles], 50)} == {"t0", "t1"}
     assert _first(PLAIN, [lone], 50) == []
     assert examples.drawn(lone, random.Random(0)) is None
@@ -77,7 +77,7 @@ def test_every_example_is_made_of_its_own_demonstrations_in_one_view(name):
     """On sixty real tasks: question, answer and what is shown go back to demonstrations; the test is never among them,
     nor the question's own output among what is shown. One view turns and colours the whole example alike."""
     puzzles, solutions = sources.load("arc1-evaluation")
-    puzzles = sources.subset(sources.within(puzzles, 12), 60)
+    puzzles = subset(within(puzzles, 12), 60)
     demonstrations = {p.id: Counter(_canonical(pair.input, pair.output) for pair in p.pairs) for p in puzzles}
     tests = {p.id: {_canonical(g, s) for g, s in zip(p.test_inputs, solutions[p.id], strict=True)} for p in puzzles}
     for e in _first(ARMS[name], puzzles, 300):

@@ -57,7 +57,7 @@ def test_no_file_of_it_is_ignored_by_git():
 def test_models_yaml_says_what_its_config_says(spec):
     config = json.loads((FOLDER / "config.json").read_text())
     assert {name: config[name] for name in spec.architecture} == spec.architecture
-    assert config["max_position_embeddings"] == spec.window
+    assert config["max_position_embeddings"] == spec.max_context
     assert config["architectures"] == ["LlamaForCausalLM"]
 
 
@@ -77,7 +77,7 @@ def test_it_loads_and_answers_with_tokens(spec):
 
 def test_its_tokenizer_is_the_programs_own(spec):
     from harness.arc.prompt import build
-    from harness.arc.sources import Pair
+    from harness.arc.task import Pair
     from harness.tiny.model import SYMBOLS, tokenizer
 
     loaded, made = models.load_tokenizer(weights.resolve(spec, "auto")), tokenizer()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.arc import augment, encode
 from harness.arc.augment import GEOMETRY, SAME, View
-from harness.arc.sources import Pair, Puzzle
+from harness.arc.task import Pair, Task
 
 GRIDS = st.integers(1, 30).flatmap(
     lambda width: st.lists(
@@ -66,7 +66,7 @@ def test_colours_are_permuted_as_asked():
 
 def test_a_view_of_a_puzzle_keeps_its_rule():
     """The rule "mirror left to right" is still that after any view that keeps left and right."""
-    puzzle = Puzzle("p", (Pair(((1, 2),), ((2, 1),)), Pair(((3, 4),), ((4, 3),))), (((5, 6),),))
+    puzzle = Task("p", (Pair(((1, 2),), ((2, 1),)), Pair(((3, 4),), ((4, 3),))), (((5, 6),),))
     seen = View("flip_columns", (0, 2, 1, *range(3, 10)), (1, 0)).of(puzzle)
     assert seen.pairs == (Pair(((4, 3),), ((3, 4),)), Pair(((1, 2),), ((2, 1),)))
     assert seen.test_inputs == (((6, 5),),)

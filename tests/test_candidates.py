@@ -13,10 +13,11 @@ from choosing import row_of as _row
 from choosing import shown as _shown
 from conftest import cell, curve, result, row
 
-from harness.analysis.learning_curve import Checkpoint, accuracy_after
-from harness.analysis.proportions import wilson
-from harness.analysis.ranking import best_arm, candidates, choose, same_exam
+from harness.analysis.learning_curve import accuracy_after
+from harness.analysis.ranking import best_arm, candidates, rank, same_exam
+from harness.analysis.stats import wilson
 from harness.catalog.published import ACCURACIES
+from harness.records.arm import CurvePoint
 from harness.report import frame
 
 
@@ -47,8 +48,8 @@ def test_the_answers_count_in_the_budget():
     r, told = _row(load_s=1799.0), result(5, decode_s=90.0)
     for budget, fits, bare in ((6.34, 1, 1), (6.33, 0, 1), (5.34, 0, 1), (5.33, 0, 0)):
         goal = replace(GOAL, budget_hours=budget)
-        assert len(choose(candidates([r], [told], goal), goal).fits) == fits
-        assert len(choose(candidates([r], [], goal), goal).fits) == bare
+        assert len(rank(candidates([r], [told], goal), goal).fits) == fits
+        assert len(rank(candidates([r], [], goal), goal).fits) == bare
 
 
 def test_the_steps_that_a_budget_allows_by_hand():
@@ -63,10 +64,10 @@ def test_the_steps_that_a_budget_allows_by_hand():
 
 
 def test_the_projection_is_to_the_steps_that_the_budget_allows():
-    told = result(11, tasks=20, steps=64, checkpoints=curve(20, 2, 5, 8, 11))
+    told = result(11, tasks=20, steps=64, curve_points=curve(20, 2, 5, 8, 11))
     (found,) = candidates([_row()], [told], replace(GOAL, budget_hours=1.5))
     assert found.steps == int((1.5 * 3600 - 1) / (16 * SLOW)) == 310
-    assert found.estimate == accuracy_after(told.checkpoints, 310)
+    assert found.estimate == accuracy_after(told.curve_points, 310)
     assert found.estimate.reach == 310 / 64
 
 
@@ -90,8 +91,8 @@ def test_a_result_is_of_its_model_precision_and_weights_alone():
 def test_nothing_without_a_result_is_given_an_accuracy():
     """In no table and no column: not from another precision, other weights, what was published, or the sizes."""
     rows = [_row(name) for name in (*ACCURACIES, "tiny")] + [_row("phi-3-mini", precision="int4")]
-    told = [_result(right=5, checkpoints=curve(10, 2, 3, 4, 5)), _result("phi-3-mini", right=9, weights="/elsewhere")]
-    chosen = choose(candidates(rows, told, GOAL), GOAL)
+    told = [_result(right=5, curve_points=curve(10, 2, 3, 4, 5)), _result("phi-3-mini", right=9, weights="/elsewhere")]
+    chosen = rank(candidates(rows, told, GOAL), GOAL)
     (first, *others) = chosen.fits
     assert _names([first]) == ["tiny"] and len(others) == 4
     for c in others:
@@ -116,14 +117,14 @@ def test_a_failed_row_is_no_candidate():
 def test_of_several_exams_the_one_that_most_were_asked_counts():
     """One task set asked of two models beats another asked of one, however new; of two alike the newer one counts."""
     a, b = _result("a", 5), _result("b", 6)
-    new = _result("a", 9, source="other", started="2026-01-01T00:00:00+00:00")
+    new = _result("a", 9, dataset="other", started="2026-01-01T00:00:00+00:00")
     assert same_exam([a, new, b]) == [a, b]
     assert same_exam([a, new]) == [new]
     assert same_exam([]) == []
     (found,) = candidates([_row("a")], [a, new, b], GOAL)
     assert found.result == a
-    fewer = replace(new.trial, tasks=new.trial.tasks[:3], source="made")
-    assert len(same_exam([a, b, replace(new, trial=fewer)])) == 2  # other tasks of one set are another exam
+    fewer = replace(new.spec, tasks=new.spec.tasks[:3], dataset="made")
+    assert len(same_exam([a, b, replace(new, spec=fewer)])) == 2  # other tasks of one set are another exam
 
 
 def test_the_best_arm_has_most_steps_then_the_highest_accuracy_then_a_curve_then_the_lowest_loss():
@@ -132,7 +133,7 @@ def test_the_best_arm_has_most_steps_then_the_highest_accuracy_then_a_curve_then
     surer = replace(high, arm="+ color swap", answer_losses=((0.6, 12),) * 10)
     assert best_arm([base, few, low, high]) == high
     assert best_arm([high, surer, low]) == surer
-    watched = replace(high, checkpoints=curve(20, 2, 5, 8, 11))
+    watched = replace(high, curve_points=curve(20, 2, 5, 8, 11))
     assert best_arm([surer, watched, high]) == watched  # what can be projected comes before what was surer
     (found,) = candidates([_row()], [base, low, high], GOAL)
     assert (found.result, found.baseline) == (high, base)
@@ -166,7 +167,7 @@ def test_the_estimate_of_random_curves_holds_wilsons_interval():
     for _ in range(20):
         tasks = rng.randint(3, 60)
         seen = [
-            Checkpoint(4 * 2**i, 2.0 - i / 10, tuple(float(rng.random() < 0.5) for _ in range(tasks))) for i in range(5)
+            CurvePoint(4 * 2**i, 2.0 - i / 10, tuple(float(rng.random() < 0.5) for _ in range(tasks))) for i in range(5)
         ]
         found = accuracy_after(seen, rng.randint(65, 500), seed=1)
         low, high = wilson(found.mid * tasks, tasks)

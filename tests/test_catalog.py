@@ -6,7 +6,8 @@ import pytest
 from harness.catalog import models as catalog
 from harness.catalog import precisions, weights
 from harness.errors import UserError
-from harness.records.cell import MLP, ModelSpec, Rate, Recipe
+from harness.records.cell import MLP, ModelSpec, Recipe
+from harness.records.measurement import MatmulSpeed
 
 GOOD = """\
 defaults:
@@ -65,7 +66,7 @@ def test_reads_what_is_there(tmp_path):
     assert known.find("a").architecture["max_position_embeddings"] == 2048
 
 
-@pytest.mark.parametrize(("said", "read"), [("true", True), ("mlp", MLP)])
+@pytest.mark.parametrize(("said", "read"), [("true", "all"), ("false", "none"), ("mlp", MLP), ("all", "all")])
 def test_checkpointing_is_of_all_or_of_the_mlps(tmp_path, said, read):
     text = GOOD.replace("checkpointing: false", f"checkpointing: {said}")
     assert _load(tmp_path, text).recipe == Recipe(gradient_checkpointing=read)
@@ -83,7 +84,7 @@ def test_checkpointing_is_of_all_or_of_the_mlps(tmp_path, said, read):
         ("budget_hours: 12", "budget_hours: -12", ["line 5", "defaults.budget_hours"]),
         ("answer_share: 0.12", "answer_share: 1.5", ["recipe.answer_share"]),
         ("micro_batch: 1", "micro_batch: 3", ["sequences_per_step", "multiple"]),
-        ("checkpointing: false", "checkpointing: all", ["line 19", "recipe.gradient_checkpointing", "true or false"]),
+        ("checkpointing: false", "checkpointing: some", ["recipe.gradient_checkpointing", "none, mlp, all"]),
         ("optimizer: adamw", "optimizer: sgd", ["recipe.optimizer", "adamw"]),
         ("precisions: [fp16, int4]", "precisions: [fp17]", ["defaults.precisions", "fp17"]),
         ("precisions: [fp16, int4]", "precisions: fp16", ["line 3", "defaults.precisions", "a list"]),
@@ -168,7 +169,7 @@ def test_every_shipped_model_has_the_published_size(shipped):
 
 def test_a_folder_with_a_config_is_a_model(shipped, tiny_folder):
     spec = shipped.find(str(tiny_folder))
-    assert (spec.name, spec.window, spec.path) == ("tiny", 256, str(tiny_folder))
+    assert (spec.name, spec.max_context, spec.path) == ("tiny", 256, str(tiny_folder))
 
 
 @pytest.mark.parametrize(
@@ -237,10 +238,10 @@ def test_weights_from_the_hubs_cache(tiny_folder, tmp_path, monkeypatch):
 
 
 def test_native_dtype():
-    fast, slow = Rate(65e12, 65e12, True), Rate(8e12, 8e12, True)
-    t4 = {"fp32": slow, "fp16": fast, "bf16": Rate(4e12, 4e12, False)}
+    fast, slow = MatmulSpeed(65e12, 65e12, True), MatmulSpeed(8e12, 8e12, True)
+    t4 = {"fp32": slow, "fp16": fast, "bf16": MatmulSpeed(4e12, 4e12, False)}
     assert precisions.native_dtype(t4) == "fp16"
-    assert precisions.native_dtype({"fp32": slow, "fp16": Rate(1e9, 1e9, False)}) == "fp32"
+    assert precisions.native_dtype({"fp32": slow, "fp16": MatmulSpeed(1e9, 1e9, False)}) == "fp32"
     assert precisions.compute_dtype(precisions.find("int4"), t4) == "fp16"
     assert precisions.compute_dtype(precisions.find("bf16"), t4) == "bf16"
     with pytest.raises(UserError, match="int4"):

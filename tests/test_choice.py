@@ -18,8 +18,8 @@ from conftest import cell, curve, result, row
 from rich.console import Console
 
 from harness.analysis.learning_curve import accuracy_after
-from harness.analysis.proportions import wilson
-from harness.analysis.ranking import candidates, choose
+from harness.analysis.ranking import candidates, rank
+from harness.analysis.stats import wilson
 from harness.catalog.published import ACCURACIES
 from harness.records.cell import ModelSpec
 from harness.report import export, frame, terminal, ttft
@@ -31,7 +31,7 @@ def test_the_choice_by_hand_in_80_columns():
     """5 of 10 tuned, Wilson 24 to 76 %; baseline 2 of 10; two models, so that there is a chance of being best."""
     rows = [_row("a", load_s=1799.0), _row("[b]old")]
     told = [_result("a", 5, decode_s=90.0), _result("a", 2, steps=0, arm="baseline"), _result("[b]old", 1)]
-    shown = _shown(choose(candidates(rows, told, GOAL), GOAL))
+    shown = _shown(rank(candidates(rows, told, GOAL), GOAL))
     assert max(map(len, shown.splitlines())) <= 80 and "\x1b" not in shown and "…" not in shown
     (line,) = [line.split() for line in shown.splitlines() if line.startswith("a ")]
     assert line[:9] == ["a", "fp32", "1024", "6.34", "yes", "20.0", "50", "(24-76)", "64"]
@@ -43,23 +43,23 @@ def test_the_choice_by_hand_in_80_columns():
 
 
 def test_a_refused_projection_is_said_with_its_reason():
-    told = [result(11, tasks=20, checkpoints=curve(20, 2, 5, 8, 11))]
-    shown = _flat(_shown(choose(candidates([_row()], told, GOAL), GOAL)))
+    told = [result(11, tasks=20, curve_points=curve(20, 2, 5, 8, 11))]
+    shown = _flat(_shown(rank(candidates([_row()], told, GOAL), GOAL)))
     assert "refused" in shown
     assert "tiny fp32: no projection to 1000 steps: x15.6 beyond the last checkpoint; at most x8." in shown
     goal = replace(GOAL, steps=128)
     assert "tiny fp32: projected x2.0 beyond the last checkpoint." in _flat(
-        _shown(choose(candidates([_row()], told, goal), goal), goal)
+        _shown(rank(candidates([_row()], told, goal), goal), goal)
     )
 
 
 def test_what_was_published_is_named_beside_and_marked_as_such():
-    chosen = choose(candidates([_row("phi-3-mini")], [], GOAL), GOAL)
+    chosen = rank(candidates([_row("phi-3-mini")], [], GOAL), GOAL)
     said = _flat(_shown(chosen))
     assert "phi-3-mini: no weights: accuracy not measured; harness ttft phi-3-mini" in said
     assert "Published for Phi-3 (ironbar/arc24, iteration 4, August 2024): 6.5 % before, 16.8 % after." in said
     assert "16.8" not in chosen.why
-    measured = choose(candidates([_row("phi-3-mini")], [_result("phi-3-mini", 5)], GOAL), GOAL)
+    measured = rank(candidates([_row("phi-3-mini")], [_result("phi-3-mini", 5)], GOAL), GOAL)
     assert "Published" not in _shown(measured)
 
 
@@ -68,7 +68,7 @@ def test_the_whole_report_shows_speed_then_accuracy_then_the_pick():
     rows = [_row("a"), _row("b")]
     told = [
         _result("a", 2, steps=0, arm="baseline"),
-        _result("a", 5, checkpoints=curve(10, 2, 3, 4, 5)),
+        _result("a", 5, curve_points=curve(10, 2, 3, 4, 5)),
         _result("b", 4),
     ]
     terminal.show(rows, told, replace(GOAL, steps=256), Console(file=out, width=80, highlight=False))
@@ -87,8 +87,8 @@ def test_the_whole_report_shows_speed_then_accuracy_then_the_pick():
 
 def test_results_stand_in_one_table_where_they_can_be_compared():
     a, base = _result("a", 5), _result("a", 2, steps=0, arm="baseline")
-    found = ttft.by_trial([base, _result("b", 4), a, _result("a", 3, context=512), _result("a", 1, source="other")])
-    assert [[(r.trial.model.name, r.arm) for r in group] for group in found] == [
+    found = ttft.by_trial([base, _result("b", 4), a, _result("a", 3, context=512), _result("a", 1, dataset="other")])
+    assert [[(r.spec.model.name, r.arm) for r in group] for group in found] == [
         [("a", "baseline"), ("a", "n-1")],
         [("b", "n-1")],
         [("a", "n-1")],
@@ -103,7 +103,7 @@ def test_the_columns_of_accuracy_by_hand(tmp_path):
     """5 of 10 at 64 steps against 2 of 10; Wilson 23.7 to 76.3 %. The other rows have nothing in these columns."""
     rows = [_row(load_s=1799.0), _row(precision="int4"), _row(weights="/other"), _row("other"), row(status="oom")]
     told = [
-        result(5, decode_s=90.0, arm="+ color swap", checkpoints=curve(10, 2, 3, 4, 5)),
+        result(5, decode_s=90.0, arm="+ color swap", curve_points=curve(10, 2, 3, 4, 5)),
         result(2, steps=0, arm="baseline"),
     ]
     goal = replace(GOAL, steps=256)
@@ -111,7 +111,7 @@ def test_the_columns_of_accuracy_by_hand(tmp_path):
     with (tmp_path / "summary.csv").open(newline="") as file:
         first, *others = csv.DictReader(file)
     assert list(first) == list(frame.COLUMNS)
-    estimate = accuracy_after(told[0].checkpoints, 256)
+    estimate = accuracy_after(told[0].curve_points, 256)
     assert first["accuracy_arm"] == "'+ color swap"  # no formula
     numbers = {
         "accuracy": 0.5,
@@ -155,7 +155,7 @@ def test_published_figures_are_in_no_column(tmp_path):
 
 
 def test_a_name_that_a_spreadsheet_would_obey_is_made_safe_in_the_new_columns_too(tmp_path):
-    told = [result(5, source="=cmd|' /C calc'!A0")]
+    told = [result(5, dataset="=cmd|' /C calc'!A0")]
     export.write_csv([_row()], tmp_path / "summary.csv", GOAL, told)
     with (tmp_path / "summary.csv").open(newline="") as file:
         (found,) = csv.DictReader(file)
@@ -171,6 +171,6 @@ def test_a_model_spec_in_the_record_need_not_say_how_it_is_fine_tuned():
 
 
 def test_another_precision_of_a_model_with_weights_says_how_to_measure_it():
-    said = _flat(_shown(choose(candidates([_row("small", precision="int4", weights="/a")], [], GOAL), GOAL)))
+    said = _flat(_shown(rank(candidates([_row("small", precision="int4", weights="/a")], [], GOAL), GOAL)))
     assert "small int4: accuracy not measured; harness ttft small --precision int4 does." in said
     assert "no weights" not in said

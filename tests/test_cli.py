@@ -92,7 +92,7 @@ for heavy in ("torch", "transformers", "peft", "bitsandbytes", "huggingface_hub"
 def test_what_needs_no_torch_does_not_import_it(words, tmp_path):
     """The record has accuracies too, with a curve to project from: neither do they need torch."""
     Store(tmp_path / "results" / "a-cpu").add(row())
-    Store(tmp_path / "results" / "a-cpu", kind=ROWS).add(result(5, checkpoints=curve(10, 2, 3, 4, 5)))
+    Store(tmp_path / "results" / "a-cpu", kind=ROWS).add(result(5, curve_points=curve(10, 2, 3, 4, 5)))
     done = subprocess.run(
         [sys.executable, "-c", NO_TORCH.format(words=words)],
         cwd=tmp_path,

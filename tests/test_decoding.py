@@ -186,5 +186,5 @@ def test_dropping_asks_fewer_questions_than_shortening(tuned):
 
     asked = [decode.predict(puzzles, tokens, answer, 1, "rows", context, shorten=s) for context, s in
              ((104, False), (103, False), (103, True), (87, True), (71, True))]  # fmt: skip
-    assert [(a.asked, a.unasked) for a in asked] == [(4, 0), (0, 4), (4, 0), (4, 0), (0, 4)]
+    assert [(a.asked, a.skipped) for a in asked] == [(4, 0), (0, 4), (4, 0), (4, 0), (0, 4)]
     assert [set(each) for each in seen] == [{(58, 3, 46)}, set(), {(42, 2, 46)}, {(26, 1, 46)}, set()]

@@ -156,7 +156,7 @@ def test_a_bench_measures_the_accuracy_of_what_has_weights(compared, arc_folder)
     assert max(map(len, tables.splitlines())) <= 80 and "\x1b" not in out
     found, bad = read(folder / ROWS.name, ROWS)
     assert bad == 0
-    assert [(r.arm, r.steps, len(r.scores), r.trial.weights) for r in found] == [
+    assert [(r.arm, r.steps, len(r.scores), r.spec.weights) for r in found] == [
         ("baseline", 0, 3, str(arc_folder)),
         ("+ color swap", 8, 3, str(arc_folder)),
     ]

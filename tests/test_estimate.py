@@ -3,7 +3,8 @@ import random
 
 import pytest
 
-from harness.analysis.learning_curve import Checkpoint, accuracy_after, chance_of_best
+from harness.analysis.learning_curve import accuracy_after, chance_of_best
+from harness.records.arm import CurvePoint
 
 STEPS = (4, 8, 16, 32, 64, 125)
 
@@ -27,7 +28,7 @@ def _curve(rng, tasks=60, end=1000):
     def solved(s):
         return tuple(float((h < p(s)) != (rng.random() < 0.05 * p(s))) for h in hard)
 
-    return [Checkpoint(s, 2.0 - 0.1 * i, solved(s)) for i, s in enumerate(STEPS)], sum(solved(end)) / tasks
+    return [CurvePoint(s, 2.0 - 0.1 * i, solved(s)) for i, s in enumerate(STEPS)], sum(solved(end)) / tasks
 
 
 def test_the_interval_covers_the_known_end_of_simulated_curves():
@@ -45,7 +46,7 @@ def test_the_interval_covers_the_known_end_of_simulated_curves():
 
 def test_a_curve_by_hand():
     """Log-linear without noise, 10 % more with every doubling from 10 % at 4: 60 % at 128."""
-    seen = [Checkpoint(4 * 2**i, 1.0, (1.0,) * (10 + 10 * i) + (0.0,) * (90 - 10 * i)) for i in range(5)]
+    seen = [CurvePoint(4 * 2**i, 1.0, (1.0,) * (10 + 10 * i) + (0.0,) * (90 - 10 * i)) for i in range(5)]
     found = accuracy_after(seen, 128)
     assert found.low < 0.6 < found.high
     assert found.mid == pytest.approx(0.6, abs=0.06)
@@ -63,7 +64,7 @@ def test_a_curve_by_hand():
     ],
 )
 def test_it_is_refused_where_the_checkpoints_do_not_carry(seen, steps, why):
-    found = accuracy_after([Checkpoint(s, loss, (0.0, 1.0)) for s, loss in seen], steps)
+    found = accuracy_after([CurvePoint(s, loss, (0.0, 1.0)) for s, loss in seen], steps)
     assert found.mid is None
     assert why in found.refused
 

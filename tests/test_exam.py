@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from conftest import made_puzzles, write_tasks
 
-from harness.arc.sources import Pair, Puzzle
+from harness.arc.task import Pair, Task
 from harness.catalog import models as catalog
 from harness.cli import app
 from harness.errors import UserError
@@ -21,7 +21,7 @@ def known(tmp_path, shipped):
     """A catalogue whose ttft block names a folder of six tasks, one of them with a grid of 12 x 12."""
     puzzles, solutions = made_puzzles(5)
     big = tuple(tuple((i + j) % 10 for j in range(12)) for i in range(12))
-    puzzles.append(Puzzle("big", (Pair(big, big[::-1]),) * 3, (big,)))
+    puzzles.append(Task("big", (Pair(big, big[::-1]),) * 3, (big,)))
     folder = write_tasks(tmp_path / "tasks", puzzles, solutions | {"big": (big[::-1],)})
     write_tasks(tmp_path / "own", *made_puzzles(4))
     return replace(shipped, ttft=catalog.Ttft(str(folder), 30, 20, 64, 2048, 2))
@@ -137,4 +137,4 @@ def test_the_verb_refuses_in_one_line(arc_folder, tmp_path, capsys, words, said)
 def _wide(count):
     puzzles, solutions = made_puzzles(count)
     grid = ((1, 2, 3, 4, 5, 6, 7, 8),) * 8
-    return [Puzzle(p.id, (Pair(grid, grid),) * 3, (grid,)) for p in puzzles], dict.fromkeys(solutions, (grid,))
+    return [Task(p.id, (Pair(grid, grid),) * 3, (grid,)) for p in puzzles], dict.fromkeys(solutions, (grid,))

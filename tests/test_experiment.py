@@ -10,7 +10,7 @@ from trials import RECIPE, STEPS, Stopped, Watched, arms_of, stop_at, timeless, 
 
 from harness.records.arm import ROWS, SHARED, TASK
 from harness.records.store import Store
-from harness.tune.checkpoint import Keeper
+from harness.tune.checkpoint import Checkpointer
 
 
 @pytest.mark.parametrize("curve", [False, True])
@@ -148,7 +148,7 @@ def test_without_room_for_checkpoints_it_is_said_once_and_training_goes_on(tmp_p
 
 def test_a_full_disk_is_said_once_and_leaves_nothing_half_written(tmp_path):
     said, path = [], tmp_path / "arm.pt"
-    keeper = Keeper(path, said.append, every_s=0.0)
+    keeper = Checkpointer(path, said.append, every_s=0.0)
     keeper.keep(lambda: {"done": [], "a": 1})
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.symlink_to("/dev/full")
@@ -156,15 +156,15 @@ def test_a_full_disk_is_said_once_and_leaves_nothing_half_written(tmp_path):
         keeper.keep(lambda: {"done": [], "a": torch.zeros(100_000)})
     assert len(said) == 1 and "no checkpoint can be kept" in said[0] and "\n" not in said[0]
     assert [p.name for p in tmp_path.iterdir()] == ["arm.pt"]
-    assert Keeper(path, said.append).load()["a"] == 1  # the last good one is still there
+    assert Checkpointer(path, said.append).load()["a"] == 1  # the last good one is still there
 
 
 def test_nothing_is_kept_before_its_time(tmp_path):
-    keeper = Keeper(tmp_path / "arm.pt", print, every_s=1e9)
+    keeper = Checkpointer(tmp_path / "arm.pt", print, every_s=1e9)
     keeper.keep(lambda: pytest.fail("a state was asked for"))
     assert list(tmp_path.iterdir()) == []
     keeper.keep(lambda: {"a": 1}, now=True)
-    assert Keeper(tmp_path / "arm.pt", print).load() == {"a": 1}
+    assert Checkpointer(tmp_path / "arm.pt", print).load() == {"a": 1}
     keeper.done()
     keeper.done()
     assert list(tmp_path.iterdir()) == []

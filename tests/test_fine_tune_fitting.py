@@ -8,9 +8,10 @@ from conftest import made_puzzles, write_tasks
 from trials import arms_of, trial_of
 
 from harness.cli import app
-from harness.records.cell import MLP, Cell, Rate
+from harness.records.cell import MLP, Cell
+from harness.records.measurement import MatmulSpeed
 from harness.tune import autotune, run
-from harness.tune.autotune import Fitted
+from harness.tune.autotune import PackSetting
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Expected:
 def foresee(cell):
     """Checkpointing foreseen to be free, and a larger micro-batch better."""
     n, again = cell.recipe.micro_batch, cell.recipe.gradient_checkpointing
-    return Expected(n * (1.5 if not again else 1) - 0.1 * n, n) if n <= 4 else None
+    return Expected(n * (1.5 if again == "none" else 1) - 0.1 * n, n) if n <= 4 else None
 
 
 @pytest.fixture
@@ -46,30 +47,35 @@ class Model:
 
 def test_variants_are_those_of_a_profile_in_tokens(trial):
     found = autotune.variants(trial, foresee)
-    assert found[:2] == [Fitted(512, MLP), Fitted(512, True)]  # alike a sequence: the first stands
-    assert found[2:] == [Fitted(512, False), Fitted(1024, False)]
-    assert autotune.variants(trial, lambda cell: None) == [Fitted(512, False)]
+    assert found[:2] == [PackSetting(512, MLP), PackSetting(512, "all")]  # alike a sequence: the first stands
+    assert found[2:] == [PackSetting(512, "none"), PackSetting(1024, "none")]
+    assert autotune.variants(trial, lambda cell: None) == [PackSetting(512, "none")]
 
 
 @pytest.mark.parametrize(
     ("seconds", "best"),
     [
-        ({1: 3.0, 2: 2.0, 3: 1.0}, Fitted(2, False)),  # two are enough, whatever the third would have taken
-        ({2: 2.0, 3: 1.0}, Fitted(3, True)),
-        ({3: 9.0}, Fitted(3, True)),
+        ({1: 3.0, 2: 2.0, 3: 1.0}, PackSetting(2, "none")),  # two are enough, whatever the third would have taken
+        ({2: 2.0, 3: 1.0}, PackSetting(3, "all")),
+        ({3: 9.0}, PackSetting(3, "all")),
     ],
 )
 def test_the_faster_of_two_that_run_is_used(monkeypatch, trial, seconds, best):
     def measured(model, sequences, tokens, trial):
-        assert model.checkpointing == (tokens != 2)
+        assert model.checkpointing == ("none" if tokens == 2 else "all")
         if tokens not in seconds:
             raise torch.OutOfMemoryError("no room")
         return seconds[tokens]
 
     monkeypatch.setattr(autotune, "seconds_a_token", measured)
-    monkeypatch.setattr(autotune.checkpointing, "use", lambda model, how: setattr(model, "checkpointing", how))
+    monkeypatch.setattr(autotune.recompute, "use", lambda model, how: setattr(model, "checkpointing", how))
     model, said = Model(), []
-    assert autotune.fastest(model, [], [Fitted(1, True), Fitted(2, False), Fitted(3, True)], trial, said.append) == best
+    assert (
+        autotune.fastest(
+            model, [], [PackSetting(1, "all"), PackSetting(2, "none"), PackSetting(3, "all")], trial, said.append
+        )
+        == best
+    )
     assert model.checkpointing == best.checkpointing and said[-1].startswith(f"fitted: {best}")
     assert model.cleared == sum("out of memory" in line for line in said)
 
@@ -79,9 +85,9 @@ def test_where_nothing_fits_memory_is_what_is_said(monkeypatch, trial):
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(autotune, "seconds_a_token", never)
-    monkeypatch.setattr(autotune.checkpointing, "use", lambda model, how: None)
+    monkeypatch.setattr(autotune.recompute, "use", lambda model, how: None)
     with pytest.raises(torch.OutOfMemoryError):
-        autotune.fastest(Model(), [], [Fitted(1, True)], trial, lambda text: None)
+        autotune.fastest(Model(), [], [PackSetting(1, "all")], trial, lambda text: None)
 
 
 def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder):
@@ -102,7 +108,7 @@ def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder):
 
 
 def test_cells_of_a_fine_tune_are_predicted_here(tmp_path, trial):
-    rates = {"fp32": Rate(1e12, 1e12, True)}
+    rates = {"fp32": MatmulSpeed(1e12, 1e12, True)}
     device = {"id": "cpu", "name": "a CPU, 2 threads", "total_bytes": 2**34, "capability": None}
     of = run._foresee(device, rates, tmp_path / "results" / "here")
     cell = Cell(trial.model, "fp32", "fp32", 512, trial.recipe, trial.weights, "cpu", "a CPU, 2 threads")

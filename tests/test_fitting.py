@@ -7,7 +7,9 @@ import torch
 
 from harness.catalog.precisions import find
 from harness.measure import autotune
-from harness.records.cell import MLP, Cell, Measurement, ModelSpec, Recipe
+from harness.predict.variants import candidates
+from harness.records.cell import MLP, Cell, ModelSpec, Recipe
+from harness.records.measurement import Measurement
 from harness.train.batches import random_batch
 from harness.train.model import load
 from harness.train.step import TrainingStep
@@ -31,7 +33,7 @@ def on_a_card(room):
 
     def foresee(cell):
         n, again = cell.recipe.micro_batch, cell.recipe.gradient_checkpointing
-        slower, held = {False: (1, 10), MLP: (1.1, 4), True: (4 / 3, 2)}[again]
+        slower, held = {"none": (1, 10), MLP: (1.1, 4), "all": (4 / 3, 2)}[again]
         return Expected((1 + n) * slower, n * held, room)
 
     return foresee
@@ -44,26 +46,26 @@ def named(cells):
 def test_the_fastest_that_surely_fits_comes_first():
     """Seconds a sequence: 8 at once 9/8, 4 5/4, 2 3/2, 1 2. With room for 25 four that make the MLPs again (16 held,
     1.375 s), and two that do not (20, 1.5 s) or eight that make all again (16, 1.5 s)."""
-    assert named(autotune.candidates(CELL, on_a_card(1000)))[:2] == ["/b8", "/b4"]
-    assert named(autotune.candidates(CELL, on_a_card(25)))[:3] == ["/b4/ckpt-mlp", "/b2", "/b8/ckpt"]
-    assert all(cell.why.startswith("fitted: micro-batch") for cell in autotune.candidates(CELL, on_a_card(25)))
+    assert named(candidates(CELL, on_a_card(1000)))[:2] == ["/b8", "/b4"]
+    assert named(candidates(CELL, on_a_card(25)))[:3] == ["/b4/ckpt-mlp", "/b2", "/b8/ckpt"]
+    assert all(cell.why.startswith("fitted: micro-batch") for cell in candidates(CELL, on_a_card(25)))
 
 
 def test_what_may_not_fit_is_tried_only_where_nothing_surely_does():
-    assert named(autotune.candidates(CELL, on_a_card(1.9))) == ["/ckpt"]
-    assert named(autotune.candidates(CELL, on_a_card(5))) == ["/b2/ckpt", "/ckpt-mlp", "/ckpt"]
+    assert named(candidates(CELL, on_a_card(1.9))) == ["/ckpt"]
+    assert named(candidates(CELL, on_a_card(5))) == ["/b2/ckpt", "/ckpt-mlp", "/ckpt"]
 
 
 def test_of_as_many_sequences_the_fastest_that_fits_is_enough_but_of_one():
     """Each prediction takes seconds the first time, and what makes more again is slower."""
     asked, foresee = [], on_a_card(1000)
-    autotune.candidates(CELL, lambda cell: asked.append(cell.recipe.mark) or foresee(cell))
+    candidates(CELL, lambda cell: asked.append(cell.recipe.mark) or foresee(cell))
     assert asked == ["", "/ckpt-mlp", "/ckpt", "/b2", "/b4", "/b8"]
 
 
 def test_nothing_is_tried_where_nothing_is_known():
-    assert autotune.candidates(CELL, on_a_card(0.1)) == [CELL]
-    assert autotune.candidates(CELL, lambda cell: None) == [CELL]
+    assert candidates(CELL, on_a_card(0.1)) == [CELL]
+    assert candidates(CELL, lambda cell: None) == [CELL]
 
 
 def measured(seconds):
@@ -76,7 +78,7 @@ def measured(seconds):
 
 
 def test_the_faster_of_two_measured_is_taken_whatever_was_predicted():
-    variants = autotune.candidates(CELL, on_a_card(1000))
+    variants = candidates(CELL, on_a_card(1000))
     # per step of 16 sequences: two micro-steps of 9 s; four of 4 s
     assert autotune.best(variants, measured({"/b8": 9.0, "/b4": 4.0})).key == "/b4"
     # the first runs out of memory: the two after it
@@ -88,7 +90,7 @@ def test_the_faster_of_two_measured_is_taken_whatever_was_predicted():
 def test_checkpointing_and_micro_batches_change_no_gradient(tiny_spec, precision):
     """What the search may choose from gives the same gradients: two sequences at once, one by one, and recomputed."""
     found = {}
-    for batch, again in ((1, False), (2, False), (2, MLP), (2, True)):
+    for batch, again in ((1, "none"), (2, "none"), (2, MLP), (2, "all")):
         recipe = Recipe(lora_r=4, sequences_per_step=2, micro_batch=batch, gradient_checkpointing=again)
         model = load(tiny_spec, find(precision), precision, recipe, "random", torch.device("cpu")).model
         step = TrainingStep(model, recipe, precision, torch.device("cpu"))
@@ -97,7 +99,7 @@ def test_checkpointing_and_micro_batches_change_no_gradient(tiny_spec, precision
             step.micro_step(replace(both, input_ids=part))
         found[batch, again] = torch.cat([p.grad.flatten() for p in step.params])
     tolerance = 1e-5 if precision == "fp32" else 3e-2
-    reference = found[1, False]
+    reference = found[1, "none"]
     assert reference.abs().max() > 0
     for grads in found.values():
         assert (grads - reference).abs().max() <= tolerance * reference.abs().max()

@@ -7,9 +7,12 @@ from conftest import cell, row
 
 from harness.analysis import projection
 from harness.analysis import token_curve as fits
-from harness.analysis.verdict import pick, verdict
+from harness.analysis.ranking import pick
+from harness.analysis.stability import warnings
+from harness.analysis.verdict import verdict
 from harness.arc import lengths
-from harness.records.cell import ModelSpec, Recipe, Work
+from harness.records.cell import ModelSpec, Recipe
+from harness.records.measurement import FlopCount
 
 
 def test_projection_by_hand():
@@ -64,13 +67,13 @@ def _noisy(spread):
     ],
 )
 def test_warnings_say_what_to_do(samples, said):
-    found = [w for w in projection.warnings(row(samples)) if said in w]
+    found = [w for w in warnings(row(samples)) if said in w]
     assert len(found) == 1
     assert any(remedy in found[0] for remedy in ("--sample-seconds", "--fresh", "close what else"))
 
 
 def test_a_clean_sample_has_no_warning():
-    assert projection.warnings(row(_noisy(0.01))) == []
+    assert warnings(row(_noisy(0.01))) == []
 
 
 def test_lengths_hold_the_published_shares_and_mean():
@@ -88,26 +91,26 @@ def _measured(seconds, context):
 
 def test_fit_finds_the_curve_again():
     """Fixed 0.1 s, 1e-12 s a linear FLOP, 4e-12 s a FLOP of attention."""
-    work = Work(1e9, 1e5, 1e9, 2e5)
+    work = FlopCount(1e9, 1e5, 1e9, 2e5)
 
     def true(n):
         return 0.1 + 1e-12 * 2e9 * n + 4e-12 * 3e5 * n**2
 
     rows = [_measured(true(n), n) for n in (256, 512, 1024, 2048)]
-    found = fits.fit(rows)
+    found = fits.fit_token_curve(rows)
     assert found.work == work
     for n in (100, 700, 4096):
         assert found.seconds(n) == pytest.approx(true(n), rel=1e-6)
     assert found.error < 1e-6
-    two = fits.fit([_measured(0.1 + 1e-12 * (2e9 * n + 3e5 * n**2), n) for n in (256, 512)])
+    two = fits.fit_token_curve([_measured(0.1 + 1e-12 * (2e9 * n + 3e5 * n**2), n) for n in (256, 512)])
     assert two.seconds(1024) == pytest.approx(0.1 + 1e-12 * (2e9 * 1024 + 3e5 * 1024**2), rel=1e-6)
-    assert fits.fit(rows[:1]).seconds(256) == pytest.approx(true(256))
-    assert fits.fit([row(status="oom")]) is None
+    assert fits.fit_token_curve(rows[:1]).seconds(256) == pytest.approx(true(256))
+    assert fits.fit_token_curve([row(status="oom")]) is None
 
 
 def test_fit_has_no_negative_part():
     """Seconds that fall with length, as noise can make them, still give a curve that rises."""
-    found = fits.fit([_measured(1.2, 256), _measured(1.0, 512), _measured(1.1, 1024)])
+    found = fits.fit_token_curve([_measured(1.2, 256), _measured(1.0, 512), _measured(1.1, 1024)])
     assert min(found.fixed_s, found.linear_s, found.quadratic_s) >= 0
     assert found.seconds(4096) >= found.seconds(256) > 0
 
@@ -115,14 +118,14 @@ def test_fit_has_no_negative_part():
 def test_arc_hours_by_hand():
     """Seconds in proportion to tokens, a millisecond each: the mean sequence under 8192 is 1788 tokens in our table,
     16 of them 28.6 s, a thousand steps 7.95 h."""
-    rows = [replace(_measured(n / 1000, n), work=Work(1e9, 0, 1e9, 0)) for n in (512, 1024, 4096)]
-    found = fits.arc_hours(fits.fit(rows), rows[-1], 8192, 1000)
+    rows = [replace(_measured(n / 1000, n), work=FlopCount(1e9, 0, 1e9, 0)) for n in (512, 1024, 4096)]
+    found = fits.arc_hours(fits.fit_token_curve(rows), rows[-1], 8192, 1000)
     assert found.hours_mid == pytest.approx(7.95, rel=0.01)
     assert found.coverage == 1.0
     assert found.reach == 2.0
-    near = fits.arc_hours(fits.fit(rows), rows[-1], 4096, 1000)
+    near = fits.arc_hours(fits.fit_token_curve(rows), rows[-1], 4096, 1000)
     assert (near.hours_high - near.hours_low) / near.hours_mid < (found.hours_high - found.hours_low) / found.hours_mid
-    assert fits.arc_hours(fits.fit(rows), rows[-1], 300, 1000) is None
+    assert fits.arc_hours(fits.fit_token_curve(rows), rows[-1], 300, 1000) is None
 
 
 @pytest.mark.parametrize(

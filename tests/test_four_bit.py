@@ -13,8 +13,8 @@ from harness.catalog import precisions, weights
 from harness.records.cell import Recipe
 from harness.train import model as models
 from harness.train.batches import Batch
+from harness.train.losses import answer_loss
 from harness.train.ops import nf4_cpu
-from harness.train.step import answer_loss
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,7 @@ def quantised(rows, columns, dtype):
 def test_products_and_slopes_are_of_the_values_that_were_quantised(shape, dtype):
     """NF4 of normal values is 9 % off; with the scales of other blocks it was 25 % and more."""
     layer, values = quantised(*shape, dtype)
-    nf4_cpu.mend(layer)
+    nf4_cpu.repair(layer)
     found = nf4_cpu.matrix(layer.weight)
     assert found.shape == values.shape and found.dtype == dtype
     assert (found - values).float().norm() < 0.12 * values.float().norm()
@@ -49,7 +49,7 @@ def test_products_and_slopes_are_of_the_values_that_were_quantised(shape, dtype)
 def test_what_bitsandbytes_does_right_is_left_to_it():
     odd, whole = quantised(96, 160, torch.float32)[0], quantised(96, 128, torch.float32)[0]
     for layer in (odd, whole):
-        nf4_cpu.mend(layer)
+        nf4_cpu.repair(layer)
         assert not layer.support_avx512bf16_for_cpu
     assert "forward" in vars(odd) and "forward" not in vars(whole)
 

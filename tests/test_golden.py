@@ -38,7 +38,7 @@ def records(monkeypatch, tmp_path):
     Store(tmp_path / "made").add(row(key="k"))
     store = Store(tmp_path / "made", kind=ROWS)
     for arm, right, steps in (("baseline", 2, 0), ("n-1", 4, 64), ("+ geometric", 6, 64)):
-        store.add(result(right, arm=arm, steps=steps, decode_s=20.0, checkpoints=curve(10, 2, 3, 5, right)[:steps]))
+        store.add(result(right, arm=arm, steps=steps, decode_s=20.0, curve_points=curve(10, 2, 3, 5, right)[:steps]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")

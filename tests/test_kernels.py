@@ -13,14 +13,13 @@ from torch.nn.attention import SDPBackend
 from harness import files
 from harness.catalog import kernels as table
 from harness.catalog import precisions
-from harness.cli.parse import with_kernels
-from harness.errors import UserError
+from harness.catalog.recipes import with_kernels
+from harness.errors import Unsupported, UserError
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
 from harness.train import model as models
 from harness.train.batches import random_batch
-from harness.train.compat import Unsupported
+from harness.train.losses import answer_loss
 from harness.train.ops import attention, autoselect, pointwise
-from harness.train.step import answer_loss
 
 CPU = torch.device("cpu")
 SHAPES = autoselect.Shapes(heads=4, kv_heads=2, dim=8, width=32, inner=48)
@@ -89,12 +88,12 @@ def test_measured_once_a_device_and_kept(empty, monkeypatch):
 
     monkeypatch.setattr(autoselect, "measure", measure)
     for _ in range(2):
-        found = autoselect.settle("auto", SHAPES, CPU, torch.float32)
+        found = autoselect.choose("auto", SHAPES, CPU, torch.float32)
         assert str(found) == "attention=sdpa pointwise=plain"
         assert "for compiled does not run here: no compiler" in " ".join(found.notes)
     assert asked == [(SHAPES, torch.float32)]
-    autoselect.settle("auto", SHAPES, CPU, torch.bfloat16)
-    autoselect.settle("auto", replace(SHAPES, width=64), CPU, torch.float32)
+    autoselect.choose("auto", SHAPES, CPU, torch.bfloat16)
+    autoselect.choose("auto", replace(SHAPES, width=64), CPU, torch.float32)
     assert len(asked) == 3 == len(list(empty.iterdir()))
 
 
@@ -102,7 +101,7 @@ def test_a_compiler_installed_later_is_tried(empty, monkeypatch):
     monkeypatch.setattr(autoselect, "measure", lambda *_: {"attention": {"blocks": 0.2}, "pointwise": {"plain": 0.1}})
     for found in (None, "/usr/bin/cc"):
         monkeypatch.setattr(autoselect, "which", lambda name, found=found: found)
-        autoselect.settle("auto", SHAPES, CPU, torch.float32)
+        autoselect.choose("auto", SHAPES, CPU, torch.float32)
     assert len(list(empty.iterdir())) == 2
 
 
@@ -114,37 +113,37 @@ def test_shapes_of_configs():
                              intermediate_size=[100, 200])  # fmt: skip
     assert autoselect.Shapes.of(config) == autoselect.Shapes(8, 2, 32, 64, 100)
     assert autoselect.Shapes.of(SimpleNamespace(hidden_size=64)) is None
-    assert str(autoselect.settle("auto", None, CPU, torch.float32)) == FIRST
+    assert str(autoselect.choose("auto", None, CPU, torch.float32)) == FIRST
 
 
 @pytest.mark.parametrize("torn", ["", "{", "[]", '{"attention": {"blocks": 1.0}}'])
 def test_a_torn_file_is_measured_again(empty, monkeypatch, torn):
     whole = {"attention": {"blocks": 0.2}, "pointwise": {"plain": 0.1}}
     monkeypatch.setattr(autoselect, "measure", lambda *_: whole)
-    autoselect.settle("auto", SHAPES, CPU, torch.float32)
+    autoselect.choose("auto", SHAPES, CPU, torch.float32)
     (path,) = empty.iterdir()
     path.write_text(torn)
-    assert str(autoselect.settle("auto", SHAPES, CPU, torch.float32)) == FIRST
-    assert files.kept(f"kernels/{path.name}") == whole
+    assert str(autoselect.choose("auto", SHAPES, CPU, torch.float32)) == FIRST
+    assert files.read_cache(f"kernels/{path.name}") == whole
 
 
 def test_what_is_named_is_not_measured(empty, monkeypatch):
     monkeypatch.setattr(autoselect, "measure", None)
-    assert str(autoselect.settle("plain", SHAPES, CPU, torch.float32)) == FIRST
+    assert str(autoselect.choose("plain", SHAPES, CPU, torch.float32)) == FIRST
     named = "attention=sdpa pointwise=plain"
-    assert str(autoselect.settle(named, SHAPES, CPU, torch.float32)) == named
+    assert str(autoselect.choose(named, SHAPES, CPU, torch.float32)) == named
 
 
 def test_a_kernel_of_another_device_or_one_that_fails_is_said(monkeypatch):
     with pytest.raises(Unsupported, match="pointwise=liger is not for cpu, which has plain, compiled"):
-        autoselect.settle("pointwise=liger", SHAPES, CPU, torch.float32)
+        autoselect.choose("pointwise=liger", SHAPES, CPU, torch.float32)
 
     def no_compiler(kernel):
         raise RuntimeError("no C++ compiler\nand more")
 
     monkeypatch.setattr(pointwise, "of", no_compiler)
     with pytest.raises(Unsupported, match=r"pointwise=compiled does not run here: no C\+\+ compiler$"):
-        autoselect.settle("pointwise=compiled", SHAPES, CPU, torch.float32)
+        autoselect.choose("pointwise=compiled", SHAPES, CPU, torch.float32)
 
 
 def test_measuring_here(empty, monkeypatch):
@@ -164,7 +163,7 @@ def test_measuring_here(empty, monkeypatch):
 
 def test_nothing_is_chosen_where_a_part_is_emulated(empty, monkeypatch):
     monkeypatch.setattr(autoselect, "_LONGEST_S", 0.0)
-    found = autoselect.settle("auto", SHAPES, CPU, torch.float32)
+    found = autoselect.choose("auto", SHAPES, CPU, torch.float32)
     assert str(found) == FIRST and not found.notes
 
 

@@ -8,16 +8,17 @@ from test_accelerators import OWN
 
 from bench import backtest
 from harness.cli.app import main
+from harness.cli.predict import read
 from harness.errors import UserError
 from harness.hardware.environment import versions
 from harness.predict import prediction, query
-from harness.predict.trace_pool import Tracers
+from harness.predict.trace_pool import TracePool
 
 
 def asked(models="arc-tiny", precisions="fp16", contexts="256", gpus="t4", **more):
     rest = dict.fromkeys(("recipe", "method", "micro_batch", "checkpointing", "budget_hours", "steps", "models_file"))
     rest |= {"split": "data", "trim_vocab": False} | more
-    return query.read(models, precisions, contexts, gpus, **rest)
+    return read(models, precisions, contexts, gpus, **rest)
 
 
 def test_predict_from_the_command_line(tmp_path, capsys):
@@ -73,40 +74,40 @@ def test_the_largest_context_and_batch_are_at_the_edge():
     on, calibration = question.cards[0]
     small = replace(on, memory_bytes=on.context_bytes + (150 << 20))
     question = replace(question, cards=[(small, calibration)])
-    with Tracers(versions()) as tracers:
-        (longest,) = query.largest(question, tracers)
+    with TracePool(versions()) as tracers:
+        (longest,) = query.find_largest(question, tracers)
         assert longest.fits_memory() is True and longest.context % 64 == 0
-        (beyond,) = query.answer(replace(question, contexts=[longest.context + 64]), tracers)
+        (beyond,) = query.predict_all(replace(question, contexts=[longest.context + 64]), tracers)
         assert beyond.fits_memory() is not True
-        (widest,) = query.largest(question, tracers, batch=True)
+        (widest,) = query.find_largest(question, tracers, batch=True)
         assert widest.fits_memory() is True and 16 % widest.recipe.micro_batch == 0
         nothing = replace(small, memory_bytes=1 << 20)
-        (none,) = query.largest(replace(question, cards=[(nothing, calibration)]), tracers)
+        (none,) = query.find_largest(replace(question, cards=[(nothing, calibration)]), tracers)
         assert "not even 64 fit" in none.reason
 
 
 def test_a_kept_trace_is_used_and_a_torn_one_made_again(monkeypatch, tmp_path):
     monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path))
     question = asked(contexts="64")
-    with Tracers(versions()) as tracers:
-        (first,) = query.answer(question, tracers)
+    with TracePool(versions()) as tracers:
+        (first,) = query.predict_all(question, tracers)
         assert len(list((tmp_path / "traces").iterdir())) == 3
-    with Tracers(versions()) as tracers:
-        assert query.answer(question, tracers) == [first] and not tracers.processes
+    with TracePool(versions()) as tracers:
+        assert query.predict_all(question, tracers) == [first] and not tracers.processes
     torn = (
         tmp_path
         / "traces"
         / f"{prediction.subject(first.spec, first.precision, first.recipe, first.on, 64).key(versions())}.json"
     )
     torn.write_text(torn.read_text()[:100])
-    with Tracers(versions()) as tracers:
-        assert query.answer(question, tracers) == [first] and tracers.processes
+    with TracePool(versions()) as tracers:
+        assert query.predict_all(question, tracers) == [first] and tracers.processes
 
 
 def test_what_cannot_be_traced_is_said():
     """Full fine-tuning of packed weights."""
-    with Tracers(versions()) as tracers:
-        (found,) = query.answer(asked(precisions="int4", method="full"), tracers)
+    with TracePool(versions()) as tracers:
+        (found,) = query.predict_all(asked(precisions="int4", method="full"), tracers)
     assert "not quantised" in found.reason
 
 
@@ -146,4 +147,4 @@ def test_a_dtype_that_a_card_lacks(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(OWN.replace("bf16: emulated\n", ""))
     with pytest.raises(UserError, match="mine does not compute bf16; it has fp16, fp32"):
-        query.answer(asked(precisions="bf16", gpus=str(path)), None)
+        query.predict_all(asked(precisions="bf16", gpus=str(path)), None)

@@ -9,8 +9,9 @@ from conftest import TINY
 from harness.catalog import precisions
 from harness.records.cell import MLP, ModelSpec, Recipe
 from harness.train import model as models
-from harness.train.batches import Batch, cut, pack
-from harness.train.step import TrainingStep, answer_loss, packed_losses
+from harness.train.batches import Batch, first_fit_decreasing, pack
+from harness.train.losses import answer_loss, packed_losses
+from harness.train.step import TrainingStep
 
 CPU = torch.device("cpu")
 # Gemma's window of 8 is shorter than most of the sequences, so that both of its kinds of layer do something.
@@ -77,7 +78,7 @@ def test_no_packed_sequence_sees_another(kind):
 
 def test_packing_is_the_same_under_gradient_checkpointing():
     found = []
-    for how in (False, MLP, True):
+    for how in ("none", MLP, "all"):
         model = _loaded("llama", gradient_checkpointing=how)
         packed_losses(model, pack(_sequences(), CPU)).sum().backward()
         found.append(_gradients(model))
@@ -110,9 +111,9 @@ def test_packing_by_hand():
 
 def test_cutting_by_hand():
     """Longest first into the first pack with room, of 10 tokens: 7 opens one, 6 the next, 3 joins the 7, 4 the 6."""
-    assert cut([3, 7, 6, 4], 10) == [[1, 0], [2, 3]]
-    assert cut([12, 3], 10) == [[0], [1]]
-    assert cut([], 10) == []
+    assert first_fit_decreasing([3, 7, 6, 4], 10) == [[1, 0], [2, 3]]
+    assert first_fit_decreasing([12, 3], 10) == [[0], [1]]
+    assert first_fit_decreasing([], 10) == []
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -121,7 +122,7 @@ def test_cutting_keeps_the_budget_and_loses_nothing(seed):
     one; the longest sequence is in the first pack."""
     rng = random.Random(seed)
     lengths, budget = [rng.randint(1, 120) for _ in range(rng.randint(1, 40))], rng.randint(20, 300)
-    packs = cut(lengths, budget)
+    packs = first_fit_decreasing(lengths, budget)
     assert sorted(i for members in packs for i in members) == list(range(len(lengths)))
     used = [sum(lengths[i] for i in members) for members in packs]
     assert all(tokens <= budget or len(members) == 1 for tokens, members in zip(used, packs, strict=True))

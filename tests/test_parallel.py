@@ -4,19 +4,20 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import TINY
 
 from harness.catalog import precisions
-from harness.cli.parse import shared_by
+from harness.catalog.recipes import shared_by
 from harness.errors import UserError
 from harness.hardware.device import choose
 from harness.records.arm import ROWS
 from harness.records.cell import Cell, ModelSpec, Recipe
 from harness.records.store import read
+from harness.records.stored import to_stored
 from harness.train import distributed
 from harness.train import model as models
 from harness.train.step import TrainingStep
@@ -39,7 +40,7 @@ def train(recipe: Recipe, steps: int = 4):
 
 
 def _member(path):
-    distributed.join(CPU)
+    distributed.init(CPU)
     found = train(RECIPE)
     torch.save(found, f"{path}.{distributed.rank()}")
     distributed.leave()
@@ -73,16 +74,16 @@ def test_dealing_by_hand(monkeypatch):
     dealt = []
     for number in range(2):
         monkeypatch.setattr(distributed, "rank", lambda number=number: number)
-        dealt.append(distributed.mine([10, 50, 30, 20, 40]))
+        dealt.append(distributed.shard([10, 50, 30, 20, 40]))
     assert dealt == [[1, 3, 0], [4, 2]]
 
 
 def test_a_worker_measures_the_whole_machine(tiny_spec, tmp_path):
     """Two processes, 4 sequences a step: each does two of them, so an update comes after every second micro-step."""
-    recipe = Recipe(sequences_per_step=4, processes=2)
+    recipe = Recipe(sequences_per_step=4, data_parallel=2)
     cell = Cell(tiny_spec, "fp32", "fp32", 24, recipe, "random", "cpu", "2 x CPU")
     assert recipe.micro_steps_per_step == 2
-    job = json.dumps({"cell": asdict(cell), "sample_seconds": 1.0, "seed": 0})
+    job = json.dumps({"cell": to_stored(cell), "sample_seconds": 1.0, "seed": 0})
     command = [sys.executable, "-m", "harness.measure.worker"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -131,7 +132,7 @@ def test_ttft_on_two_processes_gives_the_same_record(tmp_path):
         assert ran.stderr.count("pointwise: ") == 1
         rows.append(read(folder / ROWS.name, ROWS)[0])
     for alone, shared in zip(*rows, strict=True):
-        assert shared.trial.recipe == replace(alone.trial.recipe, processes=2)
+        assert shared.spec.recipe == replace(alone.spec.recipe, data_parallel=2)
         assert shared.step_losses == pytest.approx(alone.step_losses, rel=1e-4)
         assert shared.attempts == alone.attempts
         ours, theirs = (sorted(row.answer_losses) for row in (shared, alone))

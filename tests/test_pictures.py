@@ -7,7 +7,8 @@ import pytest
 from conftest import made_puzzles
 from rich.console import Console
 
-from harness.arc.sources import Pair, Puzzle
+from harness.arc.encode import rows
+from harness.arc.task import Pair, Task
 from harness.errors import UserError
 from harness.report import pictures
 
@@ -24,11 +25,16 @@ def _spoilt(grid):
 
 
 def _puzzle(name="t", tests=((2, 3),)):
-    return Puzzle(name, (Pair(_grid(2, 3), _grid(3, 2)),), tuple(_grid(*size) for size in tests))
+    return Task(name, (Pair(_grid(2, 3), _grid(3, 2)),), tuple(_grid(*size) for size in tests))
+
+
+def _texts(attempts):
+    """As a row of the record has them."""
+    return {name: tuple(tuple(map(rows, tried)) for tried in each) for name, each in attempts.items()}
 
 
 def _drawn(folder, puzzle, attempts, solutions, title="arm n-1"):
-    [path] = pictures.write(folder, [puzzle], attempts, solutions, title, 1)
+    [path] = pictures.write(folder, [puzzle], _texts(attempts), solutions, title, 1)
     return ET.fromstring(path.read_text(encoding="utf-8"))
 
 
@@ -38,11 +44,11 @@ def _grids(root):
     for group in root.iter(f"{SVG}g"):
         if group.get("class") == "grid":
             cells = [rect for rect in group.iter(f"{SVG}rect") if rect.get("class") != "frame"]
-            rows = {}
+            lines = {}
             for rect in sorted(cells, key=lambda rect: (int(rect.get("y")), int(rect.get("x")))):
-                rows.setdefault(rect.get("y"), {})[rect.get("x")] = pictures.COLOURS.index(rect.get("fill"))
-            assert sum(map(len, rows.values())) == len(cells)  # none on top of another
-            found.append(tuple(tuple(row.values()) for row in rows.values()))
+                lines.setdefault(rect.get("y"), {})[rect.get("x")] = pictures.COLOURS.index(rect.get("fill"))
+            assert sum(map(len, lines.values())) == len(cells)  # none on top of another
+            found.append(tuple(tuple(row.values()) for row in lines.values()))
     return found
 
 
@@ -52,7 +58,7 @@ def _words(root):
 
 def _shown(puzzles, attempts, solutions, most=9, width=80, **how):
     out = io.StringIO()
-    pictures.show(puzzles, attempts, solutions, Console(file=out, width=width, highlight=False, **how), most)
+    pictures.show(puzzles, _texts(attempts), solutions, Console(file=out, width=width, highlight=False, **how), most)
     return out.getvalue()
 
 
@@ -89,7 +95,7 @@ def test_a_hostile_id_is_a_safe_file_name_and_words_in_the_picture(tmp_path):
 
 def test_the_largest_grids_stay_inside_the_picture_and_apart(tmp_path):
     big = _grid(30, 30)
-    puzzle = Puzzle("big", (Pair(big, big),) * 3, (big,))
+    puzzle = Task("big", (Pair(big, big),) * 3, (big,))
     root = _drawn(tmp_path, puzzle, {"big": [(_spoilt(big), _grid(30, 29))]}, {"big": (big,)})
     assert [len(grid) * len(grid[0]) for grid in _grids(root)] == [900] * 8 + [870, 900]
     _, _, width, height = map(float, root.get("viewBox").split())

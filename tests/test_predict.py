@@ -10,14 +10,25 @@ from harness.catalog import accelerators, precisions
 from harness.catalog import models as catalog
 from harness.errors import UserError
 from harness.predict import calibration, calibration_files, prediction, roofline
-from harness.predict.calibration import HeldMemory, Point
-from harness.predict.roofline import ATTENTION, DEQUANTIZE, KINDS, LAUNCH, MEMORY, PRODUCT, THIN, Memory, Op, Trace
+from harness.predict.calibration import MemoryPoint, Point
+from harness.predict.roofline import (
+    ATTENTION,
+    BANDWIDTH,
+    DEQUANTIZE,
+    GEMM,
+    KINDS,
+    LAUNCH,
+    SKINNY_GEMM,
+    Memory,
+    Op,
+    Trace,
+)
 from harness.records.cell import Goal, Recipe
 
 CARD = accelerators.Accelerator("card", 16 << 30, 100e9, {"fp16": (10e12, 5e12)}, ("fp16",), launch_s=1e-5)
 
 
-def op(kind=PRODUCT, backward=False, flops=0.0, size=0.0, count=1, dtype="fp16"):
+def op(kind=GEMM, backward=False, flops=0.0, size=0.0, count=1, dtype="fp16"):
     return Op(kind, backward, dtype, flops, size, count)
 
 
@@ -30,12 +41,16 @@ def test_each_operation_takes_its_arithmetic_or_its_bytes():
     moves 1 GB at 100 GB/s takes 10 ms and counts as memory. A card waits where a launch of 10 us is longer than its
     operation: ten of 1 us (100 kB) wait 9 us each."""
     found = roofline.nominal_seconds(
-        trace(op(flops=1e12), op(backward=True, flops=1e12), op(flops=1e10, size=1e9), op(MEMORY, size=1e5, count=10)),
+        trace(
+            op(flops=1e12), op(backward=True, flops=1e12), op(flops=1e10, size=1e9), op(BANDWIDTH, size=1e5, count=10)
+        ),
         CARD,
     )
-    assert found == pytest.approx({PRODUCT: 0.3, THIN: 0, ATTENTION: 0, MEMORY: 0.01001, DEQUANTIZE: 0, LAUNCH: 9e-5})
+    assert found == pytest.approx(
+        {GEMM: 0.3, SKINNY_GEMM: 0, ATTENTION: 0, BANDWIDTH: 0.01001, DEQUANTIZE: 0, LAUNCH: 9e-5}
+    )
     assert roofline.seconds(found, dict.fromkeys(KINDS, 2.0)) == pytest.approx(0.6202)
-    busy = roofline.nominal_seconds(trace(op(MEMORY, size=1e5, count=10)), replace(CARD, kind="cpu"))
+    busy = roofline.nominal_seconds(trace(op(BANDWIDTH, size=1e5, count=10)), replace(CARD, kind="cpu"))
     assert busy[LAUNCH] == pytest.approx(1e-4)
     with pytest.raises(UserError, match="card does not compute bf16; it has fp16"):
         roofline.nominal_seconds(trace(op(flops=1.0, dtype="bf16")), CARD)
@@ -45,26 +60,26 @@ def points(slowness, models=("a", "b", "c"), noise=lambda i: 1.0):
     out = []
     for i in range(24):
         nominal = dict.fromkeys(KINDS, 0.0)
-        nominal |= {PRODUCT: 1.0 + i % 5, MEMORY: 0.5 + i % 3, LAUNCH: 0.1 * (i % 4)}
+        nominal |= {GEMM: 1.0 + i % 5, BANDWIDTH: 0.5 + i % 3, LAUNCH: 0.1 * (i % 4)}
         out.append(Point(models[i % len(models)], nominal, roofline.seconds(nominal, slowness) * noise(i)))
     return out
 
 
-TRUE = {PRODUCT: 1.7, THIN: 1.0, ATTENTION: 1.0, MEMORY: 2.5, DEQUANTIZE: 1.0, LAUNCH: 3.0}
+TRUE = {GEMM: 1.7, SKINNY_GEMM: 1.0, ATTENTION: 1.0, BANDWIDTH: 2.5, DEQUANTIZE: 1.0, LAUNCH: 3.0}
 
 
 def test_many_measurements_outweigh_the_prior_and_one_does_not():
     fitted = calibration.fit("d", "cuda", points(TRUE))
-    for kind in (PRODUCT, MEMORY, LAUNCH):
+    for kind in (GEMM, BANDWIDTH, LAUNCH):
         assert fitted.slowness[kind] == pytest.approx(TRUE[kind], rel=0.1)
     assert fitted.error == 0.05  # never told to be better than that
     assert fitted.models == ("a", "b", "c") and fitted.points == 24
     # One rough row, three times slower than assumed: it moves what it is made of, by less than that.
     assumed = calibration.prior("cuda").slowness
-    nominal = dict.fromkeys(KINDS, 0.0) | {PRODUCT: 1.0}
-    one = calibration.fit("d", "cuda", [Point("a", nominal, 3 * assumed[PRODUCT], sigma=0.5)])
-    assert assumed[PRODUCT] * 1.2 < one.slowness[PRODUCT] < assumed[PRODUCT] * 2.5
-    assert one.slowness[MEMORY] == pytest.approx(assumed[MEMORY])
+    nominal = dict.fromkeys(KINDS, 0.0) | {GEMM: 1.0}
+    one = calibration.fit("d", "cuda", [Point("a", nominal, 3 * assumed[GEMM], sigma=0.5)])
+    assert assumed[GEMM] * 1.2 < one.slowness[GEMM] < assumed[GEMM] * 2.5
+    assert one.slowness[BANDWIDTH] == pytest.approx(assumed[BANDWIDTH])
     with pytest.raises(UserError, match="nothing measured"):
         calibration.fit("d", "cuda", [])
 
@@ -81,8 +96,8 @@ def test_the_error_is_that_of_models_left_out():
 def test_memory_by_hand():
     """Peaks made of 400 held besides, what stands, and 1.5 times what passes, in fp32 twice."""
     sizes = [("a", 100, 900), ("b", 700, 200), ("c", 50, 50)]
-    held = [HeldMemory(m, s, p, round(400 + s + 1.5 * p)) for m, s, p in sizes]
-    wide = [HeldMemory(m, s, p, 400 + s + 2 * p, wide=True) for m, s, p in sizes]
+    held = [MemoryPoint(m, s, p, round(400 + s + 1.5 * p)) for m, s, p in sizes]
+    wide = [MemoryPoint(m, s, p, 400 + s + 2 * p, wide=True) for m, s, p in sizes]
     found = calibration.fit_memory(held + wide, "cpu")
     assert astuple(found) == pytest.approx((400, 1.5, 2.0), rel=0.01)
     assert found.peak(wide[0]) == pytest.approx(wide[0].peak, rel=0.01)
@@ -133,7 +148,7 @@ def test_hours_are_over_arcs_lengths():
 
 def test_two_cards_share_sequences_or_layers():
     one = predicted(weights=8 << 30, activations=4 << 30, logits=1 << 30)
-    data = predicted(replace(Recipe(), processes=2), weights=8 << 30, activations=4 << 30, logits=1 << 30)
+    data = predicted(replace(Recipe(), data_parallel=2), weights=8 << 30, activations=4 << 30, logits=1 << 30)
     layers = predicted(replace(Recipe(), layer_split=2), weights=8 << 30, activations=4 << 30, logits=1 << 30)
     assert data.step_s == pytest.approx(one.step_s / 2, rel=0.01) and data.peak_bytes == one.peak_bytes
     assert layers.step_s == one.step_s

@@ -4,6 +4,7 @@ import time
 import psutil
 import pytest
 
+from harness.records.stored import to_stored
 from harness.workers.process import run_worker
 
 JOB = {"cell": {"device": "cpu"}}
@@ -69,11 +70,10 @@ def test_a_worker_ends_when_its_sweep_is_gone(module, tmp_path):
     """The real worker, its input closed: it must not go on alone."""
     import json
     import subprocess
-    from dataclasses import asdict
 
     from conftest import cell
 
-    said = json.dumps({"cell": asdict(cell(context=64)), "sample_seconds": 600, "seed": 0}).encode() + b"\n"
+    said = json.dumps({"cell": to_stored(cell(context=64)), "sample_seconds": 600, "seed": 0}).encode() + b"\n"
     process = subprocess.Popen(
         [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )

@@ -12,10 +12,12 @@ from harness.errors import UserError
 from harness.hardware import device, peak_memory, probe
 from harness.measure import plan
 from harness.predict import flops
-from harness.records.cell import Rate, Recipe
+from harness.records.cell import Recipe
+from harness.records.measurement import MatmulSpeed
+from harness.records.stored import to_stored
 from harness.train import model as models
 from harness.train.batches import random_batch
-from harness.train.step import answer_loss
+from harness.train.losses import answer_loss
 
 CPU = torch.device("cpu")
 
@@ -54,11 +56,11 @@ def test_the_cpu_has_a_name_and_memory():
 
 def test_a_dtype_is_native_where_it_beats_fp32():
     """T4: fp16 65 against fp32's 8 TFLOP/s, bf16 emulated on a par. A CPU without 16-bit units: 100 times slower."""
-    t4 = Rate(8e12, 8e12, True)
-    assert probe.is_native(Rate(40e12, 40e12, True), t4)
-    assert not probe.is_native(Rate(8e12, 7e12, True), t4)
-    assert not probe.is_native(Rate(120e9, 1e9, True), Rate(60e9, 60e9, True))
-    assert Rate(120e9, 40e9, True).combined == pytest.approx(60e9)  # harmonic: 2 / (1/120 + 1/40)
+    t4 = MatmulSpeed(8e12, 8e12, True)
+    assert probe.is_native(MatmulSpeed(40e12, 40e12, True), t4)
+    assert not probe.is_native(MatmulSpeed(8e12, 7e12, True), t4)
+    assert not probe.is_native(MatmulSpeed(120e9, 1e9, True), MatmulSpeed(60e9, 60e9, True))
+    assert MatmulSpeed(120e9, 40e9, True).combined == pytest.approx(60e9)  # harmonic: 2 / (1/120 + 1/40)
 
 
 def test_the_probe_measures_this_machine():
@@ -118,12 +120,12 @@ def test_lora_costs_four_flops_a_parameter_not_six(shipped):
 
 
 def test_an_architecture_that_fails_while_counting_is_a_row_not_the_end(tiny_spec):
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
     from harness.measure.inspector import answer
 
     odd = replace(tiny_spec, architecture={**tiny_spec.architecture, "num_attention_heads": 3})
-    said = answer({"ask": "work", "model": asdict(odd), "recipe": asdict(Recipe())})
+    said = answer({"ask": "work", "model": to_stored(odd), "recipe": to_stored(Recipe())})
     assert said.keys() == {"unsupported"}
     assert said["unsupported"]
 
@@ -133,7 +135,7 @@ def test_estimate_by_hand():
     8 s and 1e6 x 4 bytes at 1 GB/s to load."""
     from conftest import cell
 
-    from harness.records.cell import Work
+    from harness.records.measurement import FlopCount
 
-    work = Work(1e9, 0, 2e9, 0)
-    assert plan.estimate_s(cell(), work, 1_000_000, Rate(1e12, 1e12, True)) == pytest.approx(25.56, abs=0.01)
+    work = FlopCount(1e9, 0, 2e9, 0)
+    assert plan.estimate_s(cell(), work, 1_000_000, MatmulSpeed(1e12, 1e12, True)) == pytest.approx(25.56, abs=0.01)

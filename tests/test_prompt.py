@@ -3,7 +3,7 @@ import random
 import pytest
 
 from harness.arc import coverage, encode, examples, prompt, sources
-from harness.arc.sources import Pair
+from harness.arc.task import Pair, Task
 
 PAIRS = (Pair(((1, 2),), ((2, 1),)), Pair(((3,),), ((3,),)))
 
@@ -68,7 +68,7 @@ def test_the_estimate_is_near_the_published_lengths(name, count, mean, shares):
 
 
 def test_sets_without_examples_have_questions_only():
-    puzzle = sources.Puzzle("p", PAIRS[:1], (((1,),),))
+    puzzle = Task("p", PAIRS[:1], (((1,),),))
     assert examples.leave_one_out(puzzle) == []
     (only,) = coverage.lengths([puzzle])
     assert (only.name, only.coverage(10_000)) == ("test questions", 1.0)

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from harness.analysis.proportions import bootstrap_mean, mcnemar, paired_difference, wilson
+from harness.analysis.stats import bootstrap_mean, mcnemar, paired_difference, wilson
 
 
 @pytest.mark.parametrize(

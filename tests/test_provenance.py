@@ -5,7 +5,7 @@ import os
 import pytest
 
 from harness.errors import UserError
-from harness.hardware.environment import latest_folder, slug
+from harness.records.store import latest_folder, slug
 
 
 def test_slugs_stay_inside_the_folder():

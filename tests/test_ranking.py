@@ -9,19 +9,19 @@ from choosing import row_of as _row
 from choosing import shown as _shown
 from conftest import curve, result
 
-from harness.analysis.ranking import candidates, choose
+from harness.analysis.ranking import candidates, rank
 
 
 def _names(found):
     return [c.row.cell.model.name for c in found]
 
 
-def _two(checkpoints=True):
+def _two(curve_points=True):
     """A rises by 3 of 20 tasks a doubling, from 8 steps to 64, where 11 are right; B stays at 12 right."""
-    seen = {"a": curve(20, 2, 5, 8, 11), "b": curve(20, 12, 12, 12, 12)} if checkpoints else {"a": (), "b": ()}
+    seen = {"a": curve(20, 2, 5, 8, 11), "b": curve(20, 12, 12, 12, 12)} if curve_points else {"a": (), "b": ()}
     return [
-        _result("a", 11, tasks=20, checkpoints=seen["a"]),
-        _result("b", 12, tasks=20, checkpoints=seen["b"]),
+        _result("a", 11, tasks=20, curve_points=seen["a"]),
+        _result("b", 12, tasks=20, curve_points=seen["b"]),
     ]
 
 
@@ -29,7 +29,7 @@ def test_ranked_by_projected_accuracy_where_all_have_one():
     """At 256 steps A is projected to more than 12 of 20, so it goes before B; by what was measured B is better."""
     goal = replace(GOAL, steps=256)
     rows = [_row("b"), _row("a")]
-    chosen = choose(candidates(rows, _two(), goal), goal)
+    chosen = rank(candidates(rows, _two(), goal), goal)
     assert [round(c.estimate.mid, 2) for c in chosen.fits][1] == 0.6
     assert chosen.fits[0].estimate.mid > 0.65
     assert _names(chosen.fits) == ["a", "b"]
@@ -46,23 +46,23 @@ def test_ranked_by_projected_accuracy_where_all_have_one():
     ],
 )
 def test_ranked_by_measured_accuracy_where_one_has_no_projection(goal, more):
-    told = _two(checkpoints=False) if more == "none" else [*_two(), *more]
+    told = _two(curve_points=False) if more == "none" else [*_two(), *more]
     rows = [_row("a"), _row("b"), *([_row("c")] if more and more != "none" else [])]
-    chosen = choose(candidates(rows, told, goal), goal)
+    chosen = rank(candidates(rows, told, goal), goal)
     assert _names(chosen.fits) == ["b", "a", "c"][: len(rows)]
     assert f"the highest measured accuracy of {len(rows)}, 60.0 %" in chosen.why
 
 
 def test_those_without_an_accuracy_come_after_the_largest_first():
     rows = [_row("small", params=10), _row("known", params=5), _row("large", params=20), _row("worst", params=30)]
-    chosen = choose(candidates(rows, [_result("known", 2), _result("worst", 0)], GOAL), GOAL)
+    chosen = rank(candidates(rows, [_result("known", 2), _result("worst", 0)], GOAL), GOAL)
     assert _names(chosen.fits) == ["known", "worst", "large", "small"]
     assert "the highest measured accuracy of 2, 20.0 %" in chosen.why
 
 
 def test_one_cell_a_model_and_precision_the_longest_context_that_fits():
     rows = [_row(context=1024), _row(context=4096, seconds=3.0), _row(context=2048, seconds=2.0)]
-    chosen = choose(candidates(rows, [result(5)], GOAL), GOAL)
+    chosen = rank(candidates(rows, [result(5)], GOAL), GOAL)
     assert [c.row.cell.context for c in chosen.fits] == [2048]
     assert [c.row.cell.context for c in chosen.too_slow] == [4096]
 
@@ -70,7 +70,7 @@ def test_one_cell_a_model_and_precision_the_longest_context_that_fits():
 def test_a_longer_context_of_other_weights_does_not_hide_a_measured_accuracy():
     """Profiled at random first and with its weights later: only the latter row has the accuracy, and it stays."""
     rows = [_row(context=2048), _row(context=1024, weights="/a")]
-    chosen = choose(candidates(rows, [result(5, weights="/a")], GOAL), GOAL)
+    chosen = rank(candidates(rows, [result(5, weights="/a")], GOAL), GOAL)
     assert [c.row.cell.weights for c in chosen.fits] == ["/a", "random"]
     assert "a measured accuracy, 50.0 %" in chosen.why
 
@@ -79,12 +79,12 @@ def test_two_weights_of_one_model_are_two_candidates():
     rows = [_row(weights="/a"), _row(weights="/b")]
     found = candidates(rows, [result(9, weights="/a"), result(2, weights="/b")], GOAL)
     assert found[0].chance > 0.9 and found[1].chance < 0.1
-    assert [c.row.cell.weights for c in choose(found, GOAL).fits] == ["/a", "/b"]
+    assert [c.row.cell.weights for c in rank(found, GOAL).fits] == ["/a", "/b"]
 
 
 def test_too_slow_ones_are_listed_the_nearest_first_and_never_picked():
     rows = [_row("slowest", 9.0), _row("slow", 3.0), _row("quick", 1.0)]
-    chosen = choose(candidates(rows, [_result("slow", 10), _result("slowest", 10), _result("quick", 1)], GOAL), GOAL)
+    chosen = rank(candidates(rows, [_result("slow", 10), _result("slowest", 10), _result("quick", 1)], GOAL), GOAL)
     assert _names(chosen.fits) == ["quick"]
     assert _names(chosen.too_slow) == ["slow", "slowest"]
     assert "Pick: quick fp32" in chosen.why and "the only one with a measured accuracy, 10.0 %" in chosen.why
@@ -96,11 +96,11 @@ def test_none_that_fits_names_the_nearest_and_what_would_fit():
     """10 s a micro-step: 1000 steps take up to 48.37 h. 12 h hold 248 of them."""
     goal = replace(GOAL, budget_hours=12.0)
     rows = [_row("near", 10.0, warmup_micro_s=(0.0,)), _row("far", 20.0)]
-    chosen = choose(candidates(rows, [], goal), goal)
+    chosen = rank(candidates(rows, [], goal), goal)
     assert chosen.fits == () and len(chosen.too_slow) == 2
     assert chosen.why.startswith("Pick: none fits 12 h. Nearest: near fp32 at 1024 tokens")
     assert "take up to 48.4 h; 248 steps would fit." in chosen.why
-    empty = choose([], GOAL)
+    empty = rank([], GOAL)
     assert (empty.fits, empty.too_slow, empty.why) == ((), (), "Pick: none: no cell was measured.")
 
 
@@ -108,15 +108,15 @@ def test_a_tie_is_admitted():
     """12 and 11 of 20 right, one task apart: exact McNemar's p is 1. 18 against 2 of 20, 16 apart: 2 / 2**16."""
     rows = [_row("a"), _row("b"), _row("c")]
     told = [_result("a", 12, tasks=20), _result("b", 11, tasks=20), _result("c", 2, tasks=20)]
-    chosen = choose(candidates(rows, told, GOAL), GOAL)
+    chosen = rank(candidates(rows, told, GOAL), GOAL)
     assert _names(chosen.tied) == ["b"]
     assert "Not told apart from b fp32 on these tasks (p >= 0.05): a tie; more --tasks would tell." in chosen.why
-    clear = choose(candidates(rows, [_result("a", 18, tasks=20), told[2]], GOAL), GOAL)
+    clear = rank(candidates(rows, [_result("a", 18, tasks=20), told[2]], GOAL), GOAL)
     assert clear.tied == () and "tie" not in clear.why
 
 
 def test_without_any_accuracy_the_pick_is_by_speed_and_says_so():
-    chosen = choose(candidates([_row("small", params=1), _row("large", params=2)], [], GOAL), GOAL)
+    chosen = rank(candidates([_row("small", params=1), _row("large", params=2)], [], GOAL), GOAL)
     assert chosen.why.startswith("Best candidate: large")
     assert chosen.why.endswith("No accuracy was measured: it may not be the best.")
     assert chosen.tied == ()
@@ -125,9 +125,9 @@ def test_without_any_accuracy_the_pick_is_by_speed_and_says_so():
 def test_a_model_whose_losses_are_no_numbers_is_not_picked():
     """`bench` calls it unstable: a pick by speed must not take it, and its sentence must not deny what is listed."""
     bad = _row("bad", params=9, losses=(2.0, float("nan")))
-    chosen = choose(candidates([bad], [], GOAL), GOAL)
+    chosen = rank(candidates([bad], [], GOAL), GOAL)
     assert chosen.fits == ()
-    chosen = choose(candidates([bad, _row("good", params=1)], [], GOAL), GOAL)
+    chosen = rank(candidates([bad, _row("good", params=1)], [], GOAL), GOAL)
     assert _names(chosen.fits) == ["good"]
 
 

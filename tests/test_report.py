@@ -12,7 +12,8 @@ from conftest import cell, row
 from rich.console import Console
 
 from harness.errors import UserError
-from harness.records.cell import MLP, Goal, ModelSpec, Rate, Recipe, from_json, to_json
+from harness.records.cell import MLP, Goal, ModelSpec, Recipe
+from harness.records.measurement import MatmulSpeed, from_json, to_json
 from harness.report import export, format, frame, speed, style
 from harness.report.progress import Live
 
@@ -25,7 +26,7 @@ ROWS = [
     row(
         status="too_slow",
         reason="not started: about 245 s a micro-step; fp16 is emulated here: use fp32",
-        rate=Rate(1e10, 1e9, False),
+        rate=MatmulSpeed(1e10, 1e9, False),
         cell=cell(precision="fp16", compute_dtype="fp16"),
     ),
 ]

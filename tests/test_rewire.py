@@ -7,15 +7,15 @@ import torch
 from conftest import TINY
 
 from harness.catalog import precisions
-from harness.cli.parse import _recipe
+from harness.catalog.recipes import _recipe
 from harness.errors import UserError
-from harness.records.cell import OWN, REFERENCE, ModelSpec, Recipe
+from harness.records.cell import OPTIMIZED, REFERENCE, ModelSpec, Recipe
 from harness.train import model as models
 from harness.train import patch
 from harness.train.batches import random_batch
+from harness.train.losses import answer_loss, reference_loss
 from harness.train.ops import pointwise
-from harness.train.ops.lora import AnswerLosses
-from harness.train.step import answer_loss, reference_loss
+from harness.train.ops.cross_entropy import AnswerLosses
 
 CPU = torch.device("cpu")
 
@@ -100,7 +100,7 @@ def test_dropout_is_left_to_peft(tiny_spec, option):
 
 
 def test_checking_leaves_the_adapter_as_it_was(tiny_spec):
-    ours, plain = (_loaded(tiny_spec, implementation=kind).model for kind in (OWN, REFERENCE))
+    ours, plain = (_loaded(tiny_spec, implementation=kind).model for kind in (OPTIMIZED, REFERENCE))
     for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -115,9 +115,9 @@ def _hidden(dtype, rows=9, width=16, vocab=50):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_the_loss_in_chunks_is_cross_entropy(dtype, at_once, monkeypatch):
     """Rows weighted differently, in chunks of one row, of two, and all at once."""
-    from harness.train.ops import lora
+    from harness.train.ops import cross_entropy
 
-    monkeypatch.setattr(lora, "_LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(cross_entropy, "_LOGITS_AT_ONCE", at_once)
     hidden, head, targets = _hidden(dtype)
     weight = torch.linspace(-1, 2, len(hidden), dtype=dtype)
     losses = AnswerLosses.apply(hidden, head, None, targets)
@@ -149,9 +149,9 @@ def test_gates_have_the_gradient_that_differences_give(gate):
 def test_recipes_by_name():
     """The reference has one sequence at a time and checkpointing; another name is refused with those that there are."""
     known = Recipe(micro_batch=4)
-    assert _recipe(None, known) == known == _recipe(OWN, known)
+    assert _recipe(None, known) == known == _recipe(OPTIMIZED, known)
     assert _recipe(REFERENCE, known) == replace(
-        known, implementation=REFERENCE, micro_batch=1, gradient_checkpointing=True
+        known, implementation=REFERENCE, micro_batch=1, gradient_checkpointing="all"
     )
     with pytest.raises(UserError, match="reference"):
         _recipe("referense", known)

@@ -3,6 +3,7 @@
 import pytest
 
 from harness.arc import score
+from harness.records.arm import TaskScore
 
 
 def test_the_vote():
@@ -18,7 +19,7 @@ def test_scores_by_hand():
     (1 + 0.5) / 2."""
     truth = (((1, 2),), ((3, 4),))
     found = score.score_task("t", [[((1, 2),), ((1,),), None], [((3, 9),)]], truth)
-    assert found == score.TaskScore("t", 0.5, 1 / 6, 0.75, 1.0, 1.0)
+    assert found == TaskScore("t", 0.5, 1 / 6, 0.75, 1.0, 1.0)
     assert not found.solved
 
 

@@ -8,7 +8,7 @@ from conftest import made_puzzles
 from trials import RECIPE, STEPS, Watched, arms_of, trial_of
 
 from harness.arc.score import score
-from harness.arc.sources import Pair, Puzzle
+from harness.arc.task import Pair, Task
 from harness.errors import UserError
 from harness.records.arm import DROP, ROWS, SHARED, TASK
 from harness.records.store import Store
@@ -60,7 +60,7 @@ def test_a_task_of_one_demonstration_stays_in_the_denominator(tmp_path, arc_fold
     assert tuned.answer_losses[1] == base.answer_losses[1]
     assert tuned.answer_losses[0] != base.answer_losses[0]
     assert tuned.used == 2 * STEPS * RECIPE.sequences_per_step
-    assert [len(c.scores) for c in tuned.checkpoints] == [3] * 4
+    assert [len(c.scores) for c in tuned.curve_points] == [3] * 4
     assert (base.steps, tuned.steps) == (0, STEPS)
 
 
@@ -113,7 +113,7 @@ def _long():
     one demonstration and the question 1 + 3 x 72 + 1 = 218; an answer has room for 2 x 71 + 32 = 174 more."""
     grid = tuple(tuple((i * j) % 10 for j in range(8)) for i in range(8))
     pairs = tuple(Pair(grid, grid[::-1]) for _ in range(3))
-    return [Puzzle(name, pairs, (grid,)) for name in "ab"], {name: (grid[::-1],) for name in "ab"}
+    return [Task(name, pairs, (grid,)) for name in "ab"], {name: (grid[::-1],) for name in "ab"}
 
 
 def test_dropping_long_prompts_asks_fewer_questions_than_shortening(tmp_path, arc_folder):
@@ -122,8 +122,8 @@ def test_dropping_long_prompts_asks_fewer_questions_than_shortening(tmp_path, ar
     both, truths = [*puzzles, *long], solutions | answers
     (cut,), _ = arms_of(trial_of(arc_folder, both, context=400), both, truths, tmp_path / "cut")
     (dropped,), _ = arms_of(trial_of(arc_folder, both, context=400, too_long=DROP), both, truths, tmp_path / "dropped")
-    assert (cut.asked, cut.unasked) == (8, 0)
-    assert (dropped.asked, dropped.unasked) == (4, 4)
+    assert (cut.asked, cut.skipped) == (8, 0)
+    assert (dropped.asked, dropped.skipped) == (4, 4)
     assert cut.coverage == dropped.coverage and cut.coverage.questions_fit == 2
     assert dropped.attempts["a"] == dropped.attempts["b"] == ((),)
     assert [s.answered for s in dropped.scores][2:] == [0.0, 0.0] and len(dropped.scores) == 4

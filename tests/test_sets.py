@@ -2,10 +2,10 @@ import random
 from itertools import islice
 
 from harness.arc import augment, examples, sources
-from harness.arc.sources import Pair, Puzzle
+from harness.arc.task import Pair, Task
 
 A, B, C = (Pair(((i,),), ((i + 1,),)) for i in (1, 3, 5))
-PUZZLE = Puzzle("p", (A, B, C), (((7,),),))
+PUZZLE = Task("p", (A, B, C), (((7,),),))
 
 
 def test_leave_one_out_by_hand():
@@ -15,7 +15,7 @@ def test_leave_one_out_by_hand():
         ((A, C), B.input, B.output),
         ((A, B), C.input, C.output),
     ]
-    assert examples.leave_one_out(Puzzle("p", (A,), (((7,),),))) == []
+    assert examples.leave_one_out(Task("p", (A,), (((7,),),))) == []
 
 
 def test_leave_two_out_by_hand():
@@ -29,7 +29,7 @@ def test_leave_two_out_by_hand():
         ((A,), C.input),
     ]
     assert len(examples.SETS["n-2"](PUZZLE)) == 3 + 6
-    assert examples.leave_two_out(Puzzle("p", (A, B), ())) == []
+    assert examples.leave_two_out(Task("p", (A, B), ())) == []
 
 
 def test_the_numbers_on_the_real_set():

@@ -8,8 +8,8 @@ import pytest
 from conftest import row
 
 from harness.errors import UserError
-from harness.records.cell import to_json
-from harness.records.store import ASIDE, Store, read
+from harness.records.measurement import to_json
+from harness.records.store import MEASUREMENTS, Store, read
 
 
 def test_rows_come_back_equal(tmp_path):
@@ -18,7 +18,7 @@ def test_rows_come_back_equal(tmp_path):
     for r in rows:
         store.add(r)
     assert list(store.rows().values()) == rows
-    assert store.mend() == 0
+    assert store.repair() == 0
 
 
 def test_the_newest_row_of_a_key_counts(tmp_path):
@@ -32,7 +32,7 @@ def test_rows_of_an_older_rule_stay_but_do_not_count(tmp_path):
     store = Store(tmp_path)
     store.add(row(rule=0))
     assert read(store.path) == ([], 0)
-    assert store.mend() == 0
+    assert store.repair() == 0
     assert len(store.path.read_text().splitlines()) == 1
 
 
@@ -47,8 +47,8 @@ def test_a_corrupt_line_is_kept_aside(tmp_path, bad):
         f.write(bad + "\n")
     store.add(last)
     assert read(store.path)[1] == 1
-    assert store.mend() == 1
-    assert (tmp_path / ASIDE).read_text() == bad + "\n"
+    assert store.repair() == 1
+    assert (tmp_path / MEASUREMENTS.aside).read_text() == bad + "\n"
     assert list(store.rows().values()) == [first, last]
     assert read(store.path)[1] == 0
 
@@ -61,7 +61,7 @@ def test_a_torn_end_does_not_take_the_next_row_with_it(tmp_path):
     store.path.write_bytes(whole + whole[:100])
     store.add(row(key="b"))
     assert set(store.rows()) == {"a", "b"}
-    assert store.mend() == 1
+    assert store.repair() == 1
 
 
 def test_every_cut_of_the_file_loses_at_most_the_last_row(tmp_path):
@@ -110,11 +110,11 @@ def test_processes_that_add_at_once_tear_nothing(tmp_path):
     line = json.dumps(to_json(row()))
     code = (
         "import sys, json; from dataclasses import replace; from pathlib import Path\n"
-        "from harness.records.store import Store; from harness.records.cell import from_json\n"
+        "from harness.records.store import Store; from harness.records.measurement import from_json\n"
         "store, r = Store(Path(sys.argv[1])), from_json(json.loads(sys.argv[3]))\n"
         "for i in range(50): store.add(replace(r, key=f'{sys.argv[2]}-{i}'))"
     )
     started = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(n), line]) for n in range(4)]
     assert [process.wait(60) for process in started] == [0] * 4
     assert len(store.rows()) == 200
-    assert store.mend() == 0
+    assert store.repair() == 0

@@ -15,7 +15,7 @@ from filelock import FileLock
 from harness.catalog import precisions
 from harness.errors import UserError
 from harness.measure import sweep
-from harness.measure.config import Asked
+from harness.measure.config import SweepConfig
 from harness.records.cell import ModelSpec, Recipe
 from harness.records.store import Store, read
 
@@ -70,7 +70,7 @@ class Bench:
 
     def run(self, names=("bf16",), contexts=(256, 512), windows=(4096,), watch=None, **more):
         models = [(ModelSpec(f"tiny{i}" if i else "tiny", TINY, w), "random") for i, w in enumerate(windows)]
-        asked = Asked(
+        asked = SweepConfig(
             models,
             [precisions.find(name) for name in names],
             Recipe(),

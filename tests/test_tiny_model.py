@@ -5,15 +5,15 @@ import random
 
 import pytest
 
-from harness.arc import sources
 from harness.arc.prompt import build
+from harness.arc.task import Pair, Task
 
 
 def test_the_tokenizer_spends_one_token_a_cell():
     from harness.tiny.model import SYMBOLS, tokenizer
 
     tokens = tokenizer()
-    puzzle = sources.Puzzle("p", (sources.Pair(((1, 2), (3, 4)), ((5,),)),), (((6, 7),),))
+    puzzle = Task("p", (Pair(((1, 2), (3, 4)), ((5,),)),), (((6, 7),),))
     prompt = build(tokens, puzzle.pairs, puzzle.test_inputs[0], ((8,),), "rows")
     assert "".join(SYMBOLS[i] for i in prompt.ids) == "<s>I12\n34O5I67O8</s>"
     assert prompt.answer == 2

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from harness.catalog.precisions import PRECISIONS, find
+from harness.errors import Unsupported
 from harness.predict import op_trace as tracing
 from harness.predict.roofline import ATTENTION, DEQUANTIZE, trace_from_json, trace_to_json
 from harness.records.cell import DORA, FULL, MLP, ModelSpec, Recipe
 from harness.train import meta_model
 from harness.train.batches import random_batch
-from harness.train.compat import Unsupported
 from harness.train.model import load
 from harness.train.ops.attention import forget_masks
 from harness.train.step import TrainingStep
@@ -57,7 +57,7 @@ def test_peak_of_a_real_step(tiny_spec, precision):
     batch = random_batch(320, 200, RECIPE, torch.device("cpu"), 0)
     step.micro_step(batch)  # gradients are there from now on
     forget_masks()
-    watch = tracing.Watch(320)
+    watch = tracing.OpRecorder(320)
     with watch:
         loss = tracing.answer_loss(loaded.model, batch)
         watch.backward = True
@@ -114,7 +114,7 @@ def test_other_architectures_need_no_code(model_type):
 def test_checkpointing_trades_memory_for_flops(tiny_spec):
     deep = replace(tiny_spec, architecture=tiny_spec.architecture | {"num_hidden_layers": 8})
     plain, mlps, again = (
-        traced(deep, recipe=replace(RECIPE, gradient_checkpointing=how), context=256) for how in (False, MLP, True)
+        traced(deep, recipe=replace(RECIPE, gradient_checkpointing=how), context=256) for how in ("none", MLP, "all")
     )
     assert again.memory.passing < 0.5 * plain.memory.passing
     assert again.flops > 1.15 * plain.flops

@@ -44,7 +44,7 @@ def test_all_arms_give_the_table_and_are_not_run_twice(weights_folder, set_of_ta
     path = set_of_tasks.parent / "results" / "accuracy.jsonl"
     rows = [arm.from_json(json.loads(line)) for line in path.read_text().splitlines()]
     assert [row.steps for row in rows] == [0, 2, 2, 2, 2, 2]
-    assert len({row.trial.tasks for row in rows}) == 1
+    assert len({row.spec.tasks for row in rows}) == 1
     assert [json.loads(json.dumps(arm.to_json(row))) for row in rows] == [
         json.loads(line) for line in path.read_text().splitlines()
     ]
@@ -64,16 +64,16 @@ def test_a_curve_is_evaluated_on_the_way_and_projected(weights_folder, set_of_ta
     assert "x4.0 beyond the last checkpoint" in said
     path = set_of_tasks.parent / "results" / "accuracy.jsonl"
     base, tuned = (arm.from_json(json.loads(line)) for line in path.read_text().splitlines())
-    assert [c.steps for c in tuned.checkpoints] == [1, 2, 4, 8]
-    assert tuned.checkpoints[-1].loss == pytest.approx(tuned.token_loss)
-    assert tuned.checkpoints[-1].loss < tuned.checkpoints[0].loss <= base.token_loss + 1e-6
+    assert [c.steps for c in tuned.curve_points] == [1, 2, 4, 8]
+    assert tuned.curve_points[-1].loss == pytest.approx(tuned.token_loss)
+    assert tuned.curve_points[-1].loss < tuned.curve_points[0].loss <= base.token_loss + 1e-6
     assert not _ttft(weights_folder, set_of_tasks, *words, "--project-to", "80")
     assert "no projection to 80: x10.0 beyond" in " ".join(capsys.readouterr().out.split())
 
 
 def test_halving():
-    assert runner.halving(125) == [7, 15, 31, 62, 125]
-    assert runner.halving(2) == [1, 2]
+    assert runner.eval_steps(125) == [7, 15, 31, 62, 125]
+    assert runner.eval_steps(2) == [1, 2]
 
 
 @pytest.mark.parametrize(

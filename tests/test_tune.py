@@ -63,7 +63,7 @@ def test_predictions_come_back_from_their_views(tokenizer):
     puzzles, solutions = made_puzzles(4, rule=lambda g: tuple(r[::-1] for r in g[::-1]))
     solver = _solver(tokenizer, lambda text, grid: tuple(r[::-1] for r in grid[::-1]))
     found = decode.predict(puzzles, tokenizer, solver, views=12, encoding="rows", context=2048)
-    assert (found.asked, found.unasked) == (48, 0)
+    assert (found.asked, found.skipped) == (48, 0)
     for puzzle in puzzles:
         assert set(found.answers[puzzle.id][0]) == {solutions[puzzle.id][0]}
     assert all(s.solved for s in score.score(found.answers, solutions))
@@ -74,7 +74,7 @@ def test_what_does_not_fit_or_is_no_grid_is_counted_wrong(tokenizer):
     found = decode.predict(puzzles, tokenizer, lambda prompts, rooms: ["x"] * len(prompts), 2, "rows", 2048)
     assert all(s.answered == s.attempts == 0 for s in score.score(found.answers, solutions))
     found = decode.predict(puzzles, tokenizer, lambda prompts, rooms: [""] * len(prompts), 2, "rows", 64)
-    assert (found.asked, found.unasked) == (0, 4)
+    assert (found.asked, found.skipped) == (0, 4)
 
 
 def _loaded(weights_folder):
@@ -164,6 +164,5 @@ def test_no_task_output_is_an_argument_of_tuning():
 
     assert "solutions" not in inspect.signature(tune).parameters
     assert (
-        sources.puzzle_of("t", {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}]}, "x")[1]
-        is None
+        sources.task_of("t", {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}]}, "x")[1] is None
     )

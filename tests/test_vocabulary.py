@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from harness.arc.encode import ENCODINGS
 from harness.arc.prompt import build
-from harness.arc.sources import Pair
+from harness.arc.task import Pair
 from harness.catalog import models as catalog
 from harness.catalog import precisions
 from harness.errors import UserError

@@ -6,12 +6,12 @@ import torch
 
 from harness.arc import arms
 from harness.catalog import models as catalog
-from harness.records.arm import ROWS, Trial
+from harness.records.arm import ROWS, TuneSpec
 from harness.records.cell import Recipe
 from harness.records.store import Store
-from harness.tune.checkpoint import Keeper
+from harness.tune.checkpoint import Checkpointer
 from harness.tune.experiment import run
-from harness.tune.runner import Subject
+from harness.tune.runner import ArmRunner
 
 STEPS = 8
 RECIPE = Recipe(lora_r=4, sequences_per_step=2, learning_rate=1e-2)
@@ -26,7 +26,7 @@ def trial_of(folder, puzzles, **changes):
         "device": "cpu",
         "device_name": "a CPU",
         "recipe": RECIPE,
-        "source": "made",
+        "dataset": "made",
         "tasks": tuple(puzzle.id for puzzle in puzzles),
         "steps": STEPS,
         "context": 512,
@@ -34,7 +34,7 @@ def trial_of(folder, puzzles, **changes):
         "views": 2,
         "seed": 0,
     }
-    return Trial(**(said | changes))
+    return TuneSpec(**(said | changes))
 
 
 def arms_of(trial, puzzles, solutions, folder, names="n-1", on_step=lambda *_: None, **how):
@@ -69,7 +69,7 @@ class Watched:
 
     def __init__(self, trial, puzzles, solutions, path, every_s, stop=None, arm="n-1"):
         self.steps, self.adapters, self.said = [], [], []
-        self.subject = Subject(trial, puzzles, {name: solutions[name] for name in trial.tasks})
+        self.subject = ArmRunner(trial, puzzles, {name: solutions[name] for name in trial.tasks})
 
         def on_step(arm, step, total, loss):
             if step == stop:
@@ -77,9 +77,9 @@ class Watched:
             self.steps.append(step)
             self.adapters.append(self.subject.adapter.values())
 
-        keeper = Keeper(path, self.said.append, every_s=every_s)
+        keeper = Checkpointer(path, self.said.append, every_s=every_s)
         try:
-            self.outcome = self.subject.through(arms.ARMS[arm], keeper, on_step)
+            self.outcome = self.subject.run(arms.ARMS[arm], keeper, on_step)
         except Stopped:
             self.outcome = None
 

@@ -11,21 +11,13 @@ from math import isfinite
 
 import numpy as np
 
-from harness.analysis.proportions import wilson
+from harness.analysis.stats import wilson
+from harness.records.arm import CurvePoint
 
 MAX_REACH = 8.0
 MIN_CHECKPOINTS = 4
 _DRAWS = 2000
 _POWERS = np.array([0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5])
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """After `steps` optimiser steps: the answer loss in nats a token, and each task's score, 0 to 1, in one order."""
-
-    steps: int
-    loss: float | None  # None where no true output fits the context
-    scores: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Estimate:
     refused: str = ""
 
 
-def accuracy_after(checkpoints: Sequence[Checkpoint], steps: int, seed: int = 0) -> Estimate:
+def accuracy_after(checkpoints: Sequence[CurvePoint], steps: int, seed: int = 0) -> Estimate:
     """The accuracy after `steps`, on these tasks; refused with a reason where the checkpoints do not carry so far.
 
     Checkpoints before the first step do not count: a curve in log2(steps) has no zero.

@@ -11,10 +11,12 @@ from math import isfinite
 
 from harness.analysis.learning_curve import Estimate, accuracy_after, chance_of_best
 from harness.analysis.projection import Projection, project, relative_half_width
-from harness.analysis.proportions import mcnemar, paired_difference, wilson
-from harness.analysis.verdict import pick
+from harness.analysis.stats import mcnemar, paired_difference, wilson
+from harness.analysis.verdict import FITS, TIGHT, verdict
+from harness.arc import lengths
 from harness.records.arm import ArmResult
-from harness.records.cell import OWN, Goal, Measurement
+from harness.records.cell import OPTIMIZED, Goal
+from harness.records.measurement import Measurement
 
 _TIED = 0.05  # two candidates whose difference has a larger p are not told apart
 
@@ -60,7 +62,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Ranking:
     """Candidates that fit, the best first, those that do not, and the sentences that say why."""
 
     fits: tuple[Candidate, ...]
@@ -72,7 +74,7 @@ class Choice:
 def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal) -> list[Candidate]:
     """Every measured cell, with the accuracy that was measured for its model, precision and weights, if any."""
     finite = [row for row in rows if row.ok and all(map(isfinite, row.losses))]
-    measured = [row for row in finite if row.cell.recipe.implementation == OWN]  # the others are there to compare
+    measured = [row for row in finite if row.cell.recipe.implementation == OPTIMIZED]  # the others are there to compare
     exam = same_exam(results)
     found = [_candidate(row, exam, goal) for row in measured]
     compared = {c.subject: c.result.by_task for c in found if c.result}
@@ -84,7 +86,7 @@ def same_exam(results: Sequence[ArmResult]) -> list[ArmResult]:
     """The results on the tasks that most candidates were asked; of several such sets the one asked last."""
     exams: dict[tuple, list[ArmResult]] = {}
     for result in results:
-        exams.setdefault(result.trial.exam, []).append(result)
+        exams.setdefault(result.spec.comparison_key, []).append(result)
     if not exams:
         return []
 
@@ -96,13 +98,13 @@ def same_exam(results: Sequence[ArmResult]) -> list[ArmResult]:
 
 def subject(result: ArmResult) -> tuple[str, str, str]:
     """What a result is about."""
-    return result.trial.model.name, result.trial.precision, result.trial.weights
+    return result.spec.model.name, result.spec.precision, result.spec.weights
 
 
 def best_arm(results: Sequence[ArmResult]) -> ArmResult:
     """Of one subject's results the arm with most steps, then the highest accuracy, then one that was evaluated on the
     way, for it can be projected, then the lowest loss."""
-    return max(results, key=lambda r: (r.steps, r.mean("attempts"), bool(r.checkpoints), -(r.token_loss or 0.0)))
+    return max(results, key=lambda r: (r.steps, r.mean("attempts"), bool(r.curve_points), -(r.token_loss or 0.0)))
 
 
 def _candidate(row: Measurement, results: Sequence[ArmResult], goal: Goal) -> Candidate:
@@ -115,7 +117,7 @@ def _candidate(row: Measurement, results: Sequence[ArmResult], goal: Goal) -> Ca
     inference_h = result.decode_s_per_task * goal.test_tasks / 3600
     allowed = _affordable(row, training, goal, inference_h)
     baseline = next((r for r in own if r.steps == 0), None)
-    estimate = accuracy_after(result.checkpoints, allowed) if allowed else None
+    estimate = accuracy_after(result.curve_points, allowed) if allowed else None
     return Candidate(row, training, inference_h, allowed, result, baseline, estimate)
 
 
@@ -126,7 +128,7 @@ def _affordable(row: Measurement, training: Projection, goal: Goal, inference_h:
     return max(0, min(goal.steps, int((goal.budget_hours - fixed_h - inference_h) / step_h)))
 
 
-def choose(found: Sequence[Candidate], goal: Goal) -> Choice:
+def rank(found: Sequence[Candidate], goal: Goal) -> Ranking:
     """The candidates ranked: those that fit the budget with all steps, by accuracy where it is known.
 
     By the projected accuracy where every candidate with an accuracy has a projection, else by the measured one; those
@@ -151,7 +153,7 @@ def choose(found: Sequence[Candidate], goal: Goal) -> Choice:
         why = f"{fastest.why} No accuracy was measured: it may not be the best."
     else:
         why = _none(slow, goal)
-    return Choice((*known, *unknown), slow, tied, why)
+    return Ranking((*known, *unknown), slow, tied, why)
 
 
 def _told_apart(first: Candidate, second: Candidate) -> bool:
@@ -182,3 +184,63 @@ def _none(slow: Sequence[Candidate], goal: Goal) -> str:
         f"Pick: none fits {goal.budget_hours:g} h. Nearest: {near.name} at {near.row.cell.context} tokens: load, "
         f"{goal.steps} steps and the answers take up to {near.hours_high:.3g} h; {near.steps} steps would fit."
     )
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The best of the measured cells, or None, and the sentence that says why."""
+
+    row: Measurement | None
+    why: str
+
+
+def pick(rows: Sequence[Measurement], budget_hours: float, steps: int = 1000) -> Pick:
+    """The largest model that fits, at a context that admits half of ARC's sequences if any such fits.
+
+    Among the cells of that model the longest context wins, then the fewest hours; `fits` goes before `tight`.
+    """
+    measured = [row for row in rows if row.ok]
+    words = {id(row): verdict(row, budget_hours, steps) for row in measured}
+    good = [row for row in measured if words[id(row)] in (FITS, TIGHT)]
+    if good:
+        best = max(good, key=lambda row: _merit(row, words[id(row)], steps))
+        hours = project(best, steps)
+        covered = lengths.coverage(best.cell.context)
+        others = len({row.cell.model.name for row in good}) - 1
+        why = f"the largest of {others + 1} models that fit" if others else "the only model that fits"
+        return Pick(
+            best,
+            f"Best candidate: {_name(best)}: {why} {budget_hours:g} h, with {steps} steps in {_hours(hours)}; "
+            f"its context admits {100 * covered:.0f} % of ARC's leave-one-out sequences.",
+        )
+    if not measured:
+        return Pick(None, "No candidate: no cell was measured; the reasons stand in the table.")
+    near = min(measured, key=lambda row: project(row, steps).hours_high)
+    hours = project(near, steps)
+    over = hours.hours_high / budget_hours
+    fixed_h = hours.hours_mid - steps * hours.step_s / 3600
+    affordable = max(0, int(steps * (budget_hours - fixed_h) / (hours.hours_high - fixed_h)))
+    return Pick(
+        None,
+        f"None fits {budget_hours:g} h. Nearest: {_name(near)}, {steps} steps in {_hours(hours)}: "
+        f"it would fit with {affordable} steps, or on a device {over:.1f} times as fast.",
+    )
+
+
+def _merit(row: Measurement, word: str, steps: int) -> tuple:
+    cell = row.cell
+    return (
+        lengths.coverage(cell.context) >= 0.5,
+        word == FITS,
+        row.params or 0,
+        cell.context,
+        -project(row, steps).hours_mid,
+    )
+
+
+def _name(row: Measurement) -> str:
+    return f"{row.cell.model.name} {row.cell.precision} at {row.cell.context} tokens"
+
+
+def _hours(p: Projection) -> str:
+    return f"{p.hours_mid:.3g} h ({p.hours_low:.3g} to {p.hours_high:.3g})"

@@ -8,11 +8,11 @@ import numpy as np
 
 from harness.analysis.projection import project, relative_half_width
 from harness.arc import lengths
-from harness.records.cell import Measurement, Work
+from harness.records.measurement import FlopCount, Measurement
 
 
 @dataclass(frozen=True)
-class Fit:
+class TokenCurve:
     """seconds(n) = fixed_s + linear_s x linear FLOPs of n tokens + quadratic_s x attention's FLOPs of n tokens.
 
     `error` is the largest relative misfit at a measured context; `longest` the longest of those.
@@ -21,7 +21,7 @@ class Fit:
     fixed_s: float
     linear_s: float
     quadratic_s: float
-    work: Work
+    work: FlopCount
     error: float
     longest: int
     contexts: int
@@ -35,7 +35,7 @@ class Fit:
         )
 
 
-def fit(rows: Sequence[Measurement]) -> Fit | None:
+def fit_token_curve(rows: Sequence[Measurement]) -> TokenCurve | None:
     """The fit over ok `rows` of one model, precision and recipe; None without a row whose FLOPs are counted.
 
     Least squares of relative errors with no negative coefficient. The shape comes from the counted FLOPs, so one
@@ -57,9 +57,9 @@ def fit(rows: Sequence[Measurement]) -> Fit | None:
     else:
         fixed, a = 0.0, float(np.mean(seconds / (linear + quadratic)))
         b = a
-    found = Fit(fixed, a, b, work, 0.0, int(tokens.max()), distinct)
+    found = TokenCurve(fixed, a, b, work, 0.0, int(tokens.max()), distinct)
     misfit = max(abs(found.seconds(n) / s - 1) for n, s in zip(tokens, seconds, strict=True))
-    return Fit(fixed, a, b, work, float(misfit), int(tokens.max()), distinct)
+    return TokenCurve(fixed, a, b, work, float(misfit), int(tokens.max()), distinct)
 
 
 def _nonnegative(columns: np.ndarray, seconds: np.ndarray) -> list[float]:
@@ -93,7 +93,7 @@ class ArcHours:
     reach: float
 
 
-def arc_hours(fitted: Fit, like: Measurement, context: int, steps: int) -> ArcHours | None:
+def arc_hours(fitted: TokenCurve, like: Measurement, context: int, steps: int) -> ArcHours | None:
     """Hours of `steps` steps over ARC-length sequences that fit `context`; None where no sequence does.
 
     `like` gives the fixed costs and the spread. Beyond the longest measured context the interval grows by 10 % of the

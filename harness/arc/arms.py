@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.arc.augment import draw
 from harness.arc.examples import ON_THE_FLY, SETS, Example, drawn, shuffled
-from harness.arc.sources import Puzzle
+from harness.arc.task import Task
 from harness.errors import unknown
 
 
@@ -20,11 +20,11 @@ class Arm:
     colours: bool = False
     keep_colours: float = 0.0
 
-    def pool(self, puzzles: Sequence[Puzzle]) -> list[Example]:
+    def pool(self, puzzles: Sequence[Task]) -> list[Example]:
         """The examples that the arm can be trained on, each once, unvaried; none for puzzles of one demonstration."""
         return [example for puzzle in puzzles for example in SETS[self.examples](puzzle)]
 
-    def stream(self, puzzles: Sequence[Puzzle], seed: int) -> Iterator[Example]:
+    def stream(self, puzzles: Sequence[Task], seed: int) -> Iterator[Example]:
         """Training examples without end, each in a view of its own; the same ones for the same seed.
 
         The order of an example's demonstrations is varied in every arm that trains.
@@ -40,7 +40,7 @@ class Arm:
             )
             yield example.seen(view)
 
-    def _drawn(self, puzzles: Sequence[Puzzle], rng: random.Random) -> Iterator[Example]:
+    def _drawn(self, puzzles: Sequence[Task], rng: random.Random) -> Iterator[Example]:
         if self.examples != ON_THE_FLY:
             yield from shuffled(self.pool(puzzles), rng)
             return

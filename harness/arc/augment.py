@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.arc.sources import Grid, Pair, Puzzle
+from harness.arc.task import Grid, Pair, Task
 
 Colours = tuple[int, ...]  # ten of them: the colour that each becomes
 SAME: Colours = tuple(range(10))
@@ -88,12 +88,12 @@ class View:
         plain = grid if self.colours == SAME else recolour(grid, inverse(self.colours))
         return GEOMETRY[self.geometry][1](plain)
 
-    def of(self, puzzle: Puzzle) -> Puzzle:
+    def of(self, puzzle: Task) -> Task:
         """`puzzle` in this view: every grid of it, and the demonstrations in the view's order."""
         pairs = tuple(Pair(self.apply(pair.input), self.apply(pair.output)) for pair in puzzle.pairs)
         if self.order is not None:
             pairs = tuple(pairs[i] for i in self.order)
-        return Puzzle(puzzle.id, pairs, tuple(map(self.apply, puzzle.test_inputs)))
+        return Task(puzzle.id, pairs, tuple(map(self.apply, puzzle.test_inputs)))
 
 
 def draw(

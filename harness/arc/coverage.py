@@ -7,7 +7,7 @@ from statistics import fmean
 
 from harness.arc.examples import leave_one_out, questions
 from harness.arc.prompt import estimated_tokens
-from harness.arc.sources import Grid, Pair, Puzzle
+from harness.arc.task import Grid, Pair, Task
 
 Measure = Callable[[Sequence[Pair], Grid, Grid | None], int]
 
@@ -32,7 +32,7 @@ class Lengths:
         return sum(count <= context for count in self.tokens) / len(self.tokens)
 
 
-def lengths(puzzles: Sequence[Puzzle], measure: Measure = estimated_tokens) -> list[Lengths]:
+def lengths(puzzles: Sequence[Task], measure: Measure = estimated_tokens) -> list[Lengths]:
     """The test questions (without their answers, which nobody has) and the leave-one-out examples (with theirs)."""
     asked = tuple(measure(pairs, grid, None) for puzzle in puzzles for pairs, grid in questions(puzzle))
     examples = tuple(measure(e.pairs, e.input, e.output) for puzzle in puzzles for e in leave_one_out(puzzle))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from harness.arc.sources import LARGEST, Grid
+from harness.arc.task import LARGEST, Grid
 
 _ROW = re.compile(rf"[0-9]{{1,{LARGEST}}}")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from harness.arc.augment import View
-from harness.arc.sources import Grid, Pair, Puzzle
+from harness.arc.task import Grid, Pair, Task
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Example:
         return Example(self.id, pairs, view.apply(self.input), view.apply(self.output))
 
 
-def leave_one_out(puzzle: Puzzle) -> list[Example]:
+def leave_one_out(puzzle: Task) -> list[Example]:
     """n-1: each demonstration in turn is the question, all others are shown. None for a puzzle of one demonstration."""
     return [_example(puzzle, i, (i,)) for i in range(len(puzzle.pairs)) if len(puzzle.pairs) > 1]
 
 
-def leave_two_out(puzzle: Puzzle) -> list[Example]:
+def leave_two_out(puzzle: Task) -> list[Example]:
     """n-2: of each two demonstrations either one is the question, and the other is not shown."""
     n = len(puzzle.pairs)
     return [
@@ -45,7 +45,7 @@ def leave_two_out(puzzle: Puzzle) -> list[Example]:
     ]
 
 
-def drawn(puzzle: Puzzle, rng: random.Random) -> Example | None:
+def drawn(puzzle: Task, rng: random.Random) -> Example | None:
     """The question drawn on the fly, of all demonstrations; the others are shown in a random order."""
     if len(puzzle.pairs) < 2:
         return None
@@ -63,7 +63,7 @@ SETS = {
 }
 
 
-def questions(puzzle: Puzzle) -> list[tuple[tuple[Pair, ...], Grid]]:
+def questions(puzzle: Task) -> list[tuple[tuple[Pair, ...], Grid]]:
     """What is to be predicted: for each test input, all demonstrations and the input."""
     return [(puzzle.pairs, grid) for grid in puzzle.test_inputs]
 
@@ -74,6 +74,6 @@ def shuffled(examples: Sequence[Example], rng: random.Random) -> Iterator[Exampl
         yield from rng.sample(list(examples), len(examples))
 
 
-def _example(puzzle: Puzzle, asked: int, left_out: tuple[int, ...]) -> Example:
+def _example(puzzle: Task, asked: int, left_out: tuple[int, ...]) -> Example:
     shown = tuple(pair for i, pair in enumerate(puzzle.pairs) if i not in left_out)
     return Example(puzzle.id, shown, puzzle.pairs[asked].input, puzzle.pairs[asked].output)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.arc.encode import ENCODINGS
-from harness.arc.sources import Grid, Pair
+from harness.arc.task import Grid, Pair
 
 SYSTEM = "You solve puzzles on grids of digits. Find the rule that turns each input into its output, and apply it."
 # What the words around the grids cost, for the estimate without a tokenizer: with it the lengths of the published

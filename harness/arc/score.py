@@ -4,9 +4,9 @@ The definitions are in the README. A task that was not answered, or failed, is w
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from harness.arc.sources import Grid, Solutions
+from harness.arc.task import Grid, Solutions
+from harness.records.arm import TaskScore
 
 ATTEMPTS = 2
 
@@ -33,26 +33,6 @@ def cells_right(predicted: Grid | None, truth: Grid) -> float:
 
 def same_shape(predicted: Grid | None, truth: Grid) -> bool:
     return predicted is not None and len(predicted) == len(truth) and len(predicted[0]) == len(truth[0])
-
-
-@dataclass(frozen=True)
-class TaskScore:
-    """One task, each number the mean over its test inputs: 0 to 1.
-
-    `solved` is 1 only where every test input has its output among the two attempts, as on the public leaderboard a
-    task is counted in parts: `attempts` is that part. `views` is the mean accuracy of single views.
-    """
-
-    id: str
-    attempts: float
-    views: float
-    cells: float
-    shape: float
-    answered: float
-
-    @property
-    def solved(self) -> bool:
-        return self.attempts == 1.0
 
 
 def score_task(name: str, answers: Sequence[Sequence[Grid | None]], truths: Sequence[Grid]) -> TaskScore:

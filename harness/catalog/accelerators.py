@@ -12,7 +12,7 @@ from typing import Any
 from harness.catalog import strict_yaml
 from harness.catalog.precisions import DTYPES
 from harness.errors import UserError, unknown
-from harness.records.cell import Rate
+from harness.records.measurement import MatmulSpeed
 
 EMULATED = "emulated"
 CUDA, CPU = "cuda", "cpu"
@@ -90,7 +90,7 @@ ACCELERATORS: dict[str, Accelerator] = {
 _CPU_BANDWIDTH, _CPU_LAUNCH_S = 20e9, 5e-6
 
 
-def cpu(name: str, memory_bytes: int, rates: dict[str, Rate]) -> Accelerator:
+def cpu(name: str, memory_bytes: int, rates: dict[str, MatmulSpeed]) -> Accelerator:
     """A CPU as its probe found it (harness.hardware.probe)."""
     return Accelerator(
         name,

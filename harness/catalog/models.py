@@ -9,7 +9,7 @@ from typing import Any
 from harness.catalog import strict_yaml
 from harness.catalog.precisions import PRECISIONS
 from harness.errors import UserError, unknown
-from harness.records.cell import MLP, OWN, REFERENCE, TARGETS, ModelSpec, Recipe
+from harness.records.cell import OPTIMIZED, RECOMPUTE, REFERENCE, TARGETS, ModelSpec, Recipe
 
 DEVICE_KINDS = ("cuda", "cpu")
 _ARCHITECTURE = {  # what models.yaml may say of an architecture; a config.json may say anything
@@ -26,7 +26,7 @@ _OPTIONAL = {"head_dim": int, "partial_rotary_factor": float}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Of a recipe: what the command line says, or has a default in an older file.
 _NOT_IN_THE_FILE = (
-    *("implementation", "trim_vocab", "kernels", "processes"),
+    *("implementation", "trim_vocab", "kernels", "data_parallel"),
     *("method", "prepared_for_kbit", "layer_split"),
 )
 TRIMMED = "-trim"
@@ -162,7 +162,7 @@ def _from_hub(hub_id: str) -> ModelSpec:
     except (EntryNotFoundError, HfHubHTTPError) as problem:
         raise UserError(f"{hub_id}: the hub has no config.json for it ({type(problem).__name__})") from None
     spec = from_folder(config.parent)
-    return ModelSpec(hub_id.split("/")[1], spec.architecture, spec.window, hub_id=hub_id)
+    return ModelSpec(hub_id.split("/")[1], spec.architecture, spec.max_context, hub_id=hub_id)
 
 
 def _window(config: dict[str, Any], said: Path) -> int:
@@ -199,13 +199,16 @@ def _defaults(block: strict_yaml.Block) -> Defaults:
 
 def _recipe(block: strict_yaml.Block) -> Recipe:
     kinds = {name: type(value) for name, value in vars(Recipe()).items() if name not in _NOT_IN_THE_FILE}
-    if getattr(block.items.get("gradient_checkpointing"), "value", None) == MLP:
-        kinds["gradient_checkpointing"] = str
+    if strict_yaml.is_bool(block.items.get("gradient_checkpointing")):  # as older files say it
+        kinds["gradient_checkpointing"] = bool
     said = {name: block.take(name, kind) for name, kind in kinds.items()}
-    recipe = Recipe(**said, implementation=block.take("implementation", str, OWN))
+    # An older file names the one optimiser that there is.
+    optimizer = block.take("optimizer", str, "adamw")
+    recipe = Recipe(**Recipe.from_older(said), implementation=block.take("implementation", str, OPTIMIZED))
     block.done()
-    strict_yaml.one_of(block, "implementation", recipe.implementation, (OWN, REFERENCE))
-    strict_yaml.one_of(block, "optimizer", recipe.optimizer, ("adamw",))
+    strict_yaml.one_of(block, "implementation", recipe.implementation, (OPTIMIZED, REFERENCE))
+    strict_yaml.one_of(block, "optimizer", optimizer, ("adamw",))
+    strict_yaml.one_of(block, "gradient_checkpointing", recipe.gradient_checkpointing, RECOMPUTE)
     strict_yaml.one_of(block, "lora_targets", recipe.lora_targets, TARGETS)
     if not recipe.micro_batch or not recipe.lora_r or recipe.sequences_per_step % recipe.micro_batch:
         raise UserError(

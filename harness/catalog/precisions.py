@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from harness.errors import unknown
-from harness.records.cell import Rate
+from harness.records.measurement import MatmulSpeed
 
 DTYPES = ("fp32", "fp16", "bf16")  # what matrix products run in
 
@@ -41,7 +41,7 @@ def find(name: str) -> Precision:
     return PRECISIONS[name]
 
 
-def native_dtype(rates: dict[str, Rate]) -> str:
+def native_dtype(rates: dict[str, MatmulSpeed]) -> str:
     """The dtype that a user of this device would train in: its native 16-bit one, else fp32.
 
     Of two that are about as fast it is bf16, which needs no gradient scaler: always the same one, whatever the probe's
@@ -53,5 +53,5 @@ def native_dtype(rates: dict[str, Rate]) -> str:
     return "fp16" if "fp16" in halves else "fp32"
 
 
-def compute_dtype(precision: Precision, rates: dict[str, Rate]) -> str:
+def compute_dtype(precision: Precision, rates: dict[str, MatmulSpeed]) -> str:
     return precision.compute or native_dtype(rates)

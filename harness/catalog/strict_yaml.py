@@ -73,6 +73,10 @@ class Block:
 _ENGLISH = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", list: "a list [a, b]"}
 
 
+def is_bool(node: yaml.Node | None) -> bool:
+    return getattr(node, "tag", None) == "tag:yaml.org,2002:bool"
+
+
 def _construct(node: yaml.Node) -> Any:
     loader = yaml.SafeLoader("")
     try:

@@ -1,15 +1,27 @@
 """The verbs about hardware that is not at hand."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.catalog import models as catalog
+from harness.catalog import precisions as precision_table
+from harness.catalog import recipes
+from harness.catalog.accelerators import Accelerator
+from harness.catalog.precisions import Precision
+from harness.catalog.recipes import shared_by
 from harness.cli.options import Budget, Models, ModelsFile, Results, Steps, TrimVocab
-from harness.errors import UserError
+from harness.cli.parse import context_of, goal, words
+from harness.errors import UserError, unknown
+from harness.predict.calibration import Calibration
+from harness.predict.query import _METHODS, DATA, LAYERS, PredictQuery, _card
+from harness.records.cell import RECOMPUTE, Recipe
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 
 def predict(
@@ -53,62 +65,27 @@ def predict(
     """
     from harness.hardware.environment import versions
     from harness.predict import query
-    from harness.predict.trace_pool import Tracers
+    from harness.predict.trace_pool import TracePool
     from harness.report import predictions, style
     from harness.report.progress import Counting
 
     if max_context and max_batch:
         raise UserError("--max-context and --max-batch look for one edge each; ask for them one by one")
     out = style.console()
-    asked = query.read(
+    asked = read(
         [*(models or []), *([model] if model else [])], precision, context, gpu, recipe, method, split, micro_batch,
         checkpointing, trim_vocab, budget_hours, steps, models_file,
     )  # fmt: skip
-    with Tracers(versions()) as tracers, Counting(out, "tracing") as counting:
+    with TracePool(versions()) as tracers, Counting(out, "tracing") as counting:
         if max_context or max_batch:
-            found = query.largest(asked, tracers, counting.show, batch=max_batch)
+            found = query.find_largest(asked, tracers, counting.show, batch=max_batch)
         else:
-            found = query.answer(asked, tracers, counting.show)
+            found = query.predict_all(asked, tracers, counting.show)
     if csv:
         predictions.to_csv(found, asked.goal, csv)
     predictions.table(found, asked.goal, out)
-    if all(isinstance(each, query.Failed) for each in found):
+    if all(isinstance(each, query.Unpredictable) for each in found):
         raise typer.Exit(1)
-
-
-def show(
-    models: list[str] | None,
-    precisions: str | None,
-    contexts: str | None,
-    gpu: str | None,
-    out: "Console",
-    models_file: Path | None,
-) -> None:
-    """The table of what is predicted of these cells under the file's recipe, on `gpu`, else on the device that was
-    measured last if its record says enough. Raises UserError as `predict` does."""
-    from harness.hardware.environment import versions
-    from harness.predict import calibration_files, query
-    from harness.predict.trace_pool import Tracers
-    from harness.report import predictions
-    from harness.report.progress import Counting
-
-    last = None if gpu else calibration_files.of_last_sweep()
-    if not gpu and not last:
-        out.print('With --gpu "t4" (or l4, cpu ...) time and memory of each cell are predicted.', markup=False)
-        return
-    cards = gpu or [last]
-    asked = query.read(
-        models or [], precisions, contexts, cards, None, None, query.DATA, None, None, False, None, None, models_file
-    )
-    try:
-        with Tracers(versions()) as tracers, Counting(out, "tracing") as counting:
-            found = query.answer(asked, tracers, counting.show)
-    except UserError as problem:
-        if gpu:
-            raise
-        out.print(f"Not predicted by the last record: {problem}", markup=False)
-        return
-    predictions.table(found, asked.goal, out)
 
 
 def calibrate(results: Results = None) -> None:
@@ -142,3 +119,67 @@ def calibrate(results: Results = None) -> None:
     else:
         out.print("One model alone says nothing of others: measure a second one for an error.")
     out.print(f"Written to {folder / calibration_files.NAME}", soft_wrap=True, markup=False)
+
+
+def read(
+    models: str | Sequence[str],
+    precisions: str | None,
+    contexts: str | None,
+    gpus: str | Sequence[tuple[Accelerator, Calibration]],
+    recipe: str | None,
+    method: str | None,
+    split: str,
+    micro_batch: int | None,
+    checkpointing: str | None,
+    trim_vocab: bool,
+    budget_hours: float | None,
+    steps: int | None,
+    models_file: Any,
+) -> PredictQuery:
+    """Raises UserError for the first value that cannot be."""
+    file = catalog.load(models_file)
+    names = [name for text in ([models] if isinstance(models, str) else models) for name in words(text)]
+    specs = [file.find(name) for name in names or [file.defaults.model]]
+    chosen = [precision_table.find(name) for name in words(precisions or "")]
+    if method not in (None, *_METHODS):
+        raise unknown("method", method, _METHODS)
+    if split not in (DATA, LAYERS):
+        raise unknown("split", split, (DATA, LAYERS))
+    if checkpointing not in (None, *RECOMPUTE):
+        raise unknown("checkpointing", checkpointing, RECOMPUTE)
+    if micro_batch is not None and micro_batch < 1:
+        raise UserError(f"--micro-batch must be 1 or more, not {micro_batch}")
+    cards = [_card(name) for name in words(gpus.replace("x ", "x"))] if isinstance(gpus, str) else list(gpus)
+    if not cards:
+        raise UserError("--gpu names no accelerator; use t4, l4, cpu ...")
+    counts = {on.count for on, _ in cards}
+    if len(counts) > 1 and recipe != recipes.ARC24:
+        raise UserError("--gpu names different numbers of cards; ask for them one by one")
+    count = counts.pop()
+
+    def of(precision: Precision) -> Recipe:
+        found = recipes.named(recipe, file.recipe, bool(precision.quantized))
+        found = replace(found, trim_vocab=trim_vocab, method=method or found.method)
+        found = replace(found, micro_batch=micro_batch or found.micro_batch)
+        if checkpointing is not None:
+            found = replace(found, gradient_checkpointing=checkpointing)
+        if found.layer_split > 1:  # the recipe says how the cards are used
+            return found
+        return shared_by(count, found) if split == DATA else replace(shared_by(1, found), layer_split=count)
+
+    for precision in chosen:
+        of(precision)
+    kind = cards[0][0].kind
+    asked = [context_of(word) for word in words(contexts or "")] or list(file.defaults.contexts[kind])
+    for spec in specs:
+        for context in asked:
+            if contexts and context > spec.max_context:
+                raise UserError(f"context {context} is beyond {spec.name}'s window of {spec.max_context} tokens")
+    return PredictQuery(
+        [catalog.trimmed(spec) if trim_vocab else spec for spec in specs],
+        chosen or [precision_table.find(name) for name in file.defaults.precisions],
+        asked,
+        cards,
+        of,
+        goal(budget_hours, steps, file),
+    )

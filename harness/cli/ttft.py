@@ -2,12 +2,12 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import parse
 from harness.cli.options import (
-    Budget,
     Contexts,
     Device,
     Fit,
@@ -15,10 +15,13 @@ from harness.cli.options import (
     Kernels,
     ModelsFile,
     Results,
-    Steps,
     TrimVocab,
     Weights,
 )
+from harness.errors import Unsupported, UserError, unknown
+
+if TYPE_CHECKING:
+    from harness.arc.coverage import Lengths
 
 
 def ttft(
@@ -67,7 +70,6 @@ def ttft(
     """
     from harness.catalog import models as catalog
     from harness.catalog import weights as weights_of
-    from harness.cli import parse
     from harness.report import pictures as drawn
     from harness.report import style
     from harness.report import ttft as arms_table
@@ -81,7 +83,7 @@ def ttft(
     )  # fmt: skip
     asked = config.of(spec, weights_of.resolve(spec, weights), how, known)
     if gpus > 1 and "RANK" not in os.environ:
-        parse.enough(device, gpus)
+        enough(device, gpus)
         from harness.train.distributed import relaunch
 
         raise typer.Exit(relaunch(gpus, sys.argv[1:]))
@@ -114,40 +116,43 @@ def coverage(
 
       harness coverage arc2-evaluation --contexts "2048 8192" --tokenizer ./my-model
     """
-    from harness.cli import parse
     from harness.report import info, style
 
     out = style.console()
     if tokenizer:
         out.print("tokenising every prompt ...")
-    info.coverage(*parse.coverage(source, contexts, tokenizer, encoding), out)
+    info.coverage(*_lengths(source, contexts, tokenizer, encoding), out)
 
 
-def pick(
-    budget_hours: Budget = None,
-    steps: Steps = None,
-    test_tasks: Annotated[int | None, typer.Option(help="Tasks to be answered within the budget too.")] = None,
-    results: Results = None,
-    models_file: ModelsFile = None,
-) -> None:
-    """Rank what was measured: by accuracy, among what fits the budget for load, training and answers together.
+def enough(device: str, gpus: int) -> None:
+    """Raises UserError where there are not so many cards from `device` on."""
+    from harness.hardware.device import choose
 
-    Examples:
+    choose(parse.device_of(device), gpus=gpus)
 
-      harness pick
 
-      harness pick --budget-hours 9 --test-tasks 240 --results results/tesla-t4
+def _lengths(
+    source: str, contexts: str, tokenizer: str | None, encoding: str
+) -> tuple["list[Lengths]", list[int], str]:
+    """Lengths of the set's sequences, the contexts, and how the lengths were found. Raises UserError."""
+    from harness.arc.coverage import lengths
+    from harness.arc.encode import ENCODINGS
+    from harness.arc.prompt import build
+    from harness.arc.sources import load as load_tasks
 
-    Exit code 1 where none fits.
-    """
-    from harness.analysis.ranking import candidates, choose
-    from harness.cli import parse
-    from harness.report import ranking, style
+    if encoding not in ENCODINGS:
+        raise unknown("encoding", encoding, ENCODINGS)
+    wanted = [parse.context_of(word) for word in parse.words(contexts)]
+    if not 1 <= len(wanted) <= 5:
+        raise UserError(f"--contexts names {len(wanted)} contexts; give one to five")
+    puzzles, _ = load_tasks(source)
+    if tokenizer is None:
+        return lengths(puzzles), wanted, f"{source}: estimated, at one token a cell and newline and 388 for the words"
+    from harness.train.model import load_tokenizer
 
-    rows, found, goal, folder, _ = parse.record(results, budget_hours, steps, models_file, test_tasks)
-    chosen = choose(candidates(rows, found, goal), goal)
-    out = style.console()
-    out.print(f"{folder}", soft_wrap=True, markup=False)
-    ranking.table(chosen, goal, out)
-    if not chosen.fits:
-        raise typer.Exit(1)
+    try:
+        loaded = load_tokenizer(tokenizer)
+    except Unsupported as problem:
+        raise UserError(str(problem)) from None
+    counted = lengths(puzzles, lambda pairs, asked, output: len(build(loaded, pairs, asked, output, encoding).ids))
+    return counted, wanted, f"{source}: counted by the tokenizer at {tokenizer}, grids as {encoding}"

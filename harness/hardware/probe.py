@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable
 import torch
 
 from harness.errors import UserError
-from harness.hardware.device import synchronizer
-from harness.records.cell import Rate
-from harness.train.dtypes import TORCH_DTYPES
+from harness.hardware.device import TORCH_DTYPES, synchronizer
+from harness.records.measurement import MatmulSpeed
 
 NATIVE_FACTOR = 1.2  # times fp32's rate; hardware 16-bit is 2 to 15 times as fast, emulation at best on a par
 _SHAPES = {"cpu": ((64, 256, 256), (128, 896, 896), (256, 896, 4864)), "cuda": ((512, 512, 512), (4096, 4096, 4096))}
@@ -24,7 +23,7 @@ _REPEATS = 5
 
 def rates(
     device: torch.device, names: Iterable[str], clock: Callable[[], float] = time.perf_counter
-) -> dict[str, Rate]:
+) -> dict[str, MatmulSpeed]:
     """The rate of each dtype in `names` and of fp32; one that the device refuses is left out."""
     wait = synchronizer(device)
     found = {}
@@ -36,15 +35,15 @@ def rates(
             if name == "fp32" or isinstance(problem, torch.OutOfMemoryError):
                 reason = str(problem).strip().splitlines()[0]
                 raise UserError(f"{device} cannot multiply matrices: {reason}; try another with --device") from None
-    fp32 = Rate(*found["fp32"], native=True)
+    fp32 = MatmulSpeed(*found["fp32"], native=True)
     out = {"fp32": fp32}
     for name, (forward, backward) in found.items():
-        rate = Rate(forward, backward, native=True)
-        out[name] = Rate(forward, backward, native=is_native(rate, fp32) if name != "fp32" else True)
+        rate = MatmulSpeed(forward, backward, native=True)
+        out[name] = MatmulSpeed(forward, backward, native=is_native(rate, fp32) if name != "fp32" else True)
     return out
 
 
-def is_native(rate: Rate, fp32: Rate) -> bool:
+def is_native(rate: MatmulSpeed, fp32: MatmulSpeed) -> bool:
     return rate.combined >= NATIVE_FACTOR * fp32.combined
 
 

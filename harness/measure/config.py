@@ -10,7 +10,7 @@ from harness.records.cell import ModelSpec, Recipe
 
 
 @dataclass(frozen=True)
-class Asked:
+class SweepConfig:
     """What the user asked for; None where the defaults of models.yaml stand, by kind of device."""
 
     models: Sequence[tuple[ModelSpec, str]]  # each with where its weights are

@@ -9,11 +9,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.errors import UserError
-from harness.hardware.environment import slug
+from harness.records.store import slug
 
 
 @contextmanager
-def alone(locks: Path, device: dict[str, Any]) -> Iterator[None]:
+def hold(locks: Path, device: dict[str, Any]) -> Iterator[None]:
     """Two sweeps on one device would time each other; on two devices they may share a folder."""
     with ExitStack() as held:
         # In one order whoever comes first, so that two sweeps of several cards never wait for each other.

@@ -11,7 +11,8 @@ from typing import Any
 
 from harness.catalog.precisions import DTYPES, native_dtype
 from harness.hardware.environment import LIBRARIES, versions
-from harness.records.cell import Rate
+from harness.records.measurement import MatmulSpeed
+from harness.records.stored import from_stored
 from harness.workers.process import Survey
 
 HUB = "https://huggingface.co"
@@ -25,7 +26,7 @@ class Findings:
     versions: dict[str, str]
     tested: dict[str, str]
     device: dict[str, Any] | None = None
-    rates: dict[str, Rate] = field(default_factory=dict)
+    rates: dict[str, MatmulSpeed] = field(default_factory=dict)
     hub: bool = False
     problems: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
@@ -41,7 +42,7 @@ def look(device: str, hub: str = HUB) -> Findings:
         with TemporaryDirectory() as logs, Survey(Path(logs) / "survey.log") as survey:
             found.device = survey.ask(ask="device", device=device)
             said = survey.ask(ask="rates", device=found.device["id"], dtypes=DTYPES)
-            found.rates = {name: Rate(**rate) for name, rate in said.items()}
+            found.rates = {name: from_stored(rate, MatmulSpeed) for name, rate in said.items()}
     found.hub = reachable(hub)
     _advise(found)
     return found

@@ -9,18 +9,18 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 from harness.errors import UserError
 from harness.records.cell import ModelSpec, Recipe
+from harness.records.stored import from_stored, to_stored
 
 
 @lru_cache(maxsize=1)
 def _tracing() -> Callable[[dict[str, Any]], dict[str, Any]]:
     """One for the whole sweep, for it keeps the model that it built last."""
-    from harness.predict.trace_pool import answerer
+    from harness.predict.tracer import answerer
 
     return answerer()
 
@@ -31,29 +31,29 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     if kind == "device":
         from harness.hardware.device import choose
 
-        return asdict(choose(question["device"], gpus=question.get("gpus", 1)))
+        return to_stored(choose(question["device"], gpus=question.get("gpus", 1)))
     if kind == "rates":
         import torch
 
         from harness.hardware.probe import rates
 
         return {
-            name: asdict(rate) for name, rate in rates(torch.device(question["device"]), question["dtypes"]).items()
+            name: to_stored(rate) for name, rate in rates(torch.device(question["device"]), question["dtypes"]).items()
         }
     if kind == "trace":
         return _tracing()(question["subject"])
+    from harness.errors import Unsupported
     from harness.predict.flops import count
-    from harness.train.compat import Unsupported
 
     model = question["model"]
     try:
-        work, params = count(ModelSpec(**{**model, "aliases": ()}), Recipe(**question["recipe"]))
+        work, params = count(from_stored(model, ModelSpec), from_stored(question["recipe"], Recipe))
     except Unsupported as problem:
         return {"unsupported": str(problem)}
     except Exception as problem:  # an architecture may fail anywhere in its own code: that is this model's row
         reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
         return {"unsupported": f"its FLOPs cannot be counted: {reason}"}
-    return {"work": asdict(work), "params": params}
+    return {"work": to_stored(work), "params": params}
 
 
 def main() -> None:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from harness.catalog import precisions as catalog
 from harness.catalog.precisions import Precision
-from harness.records.cell import Cell, ModelSpec, Rate, Recipe, Work
+from harness.records.cell import Cell, ModelSpec, Recipe
+from harness.records.measurement import FlopCount, MatmulSpeed
 
 MIN_MICRO_STEPS = 4  # one to warm up and three samples
 _EFFICIENCY = 0.7  # of the probed rate, for an estimate that decides only what is not started
@@ -12,7 +13,7 @@ _LOAD_S, _LOAD_BYTES_PER_S = 8.0, 1e9  # libraries; weights
 SHORTEST = 32
 
 
-def with_natives(asked: Sequence[Precision], rates: dict[str, Rate]) -> list[tuple[Precision, str]]:
+def with_natives(asked: Sequence[Precision], rates: dict[str, MatmulSpeed]) -> list[tuple[Precision, str]]:
     """The asked precisions, each emulated one followed by what a user of this device would take instead; and why."""
     out = [(precision, "asked") for precision in asked]
     for precision in asked:
@@ -25,7 +26,7 @@ def with_natives(asked: Sequence[Precision], rates: dict[str, Rate]) -> list[tup
     return out
 
 
-def _native(dtype: str, rates: dict[str, Rate]) -> bool:
+def _native(dtype: str, rates: dict[str, MatmulSpeed]) -> bool:
     return dtype in rates and rates[dtype].native
 
 
@@ -33,7 +34,7 @@ def cells(
     models: Sequence[tuple[ModelSpec, str]],
     asked: Sequence[Precision],
     contexts: Sequence[int],
-    rates: dict[str, Rate],
+    rates: dict[str, MatmulSpeed],
     recipe: Recipe,
     device: str,
     device_name: str,
@@ -60,7 +61,7 @@ def cells(
     ]
 
 
-def estimate_s(cell: Cell, work: Work, params: int, rate: Rate) -> float:
+def estimate_s(cell: Cell, work: FlopCount, params: int, rate: MatmulSpeed) -> float:
     """Seconds of the smallest run of `cell`: load, one warm-up and three micro-steps, from the counted FLOPs.
 
     An estimate, good to a factor of two, and never reported as a measurement.
@@ -69,6 +70,6 @@ def estimate_s(cell: Cell, work: Work, params: int, rate: Rate) -> float:
     return load + MIN_MICRO_STEPS * micro_step_s(cell, work, rate)
 
 
-def micro_step_s(cell: Cell, work: Work, rate: Rate) -> float:
+def micro_step_s(cell: Cell, work: FlopCount, rate: MatmulSpeed) -> float:
     forward, backward = work.forward(cell.context), work.backward(cell.context)
     return cell.recipe.micro_batch * (forward / rate.forward + backward / rate.backward) / _EFFICIENCY

@@ -1,7 +1,7 @@
 """The main job: every cell measured once, each in its own process, the record always whole."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,21 +11,24 @@ from harness.catalog import precisions as catalog
 from harness.catalog.models import Catalog
 from harness.catalog.precisions import DTYPES
 from harness.errors import UserError
-from harness.hardware.environment import RESULTS, commit, slug, versions
+from harness.hardware.environment import commit, versions
 from harness.measure import autotune, plan
-from harness.measure.config import Asked
-from harness.measure.device_lock import alone
+from harness.measure.config import SweepConfig
+from harness.measure.device_lock import hold
 from harness.measure.timing import MIN_SECONDS
-from harness.predict.cells import Foreseen, too_big
-from harness.records.cell import Cell, Measurement, ModelSpec, Rate, Work
-from harness.records.store import Store
+from harness.predict.cells import CellPredictor, too_big
+from harness.predict.variants import candidates
+from harness.records.cell import Cell, ModelSpec
+from harness.records.measurement import FlopCount, MatmulSpeed, Measurement
+from harness.records.store import RESULTS, Store, slug
+from harness.records.stored import from_stored, to_stored
 from harness.workers.process import SURVEY, WORKER, Survey, run_worker
 
 _REAL = ("ok", "oom", "unsupported", "crashed", "killed", "timeout")  # a process ran, and this is what came of it
 _CHANCE = ("crashed", "killed", "timeout")
 
 
-class Watch(Protocol):
+class SweepObserver(Protocol):
     """Whoever looks on. `seconds` are expectations, and `done` says whether the row was measured just now."""
 
     def note(self, text: str) -> None: ...
@@ -36,16 +39,20 @@ class Watch(Protocol):
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepResult:
     folder: Path
     device: dict[str, Any]
-    rates: dict[str, Rate]
+    rates: dict[str, MatmulSpeed]
     rows: list[Measurement]
 
 
 def run(
-    asked: Asked, known: Catalog, watch: Watch, worker: Sequence[str] = WORKER, survey: Sequence[str] = SURVEY
-) -> Swept:
+    asked: SweepConfig,
+    known: Catalog,
+    watch: SweepObserver,
+    worker: Sequence[str] = WORKER,
+    survey: Sequence[str] = SURVEY,
+) -> SweepResult:
     """Measures what is asked and not yet in the record. Raises UserError for what the user must mend first.
 
     Killed at any point and called again it goes on with the first cell that has no row.
@@ -55,23 +62,21 @@ def run(
         watch.note("looking at the device")
         # The process that touched the card ends before any cell starts: what it holds there would be missing.
         with Survey(log, survey) as look:
-            device = look.ask(ask="device", device=asked.device, gpus=asked.recipe.processes)
+            device = look.ask(ask="device", device=asked.device, gpus=asked.recipe.data_parallel)
             rates = look.ask(ask="rates", device=device["id"], dtypes=DTYPES)
-        rates = {name: Rate(**rate) for name, rate in rates.items()}
+        rates = {name: from_stored(rate, MatmulSpeed) for name, rate in rates.items()}
         kind = device["id"].partition(":")[0]
         contexts = asked.contexts or known.defaults.contexts[kind]
         _check_windows([spec for spec, _ in asked.models], contexts)
         folder = asked.results or RESULTS / slug(device["name"])
         store = Store(folder)
         (folder / "logs").mkdir(exist_ok=True)
-        if bad := store.mend():
-            watch.note(
-                f"{bad} corrupt lines of {store.path} moved to {folder / 'records.corrupt.jsonl'}; the rest is used"
-            )
-        with alone(asked.locks, device), Survey(log, survey) as look:
+        if bad := store.repair():
+            watch.note(f"{bad} corrupt lines of {store.path} moved to {folder / store.kind.aside}; the rest is used")
+        with hold(asked.locks, device), Survey(log, survey) as look:
             sweep = _Sweep(asked, known, watch, worker, look, device, rates, store, kind)
             rows = sweep.all(contexts)
-    return Swept(folder, device, rates, rows)
+    return SweepResult(folder, device, rates, rows)
 
 
 class _Sweep:
@@ -81,8 +86,8 @@ class _Sweep:
         self.sample_s = asked.sample_seconds or known.defaults.sample_seconds[kind]
         self.cap_s = asked.cap_seconds or known.defaults.cap_seconds[kind]
         self.versions, self.commit = versions(), commit()
-        self.works: dict[str, tuple[Work, int] | str] = {}
-        self.foreseen = Foreseen(device, rates, store.folder, self.versions, look.ask)
+        self.works: dict[str, tuple[FlopCount, int] | str] = {}
+        self.foreseen = CellPredictor(device, rates, store.folder, self.versions, look.ask)
 
     def all(self, contexts: Sequence[int]) -> list[Measurement]:
         asked = self.asked
@@ -105,9 +110,9 @@ class _Sweep:
         """The row of `cell`, or where it is asked for of its fastest variant that fits."""
         if not self.asked.fit:
             return self.one(number, cell, earlier, later)
-        if cell.context > cell.model.window or isinstance(self.work(cell), str):
+        if cell.context > cell.model.max_context or isinstance(self.work(cell), str):
             return self.one(number, cell, earlier, later)
-        variants = autotune.candidates(cell, self.foreseen.of)
+        variants = candidates(cell, self.foreseen.of)
         return autotune.best(variants, lambda variant: self.one(number, variant, [], later))
 
     def one(self, number: int, cell: Cell, earlier: Sequence[Measurement], later: Sequence[Cell]) -> Measurement:
@@ -142,8 +147,8 @@ class _Sweep:
 
     def not_worth_a_run(self, blank: Measurement, earlier: Sequence[Measurement]) -> Measurement | None:
         cell = blank.cell
-        if cell.context > cell.model.window:
-            reason = f"the model's window is {cell.model.window} tokens"
+        if cell.context > cell.model.max_context:
+            reason = f"the model's window is {cell.model.max_context} tokens"
             return replace(blank, status="beyond_window", reason=reason)
         for before in earlier:
             if before.status == "oom":
@@ -176,7 +181,7 @@ class _Sweep:
         self.watch.cell(number, cell, self.expected_s(cell), sum(map(self.expected_s, later)))
         start = datetime.now(UTC)
         outcome = run_worker(
-            {"cell": asdict(cell), "sample_seconds": self.sample_s, "seed": self.asked.seed},
+            {"cell": to_stored(cell), "sample_seconds": self.sample_s, "seed": self.asked.seed},
             self.store.folder / "logs" / f"{blank.key}.log",
             timeout_s=self.sample_s + 2 * self.cap_s,
             on_event=self.watch.phase,
@@ -211,13 +216,13 @@ class _Sweep:
             context //= 2
         return None
 
-    def work(self, cell: Cell) -> tuple[Work, int] | str:
+    def work(self, cell: Cell) -> tuple[FlopCount, int] | str:
         """FLOPs and parameters of the cell's model, or why it cannot be built; asked for once."""
         name = cell.model.name
         if name not in self.works:
             self.watch.note(f"counting the FLOPs of {name}")
-            said = self.look.ask(ask="work", model=asdict(cell.model), recipe=asdict(cell.recipe))
-            self.works[name] = said.get("unsupported") or (Work(**said["work"]), said["params"])
+            said = self.look.ask(ask="work", model=to_stored(cell.model), recipe=to_stored(cell.recipe))
+            self.works[name] = said.get("unsupported") or (from_stored(said["work"], FlopCount), said["params"])
         return self.works[name]
 
     def expected_s(self, cell: Cell) -> float:
@@ -225,7 +230,7 @@ class _Sweep:
         work, rate = self.works.get(cell.model.name), self.rates.get(cell.compute_dtype)
         if work is None:
             return self.sample_s
-        if isinstance(work, str) or rate is None or cell.context > cell.model.window:
+        if isinstance(work, str) or rate is None or cell.context > cell.model.max_context:
             return 0.0
         smallest, each = plan.estimate_s(cell, *work, rate), plan.micro_step_s(cell, work[0], rate)
         if smallest > self.cap_s:
@@ -245,6 +250,6 @@ def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 
 def _check_windows(models: Sequence[ModelSpec], contexts: Sequence[int]) -> None:
-    if all(context > spec.window for spec in models for context in contexts):
-        windows = ", ".join(f"{spec.name} {spec.window}" for spec in models)
+    if all(context > spec.max_context for spec in models for context in contexts):
+        windows = ", ".join(f"{spec.name} {spec.max_context}" for spec in models)
         raise UserError(f"every context asked for is beyond the window ({windows} tokens); ask for a shorter one")

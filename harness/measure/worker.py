@@ -17,7 +17,8 @@ from typing import Any
 
 from harness.catalog import precisions
 from harness.measure.timing import sample
-from harness.records.cell import cell_from_json
+from harness.records.cell import Cell
+from harness.records.stored import from_stored
 
 _SAY_EVERY_S = 1.0
 
@@ -62,16 +63,16 @@ def run(job: dict[str, Any], say) -> dict[str, Any]:
     say(event="phase", phase="import")
     import torch
 
+    from harness.errors import Unsupported
     from harness.hardware.device import synchronizer
     from harness.hardware.peak_memory import PeakMemory
     from harness.train import distributed
     from harness.train import model as models
     from harness.train.batches import random_batch
-    from harness.train.compat import Unsupported
     from harness.train.step import TrainingStep
 
-    cell = cell_from_json(job["cell"])
-    device = distributed.join(torch.device(cell.device))
+    cell = from_stored(job["cell"], Cell)
+    device = distributed.init(torch.device(cell.device))
     memory, wait = PeakMemory(device), synchronizer(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -123,7 +124,7 @@ def run(job: dict[str, Any], say) -> dict[str, Any]:
             distributed.follow(micro_step, step.update)
             return seen
         samples = sample(
-            *distributed.led(micro_step, step.update),
+            *distributed.lead(micro_step, step.update),
             wait=wait,
             clock=time.perf_counter,
             micro_steps_per_step=cell.recipe.micro_steps_per_step,

@@ -18,14 +18,14 @@ import numpy as np
 from harness.catalog.accelerators import CPU, CUDA
 from harness.errors import UserError
 from harness.predict import roofline
-from harness.predict.roofline import ATTENTION, DEQUANTIZE, KINDS, LAUNCH, MEMORY, PRODUCT, THIN
-from harness.records.cell import OWN
+from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, GEMM, KINDS, LAUNCH, SKINNY_GEMM
+from harness.records.cell import OPTIMIZED
 
 # How much slower than nominal a kind is where nothing is known of the device: large products reach half of a
 # datasheet's rate, memory four fifths of its bandwidth. _PRIOR_SIGMA is of the logarithm of what this may be off by.
 _PRIOR = {
-    CUDA: {PRODUCT: 2.0, THIN: 4.0, ATTENTION: 3.0, MEMORY: 1.25, DEQUANTIZE: 2.0, LAUNCH: 1.0},
-    CPU: {PRODUCT: 1.1, THIN: 2.0, ATTENTION: 2.0, MEMORY: 1.5, DEQUANTIZE: 4.0, LAUNCH: 1.0},
+    CUDA: {GEMM: 2.0, SKINNY_GEMM: 4.0, ATTENTION: 3.0, BANDWIDTH: 1.25, DEQUANTIZE: 2.0, LAUNCH: 1.0},
+    CPU: {GEMM: 1.1, SKINNY_GEMM: 2.0, ATTENTION: 2.0, BANDWIDTH: 1.5, DEQUANTIZE: 4.0, LAUNCH: 1.0},
 }
 _PRIOR_SIGMA = 0.5
 _MEASURED_SIGMA = 0.03  # of a measured cell: what minutes of a shared machine drift by, or the middle of three sweeps
@@ -42,7 +42,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class HeldMemory:
+class MemoryPoint:
     """A process that was measured: bytes of the trace that stand (logits with them) and that pass, its peak; `wide` if
     it computed in fp32."""
 
@@ -65,7 +65,7 @@ class Allocator:
     def passing(self, size: float, wide: bool) -> float:
         return size * (self.spread_fp32 if wide else self.spread)
 
-    def peak(self, of: HeldMemory) -> float:
+    def peak(self, of: MemoryPoint) -> float:
         return self.base_bytes + of.standing + self.passing(of.passing, of.wide)
 
 
@@ -90,7 +90,7 @@ class Calibration:
     seconds_low: float = 0.0  # of the fitted micro-steps
     seconds_high: float = 0.0
     source: str = ""
-    step: str = OWN  # whose step was measured: a recipe's implementation
+    step: str = OPTIMIZED  # whose step was measured: a recipe's implementation
     nominal: dict[str, Any] | None = None  # the accelerator whose figures it is relative to, where no catalogue has it
 
     @property
@@ -107,9 +107,9 @@ def fit(
     device: str,
     kind: str,
     points: Sequence[Point],
-    held: Sequence[HeldMemory] = (),
+    held: Sequence[MemoryPoint] = (),
     source: str = "",
-    step: str = OWN,
+    step: str = OPTIMIZED,
     nominal: dict[str, Any] | None = None,
 ) -> Calibration:
     """The calibration on all `points` and `held`, its errors by leaving out each model.
@@ -146,7 +146,7 @@ def left_out(kind: str, points: Sequence[Point]) -> list[tuple[Point, dict[str, 
     return [(p, fits[p.model]) for p in points]
 
 
-def memory_left_out(kind: str, held: Sequence[HeldMemory]) -> list[tuple[HeldMemory, Allocator]]:
+def memory_left_out(kind: str, held: Sequence[MemoryPoint]) -> list[tuple[MemoryPoint, Allocator]]:
     """Each process with what is fitted on the other models' ones."""
     fits = {m: fit_memory([h for h in held if h.model != m], kind) for m in {h.model for h in held}}
     return [(h, fits[h.model]) for h in held]
@@ -176,7 +176,7 @@ def _fitted(kind: str, points: Sequence[Point]) -> dict[str, float]:
     return dict(zip(KINDS, map(float, np.exp(theta)), strict=True))
 
 
-def fit_memory(held: Sequence[HeldMemory], kind: str) -> Allocator:
+def fit_memory(held: Sequence[MemoryPoint], kind: str) -> Allocator:
     """The base and spreads of peak = base + standing + spread x passing that miss least relatively.
 
     Without two processes to fit on: nothing more than the tensors on a card, half a GiB of libraries on a CPU. With

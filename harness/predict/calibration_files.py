@@ -9,11 +9,13 @@ from statistics import median
 from harness.catalog import accelerators, precisions
 from harness.catalog.accelerators import CPU, Accelerator
 from harness.errors import UserError
-from harness.hardware.environment import RESULTS, latest_folder, versions
+from harness.hardware.environment import versions
 from harness.predict import calibration, prediction, roofline, trace_pool
-from harness.predict.calibration import Calibration, HeldMemory, Point
+from harness.predict.calibration import Calibration, MemoryPoint, Point
 from harness.records import store
-from harness.records.cell import OWN, Measurement
+from harness.records.cell import OPTIMIZED
+from harness.records.measurement import Measurement
+from harness.records.store import RESULTS, latest_folder
 
 NAME = "calibration.json"
 _SHIPPED = Path(__file__).parents[1] / "assets" / "calibrations"
@@ -38,7 +40,7 @@ def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Ca
     return here, replace(found, error=wider, source=f"fitted on another CPU ({found.device})")
 
 
-def of_last_sweep(results: Path = RESULTS) -> tuple[Accelerator, Calibration] | None:
+def last_swept_device(results: Path = RESULTS) -> tuple[Accelerator, Calibration] | None:
     """The device of the newest record under `results`, with the dtypes that its rows tell of; None where there is no
     such record, or no row of a device that predictions can be made for."""
     try:
@@ -64,9 +66,9 @@ def _is(device: str, on: Accelerator) -> bool:
         return False
 
 
-def of_rows(
+def points_of_rows(
     rows: Sequence[Measurement], on_done: Callable[[int, int], None] = lambda done, total: None
-) -> tuple[Accelerator, list[tuple[Measurement, Point, HeldMemory]]]:
+) -> tuple[Accelerator, list[tuple[Measurement, Point, MemoryPoint]]]:
     """The accelerator that ok `rows` of one device were measured on, and what calibrating by each takes.
 
     Raises UserError where no row was measured, or none can be traced.
@@ -75,19 +77,19 @@ def of_rows(
     if not rows:
         raise UserError("no cell of this record was measured; run `harness bench` first")
     device = rows[-1].cell.device_name
-    rows = [row for row in rows if row.cell.device_name == device and row.cell.recipe.processes == 1]
+    rows = [row for row in rows if row.cell.device_name == device and row.cell.recipe.data_parallel == 1]
     on = _measured_on(rows)
     subjects = [
         prediction.subject(r.cell.model, precisions.find(r.cell.precision), r.cell.recipe, on, r.cell.context)
         for r in rows
     ]
     out = []
-    for row, found in zip(rows, trace_pool.all_of(subjects, versions(), on_done), strict=True):
+    for row, found in zip(rows, trace_pool.trace_all(subjects, versions(), on_done), strict=True):
         if isinstance(found, str):
             continue
         found = found.computed_in(row.cell.compute_dtype)
         name, seen = row.cell.model.name, found.memory
-        held = HeldMemory(
+        held = MemoryPoint(
             name,
             seen.standing + seen.logits,
             seen.passing,
@@ -113,14 +115,14 @@ def calibrated(
     rows: Sequence[Measurement], source: str, on_done: Callable[[int, int], None] = lambda done, total: None
 ) -> Calibration:
     """The calibration by ok `rows` of one device. Raises UserError where there is nothing to fit it on."""
-    on, seen = of_rows(rows, on_done)
+    on, seen = points_of_rows(rows, on_done)
     return calibration.fit(
         on.name if on.kind != CPU else seen[-1][0].cell.device_name,
         on.kind,
         [point for _, point, _ in seen],
         [held for _, _, held in seen if held.peak > 0],
         source,
-        max((row.cell.recipe.implementation for row, _, _ in seen), key=lambda step: step == OWN),
+        max((row.cell.recipe.implementation for row, _, _ in seen), key=lambda step: step == OPTIMIZED),
         asdict(on) if on.kind == CPU else None,
     )
 

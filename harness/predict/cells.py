@@ -1,7 +1,6 @@
 """What a sweep expects of each cell before it runs: seconds and memory, predicted for the device at hand."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,12 @@ from harness.catalog.accelerators import CPU
 from harness.errors import UserError
 from harness.predict import calibration_files, prediction, trace_pool
 from harness.predict.prediction import Prediction
-from harness.records.cell import Cell, Rate
+from harness.records.cell import Cell
+from harness.records.measurement import MatmulSpeed
+from harness.records.stored import to_stored
 
 
-class Foreseen:
+class CellPredictor:
     """Predictions for one device; `ask` puts a question to the survey's process, which has torch loaded already.
 
     A card that no catalogue has gets none.
@@ -22,7 +23,7 @@ class Foreseen:
     def __init__(
         self,
         device: dict[str, Any],
-        rates: dict[str, Rate],
+        rates: dict[str, MatmulSpeed],
         folder: Path,
         versions: dict[str, str],
         ask: Callable[..., dict[str, Any]],
@@ -48,14 +49,14 @@ class Foreseen:
         key = f"{wanted.key(self.versions)} {cell.compute_dtype}"
         if key in self.found:
             return self.found[key]
-        trace = trace_pool.kept(wanted, self.versions)
+        trace = trace_pool.load_trace(wanted, self.versions)
         if trace is None and ask:
-            said = self.ask(ask="trace", subject=asdict(wanted))
+            said = self.ask(ask="trace", subject=to_stored(wanted))
             if "unsupported" in said:
                 self.found[key] = None
                 return None
-            trace_pool.keep(wanted, self.versions, said)
-            trace = trace_pool.kept(wanted, self.versions) or trace_pool.trace_from_json(said)
+            trace_pool.save_trace(wanted, self.versions, said)
+            trace = trace_pool.load_trace(wanted, self.versions) or trace_pool.trace_from_json(said)
         if trace is None:
             return None
         by_length = {cell.context: trace}

@@ -10,20 +10,21 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.records.cell import REFERENCE, ModelSpec, Recipe, Work
+from harness.records.cell import REFERENCE, ModelSpec, Recipe
+from harness.records.measurement import FlopCount
 from harness.train import model as models
 from harness.train import random_init
 from harness.train.batches import Batch
+from harness.train.losses import answer_loss, reference_loss
 from harness.train.patch import rewire
-from harness.train.step import answer_loss, reference_loss
 
 _LENGTHS = (500, 1000)  # multiples that make whole answers at any share of two digits
 
 
-def count(spec: ModelSpec, recipe: Recipe) -> tuple[Work, int]:
+def count(spec: ModelSpec, recipe: Recipe) -> tuple[FlopCount, int]:
     """The work of one sequence under `recipe`, and the base's number of parameters.
 
-    Raises harness.train.compat.Unsupported where the architecture cannot be built.
+    Raises harness.errors.Unsupported where the architecture cannot be built.
     """
     base = random_init.on_meta(models.as_measured(spec, recipe), torch.float32)
     params = sum(p.numel() for p in base.parameters())
@@ -36,7 +37,7 @@ def count(spec: ModelSpec, recipe: Recipe) -> tuple[Work, int]:
         rewire(model, check=False)
         loss_of = answer_loss
     forward, backward = zip(*(_micro_step(model, recipe, length, loss_of) for length in _LENGTHS), strict=True)
-    return Work(*_quadratic(forward), *_quadratic(backward)), params
+    return FlopCount(*_quadratic(forward), *_quadratic(backward)), params
 
 
 def _micro_step(model: torch.nn.Module, recipe: Recipe, tokens: int, loss_of: Callable) -> tuple[int, int]:

@@ -19,13 +19,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from harness.catalog.precisions import Precision
-from harness.predict.roofline import ATTENTION, DEQUANTIZE, MEMORY, PRODUCT, THIN, Memory, Op, Trace
+from harness.hardware.device import TORCH_DTYPES
+from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, GEMM, SKINNY_GEMM, Memory, Op, Trace
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
 from harness.train import meta_model
 from harness.train.batches import Batch
-from harness.train.dtypes import TORCH_DTYPES
+from harness.train.losses import answer_loss, reference_loss
 from harness.train.ops import attention
-from harness.train.step import answer_loss, reference_loss
 
 _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 _THIN_BELOW = 128  # the smallest side of a product that a device runs at its rate
@@ -40,7 +40,7 @@ def trace(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, c
     """One micro-step of `recipe` at `context` tokens on a device of `kind` ("cuda" or "cpu"), gradients of the
     micro-steps before it held.
 
-    Raises harness.train.compat.Unsupported where the model cannot be built.
+    Raises harness.errors.Unsupported where the model cannot be built.
     """
     return traced(meta_model.build(spec, precision, compute, recipe, kind), recipe, context, kind)
 
@@ -52,7 +52,7 @@ def traced(model: torch.nn.Module, recipe: Recipe, context: int, kind: str) -> T
     batch = Batch(ids, min(recipe.answer_tokens(context), context - 1))
     for p in trained:
         p.grad = torch.empty_like(p)
-    watch = Watch(model.config.get_text_config().vocab_size)
+    watch = OpRecorder(model.config.get_text_config().vocab_size)
     loss_of = reference_loss if recipe.implementation == REFERENCE else answer_loss
     with attention.as_on(kind), _kernels(watch), watch:
         loss = loss_of(model, batch)
@@ -67,7 +67,7 @@ def traced(model: torch.nn.Module, recipe: Recipe, context: int, kind: str) -> T
                  recipe.micro_batch, context)  # fmt: skip
 
 
-def _memory(model: torch.nn.Module, state: int, watch: "Watch") -> Memory:
+def _memory(model: torch.nn.Module, state: int, watch: "OpRecorder") -> Memory:
     held = {p.untyped_storage()._cdata: p.untyped_storage().nbytes() for p in model.parameters() if not p.requires_grad}
     buffers = sum(b.untyped_storage().nbytes() for b in model.buffers())
     adapted = any("lora_" in name for name, _ in model.named_parameters())
@@ -103,7 +103,7 @@ def _count(model: torch.nn.Module) -> int:
     return total
 
 
-class Watch(TorchDispatchMode):
+class OpRecorder(TorchDispatchMode):
     """Counts operations and follows which storages live."""
 
     def __init__(self, vocab: int):
@@ -166,15 +166,15 @@ class Watch(TorchDispatchMode):
             flops = 2 * outs[0].numel() * a.shape[-1]
             thin = min(a.shape[-2], a.shape[-1], outs[0].shape[-1]) < _THIN_BELOW
             batched = name.endswith(("bmm", "bmm_"))
-            self.add(ATTENTION if batched else THIN if thin else PRODUCT, a.dtype, flops, _bytes([a, b, *outs]))
+            self.add(ATTENTION if batched else SKINNY_GEMM if thin else GEMM, a.dtype, flops, _bytes([a, b, *outs]))
         elif name.startswith("dequantize"):
             self.add(DEQUANTIZE, outs[0].dtype, 0, _bytes([*ins, *outs]))
         elif name in _SPARSE:
-            self.add(MEMORY, outs[0].dtype, 0, 2 * _bytes(fresh or ins[-1:]))
+            self.add(BANDWIDTH, outs[0].dtype, 0, 2 * _bytes(fresh or ins[-1:]))
         elif name in ("zeros_like", "zeros", "fill_", "zero_", "new_zeros", "ones_like", "full", "ones", "arange"):
-            self.add(MEMORY, outs[0].dtype, 0, _bytes(outs))
+            self.add(BANDWIDTH, outs[0].dtype, 0, _bytes(outs))
         else:
-            self.add(MEMORY, (fresh or outs or ins)[0].dtype, 0, _bytes([*ins, *fresh] if fresh else [*ins, ins[0]]))
+            self.add(BANDWIDTH, (fresh or outs or ins)[0].dtype, 0, _bytes([*ins, *fresh] if fresh else [*ins, ins[0]]))
 
     def quantized_product(self, name: str, args: tuple, out: torch.Tensor) -> None:
         """bitsandbytes widens the whole matrix into a buffer, unless a kernel of its own takes a row or two."""
@@ -184,7 +184,7 @@ class Watch(TorchDispatchMode):
         if name == "gemm_4bit":
             self.mark(values * a.element_size())
             self.add(DEQUANTIZE, a.dtype, 0, values // 2 + values * a.element_size())
-        self.add(PRODUCT, a.dtype if a.is_floating_point() else out.dtype, 2 * rows * values, _bytes([a, out]) +
+        self.add(GEMM, a.dtype if a.is_floating_point() else out.dtype, 2 * rows * values, _bytes([a, out]) +
                  values * (1 if name != "gemm_4bit" else a.element_size()))  # fmt: skip
 
     def add(self, kind: str, dtype: torch.dtype, flops: float, size: float) -> None:
@@ -197,7 +197,7 @@ def _bytes(tensors: list) -> int:
 
 
 @contextmanager
-def _kernels(watch: Watch) -> Iterator[None]:
+def _kernels(watch: OpRecorder) -> Iterator[None]:
     """Puts in what a device has one kernel for, and the meta device would take apart.
 
     The functions themselves are exchanged: a mode would be off when checkpointing computes again in the backward.

@@ -15,8 +15,8 @@ from harness.catalog.accelerators import CUDA, Accelerator
 from harness.catalog.precisions import Precision
 from harness.predict import roofline
 from harness.predict.calibration import Calibration
-from harness.predict.roofline import KINDS, LAUNCH, MEMORY, Trace
-from harness.predict.trace_pool import Subject, kind_of
+from harness.predict.roofline import BANDWIDTH, KINDS, LAUNCH, Trace
+from harness.predict.trace_pool import TraceKey, kind_of
 from harness.records.cell import Goal, ModelSpec, Recipe
 
 _LOAD_S, _LOAD_BYTES_PER_S = 8.0, 1e9  # libraries; weights from a disk
@@ -86,13 +86,13 @@ class Prediction:
         return "too slow" if low > goal.budget_hours else "unsure"
 
 
-def subject(spec: ModelSpec, precision: Precision, recipe: Recipe, on: Accelerator, context: int) -> Subject:
+def subject(spec: ModelSpec, precision: Precision, recipe: Recipe, on: Accelerator, context: int) -> TraceKey:
     """What is to be traced. 16-bit dtypes share their operations, so one trace serves both."""
     compute = compute_of(precision, on)
     if precision.name == "fp16":
         precision = precisions.find("bf16")
-    recipe = replace(recipe, processes=1, layer_split=1)
-    return Subject(spec, precision, "fp32" if compute == "fp32" else "bf16", recipe, context, kind_of(on))
+    recipe = replace(recipe, data_parallel=1, layer_split=1)
+    return TraceKey(spec, precision, "fp32" if compute == "fp32" else "bf16", recipe, context, kind_of(on))
 
 
 def compute_of(precision: Precision, on: Accelerator) -> str:
@@ -106,7 +106,7 @@ def contexts_for(context: int) -> tuple[int, ...]:
 
 def subjects(
     spec: ModelSpec, precision: Precision, recipe: Recipe, on: Accelerator, context: int
-) -> dict[int, Subject]:
+) -> dict[int, TraceKey]:
     return {n: subject(spec, precision, recipe, on, n) for n in contexts_for(context)}
 
 
@@ -151,7 +151,7 @@ def predict(
         per_step * micro_s + update_s,
         per_step * mean_s + update_s if mean_s is not None else None,
         _LOAD_S + whole.memory.weights / _LOAD_BYTES_PER_S,
-        _answers_s(whole, on, calibration, min(context, _QUESTION_TOKENS)) / recipe.processes,
+        _answers_s(whole, on, calibration, min(context, _QUESTION_TOKENS)) / recipe.data_parallel,
         shared + overhead,
         overhead + passing - whole.memory.passing,
         sigma,
@@ -193,12 +193,12 @@ def _through(values: Mapping[int, float]) -> Callable[[float], float]:
 def _update_s(trace: Trace, on: Accelerator, calibration: Calibration) -> float:
     """The fused AdamW reads weight, gradient and two states and writes all but the gradient: 7 passes."""
     passes = 7 * trace.memory.gradients / on.bandwidth
-    return passes * calibration.slowness[MEMORY] + on.launch_s * calibration.slowness[LAUNCH]
+    return passes * calibration.slowness[BANDWIDTH] + on.launch_s * calibration.slowness[LAUNCH]
 
 
 def _shared_s(trace: Trace, recipe: Recipe) -> float:
     """Adding up gradients of several processes: each sends and receives them all once (a ring), over PCIe."""
-    return 2 * trace.memory.gradients / _LINK_BYTES_PER_S if recipe.processes > 1 else 0.0
+    return 2 * trace.memory.gradients / _LINK_BYTES_PER_S if recipe.data_parallel > 1 else 0.0
 
 
 def _answers_s(trace: Trace, on: Accelerator, calibration: Calibration, question: int) -> float:
@@ -207,7 +207,7 @@ def _answers_s(trace: Trace, on: Accelerator, calibration: Calibration, question
     sequences = trace.sequences * trace.tokens / question
     reading = roofline.seconds(roofline.nominal_seconds(forward, on), calibration.slowness) / sequences
     launches = sum(op.count for op in forward.ops) * on.launch_s * calibration.slowness[LAUNCH]
-    token = (trace.memory.weights + trace.memory.constants) / on.bandwidth * calibration.slowness[MEMORY] + launches
+    token = (trace.memory.weights + trace.memory.constants) / on.bandwidth * calibration.slowness[BANDWIDTH] + launches
     return _VIEWS * (reading + _ANSWER_TOKENS * token / _DECODED_AT_ONCE)
 
 

@@ -10,9 +10,16 @@ from typing import Any
 
 from harness.catalog.accelerators import CPU, Accelerator
 
-PRODUCT, THIN, ATTENTION, MEMORY, DEQUANTIZE, LAUNCH = "product", "thin", "attention", "memory", "dequantize", "launch"
+GEMM, SKINNY_GEMM, ATTENTION, BANDWIDTH, DEQUANTIZE, LAUNCH = (
+    "product",
+    "thin",
+    "attention",
+    "memory",
+    "dequantize",
+    "launch",
+)
 _HALVES = ("bf16", "fp16")
-KINDS = (PRODUCT, THIN, ATTENTION, MEMORY, DEQUANTIZE, LAUNCH)
+KINDS = (GEMM, SKINNY_GEMM, ATTENTION, BANDWIDTH, DEQUANTIZE, LAUNCH)
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def nominal_seconds(trace: Trace, on: Accelerator) -> dict[str, float]:
     for op in trace.ops:
         by_bytes = op.bytes / on.bandwidth
         by_flops = op.flops / on.rate(op.dtype)[op.backward] if op.flops else 0.0
-        kind = op.kind if op.kind == DEQUANTIZE or by_flops >= by_bytes else MEMORY
+        kind = op.kind if op.kind == DEQUANTIZE or by_flops >= by_bytes else BANDWIDTH
         seconds = max(by_flops, by_bytes)
         out[kind] += seconds * op.count
         out[LAUNCH] += (on.launch_s if on.kind == CPU else max(0.0, on.launch_s - seconds)) * op.count

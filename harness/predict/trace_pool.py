@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -21,7 +21,9 @@ from harness.catalog.accelerators import CPU, Accelerator
 from harness.catalog.kernels import AUTO
 from harness.catalog.precisions import Precision
 from harness.predict.roofline import Trace, trace_from_json
+from harness.predict.tracer import main
 from harness.records.cell import ModelSpec, Recipe
+from harness.records.stored import to_stored
 
 _RULE = 2  # raised when tracing changes: what is kept was traced in another way
 _FLASH_FROM = (8, 0)  # compute capability
@@ -29,7 +31,7 @@ _DIED = {"unsupported": "the process that traces ended without a word; try `harn
 
 
 @dataclass(frozen=True)
-class Subject:
+class TraceKey:
     """What is traced. `kind` is cpu, cuda, or cuda-7: a card before compute capability 8.0, without flash attention."""
 
     spec: ModelSpec
@@ -41,11 +43,11 @@ class Subject:
 
     def key(self, versions: dict[str, str]) -> str:
         # What says nothing of a micro-step is left out.
-        silent = {"sequences_per_step": 0, "processes": 1, "layer_split": 1, "learning_rate": 0.0, "kernels": AUTO}
-        recipe = asdict(replace(self.recipe, **silent))
+        silent = {"sequences_per_step": 0, "data_parallel": 1, "layer_split": 1, "learning_rate": 0.0, "kernels": AUTO}
+        recipe = to_stored(replace(self.recipe, **silent))
         said = [
             self.spec.architecture,
-            asdict(self.precision),
+            to_stored(self.precision),
             self.compute,
             recipe,
             self.context,
@@ -62,29 +64,29 @@ def kind_of(on: Accelerator) -> str:
     return on.kind if tuple(map(int, on.capability.split("."))) >= _FLASH_FROM else "cuda-7"
 
 
-def kept(subject: Subject, versions: dict[str, str]) -> Trace | None:
+def load_trace(subject: TraceKey, versions: dict[str, str]) -> Trace | None:
     """The kept trace; None where it has to be made."""
     try:
-        return trace_from_json(files.kept(_name(subject, versions)))
+        return trace_from_json(files.read_cache(_name(subject, versions)))
     except (ValueError, KeyError, TypeError):  # not there, or of another version
         return None
 
 
-def keep(subject: Subject, versions: dict[str, str], said: dict[str, Any]) -> None:
-    files.keep(_name(subject, versions), said)
+def save_trace(subject: TraceKey, versions: dict[str, str], said: dict[str, Any]) -> None:
+    files.write_cache(_name(subject, versions), said)
 
 
-def _name(subject: Subject, versions: dict[str, str]) -> str:
+def _name(subject: TraceKey, versions: dict[str, str]) -> str:
     return f"traces/{subject.key(versions)}.json"
 
 
-class Tracers:
+class TracePool:
     """The processes that trace, one a core at most: started when needed, kept for the next question; for a `with`."""
 
     def __init__(self, versions: dict[str, str]):
         self.versions, self.processes = versions, []
 
-    def __enter__(self) -> "Tracers":
+    def __enter__(self) -> "TracePool":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,7 +96,7 @@ class Tracers:
                 pass
 
     def all_of(
-        self, subjects: Sequence[Subject], on_done: Callable[[int, int], None] = lambda done, total: None
+        self, subjects: Sequence[TraceKey], on_done: Callable[[int, int], None] = lambda done, total: None
     ) -> list[Trace | str]:
         """The trace of each subject, or why there is none.
 
@@ -102,9 +104,9 @@ class Tracers:
         """
         keys = [subject.key(self.versions) for subject in subjects]
         found: dict[str, Trace | str] = {}
-        groups: dict[str, list[Subject]] = {}
+        groups: dict[str, list[TraceKey]] = {}
         for key, each in dict(zip(keys, subjects, strict=True)).items():
-            if (known := kept(each, self.versions)) is not None:
+            if (known := load_trace(each, self.versions)) is not None:
                 found[key] = known
             else:
                 groups.setdefault(replace(each, context=0).key(self.versions), []).append(each)
@@ -119,19 +121,19 @@ class Tracers:
             for done in range(1, total + 1):
                 each, answer = said.get()
                 if "unsupported" not in answer:
-                    keep(each, self.versions, answer)
+                    save_trace(each, self.versions, answer)
                 found[each.key(self.versions)] = answer.get("unsupported") or trace_from_json(answer)
                 on_done(done, total)
         return [found[key] for key in keys]
 
 
-def all_of(
-    subjects: Sequence[Subject],
+def trace_all(
+    subjects: Sequence[TraceKey],
     versions: dict[str, str],
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Trace | str]:
     """As `Tracers.all_of`, with processes of its own."""
-    with Tracers(versions) as tracers:
+    with TracePool(versions) as tracers:
         return tracers.all_of(subjects, on_done)
 
 
@@ -145,7 +147,7 @@ def _start() -> subprocess.Popen:
     )  # fmt: skip
 
 
-def _work(process: subprocess.Popen, waiting: list[list[Subject]], said: Queue) -> None:
+def _work(process: subprocess.Popen, waiting: list[list[TraceKey]], said: Queue) -> None:
     """Takes groups from `waiting` until none is left, and puts (subject, answer) of each member into `said`."""
     while True:
         try:
@@ -154,47 +156,12 @@ def _work(process: subprocess.Popen, waiting: list[list[Subject]], said: Queue) 
             return
         for subject in group:
             try:
-                process.stdin.write(json.dumps(asdict(subject)) + "\n")
+                process.stdin.write(json.dumps(to_stored(subject)) + "\n")
                 process.stdin.flush()
                 line = process.stdout.readline()
             except (OSError, ValueError):
                 line = ""
             said.put((subject, json.loads(line) if line else _DIED))
-
-
-def main() -> None:
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    answer = answerer()
-    for line in sys.stdin:
-        out.write(json.dumps(answer(json.loads(line))) + "\n")
-
-
-def answerer() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A function from a subject, as JSON, to its trace; it keeps the model that it built last."""
-    last: list[Any] = [None, None]
-
-    def answer(said: dict[str, Any]) -> dict[str, Any]:
-        from harness.predict import op_trace
-        from harness.predict.roofline import trace_to_json
-        from harness.train import meta_model
-        from harness.train.compat import Unsupported
-
-        spec, recipe = ModelSpec(**{**said["spec"], "aliases": ()}), Recipe(**said["recipe"])
-        built = (spec, said["precision"]["name"], said["compute"], recipe, said["kind"])
-        try:
-            if last[0] != built:
-                last[:] = [None, None]
-                model = meta_model.build(spec, Precision(**said["precision"]), said["compute"], recipe, said["kind"])
-                last[:] = [built, model]
-            return trace_to_json(op_trace.traced(last[1], recipe, said["context"], said["kind"]))
-        except Unsupported as problem:
-            return {"unsupported": str(problem)}
-        except Exception as problem:  # an architecture may fail anywhere in its own code: that is this model's row
-            reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-            return {"unsupported": f"its step cannot be traced: {reason}"}
-
-    return answer
 
 
 if __name__ == "__main__":

@@ -1,21 +1,17 @@
-"""What test-time fine-tuning is asked for and what came of it: frozen, JSON in and out, no torch."""
+"""What test-time fine-tuning is asked for and what came of it: frozen, JSON in and out; grids are text here."""
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
-from harness.analysis.learning_curve import Checkpoint
-from harness.arc.encode import from_rows, rows
-from harness.arc.score import TaskScore
-from harness.arc.sources import Grid
-from harness.catalog.kernels import AUTO
-from harness.records.cell import ModelSpec, Recipe
-from harness.records.store import Rows
+from harness.records.cell import TUNING_RULE, ModelSpec, Recipe, record_key
+from harness.records.store import Rows, read
+from harness.records.stored import from_stored, to_stored
 
-# By task: for each test input the grids tried, at most two, the first choice first.
-Attempts = dict[str, tuple[tuple[Grid, ...], ...]]
+# By task: for each test input the grids tried, at most two, the first choice first; each a text of digits, a line per
+# row (harness.arc.encode.rows).
+Attempts = dict[str, tuple[tuple[str, ...], ...]]
 SHARED, TASK = "shared", "task"
 SCOPES = (SHARED, TASK)  # one adapter for all tasks, or one a task
 DROP, SHORTEN = "drop", "shorten"
@@ -23,8 +19,10 @@ TOO_LONG = (DROP, SHORTEN)  # what becomes of a prompt beyond the context
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What is asked of every arm alike. `tasks` names the puzzles, of the set `source`."""
+class TuneSpec:
+    """What every arm of a fine-tune has in common. `tasks` are ids of the tasks, of the set `dataset`."""
+
+    STORED: ClassVar = {"dataset": "source"}
 
     model: ModelSpec
     weights: str
@@ -33,7 +31,7 @@ class Trial:
     device: str
     device_name: str
     recipe: Recipe
-    source: str
+    dataset: str
     tasks: tuple[str, ...]
     steps: int
     context: int
@@ -45,19 +43,19 @@ class Trial:
     too_long: str = SHORTEN
 
     def key(self, arm: str, versions: dict[str, str]) -> str:
-        """Names one arm's result: another model, set, recipe or version of a library gives another one."""
-        said = {**asdict(self), "arm": arm, "versions": versions, "steps": 0 if arm == "baseline" else self.steps}
-        del said["device"], said["model"]["ttft"]
-        if said["recipe"]["kernels"] == AUTO:  # what a later version lets a recipe say, at its default
-            del said["recipe"]["kernels"]
-        if arm == "baseline":
-            del said["scope"], said["curve"], said["recipe"]["learning_rate"]  # of no effect without training
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+        """Names one arm's result: another model, set, recipe, version of a library or rule gives another one."""
+        payload = {**to_stored(self), "arm": arm, "steps": 0 if arm == "baseline" else self.steps}
+        del payload["device"]
+        for not_measured in ("aliases", "params_m", "ttft"):
+            del payload["model"][not_measured]
+        if arm == "baseline":  # of no effect without training
+            del payload["scope"], payload["curve"], payload["recipe"]["learning_rate"]
+        return record_key(payload, TUNING_RULE, versions)
 
     @property
-    def exam(self) -> tuple:
+    def comparison_key(self) -> tuple:
         """What two results must have in common for their accuracies to be compared."""
-        return self.source, self.tasks, self.views
+        return self.dataset, self.tasks, self.views
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,43 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class TaskScore:
+    """One task, each number the mean over its test inputs: 0 to 1.
+
+    `solved` is 1 only where every test input has its output among the two attempts, as on the public leaderboard a
+    task is counted in parts: `attempts` is that part. `views` is the mean accuracy of single views.
+    """
+
+    id: str
+    attempts: float
+    views: float
+    cells: float
+    shape: float
+    answered: float
+
+    @property
+    def solved(self) -> bool:
+        return self.attempts == 1.0
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """After `steps` optimiser steps: the answer loss in nats a token, and each task's score, 0 to 1, in one order."""
+
+    steps: int
+    loss: float | None  # None where no true output fits the context
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class ArmResult:
     """One arm's row in the record: raw losses, seconds and scores by task; means and intervals are derived."""
 
+    STORED: ClassVar = {"spec": "trial", "skipped": "unasked", "curve_points": "checkpoints"}
+
     key: str
     arm: str
-    trial: Trial
+    spec: TuneSpec
     versions: dict[str, str]
     commit: str | None
     started: str
@@ -91,8 +120,9 @@ class ArmResult:
     too_long: int  # training examples that did not fit the context
     untrained: int  # tasks with an adapter of their own for which there was no example
     asked: int  # questions, in all views
-    unasked: int  # questions that did not fit
-    checkpoints: tuple[Checkpoint, ...] = ()  # of a trial with a curve, the end included
+    skipped: int  # questions that did not fit
+    curve_points: tuple[CurvePoint, ...] = ()  # of a spec with a curve, the end included
+    rule: int = 1  # TUNING_RULE when it was measured; rows without one are of the first
 
     @property
     def steps(self) -> int:
@@ -104,7 +134,7 @@ class ArmResult:
 
     @property
     def by_task(self) -> list[float]:
-        """Share of each task's test inputs that two attempts answered, in the trial's order."""
+        """Share of each task's test inputs that two attempts answered, in the spec's order."""
         return [score.attempts for score in self.scores]
 
     def mean(self, name: str) -> float:
@@ -133,30 +163,18 @@ def mean_loss(losses: Sequence[tuple[float, int]]) -> float | None:
 
 
 def to_json(row: ArmResult) -> dict[str, Any]:
-    said = {"kind": "arm", **asdict(row)}
-    said["attempts"] = {name: [[rows(g) for g in tried] for tried in each] for name, each in row.attempts.items()}
-    return said
+    return {"kind": "arm", **to_stored(row)}
 
 
-def from_json(said: dict[str, Any]) -> ArmResult:
-    """The result that `to_json` wrote. Raises KeyError, TypeError or ValueError where `said` is none."""
-    values = {f.name: said[f.name] for f in fields(ArmResult)}
-    values["checkpoints"] = tuple(
-        Checkpoint(c["steps"], c["loss"], tuple(map(float, c["scores"]))) for c in said["checkpoints"]
-    )
-    trial = said["trial"]
-    model = ModelSpec(**{**trial["model"], "aliases": tuple(trial["model"].get("aliases", ()))})
-    values["trial"] = Trial(
-        **{**trial, "model": model, "recipe": Recipe(**trial["recipe"]), "tasks": tuple(trial["tasks"])}
-    )
-    values["coverage"] = Coverage(**said["coverage"])
-    values["scores"] = tuple(TaskScore(**score) for score in said["scores"])
-    values["attempts"] = {
-        name: tuple(tuple(map(from_rows, tried)) for tried in each) for name, each in said["attempts"].items()
-    }
-    values["step_losses"] = tuple(map(float, said["step_losses"]))
-    values["answer_losses"] = tuple((float(loss), int(count)) for loss, count in said["answer_losses"])
-    return ArmResult(**values)
+def from_json(raw: Any) -> ArmResult:
+    """The result that `to_json` wrote. Raises ValueError where `raw` is none."""
+    return from_stored(raw, ArmResult)
 
 
-ROWS = Rows("accuracy.jsonl", to_json, from_json)
+ROWS = Rows("accuracy.jsonl", to_json, from_json, lambda row: row.rule == TUNING_RULE)
+
+
+def known_results(folder: Path) -> list[ArmResult]:
+    """What a folder's record says of accuracies; none where nothing was measured."""
+    path = folder / ROWS.name
+    return read(path, ROWS)[0] if path.exists() else []

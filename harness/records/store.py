@@ -7,6 +7,7 @@ killed. A line that is no row (torn by a kill or a full disk, or edited) is kept
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any
 from filelock import FileLock
 
 from harness.errors import UserError
-from harness.records.cell import MEASURING_RULE, from_json, to_json
+from harness.records.cell import MEASURING_RULE
+from harness.records.measurement import from_json, to_json
 
 NAME = "records.jsonl"
-ASIDE = "records.corrupt.jsonl"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Rows:
     to_json: Callable[[Any], dict[str, Any]]
     from_json: Callable[[dict[str, Any]], Any]
     counts: Callable[[Any], bool] = lambda row: True
+
+    @property
+    def aside(self) -> str:
+        """The file that corrupt lines are moved to."""
+        return self.name.replace(".jsonl", ".corrupt.jsonl")
 
 
 MEASUREMENTS = Rows(NAME, to_json, from_json, lambda row: row.rule == MEASURING_RULE)
@@ -75,12 +81,12 @@ class Store:
             finally:
                 os.close(handle)
 
-    def mend(self) -> int:
+    def repair(self) -> int:
         """Moves lines that are no rows to the file beside; returns how many."""
         with self._lock:
             good, bad = _lines(self.path, self.kind)
             if bad:
-                with (self.folder / ASIDE).open("ab") as aside:
+                with (self.folder / self.kind.aside).open("ab") as aside:
                     aside.writelines(line + b"\n" for line in bad)
                     aside.flush()
                     os.fsync(aside.fileno())
@@ -117,8 +123,23 @@ def _lines(path: Path, kind: Rows) -> tuple[list[tuple[bytes, Any]], list[bytes]
         if not line.strip():
             continue
         try:
-            said: Any = json.loads(line)
-            good.append((line, kind.from_json(said)))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            good.append((line, kind.from_json(json.loads(line))))
+        except ValueError:
             bad.append(line)
     return good, bad
+
+
+RESULTS = Path("results")
+
+
+def slug(text: str) -> str:
+    """A folder's name from any text: lower case letters, digits and '-'."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:64] or "device"
+
+
+def latest_folder(results: Path = RESULTS) -> Path:
+    """The folder of `results` whose record is the newest. Raises UserError where there is none."""
+    records = sorted(results.glob(f"*/{NAME}"), key=os.path.getmtime)
+    if not records:
+        raise UserError(f"no record under {results}/; run `harness bench` first, or name its folder with --results")
+    return records[-1].parent

@@ -12,7 +12,8 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.records.arm import ArmResult
-from harness.records.cell import Goal, Measurement
+from harness.records.cell import Goal
+from harness.records.measurement import Measurement
 from harness.report import frame
 
 CSV, BENCHMARK = "summary.csv", "benchmark.json"

@@ -9,7 +9,8 @@ from harness.analysis import token_curve as fits
 from harness.analysis.ranking import Candidate, candidates
 from harness.analysis.verdict import verdict
 from harness.records.arm import ArmResult
-from harness.records.cell import Goal, Measurement
+from harness.records.cell import Goal
+from harness.records.measurement import Measurement
 from harness.report.format import GIB, safe_cell
 
 # Stable: columns may be added at the end, none is renamed, moved or given another unit. docs in README.md.
@@ -97,7 +98,7 @@ def table(
     results: Sequence[ArmResult] = (),
 ) -> list[dict[str, Any]]:
     """One dict of COLUMNS a row; None where a row has no such value. Texts are made safe for a spreadsheet."""
-    fitted = {key: fits.fit(group) for key, group in curves(rows).items()}
+    fitted = {key: fits.fit_token_curve(group) for key, group in curves(rows).items()}
     found = {c.row.key: c for c in candidates(rows, results, goal)} if results else {}
     flat = [_flat(row, fitted[curve(row)], goal) | _accuracy(found.get(row.key)) for row in rows]
     return [{k: safe_cell(v) if isinstance(v, str) else v for k, v in each.items()} for each in flat]
@@ -116,9 +117,9 @@ def _accuracy(candidate: Candidate | None) -> dict[str, Any]:
         "accuracy_steps": result.steps,
         "accuracy_baseline": candidate.baseline.mean("attempts") if candidate.baseline else None,
         "accuracy_tasks": len(result.scores),
-        "accuracy_set": result.trial.source,
-        "accuracy_context": result.trial.context,
-        "accuracy_views": result.trial.views,
+        "accuracy_set": result.spec.dataset,
+        "accuracy_context": result.spec.context,
+        "accuracy_views": result.spec.views,
         "answer_loss": result.token_loss,
         "grid_nll": result.grid_nll,
         "chance_of_best": candidate.chance,
@@ -152,7 +153,7 @@ def curve(row: Measurement) -> tuple:
     return cell.model.name, cell.precision, cell.compute_dtype, cell.weights, cell.device_name, cell.recipe
 
 
-def _flat(row: Measurement, fitted: fits.Fit | None, goal: Goal) -> dict[str, Any]:
+def _flat(row: Measurement, fitted: fits.TokenCurve | None, goal: Goal) -> dict[str, Any]:
     cell = row.cell
     out: dict[str, Any] = dict.fromkeys(COLUMNS)
     params_m = row.params / 1e6 if row.params else cell.model.params_m
@@ -160,7 +161,7 @@ def _flat(row: Measurement, fitted: fits.Fit | None, goal: Goal) -> dict[str, An
         "model": cell.model.name,
         "hub_id": cell.model.hub_id,
         "params_m": round(params_m, 1) if params_m else None,
-        "max_context": cell.model.window,
+        "max_context": cell.model.max_context,
         "precision": cell.precision,
         "compute_dtype": cell.compute_dtype,
         "native": row.rate.native if row.rate else None,

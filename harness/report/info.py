@@ -12,7 +12,7 @@ from harness.report.style import plain_table
 
 if TYPE_CHECKING:
     from harness.arc.coverage import Lengths
-    from harness.measure.config import Asked
+    from harness.measure.config import SweepConfig
     from harness.measure.doctor import Findings
 
 
@@ -23,12 +23,12 @@ def models(known: Catalog, out: Console) -> None:
     for spec in known.models.values():
         params = millions(spec.params_m)
         kind = spec.architecture["model_type"]
-        table.add_row(Text(spec.name), params, thousands(spec.window), Text(kind), Text(", ".join(spec.aliases)))
+        table.add_row(Text(spec.name), params, thousands(spec.max_context), Text(kind), Text(", ".join(spec.aliases)))
     out.print(table)
     out.print(Text(f"From {known.path}. A hub id or a folder with a config.json can be named too."))
 
 
-def plan(asked: "Asked", known: Catalog, out: Console) -> None:
+def plan(asked: "SweepConfig", known: Catalog, out: Console) -> None:
     """What is known without a device: the cells, and the base weights' size."""
     kinds = [asked.device.partition(":")[0]] if asked.device != "auto" else ["cuda", "cpu"]
     by_kind = {kind: sorted(set(asked.contexts or known.defaults.contexts[kind])) for kind in kinds}
@@ -38,7 +38,9 @@ def plan(asked: "Asked", known: Catalog, out: Console) -> None:
     for spec, _ in asked.models:
         for i, precision in enumerate(asked.precisions):
             size = gib(int(spec.params_m * 1e6 * precision.weight_bits / 8)) if spec.params_m else "-"
-            shown = "; ".join(f"{kind} {' '.join(_within(c, spec.window) for c in by_kind[kind])}" for kind in kinds)
+            shown = "; ".join(
+                f"{kind} {' '.join(_within(c, spec.max_context) for c in by_kind[kind])}" for kind in kinds
+            )
             named = (Text(spec.name), millions(spec.params_m)) if not i else ("", "")
             table.add_row(*named, precision.name, size, Text(shown))
     out.print(table)

@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.arc.encode import from_rows
 from harness.arc.score import same_shape
-from harness.arc.sources import Grid, Puzzle, Solutions
+from harness.arc.task import Grid, Solutions, Task
 from harness.errors import UserError
+from harness.records.arm import Attempts
 
 COLOURS = ("#000000", "#0074D9", "#FF4136", "#2ECC40", "#FFDC00", "#AAAAAA", "#F012BE", "#FF851B", "#7FDBFF", "#870C25")
-Attempts = dict[str, list[tuple[Grid, ...]]]  # by task: for each test input the grids tried, as `vote` gives them
 Panel = tuple[str, Grid | None, Grid | None]  # label, grid if there is one, the truth it is compared with if it is
 Asked = tuple[Grid, tuple[Grid, ...], Grid | None]  # a test input, the grids tried, the truth where it is known
 
@@ -30,7 +31,7 @@ _WIDTH, _MARGIN, _GAP, _LINE = 960, 20, 30, 20  # pixels
 
 
 def write(
-    folder: Path, puzzles: Sequence[Puzzle], attempts: Attempts, solutions: Solutions, title: str, most: int
+    folder: Path, puzzles: Sequence[Task], attempts: Attempts, solutions: Solutions, title: str, most: int
 ) -> list[Path]:
     """Draws the first `most` puzzles, each into an SVG of its own in `folder`, made if needed; returns their paths.
 
@@ -43,7 +44,7 @@ def write(
     ]
 
 
-def show(puzzles: Sequence[Puzzle], attempts: Attempts, solutions: Solutions, out: Console, most: int) -> None:
+def show(puzzles: Sequence[Task], attempts: Attempts, solutions: Solutions, out: Console, most: int) -> None:
     """Prints the first `most` puzzles: each test input, the first attempt and the truth, beside each other if they fit.
 
     A cell is two columns wide, its digit on its colour; wrong ones are bold and underlined. Without colours the digits
@@ -62,10 +63,11 @@ def show(puzzles: Sequence[Puzzle], attempts: Attempts, solutions: Solutions, ou
             _beside([first, (label, attempt, truth), last], out)
 
 
-def _asked(puzzle: Puzzle, attempts: Attempts, solutions: Solutions) -> list[Asked]:
+def _asked(puzzle: Task, attempts: Attempts, solutions: Solutions) -> list[Asked]:
     """Each test input with what was tried and what is true, as far as there is such."""
     count = len(puzzle.test_inputs)
-    tried, truths = attempts.get(puzzle.id, ()), solutions.get(puzzle.id, (None,) * count)
+    tried = [tuple(map(from_rows, texts)) for texts in attempts.get(puzzle.id, ())]
+    truths = solutions.get(puzzle.id, (None,) * count)
     if len(tried) > count:
         raise ValueError(f"{puzzle.id}: attempts at {len(tried)} test inputs, of which there are {count}")
     return list(zip(puzzle.test_inputs, [*tried, *([()] * (count - len(tried)))], truths, strict=True))
@@ -140,7 +142,7 @@ def _beside(panels: Sequence[Panel], out: Console) -> None:
     out.print(shown)
 
 
-def _svg(puzzle: Puzzle, asked: Sequence[Asked], title: str) -> str:
+def _svg(puzzle: Task, asked: Sequence[Asked], title: str) -> str:
     """The whole picture: caption, demonstrations, then a row a test input."""
     shown = [[(f"input {n}", p.input, None), ("output", p.output, None)] for n, p in enumerate(puzzle.pairs, 1)]
     tests = [_panels(f"input {n}" if len(asked) > 1 else "input", *each) for n, each in enumerate(asked, 1)]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.predict.prediction import Prediction
-from harness.predict.query import Failed
+from harness.predict.query import Unpredictable
 from harness.records.cell import Goal
 from harness.report.format import GIB, gib, hours, number
 from harness.report.style import folded, plain_table
@@ -28,7 +28,7 @@ _PARTS = {
 }
 
 
-def table(found: Sequence[Prediction | Failed], goal: Goal, out: Console) -> None:
+def table(found: Sequence[Prediction | Unpredictable], goal: Goal, out: Console) -> None:
     """One row a cell, what it means, and the breakdown of memory where there is one cell alone."""
     shown = plain_table(
         ("model", "left"), ("card", "left"), ("prec", "left"), ("seq\nlen", "right"), ("10\nsteps\n(min)", "right"),
@@ -36,7 +36,7 @@ def table(found: Sequence[Prediction | Failed], goal: Goal, out: Console) -> Non
     )  # fmt: skip
     for each in found:
         name = Text(each.spec.name)
-        if isinstance(each, Failed):
+        if isinstance(each, Unpredictable):
             shown.add_row(name, card(each), each.precision.name, str(each.context or "-"), *"----", Text("no answer"))
             continue
         step_s = each.step_s if each.arc_step_s is None else each.arc_step_s
@@ -66,9 +66,9 @@ def table(found: Sequence[Prediction | Failed], goal: Goal, out: Console) -> Non
         breakdown(ok[0], out)
 
 
-def card(each: Prediction | Failed) -> str:
+def card(each: Prediction | Unpredictable) -> str:
     name = each.on.name if each.on.kind != "cpu" else "cpu"
-    if isinstance(each, Prediction) and (count := max(each.recipe.processes, each.recipe.layer_split)) > 1:
+    if isinstance(each, Prediction) and (count := max(each.recipe.data_parallel, each.recipe.layer_split)) > 1:
         return f"{count}x{name}"
     return name
 
@@ -81,8 +81,8 @@ def _definition(goal: Goal) -> str:
     )
 
 
-def _notes(each: Prediction | Failed) -> list[str]:
-    if isinstance(each, Failed):
+def _notes(each: Prediction | Unpredictable) -> list[str]:
+    if isinstance(each, Unpredictable):
         return [f"{each.spec.name} {each.precision.name} on {each.on.name}: {each.reason}."]
     said = [f"{card(each)}: speed by {each.source}."]
     if each.arc_step_s is None:
@@ -112,13 +112,13 @@ COLUMNS = (
 )
 
 
-def to_csv(found: Sequence[Prediction | Failed], goal: Goal, path: Path) -> None:
+def to_csv(found: Sequence[Prediction | Unpredictable], goal: Goal, path: Path) -> None:
     """A row a prediction; whole or not at all."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     for each in found:
-        if isinstance(each, Failed):
+        if isinstance(each, Unpredictable):
             continue
         low, mid, high = each.hours(goal)
         step_s = each.step_s if each.arc_step_s is None else each.arc_step_s

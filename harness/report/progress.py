@@ -8,14 +8,15 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from harness.analysis.projection import project
-from harness.records.cell import Cell, Measurement
+from harness.records.cell import Cell
+from harness.records.measurement import Measurement
 from harness.report.format import duration, number
 
 _REFRESH_S = 2.0  # drawing takes milliseconds of a core that is being measured
 
 
 class Live:
-    """A `harness.measure.sweep.Watch` that writes to `console`. Use in a `with`, so that the line is cleared."""
+    """A `harness.measure.sweep.SweepObserver` that writes to `console`. In a `with`, so that the line is cleared."""
 
     def __init__(self, console: Console):
         self.console, self.total, self.number = console, 0, 0

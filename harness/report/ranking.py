@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from harness.analysis.ranking import Candidate, Choice
+from harness.analysis.ranking import Candidate, Ranking
 from harness.catalog.published import ACCURACIES, SOURCE
 from harness.catalog.weights import RANDOM
 from harness.records.cell import Goal
 from harness.report.style import plain_table
 
 
-def table(choice: Choice, goal: Goal, out: Console) -> None:
+def table(choice: Ranking, goal: Goal, out: Console) -> None:
     """Prints every candidate with what was measured, how it ranks and what is projected, and the pick as last line."""
     ranked = [*choice.fits, *choice.too_slow]
     shown = plain_table(
@@ -68,9 +68,9 @@ def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
     ]
     with_result = [c for c in ranked if c.result]
     if with_result:
-        trial = with_result[0].result.trial
+        trial = with_result[0].result.spec
         said.append(
-            f"tuned: measured on {len(trial.tasks)} tasks of {trial.source}, 2 attempts, {trial.views} views; best: "
+            f"tuned: measured on {len(trial.tasks)} tasks of {trial.dataset}, 2 attempts, {trial.views} views; best: "
             "chance of being the best of these on such tasks; projected: from the checkpoints, on the same tasks."
         )
     for c in with_result:

@@ -9,10 +9,12 @@ from rich.text import Text
 
 from harness.analysis import projection
 from harness.analysis import token_curve as fits
-from harness.analysis.verdict import pick, verdict
+from harness.analysis.ranking import pick
+from harness.analysis.stability import warnings
+from harness.analysis.verdict import verdict
 from harness.arc import lengths
 from harness.catalog.kernels import AUTO
-from harness.records.cell import Measurement
+from harness.records.measurement import Measurement
 from harness.report.format import gib, hours, millions, number, thousands
 from harness.report.frame import curve
 from harness.report.frame import curves as by_curve
@@ -89,7 +91,7 @@ def _main_table(rows: Sequence[Measurement], budget_hours: float, steps: int) ->
     for row, first in _ordered(rows):
         cell, word = row.cell, verdict(row, budget_hours, steps)
         params = row.params / 1e6 if row.params else cell.model.params_m
-        shown = [Text(cell.model.name), millions(params), thousands(cell.model.window)]
+        shown = [Text(cell.model.name), millions(params), thousands(cell.model.max_context)]
         if row.ok:
             p = projection.project(row, steps)
             speed = [number(p.step_s / 6), number(60 / p.step_s), hours(p.hours_low, p.hours_mid, p.hours_high)]
@@ -121,7 +123,7 @@ def _details(rows: Sequence[Measurement], steps: int) -> Table:
         ("ARC\nh", "right"),
         ("ARC\nfits", "right"),
     )
-    fitted = {key: fits.fit(group) for key, group in by_curve(rows).items()}
+    fitted = {key: fits.fit_token_curve(group) for key, group in by_curve(rows).items()}
     for row, first in _ordered([row for row in rows if row.ok]):
         found = fitted[curve(row)]
         arc = fits.arc_hours(found, row, row.cell.context, steps) if found else None
@@ -154,13 +156,13 @@ def curves(rows: Sequence[Measurement], steps: int) -> list[str]:
     """A line a model and precision: what its fit says of ARC's own lengths at the contexts one would train at."""
     said = []
     for group in by_curve(rows).values():
-        found, ok = fits.fit(group), [row for row in group if row.ok]
+        found, ok = fits.fit_token_curve(group), [row for row in group if row.ok]
         if not found or (ok[0].rate and not ok[0].rate.native):
             continue
         last = max(ok, key=lambda row: row.cell.context)
         parts = []
         for context in (2048, 4096, 8192):
-            if context > last.cell.model.window or context > FARTHEST * found.longest:
+            if context > last.cell.model.max_context or context > FARTHEST * found.longest:
                 continue
             if arc := fits.arc_hours(found, last, context, steps):
                 reach = f", x{arc.reach:.2g} beyond what was measured" if arc.reach > 1 else ""
@@ -201,7 +203,7 @@ def _foreseen(rows: Sequence[Measurement]) -> list[str]:
 
 
 def _warnings(rows: Sequence[Measurement]) -> list[str]:
-    return merged([(name_of(row), warning) for row in rows if row.ok for warning in projection.warnings(row)])
+    return merged([(name_of(row), warning) for row in rows if row.ok for warning in warnings(row)])
 
 
 def merged(said: Sequence[tuple[str, str]]) -> list[str]:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from harness.analysis.ranking import candidates, choose
+from harness.analysis.ranking import candidates, rank
 from harness.records.arm import ArmResult
-from harness.records.cell import Goal, Measurement
+from harness.records.cell import Goal
+from harness.records.measurement import Measurement
 from harness.report import ranking, speed, ttft
 
 
@@ -17,4 +18,4 @@ def show(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, 
         return
     for of_one in ttft.by_trial(results):
         ttft.table(of_one, out, goal.steps)
-    ranking.table(choose(candidates(rows, results, goal), goal), goal, out)
+    ranking.table(rank(candidates(rows, results, goal), goal), goal, out)

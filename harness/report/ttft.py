@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.analysis.learning_curve import accuracy_after, chance_of_best
-from harness.analysis.proportions import mcnemar, paired_difference, wilson
+from harness.analysis.stats import mcnemar, paired_difference, wilson
 from harness.records.arm import SHARED, ArmResult
 from harness.report.format import number
 from harness.report.style import plain_table
@@ -17,7 +17,7 @@ def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None
 
     Each p is exact McNemar's on the tasks solved, against the row above.
     """
-    trial = rows[0].trial
+    trial = rows[0].spec
     shown = plain_table(
         ("arm", "left"),
         ("val\nloss", "right"),
@@ -57,9 +57,9 @@ def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None
     out.print()
     scope = "one adapter for all" if trial.scope == SHARED else "one adapter a task"
     said = (
-        f"{trial.model.name} {trial.precision} on {len(trial.tasks)} tasks of {trial.source}, {scope}, measured. acc.: "
-        f"a task's test inputs answered in 2 attempts, by vote over {trial.views} views; 95 %: Wilson; tasks that were "
-        "not answered count as wrong. val loss: nats a token of the true outputs. p: exact McNemar against the row "
+        f"{trial.model.name} {trial.precision} on {len(trial.tasks)} tasks of {trial.dataset}, {scope}, measured. "
+        f"acc.: a task's test inputs answered in 2 attempts, by vote over {trial.views} views; 95 %: Wilson; tasks that "
+        "were not answered count as wrong. val loss: nats a token of the true outputs. p: exact McNemar against the row "
         "above, on the same tasks."
     )
     out.print(Text(said))
@@ -70,7 +70,7 @@ def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None
     for row in rows[1:]:
         out.print(Text(f"- {against(rows[0], row)}"))
     for row in rows:
-        if project_to and row.checkpoints and row.steps:
+        if project_to and row.curve_points and row.steps:
             out.print(Text(f"- {row.arm}: {projected(row, project_to)}"))
     if len(rows) > 1:
         chances = chance_of_best({row.arm: row.by_task for row in rows})
@@ -88,14 +88,14 @@ def by_trial(results: Sequence[ArmResult]) -> list[list[ArmResult]]:
     """The results in groups that stand in one table: of one model and precision on the same tasks, in order."""
     groups: dict[tuple, list[ArmResult]] = {}
     for row in results:
-        trial = row.trial
-        kind = (trial.exam, trial.model.name, trial.precision, trial.weights, trial.context)
+        trial = row.spec
+        kind = (trial.comparison_key, trial.model.name, trial.precision, trial.weights, trial.context)
         groups.setdefault(kind, []).append(row)
     return list(groups.values())
 
 
 def _covered(row: ArmResult) -> str:
-    seen, context = row.coverage, row.trial.context
+    seen, context = row.coverage, row.spec.context
     examples = f" and {seen.examples_fit} of {seen.examples} leave-one-out examples" if seen.examples else ""
     return (
         f"coverage, by the model's tokenizer: {seen.questions_fit} of {seen.questions} test questions (with room to "
@@ -104,7 +104,7 @@ def _covered(row: ArmResult) -> str:
 
 
 def _gaps(row: ArmResult) -> str:
-    parts = [f"{row.unasked} of {row.asked + row.unasked} questions did not fit"] if row.unasked else []
+    parts = [f"{row.skipped} of {row.asked + row.skipped} questions did not fit"] if row.skipped else []
     if row.too_long:
         parts.append(f"{row.too_long} of {row.used + row.too_long} training examples drawn did not fit")
     if row.untrained:
@@ -124,7 +124,7 @@ def against(first: ArmResult, second: ArmResult) -> str:
 
 def projected(row: ArmResult, steps: int) -> str:
     """What the arm's checkpoints say of `steps`: measured and projected apart, or the reason for no projection."""
-    found = accuracy_after(row.checkpoints, steps)
+    found = accuracy_after(row.curve_points, steps)
     measured = f"measured {100 * row.mean('attempts'):.1f} % at {row.steps} steps"
     if found.refused:
         return f"{measured}; no projection to {steps}: {found.refused}."

@@ -48,7 +48,7 @@ def pack(sequences: Sequence[tuple[Sequence[int], int]], device: torch.device) -
     return Packed(ids.to(device), tuple(len(tokens) for tokens, _ in sequences), tuple(n for _, n in sequences))
 
 
-def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def first_fit_decreasing(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices of `lengths` in packs of at most `budget` tokens; a longer sequence is a pack of its own.
 
     First fit, the longest first: what needs most memory comes at once, and few packs are left half empty.

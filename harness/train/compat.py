@@ -1,13 +1,14 @@
 """What every use of transformers and bitsandbytes here needs: silence, and one kind of failure."""
 
+import ctypes
 import warnings
+from contextlib import suppress
+from functools import lru_cache
 
 import torch
 import transformers
 
-
-class Unsupported(Exception):
-    """This model cannot be built or trained so here; the message says why."""
+from harness.errors import Unsupported, first_line
 
 
 def bitsandbytes_for(device: torch.device):
@@ -23,10 +24,6 @@ def bitsandbytes_for(device: torch.device):
     return bitsandbytes
 
 
-def first_line(problem: BaseException) -> str:
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
-
-
 class quiet(warnings.catch_warnings):
     """Libraries' notices on how they are used, which say nothing to the user of this program."""
 
@@ -35,3 +32,19 @@ class quiet(warnings.catch_warnings):
         warnings.simplefilter("ignore")
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3), glibc
+
+
+@lru_cache(maxsize=1)
+def keep_freed() -> None:
+    """Lets glibc keep freed memory for the next tensor of this process; other libraries are left alone.
+
+    By default it gives back what is larger than a few MiB, and every operation's result is faulted in anew, page by
+    page: a twentieth of a step.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -51,7 +51,7 @@ def relaunch(processes: int, words: Sequence[str]) -> int:
     return subprocess.call([*torchrun, "-m", "harness", *words], env={"OMP_NUM_THREADS": threads, **os.environ})
 
 
-def join(device: torch.device) -> torch.device:
+def init(device: torch.device) -> torch.device:
     """Joins the others, if there are any; returns this process's own device, counted on from `device`."""
     if not is_member() or dist.is_initialized():
         return device
@@ -70,7 +70,7 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def mine(lengths: Sequence[int]) -> list[int]:
+def shard(lengths: Sequence[int]) -> list[int]:
     """Which sequences are this process's: dealt from the longest to the shortest, there and back, so that all processes
     get about as many tokens."""
     if world() == 1:
@@ -80,7 +80,7 @@ def mine(lengths: Sequence[int]) -> list[int]:
     return [i for place, i in enumerate(longest_first) if there_and_back[place % (2 * count)] == rank()]
 
 
-def add_up(params: Sequence[torch.nn.Parameter]) -> None:
+def all_reduce_gradients(params: Sequence[torch.nn.Parameter]) -> None:
     """Replaces every gradient by its sum over the processes, in one message."""
     if world() == 1:
         return
@@ -93,28 +93,28 @@ def add_up(params: Sequence[torch.nn.Parameter]) -> None:
         p.grad.copy_(part.view_as(p))
 
 
-def total(value: torch.Tensor) -> torch.Tensor:
+def all_reduce(value: torch.Tensor) -> torch.Tensor:
     """The sum of a scalar over the processes."""
     if world() > 1:
         dist.all_reduce(value)
     return value
 
 
-def gathered(mine: object) -> list:
+def all_gather(part: object) -> list:
     """What every process has, by rank; picklable."""
     if world() == 1:
-        return [mine]
+        return [part]
     found: list = [None] * world()
-    dist.all_gather_object(found, mine)
+    dist.all_gather_object(found, part)
     return found
 
 
-def led(micro_step: Callable[[], None], update: Callable[[], None]) -> tuple[Callable[[], None], Callable[[], None]]:
+def lead(micro_step: Callable[[], None], update: Callable[[], None]) -> tuple[Callable[[], None], Callable[[], None]]:
     """The first process's two acts, before each of which it tells the others to do the same."""
 
     def after(act: int, what: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:
-            _told(act)
+            _broadcast(act)
             what()
 
         return run
@@ -124,16 +124,16 @@ def led(micro_step: Callable[[], None], update: Callable[[], None]) -> tuple[Cal
 
 def follow(micro_step: Callable[[], None], update: Callable[[], None]) -> None:
     """Another process's loop: does what the first one does, until it stops."""
-    while (act := _told(_STOP)) != _STOP:
+    while (act := _broadcast(_STOP)) != _STOP:
         (micro_step if act == _MICRO_STEP else update)()
 
 
 def stop() -> None:
     if world() > 1:
-        _told(_STOP)
+        _broadcast(_STOP)
 
 
-def _told(act: int) -> int:
+def _broadcast(act: int) -> int:
     said = torch.tensor(act)
     dist.broadcast(said, 0)
     return int(said)

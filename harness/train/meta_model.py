@@ -6,11 +6,12 @@ import torch
 
 from harness.catalog.accelerators import CPU
 from harness.catalog.precisions import Precision
+from harness.errors import Unsupported
+from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import FULL, REFERENCE, ModelSpec, Recipe
 from harness.train import model as models
 from harness.train import random_init, recompute
-from harness.train.compat import Unsupported, bitsandbytes_for, quiet
-from harness.train.dtypes import TORCH_DTYPES
+from harness.train.compat import bitsandbytes_for, quiet
 from harness.train.patch import rewire
 
 

@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from harness.catalog.kernels import ATTENTION, POINTWISE
 from harness.catalog.precisions import Precision
 from harness.catalog.weights import RANDOM, folder
+from harness.errors import Unsupported, first_line
+from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import DORA, REFERENCE, ModelSpec, Recipe
-from harness.train import distributed, heap, recompute, trim_vocab
-from harness.train.compat import Unsupported, bitsandbytes_for, first_line, quiet
-from harness.train.dtypes import TORCH_DTYPES
+from harness.train import distributed, recompute, trim_vocab
+from harness.train.compat import bitsandbytes_for, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
 from harness.train.patch import rewire
 from harness.train.random_init import random_model
@@ -50,7 +51,7 @@ def load(
     """
     torch.manual_seed(seed)
     if device.type == "cpu" and recipe.implementation != REFERENCE:
-        heap.keep_freed()
+        keep_freed()
     dtype = TORCH_DTYPES[compute]
     if weights == RANDOM:
         model = random_model(as_measured(spec, recipe), precision, dtype, device)
@@ -59,7 +60,7 @@ def load(
         if recipe.trim_vocab:
             trim_vocab.trim(model, _used(weights))
     params = _count(model)
-    nf4_cpu.mend(model)
+    nf4_cpu.repair(model)
     model.requires_grad_(False)
     model = add_adapter(model, recipe)
     if recipe.implementation == REFERENCE:
@@ -67,7 +68,7 @@ def load(
         left, chosen = (), ""
     else:
         shapes = autoselect.Shapes.of(model.config.get_text_config())
-        choice = autoselect.settle(recipe.kernels, shapes, device, dtype)
+        choice = autoselect.choose(recipe.kernels, shapes, device, dtype)
         for note in choice.notes if not distributed.rank() else ():
             print(note, file=sys.stderr)
         attention.use(model, choice.of[ATTENTION])

@@ -17,7 +17,8 @@ from torch.nn.functional import cross_entropy
 from harness.catalog.kernels import PLAIN
 from harness.train import recompute
 from harness.train.ops import pointwise
-from harness.train.ops.lora import AnswerLosses, LoraAddition, LoraLinear
+from harness.train.ops.cross_entropy import AnswerLosses
+from harness.train.ops.lora import LoraAddition, LoraLinear
 from harness.train.ops.pointwise import Pointwise
 
 # Of the largest value: what two orders of rounding may differ by in some products of a row.
@@ -49,7 +50,7 @@ def rewire(model: torch.nn.Module, which: tuple[str, ...] = ALL, check: bool = T
             kind, forward = candidates[chosen]
             module.forward = MethodType(forward, module)
             if kind == "gated":
-                recompute.offer(module)
+                recompute.enable(module)
     layers = getattr(_body(model), "layers", None)
     if "last" in which and layers is not None and (forward := _last_layer(layers[-1])):
         layers[-1].forward = MethodType(forward, layers[-1])
@@ -141,11 +142,11 @@ def _norm_of(norm: Callable, weight: torch.Tensor, eps: float, twice: bool) -> C
 
 
 def _separate(self: torch.nn.Module, x: torch.Tensor, gate: Callable) -> torch.Tensor:
-    return self.down_proj(recompute.again(self, lambda x: gate(self.gate_proj(x), self.up_proj(x)), x))
+    return self.down_proj(recompute.recompute(self, lambda x: gate(self.gate_proj(x), self.up_proj(x)), x))
 
 
 def _joined(self: torch.nn.Module, x: torch.Tensor, gate: Callable) -> torch.Tensor:
-    return self.down_proj(recompute.again(self, lambda x: gate(*self.gate_up_proj(x).chunk(2, -1)), x))
+    return self.down_proj(recompute.recompute(self, lambda x: gate(*self.gate_up_proj(x).chunk(2, -1)), x))
 
 
 def _last_layer(layer: torch.nn.Module) -> Callable | None:

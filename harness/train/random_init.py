@@ -7,8 +7,9 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.catalog.precisions import Precision
+from harness.errors import Unsupported, first_line
 from harness.records.cell import ModelSpec
-from harness.train.compat import Unsupported, bitsandbytes_for, first_line, quiet
+from harness.train.compat import bitsandbytes_for, quiet
 from harness.train.ops import attention
 
 _RANDOM_STD = 0.02

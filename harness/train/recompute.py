@@ -10,13 +10,13 @@ from collections.abc import Callable
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from harness.records.cell import MLP
+from harness.records.cell import ALL, MLP
 from harness.train.compat import quiet
 
 _AGAIN = "makes_again"  # of the modules that can: whether they do
 
 
-def use(model: torch.nn.Module, how: bool | str) -> None:
+def use(model: torch.nn.Module, how: str) -> None:
     """Lets `model` do as a Recipe's `gradient_checkpointing` says.
 
     A model without a gated MLP of ours makes all again where MLP is asked for.
@@ -25,19 +25,19 @@ def use(model: torch.nn.Module, how: bool | str) -> None:
     for module in able:
         setattr(module, _AGAIN, how == MLP)
     with quiet():
-        if how is True or (how == MLP and not able):
+        if how == ALL or (how == MLP and not able):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         elif any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
             model.gradient_checkpointing_disable()
 
 
-def offer(module: torch.nn.Module) -> None:
+def enable(module: torch.nn.Module) -> None:
     """Says that `module` computes a part of its forward by `again`, and may be asked to make it again."""
     if not hasattr(module, _AGAIN):
         setattr(module, _AGAIN, False)
 
 
-def again(module: torch.nn.Module, part: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+def recompute(module: torch.nn.Module, part: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     """part(x), of which only x is held for the backward if `module` makes it again."""
     if getattr(module, _AGAIN, False) and torch.is_grad_enabled():
         return checkpoint(part, x, use_reentrant=False)

@@ -8,50 +8,11 @@ loss, and over a vocabulary of 150,000 the rest would cost more than the model's
 from collections.abc import Sequence
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from harness.records.cell import REFERENCE, Recipe
 from harness.train import distributed
-from harness.train.batches import Batch, Packed, cut, pack
-from harness.train.patch import answer_losses, has_own_head
-
-
-def answer_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy, in nats a token, of the answer tokens given all before them; a scalar in fp32.
-
-    Equal to `reference_loss`, which looks at every token.
-    """
-    count = batch.answer_tokens
-    answers = batch.input_ids[:, -count:].flatten()
-    if has_own_head(model):
-        # The token before the answer predicts its first one; the last token predicts nothing that is known.
-        tokens = batch.input_ids.shape[1]
-        rows = torch.arange(tokens - count - 1, tokens - 1, device=batch.input_ids.device)
-        return answer_losses(model, batch.input_ids, rows, answers).mean()
-    logits = model(input_ids=batch.input_ids, use_cache=False, logits_to_keep=count + 1).logits[:, :-1]
-    return cross_entropy(logits.flatten(0, 1).float(), answers)
-
-
-def reference_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """The same as transformers' own loss: logits of every token, labels of all but the answer masked."""
-    labels = batch.input_ids.clone()
-    labels[:, : -batch.answer_tokens] = -100
-    return model(input_ids=batch.input_ids, labels=labels, use_cache=False).loss
-
-
-def packed_losses(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
-    """Mean cross-entropy, in nats a token, of each packed sequence's answer: fp32 [sequences].
-
-    Each equals `answer_loss` of that sequence alone.
-    """
-    rows, targets = packed.learned - 1, packed.input_ids[0, packed.learned]
-    how = {"position_ids": packed.position_ids, "packed_lengths": packed.lengths}
-    if has_own_head(model):
-        each = answer_losses(model, packed.input_ids, rows, targets, **how)
-    else:
-        logits = model(input_ids=packed.input_ids, use_cache=False, logits_to_keep=rows, **how).logits[0]
-        each = cross_entropy(logits.float(), targets, reduction="none")
-    return torch.stack([part.mean() for part in each.split(packed.answers)])
+from harness.train.batches import Batch, Packed, first_fit_decreasing, pack
+from harness.train.losses import answer_loss, packed_losses, reference_loss
 
 
 class TrainingStep:
@@ -75,15 +36,15 @@ class TrainingStep:
         """
         device, total = self.params[0].device, torch.zeros((), device=self.params[0].device)
         count = len(sequences)
-        sequences = [sequences[i] for i in distributed.mine([len(ids) for ids, _ in sequences])]
+        sequences = [sequences[i] for i in distributed.shard([len(ids) for ids, _ in sequences])]
         if self.is_reference:
             for ids, answer in sequences:
                 total += self._backward(reference_loss(self.model, Batch(torch.tensor([ids], device=device), answer)))
         else:
-            for members in cut([len(ids) for ids, _ in sequences], tokens_at_once):
+            for members in first_fit_decreasing([len(ids) for ids, _ in sequences], tokens_at_once):
                 total += self.packed_step(pack([sequences[i] for i in members], device))
         self.update()
-        return distributed.total(total) / count
+        return distributed.all_reduce(total) / count
 
     def micro_step(self, batch: Batch) -> torch.Tensor:
         """Forward and backward of one of the step's micro-batches, as the recipe divides it.
@@ -108,7 +69,7 @@ class TrainingStep:
 
     def update(self) -> None:
         """One optimiser step on the gradients so far, of all processes, which are then cleared."""
-        distributed.add_up(self.params)
+        distributed.all_reduce_gradients(self.params)
         if self.scaler:
             self.scaler.step(self.optimizer)
             self.scaler.update()

@@ -13,7 +13,7 @@ from torch.nn import Parameter
 
 from harness.arc.encode import ENCODINGS
 from harness.arc.prompt import build
-from harness.arc.sources import LARGEST, Pair
+from harness.arc.task import LARGEST, Pair
 from harness.errors import UserError
 
 RANDOM_SIZE = 64  # tokens of a trimmed model with random weights, which has no tokenizer: the ARChitects' number

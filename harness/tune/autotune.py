@@ -11,43 +11,47 @@ from dataclasses import dataclass, replace
 import torch
 
 from harness.hardware.device import synchronizer
-from harness.measure import autotune
 from harness.predict.prediction import Prediction
-from harness.records.arm import Trial
+from harness.predict.variants import MEASURED, candidates, describe
+from harness.records.arm import TuneSpec
 from harness.records.cell import Cell
 from harness.train import recompute
-from harness.train.batches import cut, pack
+from harness.train.batches import first_fit_decreasing, pack
 from harness.train.step import TrainingStep
 
 Sequences = Sequence[tuple[Sequence[int], int]]  # (token ids, answer tokens) each
 
 
 @dataclass(frozen=True)
-class Fitted:
+class PackSetting:
     tokens: int  # of the sequences packed into one forward and backward, unless a single one is longer
-    checkpointing: bool | str  # a Recipe's `gradient_checkpointing`
+    checkpointing: str  # a Recipe's `gradient_checkpointing`
 
     def __str__(self) -> str:
-        return f"{self.tokens} tokens at once{autotune.in_words(self.checkpointing)}"
+        return f"{self.tokens} tokens at once{describe(self.checkpointing)}"
 
 
-def variants(trial: Trial, foresee: Callable[[Cell], Prediction | None]) -> list[Fitted]:
+def variants(trial: TuneSpec, foresee: Callable[[Cell], Prediction | None]) -> list[PackSetting]:
     """What is worth trying, the most promising first; the recipe's own alone where nothing can be predicted."""
     recipe = replace(trial.recipe, micro_batch=1)
     cell = Cell(trial.model, trial.precision, trial.compute_dtype, trial.context, recipe, trial.weights, trial.device,
                 trial.device_name)  # fmt: skip
-    found = [each.recipe for each in autotune.candidates(cell, foresee)]
-    return [Fitted(each.micro_batch * trial.context, each.gradient_checkpointing) for each in found]
+    found = [each.recipe for each in candidates(cell, foresee)]
+    return [PackSetting(each.micro_batch * trial.context, each.gradient_checkpointing) for each in found]
 
 
 def fastest(
-    model: torch.nn.Module, sequences: Sequences, tried: Sequence[Fitted], trial: Trial, note: Callable[[str], None]
-) -> Fitted:
+    model: torch.nn.Module,
+    sequences: Sequences,
+    tried: Sequence[PackSetting],
+    trial: TuneSpec,
+    note: Callable[[str], None],
+) -> PackSetting:
     """The one with most tokens a second of the first two of `tried` that run, put to use in `model`.
 
     Raises torch.OutOfMemoryError where none of them has the memory.
     """
-    seconds: dict[Fitted, float] = {}
+    seconds: dict[PackSetting, float] = {}
     for each in tried:
         note(f"fitting: {each} ...")
         recompute.use(model, each.checkpointing)
@@ -58,7 +62,7 @@ def fastest(
             model.zero_grad(set_to_none=True)
             gc.collect()
             torch.cuda.empty_cache()
-        if len(seconds) == autotune.MEASURED:
+        if len(seconds) == MEASURED:
             break
     if not seconds:
         raise torch.OutOfMemoryError("no variant fits")
@@ -69,11 +73,11 @@ def fastest(
     return best
 
 
-def seconds_a_token(model: torch.nn.Module, sequences: Sequences, tokens: int, trial: Trial) -> float:
+def seconds_a_token(model: torch.nn.Module, sequences: Sequences, tokens: int, trial: TuneSpec) -> float:
     """Of the fullest pack's forward and backward, the second time it runs; no gradient is left behind."""
     device = next(model.parameters()).device
     step, wait = TrainingStep(model, trial.recipe, trial.compute_dtype, device), synchronizer(device)
-    members = cut([len(ids) for ids, _ in sequences], tokens)[0]
+    members = first_fit_decreasing([len(ids) for ids, _ in sequences], tokens)[0]
     packed = pack([sequences[i] for i in members], device)
     for _ in range(2):
         wait()

@@ -12,7 +12,7 @@ EVERY_S = 30.0
 FORMAT = 1  # of the states; another version's are not gone on from
 
 
-class Keeper:
+class Checkpointer:
     """Keeps the newest state in `path`, whole or not at all; a disk that cannot take it is said once, and training
     goes on without."""
 

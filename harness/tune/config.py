@@ -4,14 +4,14 @@ from dataclasses import dataclass, replace
 
 from harness.arc.arms import Arm, choose
 from harness.arc.encode import ENCODINGS
-from harness.arc.sources import LARGEST, Puzzle, Solutions, subset, within
 from harness.arc.sources import load as load_tasks
+from harness.arc.task import LARGEST, Solutions, Task, subset, within
 from harness.catalog import models as catalog
 from harness.catalog import precisions as precision_table
 from harness.catalog import weights as weights_of
 from harness.catalog.kernels import AUTO
-from harness.cli.parse import positive, shared_by, with_kernels
-from harness.errors import UserError, unknown
+from harness.catalog.recipes import shared_by, with_kernels
+from harness.errors import UserError, positive, unknown
 from harness.records.arm import SCOPES, SHARED, SHORTEN, TOO_LONG
 from harness.records.cell import TARGETS, ModelSpec, Recipe
 
@@ -57,7 +57,7 @@ class Exam:
     recipe: Recipe
     how: How
     source: str
-    puzzles: list[Puzzle]
+    puzzles: list[Task]
     solutions: Solutions
     arms: list[Arm]
     steps: int
@@ -85,11 +85,11 @@ def of(spec: ModelSpec, weights: str, how: How, known: catalog.Catalog, alone: b
     if weights == weights_of.RANDOM:
         raise UserError(f"{spec.name}: {NO_WEIGHTS}")
     steps = _whole("--steps", how.steps, said.steps)
-    context = _whole("--context", how.context, min(said.context, spec.window), 64)
+    context = _whole("--context", how.context, min(said.context, spec.max_context), 64)
     views = _whole("--views", how.views, said.views)
     limit = _whole("--grid-limit", how.grid_limit, said.grid_limit)
-    if context > spec.window:
-        raise UserError(f"--context {context} is beyond the window of {spec.name}, {spec.window} tokens")
+    if context > spec.max_context:
+        raise UserError(f"--context {context} is beyond the window of {spec.name}, {spec.max_context} tokens")
     rate = positive("--learning-rate", how.learning_rate) or said.learning_rate
     recipe = known.recipe if rate is None else replace(known.recipe, learning_rate=rate)
     if how.lora_targets:
@@ -108,7 +108,7 @@ def of(spec: ModelSpec, weights: str, how: How, known: catalog.Catalog, alone: b
     return Exam(spec, weights, recipe, how, named, chosen, solutions, arms, steps, context, views)
 
 
-def _tasks(source: str, solutions: str | None, limit: int) -> tuple[list[Puzzle], Solutions]:
+def _tasks(source: str, solutions: str | None, limit: int) -> tuple[list[Task], Solutions]:
     puzzles, answers = load_tasks(source, solutions)
     solvable = [puzzle for puzzle in puzzles if puzzle.id in answers]
     if not solvable:

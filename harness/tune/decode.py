@@ -12,11 +12,11 @@ from harness.arc import augment
 from harness.arc.encode import ENCODINGS
 from harness.arc.examples import questions
 from harness.arc.prompt import Prompt, fitted
-from harness.arc.sources import LARGEST, Grid, Puzzle, Solutions
+from harness.arc.task import LARGEST, Grid, Solutions, Task
 from harness.train.batches import Batch
 from harness.train.compat import quiet
+from harness.train.losses import answer_loss
 from harness.train.ops import attention
-from harness.train.step import answer_loss
 
 Answerer = Callable[[Sequence[Prompt], Sequence[int]], list[str]]
 _CACHE_BYTES = 2**28
@@ -28,17 +28,17 @@ _LONGEST_ANSWER = 2  # times the longest output that was shown, and 32 tokens: w
 class Predictions:
     """`answers` by task: for each test input what each view answered, taken back; None where it was no grid.
 
-    `unasked` counts the questions in a view that did not fit the context, `seconds` all decoding.
+    `skipped` counts the questions in a view that did not fit the context, `seconds` all decoding.
     """
 
     answers: dict[str, list[list[Grid | None]]]
     asked: int
-    unasked: int
+    skipped: int
     seconds: float
 
 
 def predict(
-    puzzles: Sequence[Puzzle],
+    puzzles: Sequence[Task],
     tokenizer: Any,
     answer: Answerer,
     views: int,
@@ -54,7 +54,7 @@ def predict(
     back = ENCODINGS[encoding][1]
     answers: dict[str, list[list[Grid | None]]] = {}
     todo: list[tuple[list[Grid | None], int, augment.View, Prompt, int]] = []
-    unasked = 0
+    skipped = 0
     for puzzle in puzzles:
         drawn = augment.views(views, len(puzzle.pairs), seed)
         answers[puzzle.id] = [[None] * views for _ in puzzle.test_inputs]
@@ -64,7 +64,7 @@ def predict(
             for slot, (pairs, asked) in zip(answers[puzzle.id], questions(seen), strict=True):
                 prompt = fitted(tokenizer, pairs, asked, None, encoding, context, drop_pairs=shorten, room=room)
                 if prompt is None:
-                    unasked += 1
+                    skipped += 1
                 else:
                     todo.append((slot, i, view, prompt, room))
     start = time.perf_counter()
@@ -73,17 +73,17 @@ def predict(
     for (slot, i, view, _, _), text in zip(todo, texts, strict=True):
         grid = back(text)
         slot[i] = None if grid is None else view.invert(grid)
-    return Predictions(answers, len(todo), unasked, seconds)
+    return Predictions(answers, len(todo), skipped, seconds)
 
 
 def joined(parts: Sequence[Predictions], order: Sequence[str]) -> Predictions:
     """What several processes answered at the same time, each some tasks of `order`."""
     answers = {name: each for part in parts for name, each in part.answers.items()}
-    asked, unasked = (sum(getattr(part, name) for part in parts) for name in ("asked", "unasked"))
-    return Predictions({name: answers[name] for name in order}, asked, unasked, max(part.seconds for part in parts))
+    asked, skipped = (sum(getattr(part, name) for part in parts) for name in ("asked", "skipped"))
+    return Predictions({name: answers[name] for name in order}, asked, skipped, max(part.seconds for part in parts))
 
 
-def room_for(puzzle: Puzzle, tokenizer: Any, encoding: str) -> int:
+def room_for(puzzle: Task, tokenizer: Any, encoding: str) -> int:
     """Tokens that an answer to `puzzle` may take."""
     there = ENCODINGS[encoding][0]
     longest = max(len(tokenizer(there(p.output), add_special_tokens=False)["input_ids"]) for p in puzzle.pairs)
@@ -182,7 +182,7 @@ def _hopeless(text: str) -> bool:
 def losses(
     model: torch.nn.Module,
     tokenizer: Any,
-    puzzles: Sequence[Puzzle],
+    puzzles: Sequence[Task],
     solutions: Solutions,
     encoding: str,
     context: int,

@@ -4,20 +4,20 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from harness.analysis.learning_curve import Checkpoint
 from harness.arc.arms import Arm
+from harness.arc.encode import rows
 from harness.arc.score import score, vote
-from harness.arc.sources import Puzzle, Solutions
+from harness.arc.task import Solutions, Task
 from harness.predict.prediction import Prediction
-from harness.records.arm import ArmResult, Trial, mean_loss
-from harness.records.cell import Cell
-from harness.tune.checkpoint import Keeper
-from harness.tune.runner import Answers, Subject
+from harness.records.arm import ArmResult, CurvePoint, TuneSpec, mean_loss
+from harness.records.cell import TUNING_RULE, Cell
+from harness.tune.checkpoint import Checkpointer
+from harness.tune.runner import Answers, ArmRunner
 
 
 def run(
-    trial: Trial,
-    puzzles: Sequence[Puzzle],
+    trial: TuneSpec,
+    puzzles: Sequence[Task],
     solutions: Solutions,
     arms: Sequence[Arm],
     store: Any,
@@ -42,7 +42,7 @@ def run(
     truths = {name: solutions[name] for name in trial.tasks}
     for arm in arms:
         key = trial.key(arm.name, installed)
-        keeper = Keeper(store.folder / "checkpoints" / f"{key}.pt", note, fresh, writes=not distributed.rank())
+        keeper = Checkpointer(store.folder / "checkpoints" / f"{key}.pt", note, fresh, writes=not distributed.rank())
         if key in known and not fresh:
             keeper.done()  # killed after its row was written, the arm left one
             note(f"{arm.name}: from the record")
@@ -50,22 +50,24 @@ def run(
             continue
         if subject is None:
             note(f"loading {trial.model.name}")
-            subject = Subject(trial, puzzles, truths, on_answers)
+            subject = ArmRunner(trial, puzzles, truths, on_answers)
             note(f"kernels: {subject.kernels}")
             if foresee and (trained := [each for each in arms if each.examples]):
                 subject.fit(trained[0], foresee, note)
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        found = subject.through(arm, keeper, on_step)
+        found = subject.run(arm, keeper, on_step)
         row = ArmResult(
             key=key,
             arm=arm.name,
-            trial=trial,
+            spec=trial,
             versions=installed,
             commit=commit(),
             started=started,
             coverage=subject.coverage,
             scores=tuple(score(found.answers, truths)),
-            attempts={name: tuple(map(vote, each)) for name, each in found.answers.items()},
+            attempts={
+                name: tuple(tuple(map(rows, vote(each))) for each in tasks) for name, tasks in found.answers.items()
+            },
             step_losses=tuple(found.step_losses),
             answer_losses=tuple(found.losses),
             train_s=found.train_s,
@@ -74,8 +76,9 @@ def run(
             too_long=found.too_long,
             untrained=found.untrained,
             asked=found.asked,
-            unasked=found.unasked,
-            checkpoints=tuple(_checkpoint(*point, truths) for point in found.curve),
+            skipped=found.skipped,
+            rule=TUNING_RULE,
+            curve_points=tuple(_checkpoint(*point, truths) for point in found.curve),
         )
         if not distributed.rank():
             store.add(row)
@@ -86,5 +89,5 @@ def run(
     return results
 
 
-def _checkpoint(steps: int, answers: Answers, losses: Sequence[tuple[float, int]], truths: Solutions) -> Checkpoint:
-    return Checkpoint(steps, mean_loss(losses), tuple(each.attempts for each in score(answers, truths)))
+def _checkpoint(steps: int, answers: Answers, losses: Sequence[tuple[float, int]], truths: Solutions) -> CurvePoint:
+    return CurvePoint(steps, mean_loss(losses), tuple(each.attempts for each in score(answers, truths)))

@@ -11,7 +11,7 @@ import torch
 from harness.arc.arms import Arm
 from harness.arc.examples import Example
 from harness.arc.prompt import fitted
-from harness.arc.sources import Puzzle
+from harness.arc.task import Task
 from harness.errors import UserError
 from harness.records.arm import SHORTEN
 from harness.records.cell import Recipe
@@ -57,7 +57,7 @@ class Adapter:
 def tune(
     model: torch.nn.Module,
     tokenizer: Any,
-    puzzles: Sequence[Puzzle],
+    puzzles: Sequence[Task],
     arm: Arm,
     recipe: Recipe,
     compute_dtype: str,

@@ -14,13 +14,13 @@ from harness.catalog.models import Catalog
 from harness.catalog.precisions import DTYPES, compute_dtype, find, native_dtype
 from harness.catalog.weights import RANDOM
 from harness.errors import UserError
-from harness.hardware.environment import RESULTS, slug
-from harness.measure.config import Asked
-from harness.measure.sweep import Swept
+from harness.measure.config import SweepConfig
+from harness.measure.sweep import SweepResult
 from harness.predict.prediction import Prediction
-from harness.records.arm import ROWS, ArmResult, Trial
-from harness.records.cell import Cell, Rate
-from harness.records.store import Store, read
+from harness.records.arm import ROWS, ArmResult, TuneSpec
+from harness.records.cell import Cell
+from harness.records.measurement import MatmulSpeed
+from harness.records.store import RESULTS, Store, slug
 from harness.report.format import duration
 from harness.tune import experiment
 from harness.tune.config import NO_WEIGHTS, Exam, How
@@ -43,14 +43,14 @@ def measure(exam: Exam, device: str, results: Path | None, fresh: bool, out: Con
     from harness.hardware.probe import rates
     from harness.train import distributed
 
-    found, how = choose(device, gpus=exam.recipe.processes), exam.how
-    own = distributed.join(torch.device(found.id))
+    found, how = choose(device, gpus=exam.recipe.data_parallel), exam.how
+    own = distributed.init(torch.device(found.id))
     probed = rates(torch.device(found.id), DTYPES)
     precision = find(how.precision or native_dtype(probed))
     store = Store(results or RESULTS / slug(found.name), kind=ROWS)
-    if bad := store.mend():
+    if bad := store.repair():
         note(f"{bad} corrupt lines of {store.path} were put aside; the rest is used")
-    trial = Trial(
+    trial = TuneSpec(
         model=exam.model,
         weights=exam.weights,
         precision=precision.name,
@@ -58,7 +58,7 @@ def measure(exam: Exam, device: str, results: Path | None, fresh: bool, out: Con
         device=str(own),
         device_name=found.name,
         recipe=exam.recipe,
-        source=exam.source,
+        dataset=exam.source,
         tasks=tuple(puzzle.id for puzzle in exam.puzzles),
         steps=exam.steps,
         context=exam.context,
@@ -80,17 +80,19 @@ def measure(exam: Exam, device: str, results: Path | None, fresh: bool, out: Con
         ) from None
 
 
-def _foresee(device: dict[str, Any], rates: dict[str, Rate], folder: Path) -> Callable[[Cell], Prediction | None]:
+def _foresee(
+    device: dict[str, Any], rates: dict[str, MatmulSpeed], folder: Path
+) -> Callable[[Cell], Prediction | None]:
     """What predicts a cell on `device`; traces are made in this process, where torch is loaded already."""
     from harness.hardware.environment import versions
-    from harness.predict.cells import Foreseen
-    from harness.predict.trace_pool import answerer
+    from harness.predict.cells import CellPredictor
+    from harness.predict.tracer import answerer
 
     trace = answerer()
-    return Foreseen(device, rates, folder, versions(), lambda **question: trace(question["subject"])).of
+    return CellPredictor(device, rates, folder, versions(), lambda **question: trace(question["subject"])).of
 
 
-def of_sweep(asked: Asked, known: Catalog, swept: Swept, out: Console) -> list[ArmResult]:
+def of_sweep(asked: SweepConfig, known: Catalog, swept: SweepResult, out: Console) -> list[ArmResult]:
     """The accuracies of the models just profiled: a short fine-tune of each that has weights, in the native precision.
 
     A model without weights, or for which it would take too long here, is said to be unmeasured.
@@ -117,12 +119,6 @@ def of_sweep(asked: Asked, known: Catalog, swept: Swept, out: Console) -> list[A
         except UserError as problem:
             out.print(Text(str(problem)), soft_wrap=True)
     return found
-
-
-def known_results(folder: Path) -> list[ArmResult]:
-    """What a folder's record says of accuracies; none where nothing was measured."""
-    path = folder / ROWS.name
-    return read(path, ROWS)[0] if path.exists() else []
 
 
 class _Progress:

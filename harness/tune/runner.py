@@ -9,12 +9,12 @@ from typing import Any
 from harness.arc.arms import Arm
 from harness.arc.coverage import lengths
 from harness.arc.prompt import build
-from harness.arc.sources import Grid, Puzzle, Solutions
+from harness.arc.task import Grid, Solutions, Task
 from harness.errors import UserError
 from harness.predict.prediction import Prediction
-from harness.records.arm import SHARED, SHORTEN, Coverage, Trial
+from harness.records.arm import SHARED, SHORTEN, Coverage, TuneSpec
 from harness.records.cell import Cell
-from harness.tune.checkpoint import Keeper
+from harness.tune.checkpoint import Checkpointer
 
 _FITTED_ON = 64  # examples, of which the fullest pack is tried
 
@@ -36,7 +36,7 @@ class Outcome:
     too_long: int = 0
     untrained: int = 0
     asked: int = 0
-    unasked: int = 0
+    skipped: int = 0
 
 
 def joined(outcomes: Sequence[Outcome]) -> Outcome:
@@ -45,7 +45,7 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
     for each in outcomes:
         total.answers |= each.answers
         total.losses += each.losses
-        for name in ("train_s", "decode_s", "used", "too_long", "untrained", "asked", "unasked"):
+        for name in ("train_s", "decode_s", "used", "too_long", "untrained", "asked", "skipped"):
             setattr(total, name, getattr(total, name) + getattr(each, name))
     trained = [each.step_losses for each in outcomes if each.step_losses]
     total.step_losses = [fmean(step) for step in zip(*trained, strict=True)]
@@ -61,12 +61,12 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
     return total
 
 
-def halving(steps: int) -> list[int]:
+def eval_steps(steps: int) -> list[int]:
     """`steps`, half of it, a quarter, ... from small to large: at most five, the first at least one."""
     return sorted({steps >> i for i in range(5)} - {0})
 
 
-class Subject:
+class ArmRunner:
     """The loaded model with its adapter's first values and its tokenizer, and the puzzles it is asked.
 
     Raises UserError where the model cannot be loaded, has no tokenizer, or no question fits the context.
@@ -74,16 +74,16 @@ class Subject:
 
     def __init__(
         self,
-        trial: Trial,
-        puzzles: Sequence[Puzzle],
+        trial: TuneSpec,
+        puzzles: Sequence[Task],
         truths: Solutions,
         on_answers: Callable[[int, int], None] = lambda done, total: None,
     ):
         import torch
 
         from harness.catalog.precisions import find
+        from harness.errors import Unsupported
         from harness.train import model as models
-        from harness.train.compat import Unsupported
         from harness.tune.finetune import Adapter
 
         self.trial, self.puzzles, self.truths, self.on_answers = trial, puzzles, truths, on_answers
@@ -117,7 +117,7 @@ class Subject:
         found = autotune.fastest(self.model, list(sequences), autotune.variants(trial, foresee), trial, note)
         self.tokens_at_once = found.tokens
 
-    def through(self, arm: Arm, keeper: Keeper, on_step: Callable[[str, int, int, float], None]) -> Outcome:
+    def run(self, arm: Arm, keeper: Checkpointer, on_step: Callable[[str, int, int, float], None]) -> Outcome:
         """The outcome of one arm: with one adapter for all puzzles, or with one for each, whose outcomes are joined."""
         trial = self.trial
         groups = [self.puzzles] if trial.scope == SHARED else [[puzzle] for puzzle in self.puzzles]
@@ -131,7 +131,7 @@ class Subject:
         def stepped(step: int, loss: float, tuning: Callable[[], dict], curve: list) -> None:
             on_step(arm.name, len(done) * trial.steps + step, len(groups) * trial.steps, loss)
             # Log-spaced points are kept (not for every task anew); others only when some time has passed.
-            now = trial.scope == SHARED and step in halving(trial.steps)[:-1]
+            now = trial.scope == SHARED and step in eval_steps(trial.steps)[:-1]
             keeper.keep(lambda: {**state(), "current": {**tuning(), "curve": curve}}, now)
 
         for group in groups[len(done) :]:
@@ -141,7 +141,7 @@ class Subject:
                 keeper.keep(state)
         return done[0] if trial.scope == SHARED else joined(done)
 
-    def _one(self, arm: Arm, puzzles: Sequence[Puzzle], stepped: Callable, begun: dict | None) -> Outcome:
+    def _one(self, arm: Arm, puzzles: Sequence[Task], stepped: Callable, begun: dict | None) -> Outcome:
         import torch
 
         from harness.tune import finetune
@@ -151,7 +151,7 @@ class Subject:
             found.curve = [tuple(point) for point in begun["curve"]]
 
         def on_step(step: int, loss: float, state: Callable[[], dict]) -> None:
-            if trial.curve and step in halving(trial.steps)[:-1]:
+            if trial.curve and step in eval_steps(trial.steps)[:-1]:
                 answers, losses = self._evaluated(puzzles)[:2]
                 found.curve.append((step, answers, losses))
             stepped(step, loss, state, found.curve)
@@ -180,12 +180,12 @@ class Subject:
             found.step_losses, found.train_s = tuned.losses, tuned.seconds
             found.used, found.too_long = tuned.used, tuned.too_long
         found.answers, found.losses, asked = self._evaluated(puzzles)
-        found.asked, found.unasked, found.decode_s = asked.asked, asked.unasked, asked.seconds
+        found.asked, found.skipped, found.decode_s = asked.asked, asked.skipped, asked.seconds
         if trial.curve and trains:
             found.curve.append((len(found.step_losses), found.answers, found.losses))
         return found
 
-    def _evaluated(self, puzzles: Sequence[Puzzle]):
+    def _evaluated(self, puzzles: Sequence[Task]):
         from harness.train import distributed
         from harness.tune import decode
 
@@ -196,12 +196,12 @@ class Subject:
         asked = decode.predict(own, self.tokenizer, answerer, trial.views, *how, trial.seed, shorten)
         truths = {puzzle.id: self.truths[puzzle.id] for puzzle in own}
         losses = decode.losses(self.model, self.tokenizer, own, truths, *how, shorten)
-        parts, every = zip(*distributed.gathered((asked, losses)), strict=True)
+        parts, every = zip(*distributed.all_gather((asked, losses)), strict=True)
         asked = decode.joined(parts, [puzzle.id for puzzle in puzzles])
         return asked.answers, [loss for each in every for loss in each], asked
 
 
-def _coverage(trial: Trial, puzzles: Sequence[Puzzle], tokenizer: Any) -> Coverage:
+def _coverage(trial: TuneSpec, puzzles: Sequence[Task], tokenizer: Any) -> Coverage:
     from harness.tune.decode import room_for
 
     def tokens(pairs, asked, output):

@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 from harness.arc.generated.grids import drawn_once, of_palette, same_shape_noise, sides
-from harness.arc.sources import Grid
+from harness.arc.task import Grid
 
 
 def _cells(g: Grid, new) -> Grid:

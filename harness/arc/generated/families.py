@@ -10,7 +10,7 @@ import random
 from harness.arc.augment import GEOMETRY
 from harness.arc.generated import colours, panels, shapes
 from harness.arc.generated.grids import Family, drawn_once, painted, same_shape_noise
-from harness.arc.sources import Grid, Pair, Puzzle
+from harness.arc.task import Grid, Pair, Task
 
 
 def _geometric(name: str) -> Family:
@@ -128,7 +128,7 @@ def chained(rng: random.Random, largest: int):
     return make, lambda g: then(rule(g))
 
 
-def task(family: Family, rng: random.Random, largest: int, pairs: int = 4, name: str = "made") -> tuple[Puzzle, Grid]:
+def task(family: Family, rng: random.Random, largest: int, pairs: int = 4, name: str = "made") -> tuple[Task, Grid]:
     """A task of `pairs` demonstrations and one test input, and the test's output; grids of at most 30 a side.
 
     A rule that shows nothing (no pair changes), that always answers alike, or that makes too large a grid is drawn
@@ -146,4 +146,4 @@ def task(family: Family, rng: random.Random, largest: int, pairs: int = 4, name:
         if changed and min(sizes) > 0 and max(sizes) <= 30:
             break
     demonstrations = tuple(Pair(a, b) for a, b in zip(inputs[:-1], outputs[:-1], strict=True))
-    return Puzzle(name, demonstrations, (inputs[-1],)), outputs[-1]
+    return Task(name, demonstrations, (inputs[-1],)), outputs[-1]

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from harness.arc.sources import Grid
+from harness.arc.task import Grid
 
 Make = Callable[[], Grid]
 Rule = Callable[[Grid], Grid]

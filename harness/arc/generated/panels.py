@@ -4,7 +4,7 @@ import random
 
 from harness.arc.augment import GEOMETRY
 from harness.arc.generated.grids import painted, same_shape_noise, sides
-from harness.arc.sources import Grid
+from harness.arc.task import Grid
 
 _LOGIC = {
     "and": lambda a, b: a and b,

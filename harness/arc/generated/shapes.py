@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 
 from harness.arc.generated.grids import drawn_once, painted, same_shape_noise, sides
-from harness.arc.sources import Grid
+from harness.arc.task import Grid
 
 _AROUND = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
 _BESIDE = [(-1, 0), (1, 0), (0, -1), (0, 1)]

@@ -21,8 +21,9 @@ import torch
 
 from harness import files
 from harness.catalog.kernels import ATTENTION, KERNELS, PLAIN, parts
+from harness.errors import Unsupported, first_line
 from harness.hardware.device import cpu_name, synchronizer
-from harness.train.compat import Unsupported, first_line, quiet
+from harness.train.compat import quiet
 from harness.train.ops import attention, pointwise
 
 TOKENS = {"cpu": 256, "cuda": 2048}
@@ -30,7 +31,7 @@ _ROUNDS = 5
 _LONGEST_S = 0.5  # a part that takes longer is emulated: no kernel makes that worth while
 _WINS_BELOW = 0.95  # of the seconds of the one before it in the list: more than noise
 
-Found = dict[str, float | str]  # by kernel: its median seconds forward and backward, or why it does not run
+Timings = dict[str, float | str]  # by kernel: its median seconds forward and backward, or why it does not run
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Shapes:
 
 
 @dataclass(frozen=True)
-class Choice:
+class KernelChoice:
     """The kernel of each part, and what is to be said of how it was chosen."""
 
     of: dict[str, str]
@@ -72,7 +73,7 @@ class Choice:
         return " ".join(f"{part}={name}" for part, name in self.of.items())
 
 
-def settle(asked: str, shapes: Shapes | None, device: torch.device, dtype: torch.dtype) -> Choice:
+def choose(asked: str, shapes: Shapes | None, device: torch.device, dtype: torch.dtype) -> KernelChoice:
     """What `asked` (a Recipe's `kernels`) names, and for each part that it leaves open what is fastest on `device`.
 
     Without `shapes` nothing is tried: the first of each part. Raises Unsupported for a kernel that is asked for and
@@ -93,10 +94,10 @@ def settle(asked: str, shapes: Shapes | None, device: torch.device, dtype: torch
         for part in left:
             chosen[part], said = fastest(part, found[part])
             notes += said
-    return Choice(chosen, tuple(notes))
+    return KernelChoice(chosen, tuple(notes))
 
 
-def fastest(part: str, found: Found) -> tuple[str, list[str]]:
+def fastest(part: str, found: Timings) -> tuple[str, list[str]]:
     """The kernel to take, and sentences about it: later ones replace an earlier one where they are clearly faster."""
     best = next(iter(found))
     for name, seconds in found.items():
@@ -108,9 +109,9 @@ def fastest(part: str, found: Found) -> tuple[str, list[str]]:
     return best, notes + [f"{part}: {best} is used, for {name} does not run here: {why}" for name, why in missing]
 
 
-def measure(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str, Found]:
+def measure(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str, Timings]:
     """Every part's kernels tried on `device`, in turns."""
-    found: dict[str, Found] = {}
+    found: dict[str, Timings] = {}
     for part, names in KERNELS[device.type].items():
         runs = {name: _run_of(part, name, shapes, device, dtype) for name in names}
         first = _tried(runs[names[0]], device)
@@ -129,17 +130,17 @@ def measure(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[st
     return found
 
 
-def keep(shapes: Shapes, device: torch.device, dtype: torch.dtype, found: dict[str, Found]) -> None:
+def save(shapes: Shapes, device: torch.device, dtype: torch.dtype, found: dict[str, Timings]) -> None:
     """Keeps what was measured for the next processes on this device, with these versions."""
-    files.keep(_name(shapes, device, dtype), found)
+    files.write_cache(_name(shapes, device, dtype), found)
 
 
-def _known(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str, Found]:
+def _known(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str, Timings]:
     """What was kept, or is measured now."""
-    found = files.kept(_name(shapes, device, dtype))
+    found = files.read_cache(_name(shapes, device, dtype))
     if not isinstance(found, dict) or set(found) != set(KERNELS[device.type]):
         found = measure(shapes, device, dtype)
-        keep(shapes, device, dtype, found)
+        save(shapes, device, dtype, found)
     return found
 
 

@@ -41,7 +41,7 @@ class _Blocks(torch.autograd.Function):
             if keeps:
                 kept.append(weights)
         ctx.save_for_backward(query, key, value, out, *kept)
-        ctx.scaling, ctx.window = scaling, window
+        ctx.scaling, ctx.max_context = scaling, window
         return out
 
     @staticmethod
@@ -53,9 +53,9 @@ class _Blocks(torch.autograd.Function):
         inner = _grouped((grad * out).sum(-1, keepdim=True), kv_heads)
         keys, values = _flat(key), _flat(value)
         for_keys, for_values = torch.zeros_like(keys), torch.zeros_like(values)
-        for number, (low, start, end) in enumerate(_spans(tokens, ctx.window)):
+        for number, (low, start, end) in enumerate(_spans(tokens, ctx.max_context)):
             rows, slopes, seen = _block(queries, start, end), _block(grads, start, end), keys[:, low:end]
-            weights = kept[number] if kept else _weights(rows, seen, ctx.scaling, ctx.window, groups, start - low)
+            weights = kept[number] if kept else _weights(rows, seen, ctx.scaling, ctx.max_context, groups, start - low)
             scores = torch.bmm(slopes, values[:, low:end].transpose(1, 2))
             scores.sub_(_block(inner, start, end)).mul_(weights).mul_(ctx.scaling)
             _set_block(for_queries, start, end, torch.bmm(scores, seen))

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import linear
 
 
-def mend(model: torch.nn.Module) -> None:
+def repair(model: torch.nn.Module) -> None:
     """Puts a product of our own where the rows of a 4-bit matrix on a CPU are not whole blocks, and keeps all of them
     as they are.
 

@@ -1,0 +1,32 @@
+"""The verbs that look at what there is: models and doctor."""
+
+import typer
+
+from harness.cli.options import Device, ModelsFile
+
+
+def models(models_file: ModelsFile = None) -> None:
+    """List the models that can be named, with their aliases.
+
+    Example:
+
+      harness models
+    """
+    from harness.catalog import models as catalog
+    from harness.report import info, style
+
+    info.models(catalog.load(models_file), style.console())
+
+
+def doctor(device: Device = "auto") -> None:
+    """Look at this machine: device, memory, native dtypes, versions, and what is missing.
+
+    Example:
+
+      harness doctor
+    """
+    from harness.measure import doctor
+    from harness.report import info, style
+
+    if not info.doctor(doctor.look(device), style.console()):
+        raise typer.Exit(1)

@@ -1,0 +1,56 @@
+"""Frozen dataclasses to JSON's types and back, checked; the names in files are said here once.
+
+A class whose field has another name in files says so in `STORED`, {field: name in files}: what was written years ago is
+read by the same name. Fields that this version does not know are left out. Knows no class of its own.
+"""
+
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+T = TypeVar("T")
+
+
+def to_stored(value: Any) -> Any:
+    """`value` as dicts, lists, strings and numbers, dataclasses under the names that files have."""
+    if is_dataclass(value) and not isinstance(value, type):
+        names = getattr(type(value), "STORED", {})
+        return {names.get(f.name, f.name): to_stored(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {name: to_stored(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_stored(each) for each in value]
+    return value
+
+
+def from_stored(raw: Any, kind: type[T]) -> T:
+    """The `kind` that `to_stored` wrote. Raises ValueError, naming the place, where `raw` is none."""
+    try:
+        return msgspec.convert(_renamed(raw, kind), kind)
+    except msgspec.ValidationError as problem:
+        raise ValueError(str(problem)) from None
+
+
+def _renamed(raw: Any, kind: Any) -> Any:
+    """`raw` with the names of files replaced by those of the fields, in every dataclass that `kind` holds."""
+    if is_dataclass(kind):
+        if not isinstance(raw, dict):
+            return raw
+        older = getattr(kind, "from_older", lambda same: same)
+        names, hints = getattr(kind, "STORED", {}), _hints(kind)
+        raw = older({stored: raw[stored] for f in hints if (stored := names.get(f, f)) in raw})
+        return {f: _renamed(raw[stored], hint) for f, hint in hints.items() if (stored := names.get(f, f)) in raw}
+    if get_origin(kind) in (Union, UnionType):
+        return _renamed(raw, next((each for each in get_args(kind) if is_dataclass(each)), None))
+    if get_origin(kind) is tuple and isinstance(raw, list | tuple):
+        return [_renamed(each, get_args(kind)[0]) for each in raw]
+    return raw
+
+
+@lru_cache(maxsize=64)
+def _hints(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {f.name: hints[f.name] for f in fields(kind)}
