@@ -59,8 +59,8 @@ def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None
     said = (
         f"{trial.model.name} {trial.precision} on {len(trial.tasks)} tasks of {trial.dataset}, {scope}, measured. "
         f"acc.: a task's test inputs answered in 2 attempts, by vote over {trial.views} views; 95 %: Wilson; tasks "
-        "that were not answered count as wrong. val loss: nats a token of the true outputs. p: exact McNemar against the "
-        "row above, on the same tasks."
+        "that were not answered count as wrong. val loss: nats a token of the true outputs. p: exact McNemar against "
+        "the row above, on the same tasks."
     )
     out.print(Text(said))
     out.print(Text(f"- {_covered(rows[0])}"))
