@@ -1,14 +1,95 @@
-"""Recipes by name: what is changed of models.yaml's, so that others' runs can be measured or predicted as they were."""
+"""The one place that assembles a recipe: models.yaml's, changed by a recipe's name and by single options.
 
-from dataclasses import replace
+Named recipes exist so that others' runs can be measured or predicted as they were made.
+"""
+
+from dataclasses import dataclass, replace
 
 from harness.catalog import kernels as kernel_table
 from harness.catalog.kernels import AUTO
-from harness.errors import UserError, unknown
-from harness.records.cell import ALL, DORA, NONE, OPTIMIZED, REFERENCE, Recipe
+from harness.errors import UserError, positive, unknown
+from harness.records.cell import ALL, DORA, FULL, LORA, NONE, OPTIMIZED, RECOMPUTE, REFERENCE, TARGETS, Recipe
 
 ARC24 = "arc24"
 NAMES = (OPTIMIZED, REFERENCE, ARC24)
+_ALIASES = {"optimized": OPTIMIZED}  # rows are stored under the word that the first ones had
+METHODS = (LORA, DORA, FULL)
+DATA, LAYERS = "data", "layers"  # what several cards divide: the sequences of a step, or the layers of the model
+SPLITS = (DATA, LAYERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """What a user may change of models.yaml's recipe; as it stands by default, nothing.
+
+    `name` is one of NAMES, or "optimized" for the first of them. `kernels` is written as harness.catalog.kernels says.
+    Setting `sequences_per_step` sets the micro-batch to 1, if `micro_batch` says nothing else.
+    """
+
+    name: str | None = None
+    gpus: int = 1
+    split: str = DATA  # one of SPLITS
+    kernels: str = AUTO
+    method: str | None = None  # one of METHODS
+    micro_batch: int | None = None
+    recompute: str | None = None  # one of harness.records.cell.RECOMPUTE
+    trim_vocab: bool = False
+    lora_targets: str | None = None  # one of harness.records.cell.TARGETS
+    learning_rate: float | None = None
+    sequences_per_step: int | None = None
+
+
+def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Recipe:
+    """`base` with `options` applied. Raises UserError for the first value that cannot be.
+
+    `quantized` says whether the base weights are: arc24 trains those with recomputation, 16-bit ones without.
+    """
+    recipe = named(_ALIASES.get(options.name or "", options.name), base, quantized)
+    for what, value, allowed in (
+        ("method", options.method, METHODS),
+        ("split", options.split, SPLITS),
+        ("checkpointing", options.recompute, RECOMPUTE),
+        ("LoRA target", options.lora_targets, TARGETS),
+    ):
+        if value not in (None, *allowed):
+            raise unknown(what, value, allowed)
+    counts = {
+        "--gpus": options.gpus,
+        "--micro-batch": options.micro_batch,
+        "--sequences-per-step": options.sequences_per_step,
+    }
+    for option, count in counts.items():
+        if count is not None and count < 1:
+            raise UserError(f"{option} must be 1 or more, not {count}")
+
+    changes = {
+        "method": options.method,
+        # another step may not be a multiple of the micro-batch that the file gives
+        "micro_batch": options.micro_batch or (1 if options.sequences_per_step else None),
+        "gradient_checkpointing": options.recompute,
+        "lora_targets": options.lora_targets,
+        "learning_rate": positive("--learning-rate", options.learning_rate),
+        "sequences_per_step": options.sequences_per_step,
+        "trim_vocab": options.trim_vocab,
+    }
+    recipe = replace(recipe, **{field: value for field, value in changes.items() if value is not None})
+
+    # A recipe with its own split over cards keeps it, whatever the number of cards.
+    if recipe.layer_split == 1 and options.split == DATA:
+        recipe = shared_by(options.gpus, recipe)
+    elif recipe.layer_split == 1:
+        recipe = replace(shared_by(1, recipe), layer_split=options.gpus)
+    return with_kernels(options.kernels, recipe)
+
+
+def measurable(options: RecipeOptions) -> RecipeOptions:
+    """`options`, if a step of theirs can be measured here. Raises UserError for arc24: its split can be predicted only.
+
+    Raises it for an unknown recipe too, so that arc24 is not among the names that it offers.
+    """
+    if _ALIASES.get(options.name or "", options.name) not in (None, OPTIMIZED, REFERENCE):
+        raise unknown("recipe", options.name or "", (OPTIMIZED, REFERENCE))
+    return options
 
 
 def named(name: str | None, known: Recipe, quantized: bool = False) -> Recipe:

@@ -1,0 +1,97 @@
+"""A recipe from models.yaml's and what a user changes of it, and every value that cannot be."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from harness.catalog.recipes import RecipeOptions, measurable, resolve
+from harness.errors import UserError
+from harness.records.cell import ALL, DORA, FULL, MLP, NONE, REFERENCE, Recipe
+
+BASE = Recipe(micro_batch=2, gradient_checkpointing=MLP)
+TRL = replace(BASE, implementation=REFERENCE, micro_batch=1, gradient_checkpointing=ALL)
+
+
+def test_by_default_nothing_changes():
+    assert resolve(BASE, RecipeOptions()) == BASE
+    assert resolve(TRL, RecipeOptions()) == TRL
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ({"name": "own"}, {}),
+        ({"name": "optimized"}, {}),
+        ({"name": "reference"}, {"implementation": "reference", "micro_batch": 1, "gradient_checkpointing": ALL}),
+        (
+            {"name": "reference", "micro_batch": 4, "recompute": NONE},
+            {"implementation": "reference", "micro_batch": 4, "gradient_checkpointing": NONE},
+        ),
+        ({"gpus": 2}, {"data_parallel": 2}),
+        ({"gpus": 2, "split": "layers"}, {"layer_split": 2}),
+        ({"gpus": 1, "split": "layers"}, {}),
+        ({"kernels": "plain"}, {"kernels": "plain"}),
+        ({"kernels": "pointwise=liger,attention=flash"}, {"kernels": "attention=flash pointwise=liger"}),
+        ({"method": "full"}, {"method": FULL}),
+        ({"micro_batch": 8}, {"micro_batch": 8}),
+        ({"recompute": "all"}, {"gradient_checkpointing": ALL}),
+        ({"trim_vocab": True}, {"trim_vocab": True}),
+        ({"lora_targets": "all-linear"}, {"lora_targets": "all-linear"}),
+        ({"learning_rate": 1e-3}, {"learning_rate": 1e-3}),
+        ({"sequences_per_step": 5}, {"sequences_per_step": 5, "micro_batch": 1}),
+        ({"sequences_per_step": 8, "micro_batch": 4}, {"sequences_per_step": 8, "micro_batch": 4}),
+        ({"sequences_per_step": 6, "gpus": 3}, {"sequences_per_step": 6, "micro_batch": 1, "data_parallel": 3}),
+    ],
+)
+def test_an_option_changes_its_own_field(options, changed):
+    assert resolve(BASE, RecipeOptions(**options)) == replace(BASE, **changed)
+
+
+@pytest.mark.parametrize(("quantized", "recompute"), [(True, ALL), (False, NONE)])
+def test_arc24_says_itself_how_its_cards_are_used(quantized, recompute):
+    recipe = resolve(BASE, RecipeOptions(name="arc24", gpus=4), quantized)
+    assert (recipe.layer_split, recipe.data_parallel, recipe.method) == (2, 1, DORA)
+    assert (recipe.implementation, recipe.micro_batch, recipe.gradient_checkpointing) == (REFERENCE, 1, recompute)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "owm"}, "unknown recipe 'owm'; did you mean own?"),
+        ({"name": "zzz"}, "unknown recipe 'zzz'; known: own, reference, arc24"),
+        ({"method": "qlora"}, "unknown method 'qlora'; did you mean lora or dora?"),
+        ({"split": "zzz"}, "unknown split 'zzz'; known: data, layers"),
+        ({"recompute": "zzz"}, "unknown checkpointing 'zzz'; known: none, mlp, all"),
+        ({"lora_targets": "mlp"}, "unknown LoRA target 'mlp'; known: attention, all-linear"),
+        ({"micro_batch": 0}, "--micro-batch must be 1 or more, not 0"),
+        ({"sequences_per_step": 0}, "--sequences-per-step must be 1 or more, not 0"),
+        ({"learning_rate": 0.0}, "--learning-rate must be above 0, not 0"),
+        ({"learning_rate": float("nan")}, "--learning-rate must be above 0, not nan"),
+        ({"gpus": 0}, "--gpus must be 1 or more, not 0"),
+        ({"gpus": 0, "split": "layers"}, "--gpus must be 1 or more, not 0"),
+        (
+            {"gpus": 3},
+            "--gpus 3: a step's 16 sequences in micro-batches of 2 cannot be shared equally by 3 cards",
+        ),
+        (
+            {"micro_batch": 3, "split": "layers"},
+            "--gpus 1: a step's 16 sequences in micro-batches of 3 cannot be shared equally by 1 cards",
+        ),
+        ({"kernels": ""}, "--kernels is empty; write auto, plain, or as in 'attention=sdpa pointwise=compiled'"),
+        (
+            {"kernels": "plain", "name": "reference"},
+            "--kernels chooses for this program's own step; leave it out, or --recipe reference",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(options, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        resolve(BASE, RecipeOptions(**options))
+
+
+def test_what_can_only_be_predicted_is_not_measured():
+    for name in (None, "own", "optimized", "reference"):
+        assert measurable(RecipeOptions(name=name)) == RecipeOptions(name=name)
+    with pytest.raises(UserError, match=r"^unknown recipe 'arc24'; known: own, reference$"):
+        measurable(RecipeOptions(name="arc24"))
