@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,7 +77,7 @@ def bench(
     from harness.hardware import environment
     from harness.measure import doctor, sweep
     from harness.report import export, style
-    from harness.report.progress import Live
+    from harness.report.progress import ProgressLine
     from harness.report.terminal import show
     from harness.tune import run as accuracies
 
@@ -87,8 +88,8 @@ def bench(
     out = style.console()
     for line in doctor.untested(environment.versions()):
         print(line, file=sys.stderr)
-    with Live(out) as live:
-        swept = sweep.run(asked, known, live)
+    with ProgressLine(out, goal.steps) as progress:
+        swept = sweep.run(asked, known, progress)
     results = accuracies.of_sweep(asked, known, swept, out) if accuracy else []
     everything = list(sweep.Store(swept.folder).rows().values())
     export.write_csv(everything, swept.folder / export.CSV, goal, known_results(swept.folder))
@@ -196,7 +197,7 @@ def show(
     from harness.predict import calibration_files, query
     from harness.predict.trace_pool import TracePool
     from harness.report import predictions
-    from harness.report.progress import Counting
+    from harness.report.progress import ProgressLine
 
     last = None if gpu else calibration_files.last_swept_device()
     if not gpu and not last:
@@ -207,8 +208,8 @@ def show(
         models or [], precisions, contexts, cards, None, None, query.DATA, None, None, False, None, None, models_file
     )
     try:
-        with TracePool(versions()) as tracers, Counting(out, "tracing") as counting:
-            found = query.predict_all(asked, tracers, counting.show)
+        with TracePool(versions()) as tracers, ProgressLine(out) as progress:
+            found = query.predict_all(asked, tracers, partial(progress.count, "tracing"))
     except UserError as problem:
         if gpu:
             raise

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,7 +68,7 @@ def predict(
     from harness.predict import query
     from harness.predict.trace_pool import TracePool
     from harness.report import predictions, style
-    from harness.report.progress import Counting
+    from harness.report.progress import ProgressLine
 
     if max_context and max_batch:
         raise UserError("--max-context and --max-batch look for one edge each; ask for them one by one")
@@ -76,11 +77,11 @@ def predict(
         [*(models or []), *([model] if model else [])], precision, context, gpu, recipe, method, split, micro_batch,
         checkpointing, trim_vocab, budget_hours, steps, models_file,
     )  # fmt: skip
-    with TracePool(versions()) as tracers, Counting(out, "tracing") as counting:
+    with TracePool(versions()) as tracers, ProgressLine(out) as progress:
         if max_context or max_batch:
-            found = query.find_largest(asked, tracers, counting.show, batch=max_batch)
+            found = query.find_largest(asked, tracers, partial(progress.count, "tracing"), batch=max_batch)
         else:
-            found = query.predict_all(asked, tracers, counting.show)
+            found = query.predict_all(asked, tracers, partial(progress.count, "tracing"))
     if csv:
         predictions.to_csv(found, asked.goal, csv)
     predictions.table(found, asked.goal, out)
@@ -101,12 +102,13 @@ def calibrate(results: Results = None) -> None:
     from harness.predict import calibration as calibrations
     from harness.predict import calibration_files
     from harness.report import style
-    from harness.report.progress import Counting
+    from harness.report.progress import ProgressLine
 
     rows, _, _, folder, _ = parse.record(results, None, None, None)
     out = style.console()
-    with Counting(out, "tracing") as counting:
-        found = calibration_files.calibrated(rows, f"{sum(row.ok for row in rows)} cells of {folder}", counting.show)
+    with ProgressLine(out) as progress:
+        source = f"{sum(row.ok for row in rows)} cells of {folder}"
+        found = calibration_files.calibrated(rows, source, partial(progress.count, "tracing"))
     calibrations.write(found, folder / calibration_files.NAME)
     out.print(f"{found.device}: {found.points} cells of {', '.join(found.models)}", markup=False)
     for kind, times in found.slowness.items():

@@ -59,7 +59,7 @@ def run(
     """
     with TemporaryDirectory() as logs:
         log = Path(logs) / "survey.log"
-        watch.note("looking at the device")
+        watch.note("looking at the device ...")
         # The process that touched the card ends before any cell starts: what it holds there would be missing.
         with Survey(log, survey) as look:
             device = look.ask(ask="device", device=asked.device, gpus=asked.recipe.data_parallel)
@@ -220,7 +220,7 @@ class _Sweep:
         """FLOPs and parameters of the cell's model, or why it cannot be built; asked for once."""
         name = cell.model.name
         if name not in self.works:
-            self.watch.note(f"counting the FLOPs of {name}")
+            self.watch.note(f"counting the FLOPs of {name} ...")
             said = self.look.ask(ask="work", model=to_stored(cell.model), recipe=to_stored(cell.recipe))
             self.works[name] = said.get("unsupported") or (from_stored(said["work"], FlopCount), said["params"])
         return self.works[name]

@@ -1,6 +1,8 @@
-"""What a sweep shows while it runs: one live line with the time left on a terminal, plain lines elsewhere."""
+"""What a long job shows while it runs: one live line with the time left on a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -13,16 +15,26 @@ from harness.records.measurement import Measurement
 from harness.report.format import duration, number
 
 _REFRESH_S = 2.0  # drawing takes milliseconds of a core that is being measured
+_PRINT_EVERY_S = 10.0  # between two plain lines of one loop
 
 
-class Live:
-    """A `harness.measure.sweep.SweepObserver` that writes to `console`. In a `with`, so that the line is cleared."""
+class ProgressLine:
+    """Shows on `console` how far a sweep, a count or a fine-tuning has come. Used in a `with`, which clears the line.
 
-    def __init__(self, console: Console):
-        self.console, self.total, self.number = console, 0, 0
-        self.until = self.after = self.drawn = 0.0
-        self.doing = self.last = ""
-        self.bar = None
+    It is the sweep's `harness.measure.sweep.SweepObserver` (note, begin, cell, phase, row), counts (count), and hears
+    from fine-tuning (note, step, answers). `goal_steps` are the training steps whose hours it gives for a measured
+    row; `clock` returns seconds.
+    """
+
+    def __init__(self, console: Console, goal_steps: int = 1000, clock: Callable[[], float] = time.monotonic):
+        self.console, self.goal_steps, self.clock = console, goal_steps, clock
+        self.cells, self.number, self.cell_name, self.last_phase = 0, 0, "", ""
+        self.cell_end_s = self.later_cells_s = 0.0
+        self.loop: _Loop | None = None
+        self.announced: set[str] = set()
+        self.drawn_s = float("-inf")
+        self.bar: Progress | None = None
+        # A dumb terminal cannot move its cursor, so it gets plain lines, as a file does.
         if console.is_terminal and not console.is_dumb_terminal:
             columns = (
                 TextColumn("{task.description}", markup=False),
@@ -32,9 +44,7 @@ class Live:
             self.bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
             self.task = self.bar.add_task("", left="", total=None)
 
-    def __enter__(self) -> "Live":
-        if self.bar:
-            self.bar.start()
+    def __enter__(self) -> "ProgressLine":
         return self
 
     def __exit__(self, *_) -> None:
@@ -42,75 +52,104 @@ class Live:
             self.bar.stop()
 
     def note(self, text: str) -> None:
-        self._say(f"{text} ...")
-
-    def begin(self, device_name: str, cells: int) -> None:
-        self.total = cells
-        self._say(f"{device_name}: {cells} cells")
-
-    def cell(self, number: int, cell: Cell, seconds: float, seconds_after: float) -> None:
-        self.number, self.doing = number, f"{cell.model.name} {cell.label} {cell.context}"
-        self.until, self.after = time.monotonic() + seconds, seconds_after
-        if not self.bar:
-            left = duration(seconds + seconds_after)
-            self._say(f"{number}/{self.total} {self.doing}: about {duration(seconds)}, {left} to the end")
-        self._draw("start", now=True)
-
-    def phase(self, event: dict[str, Any]) -> None:
-        each = f" {number(event['micro_step_s'])} s" if "micro_step_s" in event else ""
-        if event:
-            self.last = f"{event['phase']}{each}"
-        self._draw(self.last)
-
-    def row(self, row: Measurement, measured: bool) -> None:
-        cell = row.cell
-        name = f"{cell.model.name} {cell.label} {cell.context}"
-        if row.ok:
-            p = project(row)
-            said = f"{number(60 / p.step_s)} steps/min, 1000 steps in {number(p.hours_mid)} h"
-        else:
-            said = f"{row.status.replace('_', ' ')}: {row.reason}"
-        self._say(f"{name}: {said}{'' if measured or not row.ok else ' (from the record)'}")
-
-    def _say(self, text: str) -> None:
+        """Prints `text` as a line of its own, above the live one."""
         self.console.print(Text(text), soft_wrap=True)
 
-    def _draw(self, phase: str, now: bool = False) -> None:
-        if not self.bar or (not now and time.monotonic() - self.drawn < _REFRESH_S):
+    def begin(self, device_name: str, cells: int) -> None:
+        """A sweep of so many cells starts."""
+        self.cells = cells
+        self.note(f"{device_name}: {cells} cells")
+
+    def cell(self, number: int, cell: Cell, seconds: float, seconds_after: float) -> None:
+        """Cell `number` (from 1) starts; it is expected to take `seconds`, and all later ones `seconds_after`."""
+        self.number, self.cell_name = number, _name(cell)
+        self.cell_end_s, self.later_cells_s = self.clock() + seconds, seconds_after
+        if not self.bar:
+            left = duration(seconds + seconds_after)
+            self.note(f"{number}/{self.cells} {self.cell_name}: about {duration(seconds)}, {left} to the end")
+        self._draw_cell("start", now=True)
+
+    def phase(self, event: dict[str, Any]) -> None:
+        """What the cell's process reports: a phase, perhaps with the seconds of a micro-step. Empty: it is alive."""
+        if event:
+            micro_step = f" {number(event['micro_step_s'])} s" if "micro_step_s" in event else ""
+            self.last_phase = f"{event['phase']}{micro_step}"
+        self._draw_cell(self.last_phase)
+
+    def row(self, row: Measurement, measured: bool) -> None:
+        """The result of a cell, measured just now or taken from the record."""
+        if row.ok:
+            p = project(row, self.goal_steps)
+            result = f"{number(60 / p.step_s)} steps/min, {self.goal_steps} steps in {number(p.hours_mid)} h"
+        else:
+            result = f"{row.status.replace('_', ' ')}: {row.reason}"
+        self.note(f"{_name(row.cell)}: {result}{'' if measured or not row.ok else ' (from the record)'}")
+
+    def count(self, verb: str, done: int, total: int) -> None:
+        """So many of `total` are done, from 0: "tracing 3 of 8". Without a live line, only the first call prints."""
+        left_s = self._seconds_left(verb, done, total)
+        if not self.bar and not done and verb not in self.announced:
+            self.announced.add(verb)
+            self.note(f"{verb} {total} ...")
+        self._draw(f"{verb} {done} of {total}", left_s, done, total, now=not done)
+
+    def step(self, arm: str, step: int, total: int, loss: float) -> None:
+        """Step `step` of an arm's `total` training steps is done, with this loss."""
+        self._advance(f"{arm} training", f"{arm}: step {step} of {total}, loss {loss:.3f}", step, total)
+
+    def answers(self, done: int, total: int) -> None:
+        """So many of `total` test inputs are answered."""
+        self._advance("answering", f"{done} of {total} questions answered", done, total)
+
+    def _advance(self, loop_name: str, text: str, done: int, total: int) -> None:
+        """Shows `text` with the time left; as a plain line only now and then, and not for the end."""
+        left_s = self._seconds_left(loop_name, done, total)
+        self._draw(text, left_s, done, total)
+        now = self.clock()
+        if not self.bar and left_s and now - self.loop.printed_s >= _PRINT_EVERY_S:
+            self.loop.printed_s = now
+            self.note(f"{text}, about {duration(left_s)} left")
+
+    def _seconds_left(self, loop_name: str, done: int, total: int) -> float | None:
+        """Seconds to the end of the loop at its mean speed so far; None at its first call, which starts the clock."""
+        now, loop = self.clock(), self.loop
+        same = loop is not None and (loop.name, loop.total) == (loop_name, total)
+        # The same loop run once more begins below where it ended.
+        if not same or done <= loop.first or done < loop.done:
+            self.loop = _Loop(loop_name, total, first=done, done=done, begun_s=now, printed_s=now)
+            return None
+        loop.done = done
+        return (now - loop.begun_s) / (done - loop.first) * (total - done)
+
+    def _draw_cell(self, phase: str, now: bool = False) -> None:
+        left_s = max(0.0, self.cell_end_s - self.clock()) + self.later_cells_s
+        self._draw(f"{self.number}/{self.cells} {self.cell_name}: {phase}", left_s, self.number - 1, self.cells, now)
+
+    def _draw(self, text: str, left_s: float | None, done: int, total: int, now: bool = False) -> None:
+        """Draws the live line, where there is one and it was not drawn just before; clears it where all is done."""
+        if self.bar and done >= total:
+            self.bar.stop()
             return
-        self.drawn = time.monotonic()
-        left = max(0.0, self.until - self.drawn) + self.after
-        self.bar.update(
-            self.task,
-            description=f"{self.number}/{self.total} {self.doing}: {phase}",
-            left=f"{duration(left)} left",
-            completed=self.number - 1,
-            total=self.total,
-        )
+        if not self.bar or (not now and self.clock() - self.drawn_s < _REFRESH_S):
+            return
+        self.drawn_s = self.clock()
+        left = "" if left_s is None else f"{duration(left_s)} left"
+        self.bar.start()
+        self.bar.update(self.task, description=text, left=left, completed=done, total=total)
         self.bar.refresh()
 
 
-class Counting:
-    """How many are done, with the time left: a live line on a terminal, else one line at first. Use in a `with`."""
+@dataclass
+class _Loop:
+    """A loop under way: what was done at its first call, and what is done now."""
 
-    def __init__(self, console: Console, what: str):
-        self.console, self.what, self.begun = console, what, 0.0
-        self.status = console.status("") if console.is_terminal and not console.is_dumb_terminal else None
+    name: str
+    total: int
+    first: int
+    done: int
+    begun_s: float
+    printed_s: float
 
-    def __enter__(self) -> "Counting":
-        return self
 
-    def __exit__(self, *_) -> None:
-        if self.status:
-            self.status.stop()
-
-    def show(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if not done:
-            if not self.status and not self.begun:
-                self.console.print(f"{self.what} {total} ...")
-            self.begun = now
-        if self.status:
-            left = f", {duration((now - self.begun) / done * (total - done))} left" if done else ""
-            self.status.update(f"{self.what} {done} of {total}{left}")
-            self.status.start()
+def _name(cell: Cell) -> str:
+    return f"{cell.model.name} {cell.label} {cell.context}"
