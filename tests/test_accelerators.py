@@ -14,9 +14,64 @@ def test_every_accelerator_has_whole_figures(name):
     assert ("bf16" in card.native) == (float(card.capability) >= 8)
 
 
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("Tesla T4", "t4"),
+        ("Tesla P100-PCIE-16GB", "p100"),
+        ("Tesla V100-SXM2-16GB", "v100"),
+        ("NVIDIA GeForce RTX 3090", "rtx-3090"),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+        ("NVIDIA RTX A6000", "rtx-a6000"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40gb"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
+        ("NVIDIA A100 80GB PCIe", "a100-80gb"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "rtx-pro-6000-server"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "rtx-pro-6000"),
+    ],
+)
+def test_names_that_the_driver_gives(name, row):
+    assert accelerators.find(name).name == row
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("NVIDIA H100 PCIe", "h100"),
+        ("NVIDIA H100 NVL", "h100"),
+        ("NVIDIA H200 NVL", "h200"),
+        ("NVIDIA GeForce RTX 3090 Ti", "rtx-3090"),
+        ("Tesla V100-SXM2-32GB", "v100"),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", "a100-80gb"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "rtx-pro-6000"),
+    ],
+)
+def test_a_card_with_other_figures_is_none_of_the_table(name, nearest):
+    with pytest.raises(UserError, match=f"unknown accelerator '{name}': the table has .*{nearest}.*, not this one"):
+        accelerators.find(name)
+
+
+@pytest.mark.parametrize("name", ["NVIDIA", "RTX", "", "AMD EPYC 7B13"])
+def test_a_maker_alone_is_no_card(name):
+    with pytest.raises(UserError, match="unknown accelerator"):
+        accelerators.find(name)
+
+
+def test_no_two_rows_have_the_same_pattern():
+    patterns = [words for name, row in accelerators._ROWS.items() for words in (name, *row[-1])]
+    assert len({accelerators._words(pattern) for pattern in patterns}) == len(patterns)
+
+
 def test_names_as_people_write_them():
     assert accelerators.find("Tesla T4").name == accelerators.find("T4").name == "t4"
     assert accelerators.find("NVIDIA A100").name == "a100-80gb"
+    for name, row in {"3090": "rtx-3090", "rtx_3090": "rtx-3090", "A6000": "rtx-a6000", "h100-sxm": "h100",
+                      "V100 16GB": "v100", "rtx pro 6000": "rtx-pro-6000"}.items():  # fmt: skip
+        assert accelerators.find(name).name == row
     assert accelerators.find("2xt4").count == 2
     with pytest.raises(UserError, match="unknown accelerator 'rtx 3091'; did you mean rtx-3090"):
         accelerators.find("rtx 3091")

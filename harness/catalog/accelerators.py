@@ -53,39 +53,50 @@ class Accelerator:
         return next((dtype for dtype in ("bf16", "fp16") if dtype in self.native), "fp32")
 
 
-def _card(name: str, capability: str, gib: float, fp16: float, bf16: float | str, fp32: float, gb_s: float):
-    said = {"fp16": fp16, "bf16": bf16, "fp32": fp32}
-    return _made(
-        name, gib * _GIB, gb_s * 1e9, {k: v if v == EMULATED else v * 1e12 for k, v in said.items()}, capability
-    )
+def _card(name: str, capability: str, gib: float, tflops: tuple[float, float | str, float], gb_s: float) -> Accelerator:
+    """A row of the table; `tflops` are fp16's, bf16's and fp32's."""
+    rates = dict(zip(("fp16", "bf16", "fp32"), tflops, strict=True))
+    by_dtype = {dtype: rate if rate == EMULATED else rate * 1e12 for dtype, rate in rates.items()}
+    return _from_figures(name, gib * _GIB, gb_s * 1e9, by_dtype, capability)
 
 
-def _made(name: str, memory: float, bandwidth: float, said: dict[str, float | str], capability: str | None = None):
-    rates = {dtype: said["fp32"] * _EMULATED_SHARE if rate == EMULATED else rate for dtype, rate in said.items()}
-    native = tuple(dtype for dtype in DTYPES if said.get(dtype, EMULATED) != EMULATED)
-    return Accelerator(
-        name, int(memory), bandwidth, {d: (float(r), float(r)) for d, r in rates.items()}, native, capability=capability
-    )
+def _from_figures(
+    name: str, memory_bytes: float, bandwidth: float, rates: dict[str, float | str], capability: str | None = None
+) -> Accelerator:
+    """An accelerator whose backward products are as fast as the forward ones; `rates` are FLOP/s, or EMULATED."""
+    flops = {dtype: float(rates["fp32"] * _EMULATED_SHARE if r == EMULATED else r) for dtype, r in rates.items()}
+    native = tuple(dtype for dtype in DTYPES if rates.get(dtype, EMULATED) != EMULATED)
+    both_ways = {dtype: (rate, rate) for dtype, rate in flops.items()}
+    return Accelerator(name, int(memory_bytes), bandwidth, both_ways, native, capability=capability)
 
 
-# name: compute capability, usable GiB, TFLOP/s of fp16 (tensor cores where there are), bf16 and fp32, GB/s
-ACCELERATORS: dict[str, Accelerator] = {
-    name: _card(name, *row)
-    for name, row in {
-        "t4": ("7.5", 14.7, 65, EMULATED, 8.1, 320),
-        "p100": ("6.0", 15.9, 18.7, EMULATED, 9.3, 732),
-        "v100": ("7.0", 15.8, 112, EMULATED, 14, 900),
-        "rtx-3090": ("8.6", 23.7, 71, 71, 35.6, 936),
-        "rtx-a6000": ("8.6", 47.5, 155, 155, 38.7, 768),
-        "rtx-4090": ("8.9", 23.6, 165, 165, 82.6, 1008),
-        "l4": ("8.9", 22.2, 121, 121, 30.3, 300),
-        "l40s": ("8.9", 44.4, 362, 362, 91.6, 864),
-        "a100-40gb": ("8.0", 39.4, 312, 312, 19.5, 1555),
-        "a100-80gb": ("8.0", 79.2, 312, 312, 19.5, 2039),
-        "h100": ("9.0", 79.1, 989, 989, 67, 3350),
-        "h200": ("9.0", 139.8, 989, 989, 67, 4800),
-    }.items()
+# name: compute capability, usable GiB, TFLOP/s of fp16 (tensor cores where there are), bf16 and fp32, GB/s, and
+# patterns of what else it is called, by the driver above all (see `find`). A new card is one row.
+_ROWS = {
+    "t4": ("7.5", 14.7, (65, EMULATED, 8.1), 320, ()),
+    "p100": ("6.0", 15.9, (18.7, EMULATED, 9.3), 732, ("p100 16gb", "p100 pcie 16gb", "p100 sxm2 16gb")),
+    "v100": ("7.0", 15.8, (112, EMULATED, 14), 900, ("v100 16gb", "v100 pcie 16gb", "v100 sxm2 16gb")),
+    "rtx-3090": ("8.6", 23.7, (71, 71, 35.6), 936, ()),
+    "rtx-a6000": ("8.6", 47.5, (155, 155, 38.7), 768, ()),
+    "rtx-4090": ("8.9", 23.6, (165, 165, 82.6), 1008, ()),
+    "l4": ("8.9", 22.2, (121, 121, 30.3), 300, ()),
+    "l40s": ("8.9", 44.4, (362, 362, 91.6), 864, ()),
+    "a100-40gb": ("8.0", 39.4, (312, 312, 19.5), 1555, ("a100 sxm4 40gb", "a100 pcie 40gb")),
+    "a100-80gb": ("8.0", 79.2, (312, 312, 19.5), 2039, ("a100", "a100 sxm4 80gb", "a100 80gb pcie")),
+    "h100": ("9.0", 79.1, (989, 989, 67), 3350, ("h100 sxm", "h100 80gb hbm3")),
+    "h200": ("9.0", 139.8, (989, 989, 67), 4800, ("h200 sxm",)),
+    "rtx-pro-6000": ("12.0", 95, (500, 500, 125), 1792, ("pro 6000 blackwell workstation edition",)),
+    "rtx-pro-6000-server": ("12.0", 95, (500, 500, 120), 1597, ("pro 6000 blackwell server edition",)),
 }
+ACCELERATORS: dict[str, Accelerator] = {name: _card(name, *figures) for name, (*figures, _) in _ROWS.items()}
+
+
+def _words(name: str) -> frozenset[str]:
+    """The words of a card's name that tell it from others: "NVIDIA A100-SXM4-80GB" has a100, sxm4 and 80gb."""
+    return frozenset(re.findall(r"[a-z0-9]+", name.lower())) - {"nvidia", "tesla", "geforce", "rtx"}
+
+
+_BY_WORDS = {_words(pattern): name for name, (*_, patterns) in _ROWS.items() for pattern in (name, *patterns)}
 # Nothing of a CPU but its rates is probed: what these are off by, its calibration makes up for.
 _CPU_BANDWIDTH, _CPU_LAUNCH_S = 20e9, 5e-6
 
@@ -110,13 +121,11 @@ def from_json(said: dict[str, Any]) -> Accelerator:
     return Accelerator(**{**said, "rates": rates, "native": tuple(said["native"])})
 
 
-_ALIASES = {"3090": "rtx-3090", "a6000": "rtx-a6000", "4090": "rtx-4090", "a100": "a100-80gb", "p100-16gb": "p100",
-            "v100-16gb": "v100", "h100-sxm": "h100", "h200-sxm": "h200"}  # fmt: skip
-
-
 def find(name: str) -> Accelerator:
     """The accelerator called `name`, or the one that a YAML file of that name describes; `2xt4` is two of them.
 
+    Users' and drivers' ways of writing are recognised ("T4", "Tesla T4", "rtx_3090"). Every word but the maker's must
+    be in one of the row's patterns, for one more makes another card: an RTX 3090 Ti, an H100 PCIe, a part of an A100.
     Raises UserError for any other name, and for a file that does not describe one.
     """
     count, bare = 1, name.strip()
@@ -126,11 +135,14 @@ def find(name: str) -> Accelerator:
         raise UserError(f"accelerator {name!r} is none; give one or more, as in 2xt4")
     if bare.endswith((".yaml", ".yml")):
         return replace(_own(Path(bare)), count=count)
-    plain = re.sub(r"^(nvidia|tesla|geforce)[ -]", "", bare.lower()).replace(" ", "-").replace("_", "-")
-    plain = _ALIASES.get(plain, plain)
-    if plain not in ACCELERATORS:
-        raise unknown("accelerator", name, (*ACCELERATORS, *_ALIASES, "cpu"))
-    return replace(ACCELERATORS[plain], count=count)
+    if row := _BY_WORDS.get(_words(bare)):
+        return replace(ACCELERATORS[row], count=count)
+    if related := [row for row in ACCELERATORS if _words(row) & _words(bare)]:
+        has = " and ".join(related)
+        raise UserError(
+            f"unknown accelerator {name!r}: the table has {has}, not this one; describe it in a file, --gpu FILE.yaml"
+        )
+    raise unknown("accelerator", name, (*ACCELERATORS, CPU))
 
 
 _UNITS = {
@@ -153,7 +165,7 @@ def _own(path: Path) -> Accelerator:
             block.known.append(dtype)
     capability = block.take("capability", str, None)
     block.done()
-    return _made(name, memory, bandwidth, said, capability)
+    return _from_figures(name, memory, bandwidth, said, capability)
 
 
 def _amount(block: strict_yaml.Block, key: str, kind: str | None = None) -> float:
