@@ -107,7 +107,7 @@ def test_the_columns_of_accuracy_by_hand(tmp_path):
         result(2, steps=0, arm="baseline"),
     ]
     goal = replace(GOAL, steps=256)
-    export.write_csv(rows, tmp_path / "summary.csv", goal, told)
+    export.write_csv(rows, told, goal, tmp_path / "summary.csv")
     with (tmp_path / "summary.csv").open(newline="") as file:
         first, *others = csv.DictReader(file)
     assert list(first) == list(frame.COLUMNS)
@@ -146,7 +146,7 @@ def test_the_columns_of_accuracy_by_hand(tmp_path):
 def test_published_figures_are_in_no_column(tmp_path):
     rows = [_row(name) for name in ACCURACIES]
     for told in ([], [_result("tiny", 5), _result("phi-3-mini", 5, weights="/elsewhere")]):
-        export.write_csv(rows, tmp_path / "summary.csv", GOAL, told)
+        export.write_csv(rows, told, GOAL, tmp_path / "summary.csv")
         with (tmp_path / "summary.csv").open(newline="") as file:
             for found in csv.DictReader(file):
                 assert {v for k, v in found.items() if "accuracy" in k or "projected" in k} == {""}
@@ -156,7 +156,7 @@ def test_published_figures_are_in_no_column(tmp_path):
 
 def test_a_name_that_a_spreadsheet_would_obey_is_made_safe_in_the_new_columns_too(tmp_path):
     told = [result(5, dataset="=cmd|' /C calc'!A0")]
-    export.write_csv([_row()], tmp_path / "summary.csv", GOAL, told)
+    export.write_csv([_row()], told, GOAL, tmp_path / "summary.csv")
     with (tmp_path / "summary.csv").open(newline="") as file:
         (found,) = csv.DictReader(file)
     assert found["accuracy_set"].startswith("'=")

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from conftest import cell, row
 from rich.console import Console
+from test_predict import predicted
 
 from harness.errors import UserError
 from harness.records.cell import MLP, Goal, ModelSpec, Recipe
 from harness.records.measurement import MatmulSpeed, from_json, to_json
-from harness.report import export, format, frame, speed, style
+from harness.report import export, format, formats, frame, predictions, speed, style
 from harness.report.progress import ProgressLine
 
 GOAL = Goal(12, 1000, 400)
@@ -86,7 +87,7 @@ def test_an_empty_record():
 def test_the_schema_of_the_csv_is_stable(tmp_path):
     """Columns may be added at the end only: the README names them, and others build on them."""
     path = tmp_path / "summary.csv"
-    export.write_csv(ROWS, path, GOAL)
+    export.write_csv(ROWS, [], GOAL, path)
     rows = _read(path)
     assert list(rows[0]) == list(frame.COLUMNS)
     assert frame.COLUMNS[:4] == ("model", "hub_id", "params_m", "max_context")
@@ -103,7 +104,7 @@ def test_the_schema_of_the_csv_is_stable(tmp_path):
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "a\nb,c"])
 def test_no_cell_of_the_csv_is_a_formula(tmp_path, name):
     path = tmp_path / "summary.csv"
-    export.write_csv([row(cell=cell(model=ModelSpec(name, {}, 64, hub_id=name)))], path, GOAL)
+    export.write_csv([row(cell=cell(model=ModelSpec(name, {}, 64, hub_id=name)))], [], GOAL, path)
     (found,) = _read(path)
     assert found["model"][0] not in "=+-@"
     assert "\n" not in found["model"]
@@ -112,7 +113,7 @@ def test_no_cell_of_the_csv_is_a_formula(tmp_path, name):
 def test_pytest_benchmark_compares_two_sweeps(tmp_path):
     slower = [replace(r, micro_s=tuple(2 * s for s in r.micro_s)) for r in ROWS]
     for name, rows in (("a", ROWS), ("b", slower)):
-        export.write_benchmark(rows, tmp_path / f"{name}.json")
+        export.write_benchmark(rows, [], GOAL, tmp_path / f"{name}.json")
     said = subprocess.run(
         [
             str(Path(sys.executable).with_name("pytest-benchmark")),
@@ -131,12 +132,44 @@ def test_pytest_benchmark_compares_two_sweeps(tmp_path):
     assert "(2.0" in said.stdout
 
 
+@pytest.mark.parametrize("name", formats.FORMATS)
+def test_every_format_writes_one_file_of_its_name(tmp_path, name):
+    path = formats.write(name, ROWS, [], GOAL, tmp_path)
+    assert [p for p in tmp_path.iterdir()] == [path] and path.name == formats.FORMATS[name].file_name
+    assert "tinyllama-1.1b" in path.read_text()
+    with pytest.raises(UserError, match="cannot be written"):
+        formats.write(name, ROWS, [], GOAL, tmp_path / "none")
+
+
+def test_a_format_that_no_one_knows(tmp_path):
+    with pytest.raises(UserError, match="unknown format 'cvs'; did you mean csv"):
+        formats.write("cvs", ROWS, [], GOAL, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_predictions_csv_is_exact(tmp_path):
+    """As csv.writer has it: integers as such, floats by their shortest exact form, lines that end in CR LF."""
+    cells = [predicted(), predicted(context=300, weights=3 << 30)]
+    path = tmp_path / "p.csv"
+    predictions.FORMATS["csv"].write(cells, GOAL, path)
+    expected = io.StringIO()
+    writer = csv.DictWriter(expected, predictions.COLUMNS)
+    writer.writeheader()
+    writer.writerows(predictions.flat(cells, GOAL))
+    assert path.read_bytes() == expected.getvalue().encode()
+    first, second = _read(path)
+    assert float(first["micro_step_s"]) == cells[0].micro_s and first["context"] == "1024"
+    assert second["weights_gib"] == "3.0" and second["steps"] == "1000"
+    predictions.FORMATS["csv"].write([], GOAL, path)
+    assert path.read_text() == ",".join(predictions.COLUMNS) + "\n"
+
+
 def test_files_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
-        export.write_csv(ROWS, tmp_path / "none" / "summary.csv", GOAL)
+        export.write_csv(ROWS, [], GOAL, tmp_path / "none" / "summary.csv")
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
-        export.write_benchmark(ROWS, tmp_path / "folder")
+        export.write_benchmark(ROWS, [], GOAL, tmp_path / "folder")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
 

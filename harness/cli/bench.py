@@ -76,7 +76,7 @@ def bench(
     """
     from harness.hardware import environment
     from harness.measure import doctor, sweep
-    from harness.report import export, style
+    from harness.report import formats, style
     from harness.report.progress import ProgressLine
     from harness.report.terminal import show
     from harness.tune import run as accuracies
@@ -92,9 +92,9 @@ def bench(
         swept = sweep.run(asked, known, progress)
     results = accuracies.of_sweep(asked, known, swept, out) if accuracy else []
     everything = list(sweep.Store(swept.folder).rows().values())
-    export.write_csv(everything, swept.folder / export.CSV, goal, known_results(swept.folder))
-    export.write_benchmark(everything, swept.folder / export.BENCHMARK)
-    out.print(f"Record, {export.CSV} and {export.BENCHMARK} in {swept.folder}/", soft_wrap=True, markup=False)
+    measured = known_results(swept.folder)
+    *files, last = [formats.write(name, everything, measured, goal, swept.folder).name for name in formats.FORMATS]
+    out.print(f"{', '.join(['Record', *files])} and {last} in {swept.folder}/", soft_wrap=True, markup=False)
     show(swept.rows, results, goal, out)
     if not any(row.ok for row in swept.rows):
         raise typer.Exit(1)

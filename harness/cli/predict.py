@@ -83,7 +83,7 @@ def predict(
         else:
             found = query.predict_all(asked, tracers, partial(progress.count, "tracing"))
     if csv:
-        predictions.to_csv(found, asked.goal, csv)
+        predictions.FORMATS["csv"].write(found, asked.goal, csv)
     predictions.table(found, asked.goal, out)
     if all(isinstance(each, query.Unpredictable) for each in found):
         raise typer.Exit(1)

@@ -25,12 +25,13 @@ def report(
 
       harness report --budget-hours 9 --results results/tesla-t4 --csv t4.csv
     """
-    from harness.report import export, style
+    from harness.report import style
+    from harness.report.formats import FORMATS
     from harness.report.terminal import show
 
     rows, found, goal, folder, bad = parse.record(results, budget_hours, steps, models_file)
     if csv:
-        export.write_csv(rows, csv, goal, found)
+        FORMATS["csv"].write(rows, found, goal, csv)
     out = style.console()
     out.print(f"{folder}", soft_wrap=True, markup=False)
     if bad:

@@ -1,4 +1,4 @@
-"""The files that a sweep leaves for other programs: a CSV, and JSON for pytest-benchmark's comparison."""
+"""The writers of files for other programs: CSV, and JSON for pytest-benchmark's comparison. Their table: formats."""
 
 import json
 import os
@@ -16,35 +16,32 @@ from harness.records.cell import Goal
 from harness.records.measurement import Measurement
 from harness.report import frame
 
-CSV, BENCHMARK = "summary.csv", "benchmark.json"
 
+def write_csv(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, path: Path) -> None:
+    """One row per cell, failures too, in the columns of harness.report.frame; to six figures.
 
-def write_csv(
-    rows: Sequence[Measurement],
-    path: Path,
-    goal: Goal,
-    results: Sequence[ArmResult] = (),
-) -> None:
-    """One row a cell, failures too, in the columns of harness.report.frame. Replaces `path` whole or not at all."""
+    Replaces `path` whole or not at all, as all writers here do. Raises UserError where it cannot be written.
+    """
     import pandas
 
     data = pandas.DataFrame(frame.table(rows, goal, results), columns=list(frame.COLUMNS))
-    _replace(path, data.to_csv(index=False, float_format="%.6g"))
+    replace_file(path, data.to_csv(index=False, float_format="%.6g"))
 
 
-def write_benchmark(rows: Sequence[Measurement], path: Path) -> None:
+def write_benchmark(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, path: Path) -> None:
     """The measured cells as pytest-benchmark writes its own, so that `pytest-benchmark compare A B` reads them.
 
-    A round is one micro-step (forward and backward of one micro-batch), in seconds.
+    A round is one micro-step (forward and backward of one micro-batch), in seconds. The format has no place for
+    accuracies and a goal. Raises UserError where `path` cannot be written.
     """
-    said = {
+    document = {
         "machine_info": _machine(rows),
         "commit_info": {"id": next((row.commit for row in rows if row.commit), "unknown"), "dirty": False},
         "benchmarks": [_benchmark(row) for row in rows if row.ok],
         "datetime": datetime.now(UTC).isoformat(),
         "version": _benchmark_version(),
     }
-    _replace(path, json.dumps(said, indent=1))
+    replace_file(path, json.dumps(document, indent=1))
 
 
 def _benchmark(row: Measurement) -> dict[str, Any]:
@@ -120,7 +117,8 @@ def _benchmark_version() -> str:
         return "5.0.0"  # the format's, which is all that readers look at
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Puts `text` at `path`, whole or not at all. Raises UserError where it cannot be written."""
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         tmp.write_text(text, encoding="utf-8")
@@ -128,5 +126,5 @@ def _replace(path: Path, text: str) -> None:
     except OSError as problem:
         tmp.unlink(missing_ok=True)
         raise UserError(
-            f"{path}: cannot be written ({problem.strerror}); the record beside it is safe: make room, run again"
+            f"{path}: cannot be written ({problem.strerror}); no record is lost: make room, run again"
         ) from None

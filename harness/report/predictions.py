@@ -1,10 +1,9 @@
-"""Predictions on the terminal and as CSV, always said to be such."""
+"""Predictions on the terminal and as flat rows, always labelled as predictions."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -12,7 +11,9 @@ from rich.text import Text
 from harness.predict.prediction import Prediction
 from harness.predict.query import Unpredictable
 from harness.records.cell import Goal
+from harness.report.export import replace_file
 from harness.report.format import GIB, gib, hours, number
+from harness.report.formats import Format
 from harness.report.style import folded, plain_table
 
 _COLOURS = {"fits": "green", "fits?": "yellow", "unsure": "yellow", "too slow": "red", "too big": "red"}
@@ -112,23 +113,52 @@ COLUMNS = (
 )
 
 
-def to_csv(found: Sequence[Prediction | Unpredictable], goal: Goal, path: Path) -> None:
-    """A row a prediction; whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for each in found:
-        if isinstance(each, Unpredictable):
-            continue
-        low, mid, high = each.hours(goal)
-        step_s = each.step_s if each.arc_step_s is None else each.arc_step_s
-        memory = asdict(each.trace.memory)
-        writer.writerow((
-            "predicted", each.spec.name, each.precision.name, each.compute, each.native, each.context, card(each),
-            each.recipe.method, each.recipe.micro_batch, each.micro_s, step_s / 6, low, mid, high, goal.steps,
-            goal.budget_hours, each.verdict(goal), each.peak_bytes / GIB, each.on.memory_bytes / GIB,
-            *(memory[name] / GIB for name in _PARTS), each.overhead_bytes / GIB, "; ".join(each.far), each.source,
-        ))  # fmt: skip
-    part = path.with_name(path.name + ".part")
-    part.write_text(text.getvalue(), encoding="utf-8")
-    part.replace(path)
+def flat(predictions: Sequence[Prediction | Unpredictable], goal: Goal) -> list[dict[str, Any]]:
+    """One dict of COLUMNS per prediction; what could not be predicted is left out."""
+    return [_flat(each, goal) for each in predictions if isinstance(each, Prediction)]
+
+
+def _flat(prediction: Prediction, goal: Goal) -> dict[str, Any]:
+    low, mid, high = prediction.hours(goal)
+    step_s = prediction.step_s if prediction.arc_step_s is None else prediction.arc_step_s
+    memory = asdict(prediction.trace.memory)
+    return {
+        "origin": "predicted",
+        "model": prediction.spec.name,
+        "precision": prediction.precision.name,
+        "compute_dtype": prediction.compute,
+        "native": prediction.native,
+        "context": prediction.context,
+        "card": card(prediction),
+        "method": prediction.recipe.method,
+        "micro_batch": prediction.recipe.micro_batch,
+        "micro_step_s": prediction.micro_s,
+        "ten_steps_min": step_s / 6,
+        "hours_low": low,
+        "hours_mid": mid,
+        "hours_high": high,
+        "steps": goal.steps,
+        "budget_hours": goal.budget_hours,
+        "verdict": prediction.verdict(goal),
+        "peak_gib": prediction.peak_bytes / GIB,
+        "card_gib": prediction.on.memory_bytes / GIB,
+        **{f"{name}_gib": memory[name] / GIB for name in _PARTS},
+        "overhead_gib": prediction.overhead_bytes / GIB,
+        "far": "; ".join(prediction.far),
+        "source": prediction.source,
+    }
+
+
+def write_csv(predictions: Sequence[Prediction | Unpredictable], goal: Goal, path: Path) -> None:
+    """One row per prediction in COLUMNS, numbers to all figures. Replaces `path` whole or not at all.
+
+    Raises UserError where it cannot be written.
+    """
+    import pandas
+
+    # As objects, so that integers stay such and floats are written in their shortest exact form.
+    data = pandas.DataFrame(flat(predictions, goal), columns=list(COLUMNS), dtype=object)
+    replace_file(path, data.to_csv(index=False, lineterminator="\r\n"))
+
+
+FORMATS = {"csv": Format("predictions.csv", write_csv)}
