@@ -26,7 +26,7 @@ NATIVE, EMULATED = MatmulSpeed(1e12, 1e12, True), MatmulSpeed(1e9, 1e8, False)
 def known(tmp_path, shipped):
     """A catalogue whose ttft block is over in seconds: three made tasks, eight steps."""
     folder = write_tasks(tmp_path / "tasks", *made_puzzles(4))
-    ttft = catalog.Ttft(str(folder), 30, tasks=3, steps=8, context=256, views=2)
+    ttft = catalog.TuneDefaults(set=str(folder), grid_limit=30, tasks=3, steps=8, context=256, views=2)
     return replace(shipped, ttft=ttft, recipe=replace(shipped.recipe, lora_r=4, sequences_per_step=2))
 
 

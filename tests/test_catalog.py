@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -106,6 +105,17 @@ def test_checkpointing_is_of_all_or_of_the_mlps(tmp_path, said, read):
         ("    aliases: [b]\n", "    ttft: {step: 3}\n", ["line 30", "models.a.ttft.step", "not a known key"]),
         ("    aliases: [b]\n", "    ttft: {views: 0}\n", ["models.a.ttft.views", "above 0"]),
         ("    aliases: [b]\n", "    ttft: 3\n", ["line 30", "models.a.ttft", "a mapping"]),
+        ("hidden_size: 64", "hiden_size: 64", ["line 34", "hiden_size is not a known key; missing: hidden_size"]),
+        (
+            "hidden_size: 64",
+            "hidden_size: 64\n      sliding_window: yes",
+            ["line 35", "sliding_window", "whole number"],
+        ),
+        ("vocab_size: 320", "vocab_size: 320.0", ["line 39", "vocab_size", "whole number"]),
+        ("budget_hours: 12", "budget_hours: .inf", ["line 5", "defaults.budget_hours", "inf"]),
+        ("model: a", "model: 2024-13-45", ["line 2", "defaults.model", "2024-13-45"]),
+        ("model: a", "model: &x [*x]", ["nested too deeply"]),
+        ("models:\n", "models:\n  z:\n", ["line 29", "models.z", "a mapping"]),
         ("defaults:", "defaults: [", ["line", "not YAML"]),
         (GOOD, "", ["empty"]),
         (GOOD, "- a\n", ["mapping"]),
@@ -125,9 +135,9 @@ def test_a_model_may_say_otherwise_how_it_is_fine_tuned(tmp_path):
     said = _load(
         tmp_path, GOOD.replace("    aliases: [b]\n", own) + GOOD[GOOD.index("  a:\n") :].replace("  a:", "  c:")
     )
-    whole = catalog.Ttft("arc1-evaluation", 30, 20, 64, 2048, 2, None)
+    whole = catalog.TuneDefaults(set="arc1-evaluation", grid_limit=30, tasks=20, steps=64, context=2048, views=2)
     assert said.ttft == said.ttft.of(said.find("c")) == whole
-    assert said.ttft.of(said.find("a")) == replace(whole, grid_limit=10, learning_rate=1e-3)
+    assert said.ttft.of(said.find("a")) == whole.override(grid_limit=10, learning_rate=1e-3)
     assert said.defaults.test_tasks == 400
 
 

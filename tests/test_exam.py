@@ -24,7 +24,9 @@ def known(tmp_path, shipped):
     puzzles.append(Task("big", (Pair(big, big[::-1]),) * 3, (big,)))
     folder = write_tasks(tmp_path / "tasks", puzzles, solutions | {"big": (big[::-1],)})
     write_tasks(tmp_path / "own", *made_puzzles(4))
-    return replace(shipped, ttft=catalog.Ttft(str(folder), 30, 20, 64, 2048, 2))
+    return replace(
+        shipped, ttft=catalog.TuneDefaults(set=str(folder), grid_limit=30, tasks=20, steps=64, context=2048, views=2)
+    )
 
 
 def _spec(window=1024, **ttft):

@@ -145,49 +145,52 @@ def find(name: str) -> Accelerator:
     raise unknown("accelerator", name, (*ACCELERATORS, CPU))
 
 
+class _CardFile(strict_yaml.Strict):
+    """An accelerator of the user's own. The amounts are texts with a unit, checked one by one."""
+
+    name: str
+    memory: Any = None
+    bandwidth: Any = None
+    fp32: Any = None
+    fp16: Any = None
+    bf16: Any = None
+    capability: str | None = None
+
+
+_RATE_UNITS = {"TFLOP/s": 1e12, "GFLOP/s": 1e9, "TFLOPS": 1e12, "GFLOPS": 1e9}
 _UNITS = {
     "memory": {"GiB": 2**30, "GB": 1e9, "MiB": 2**20},
     "bandwidth": {"GB/s": 1e9, "TB/s": 1e12},
-    "rate": {"TFLOP/s": 1e12, "GFLOP/s": 1e9, "TFLOPS": 1e12, "GFLOPS": 1e9},
+    **dict.fromkeys(DTYPES, _RATE_UNITS),
 }
 
 
 def _own(path: Path) -> Accelerator:
-    block = strict_yaml.read(path, "--gpu")
-    name = block.take("name", str)
-    memory, bandwidth = _amount(block, "memory"), _amount(block, "bandwidth")
-    said: dict[str, float | str] = {"fp32": _amount(block, "fp32", "rate")}
-    for dtype in ("fp16", "bf16"):
-        if dtype in block.items:
-            emulated = getattr(block.items[dtype], "value", None) == EMULATED
-            said[dtype] = block.take(dtype, str) if emulated else _amount(block, dtype, "rate")
-        else:
-            block.known.append(dtype)
-    capability = block.take("capability", str, None)
-    block.done()
-    return _from_figures(name, memory, bandwidth, said, capability)
+    document = strict_yaml.read(path, "--gpu")
+    card = document.convert(_CardFile)
+    rates: dict[str, float | str] = {}
+    for dtype in DTYPES:
+        if dtype != "fp32" and getattr(card, dtype) == EMULATED:
+            rates[dtype] = EMULATED
+        elif dtype == "fp32" or getattr(card, dtype) is not None:
+            rates[dtype] = _amount(document, card, dtype)
+    memory, bandwidth = _amount(document, card, "memory"), _amount(document, card, "bandwidth")
+    return _from_figures(card.name, memory, bandwidth, rates, card.capability)
 
 
-def _amount(block: strict_yaml.Block, key: str, kind: str | None = None) -> float:
+def _amount(document: strict_yaml.Document, card: _CardFile, key: str) -> float:
     """The number at `key` in bytes, bytes/s or FLOP/s. Raises UserError where it has no unit, or is not above 0."""
-    units = _UNITS[kind or key]
-    if key not in block.items:
-        raise block.error(
-            block.node, block.named(key), f"is missing; write it with its unit, as in '{_example(units)}'"
-        )
-    node = block.items.pop(key)
-    block.known.append(key)
-    found = re.fullmatch(r"([0-9.]+(?:e[+-]?\d+)?)\s*(\S+)", str(getattr(node, "value", "")))
-    if not found or found[2] not in units:
-        raise block.error(node, block.named(key), f"needs a number with its unit, as in '{_example(units)}'")
+    value, units = getattr(card, key), _UNITS[key]
+    example = f"24 {next(iter(units))}"
+    if value is None:
+        raise document.error((key,), f"is missing; write it with its unit, as in '{example}'")
+    amount = re.fullmatch(r"([0-9.]+(?:e[+-]?\d+)?)\s*(\S+)", str(value))
+    if not amount or amount[2] not in units:
+        raise document.error((key,), f"needs a number with its unit, as in '{example}'")
     try:
-        value = float(found[1])
+        number = float(amount[1])
     except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise block.error(node, block.named(key), f"must be above 0, not {found[0]!r}")
-    return value * units[found[2]]
-
-
-def _example(units: dict[str, float]) -> str:
-    return f"24 {next(iter(units))}"
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise document.error((key,), f"must be above 0, not {amount[0]!r}")
+    return number * units[amount[2]]

@@ -2,68 +2,137 @@
 
 import json
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from harness.catalog import strict_yaml
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
 from harness.catalog.precisions import PRECISIONS
+from harness.catalog.strict_yaml import Document, Strict, read
 from harness.errors import UserError, unknown
 from harness.records.cell import OPTIMIZED, RECOMPUTE, REFERENCE, TARGETS, ModelSpec, Recipe
 
-DEVICE_KINDS = ("cuda", "cpu")
-_ARCHITECTURE = {  # what models.yaml may say of an architecture; a config.json may say anything
-    "model_type": str,
-    "hidden_size": int,
-    "intermediate_size": int,
-    "num_hidden_layers": int,
-    "num_attention_heads": int,
-    "num_key_value_heads": int,
-    "vocab_size": int,
-    "tie_word_embeddings": bool,
-}
-_OPTIONAL = {"head_dim": int, "partial_rotary_factor": float}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# Of a recipe: what the command line says, or has a default in an older file.
-_NOT_IN_THE_FILE = (
-    *("implementation", "trim_vocab", "kernels", "data_parallel"),
-    *("method", "prepared_for_kbit", "layer_split"),
-)
 TRIMMED = "-trim"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
+Count = Annotated[int, Meta(gt=0)]
+Positive = Annotated[float, Meta(gt=0)]
+_NotNegative = Annotated[float, Meta(ge=0)]
 
-@dataclass(frozen=True)
-class Defaults:
-    """What a sweep does where the command line is silent. `contexts` and the seconds are by kind of device."""
+
+class Contexts(Strict):
+    """Tokens, by kind of device."""
+
+    cuda: tuple[Count, ...]
+    cpu: tuple[Count, ...]
+
+    def __getitem__(self, kind: str) -> tuple[int, ...]:
+        return getattr(self, kind)
+
+
+class Seconds(Strict):
+    """Seconds, by kind of device."""
+
+    cuda: Positive
+    cpu: Positive
+
+    def __getitem__(self, kind: str) -> float:
+        return getattr(self, kind)
+
+
+class Defaults(Strict):
+    """What a sweep does where the command line is silent."""
 
     model: str
-    precisions: tuple[str, ...]
-    contexts: dict[str, tuple[int, ...]]
-    budget_hours: float
-    steps: int
-    test_tasks: int
-    sample_seconds: dict[str, float]
-    cap_seconds: dict[str, float]
+    precisions: tuple[Literal[tuple(PRECISIONS)], ...]
+    contexts: Contexts
+    budget_hours: Positive
+    steps: Count
+    test_tasks: Annotated[int, Meta(ge=0)]
+    sample_seconds: Seconds
+    cap_seconds: Seconds
 
 
-@dataclass(frozen=True)
-class Ttft:
-    """What measuring accuracy does where the command line is silent; models.yaml may say otherwise for one model.
+class TuneDefaults(Strict):
+    """What a fine-tune does where the command line is silent; models.yaml may say otherwise for one model.
 
-    `grid_limit` is the most cells a side of the grids that a task shows; `learning_rate` None is the recipe's.
+    `grid_limit` is the most cells per side of the grids that a task shows; `learning_rate` None is the recipe's.
     """
 
     set: str
-    grid_limit: int
-    tasks: int
-    steps: int
-    context: int
-    views: int
-    learning_rate: float | None = None
+    grid_limit: Count
+    tasks: Count
+    steps: Count
+    context: Count
+    views: Count
+    learning_rate: Positive | None = None
 
-    def of(self, spec: ModelSpec) -> "Ttft":
-        return replace(self, **(spec.ttft or {}))
+    def override(self, **given: Any) -> "TuneDefaults":
+        """These with the values that are given; None is none."""
+        return msgspec.structs.replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    def of(self, spec: ModelSpec) -> "TuneDefaults":
+        return self.override(**(spec.ttft or {}))
+
+
+class _RecipeBlock(Strict):
+    """The fields of Recipe that models.yaml gives; the others are the command line's alone."""
+
+    lora_r: Annotated[int, Meta(ge=0)]
+    lora_alpha: Annotated[int, Meta(ge=0)]
+    lora_dropout: _NotNegative
+    lora_targets: Literal[TARGETS]
+    sequences_per_step: Count
+    micro_batch: Annotated[int, Meta(ge=0)]
+    learning_rate: _NotNegative
+    gradient_checkpointing: Literal[RECOMPUTE] | bool  # a bool in older files
+    answer_share: Annotated[float, Meta(gt=0, le=1)]
+    implementation: Literal[OPTIMIZED, REFERENCE] = OPTIMIZED
+    optimizer: Literal["adamw"] = "adamw"  # in older files: the one that there is
+
+    def __post_init__(self):
+        if not self.micro_batch or not self.lora_r or self.sequences_per_step % self.micro_batch:
+            raise ValueError("needs sequences_per_step to be a multiple of micro_batch, and lora_r >= 1")
+
+    def recipe(self) -> Recipe:
+        values = msgspec.structs.asdict(self)
+        del values["optimizer"]
+        return Recipe(**Recipe.from_older(values))
+
+
+class _Architecture(Strict):
+    """What models.yaml may say of an architecture, as its config.json does; a config.json itself may say anything."""
+
+    model_type: str
+    hidden_size: Count
+    intermediate_size: Count
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    num_key_value_heads: Count
+    vocab_size: Count
+    tie_word_embeddings: bool
+    head_dim: Count | UnsetType = UNSET
+    partial_rotary_factor: Positive | UnsetType = UNSET
+    sliding_window: Count | UnsetType | None = UNSET  # None: attention is full
+
+
+class _ModelBlock(Strict):
+    window: Count
+    architecture: _Architecture
+    hub_id: str | None = None
+    params_m: Positive | None = None
+    aliases: tuple[str, ...] = ()
+    ttft: dict[str, Any] | None = None  # some of TuneDefaults' fields
+
+
+class _File(Strict):
+    defaults: Defaults
+    recipe: _RecipeBlock
+    ttft: TuneDefaults
+    models: dict[str, Any]  # of _ModelBlock, read one by one: msgspec does not say under which name an error is
 
 
 @dataclass(frozen=True)
@@ -71,7 +140,7 @@ class Catalog:
     path: Path
     defaults: Defaults
     recipe: Recipe
-    ttft: Ttft
+    ttft: TuneDefaults
     models: dict[str, ModelSpec]
 
     def find(self, name: str) -> ModelSpec:
@@ -109,43 +178,58 @@ def default_path() -> Path:
 
 def load(path: Path | None = None) -> Catalog:
     """The catalogue in `path`. Raises UserError naming file, line and key for whatever is wrong in it."""
-    path = path or default_path()
-    top = strict_yaml.read(path)
-    defaults, recipe, blocks = _defaults(top.block("defaults")), _recipe(top.block("recipe")), top.block("models")
-    ttft = Ttft(**_ttft(top.block("ttft"), whole=True))
-    top.done()
+    document = read(path or default_path())
+    file = document.convert(_File)
     models: dict[str, ModelSpec] = {}
-    taken: dict[str, str] = {}
-    for name in list(blocks.items):
-        block = blocks.block(name)
+    owners: dict[str, str] = {}
+    for name in file.models:
         if not _NAME.fullmatch(name):
-            raise block.error(block.node, f"the model name {name!r}", "may hold letters, digits, '.', '_' and '-' only")
-        models[name] = spec = _model(name, block)
-        for said in (name, *spec.aliases):
-            if said in taken:
-                raise block.error(block.node, block.trail, f"uses the name {said!r}, which {taken[said]} has already")
-            taken[said] = name
-    if defaults.model not in taken:
-        raise UserError(f"{path}: defaults.model {defaults.model!r} is not among the models")
-    return Catalog(path, defaults, recipe, ttft, models)
+            raise document.error(
+                ("models", name), f"is called {name!r}; a name may hold letters, digits, '.', '_' and '-' only"
+            )
+        models[name] = spec = _model(document, name)
+        for alias in (name, *spec.aliases):
+            if alias in owners:
+                raise document.error(("models", name), f"uses the name {alias!r}, which {owners[alias]} has already")
+            owners[alias] = name
+    if file.defaults.model not in owners:
+        raise document.error(("defaults", "model"), f"names {file.defaults.model!r}, which is not among the models")
+    return Catalog(document.path, file.defaults, file.recipe.recipe(), file.ttft, models)
+
+
+def _model(document: Document, name: str) -> ModelSpec:
+    block = document.convert(_ModelBlock, "models", name)
+    tuning = None
+    if block.ttft is not None:
+        whole = document.convert(TuneDefaults, "models", name, "ttft", under=document.raw["ttft"])
+        tuning = {key: getattr(whole, key) for key in block.ttft}
+    return ModelSpec(
+        name,
+        msgspec.to_builtins(block.architecture) | {"max_position_embeddings": block.window},
+        block.window,
+        hub_id=block.hub_id,
+        params_m=block.params_m,
+        aliases=block.aliases,
+        ttft=tuning,
+    )
 
 
 def from_folder(folder: Path) -> ModelSpec:
     """The model whose config.json lies in `folder`. Raises UserError where there is none that can be read."""
-    said = folder / "config.json"
+    path = folder / "config.json"
     try:
-        config = json.loads(said.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
             raise ValueError("it names no model_type")
     except OSError as problem:
         raise UserError(f"{folder}: no config.json that can be read ({problem.strerror})") from None
     except ValueError as problem:
-        raise UserError(f"{said}: is no model's config.json ({problem})") from None
+        raise UserError(f"{path}: is no model's config.json ({problem})") from None
     if "auto_map" in config:
         # Code that comes with a model is never run; the architecture must be one that transformers knows.
         config.pop("auto_map")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-.") or "model"
-    return ModelSpec(name[:64], config, _window(config, said), path=str(folder.resolve()))
+    return ModelSpec(name[:64], config, _max_context(config, path), path=str(folder.resolve()))
 
 
 def _from_hub(hub_id: str) -> ModelSpec:
@@ -165,94 +249,8 @@ def _from_hub(hub_id: str) -> ModelSpec:
     return ModelSpec(hub_id.split("/")[1], spec.architecture, spec.max_context, hub_id=hub_id)
 
 
-def _window(config: dict[str, Any], said: Path) -> int:
+def _max_context(config: dict[str, Any], path: Path) -> int:
     window = config.get("max_position_embeddings", config.get("n_positions"))
     if type(window) is not int or window < 1:
-        raise UserError(f"{said}: max_position_embeddings must be a positive whole number, not {window!r}")
+        raise UserError(f"{path}: max_position_embeddings must be a positive whole number, not {window!r}")
     return window
-
-
-def _defaults(block: strict_yaml.Block) -> Defaults:
-    precisions = tuple(block.take_list("precisions", str))
-    for name in precisions:
-        strict_yaml.one_of(block, "precisions", name, PRECISIONS)
-    contexts = block.block("contexts")
-    by_kind = {kind: tuple(contexts.take_list(kind, int)) for kind in DEVICE_KINDS}
-    contexts.done()
-    seconds = {}
-    for key in ("sample_seconds", "cap_seconds"):
-        each = block.block(key)
-        seconds[key] = {kind: each.take(kind, float) for kind in DEVICE_KINDS}
-        each.done()
-    found = Defaults(
-        block.take("model", str),
-        precisions,
-        by_kind,
-        block.take("budget_hours", float),
-        block.take("steps", int),
-        block.take("test_tasks", int),
-        **seconds,
-    )
-    block.done()
-    return found
-
-
-def _recipe(block: strict_yaml.Block) -> Recipe:
-    kinds = {name: type(value) for name, value in vars(Recipe()).items() if name not in _NOT_IN_THE_FILE}
-    if strict_yaml.is_bool(block.items.get("gradient_checkpointing")):  # as older files say it
-        kinds["gradient_checkpointing"] = bool
-    said = {name: block.take(name, kind) for name, kind in kinds.items()}
-    # An older file names the one optimiser that there is.
-    optimizer = block.take("optimizer", str, "adamw")
-    recipe = Recipe(**Recipe.from_older(said), implementation=block.take("implementation", str, OPTIMIZED))
-    block.done()
-    strict_yaml.one_of(block, "implementation", recipe.implementation, (OPTIMIZED, REFERENCE))
-    strict_yaml.one_of(block, "optimizer", optimizer, ("adamw",))
-    strict_yaml.one_of(block, "gradient_checkpointing", recipe.gradient_checkpointing, RECOMPUTE)
-    strict_yaml.one_of(block, "lora_targets", recipe.lora_targets, TARGETS)
-    if not recipe.micro_batch or not recipe.lora_r or recipe.sequences_per_step % recipe.micro_batch:
-        raise UserError(
-            f"{block.path}: recipe.sequences_per_step must be a multiple of recipe.micro_batch, lora_r >= 1"
-        )
-    if not 0 < recipe.answer_share <= 1:
-        raise UserError(f"{block.path}: recipe.answer_share must be above 0 and at most 1, not {recipe.answer_share}")
-    return recipe
-
-
-def _ttft(block: strict_yaml.Block, whole: bool) -> dict[str, Any]:
-    """The values of a ttft block; `whole` says that none but the learning rate may be missing."""
-    kinds = {"set": str, "learning_rate": float}
-    said = {
-        f.name: block.take(f.name, kinds.get(f.name, int), ... if whole and f.name != "learning_rate" else None)
-        for f in fields(Ttft)
-    }
-    block.done()
-    given = {name: value for name, value in said.items() if value is not None}
-    for name, value in given.items():
-        if value == 0:
-            raise UserError(f"{block.path}: {block.named(name)} must be above 0")
-    return given
-
-
-def _model(name: str, block: strict_yaml.Block) -> ModelSpec:
-    said = block.block("architecture")
-    architecture = {key: said.take(key, kind) for key, kind in _ARCHITECTURE.items()}
-    architecture |= {key: said.take(key, kind) for key, kind in _OPTIONAL.items() if key in said.items}
-    if "sliding_window" in said.items:  # null says that attention is full
-        null = said.items["sliding_window"].value in ("null", "~", "")
-        architecture["sliding_window"] = (
-            said.items.pop("sliding_window") and None if null else said.take("sliding_window", int)
-        )
-    said.done()
-    window = block.take("window", int)
-    spec = ModelSpec(
-        name,
-        architecture | {"max_position_embeddings": window},
-        window,
-        hub_id=block.take("hub_id", str, None),
-        params_m=block.take("params_m", float, None),
-        aliases=tuple(block.take_list("aliases", str, [])),
-        ttft=_ttft(block.block("ttft"), whole=False) if "ttft" in block.items else None,
-    )
-    block.done()
-    return spec

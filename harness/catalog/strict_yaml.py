@@ -1,108 +1,142 @@
-"""YAML read strictly: every value remembers its line, a key used twice or unknown is one clear line."""
+"""YAML files read into structs of msgspec, strictly: whatever is wrong is one line that says file, line and key."""
 
-from collections.abc import Iterable
+import re
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
+import msgspec
 import yaml
 
 from harness.errors import UserError
 
+Keys = tuple[str | int, ...]
+T = TypeVar("T", bound=msgspec.Struct)
 
-class Block:
-    """A YAML mapping whose keys are taken out one by one; what is left at the end was unknown."""
 
-    def __init__(self, path: Path, node: yaml.Node, trail: str = ""):
-        self.path, self.node, self.trail = path, node, trail
-        if not isinstance(node, yaml.MappingNode):
-            raise self.error(node, trail or "the file", "must be a mapping of keys to values")
-        self.items: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            name = str(key.value)
-            if name in self.items:
-                raise self.error(key, self.named(name), "is given twice")
-            self.items[name] = value
-        self.known: list[str] = []
+class Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A mapping whose keys are the fields. An int serves as a float; a bool is no int."""
 
-    def named(self, key: str) -> str:
-        return f"{self.trail}.{key}" if self.trail else key
 
-    def error(self, node: yaml.Node, key: str, why: str) -> UserError:
-        return UserError(f"{self.path}, line {node.start_mark.line + 1}: {key} {why}")
+class Document:
+    """A YAML file as plain values, `raw`, with the line of each. Raises UserError for a key that is given twice."""
 
-    def take(self, key: str, kind: type, default: Any = ...) -> Any:
-        """The value of `key`, of type `kind`. Raises UserError if it is missing without a default, or of another type.
+    def __init__(self, path: Path, root: yaml.Node):
+        self.path = path
+        self.lines: dict[Keys, int] = {}
+        self._scalars = yaml.constructor.SafeConstructor()
+        self.raw = self._plain(root, ())
 
-        An int serves as a float; a bool is not an int.
+    def error(self, keys: Keys, why: str) -> UserError:
+        """What is wrong with the value at `keys`. A missing one has the line of the mapping that it is missing in."""
+        line = next(self.lines[keys[:n]] for n in range(len(keys), -1, -1) if keys[:n] in self.lines)
+        return UserError(f"{self.path}, line {line}: {_dotted(keys)} {why}")
+
+    def convert(self, kind: type[T], *keys: str, under: dict[str, Any] | None = None) -> T:
+        """The mapping at `keys` as a `kind`; what it leaves out is taken from `under`.
+
+        Raises UserError for a key that is missing or unknown, and for a value of another type or out of range.
         """
-        self.known.append(key)
-        if key not in self.items:
-            if default is ...:
-                raise self.error(self.node, self.named(key), "is missing")
-            return default
-        node = self.items.pop(key)
-        value = _construct(node)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            raise self.error(node, self.named(key), f"must be {_ENGLISH[kind]}, not {value!r}")
-        if isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value < float("inf"):
-            raise self.error(node, self.named(key), f"must not be {value!r}")
+        raw = self.raw
+        for key in keys:
+            raw = raw[key]
+        if under is not None:
+            raw = {**under, **raw}
+        try:
+            return msgspec.convert(raw, kind)
+        except msgspec.ValidationError as problem:
+            raise self._in_english(str(problem), kind, raw, keys) from None
+
+    def _plain(self, node: yaml.Node, keys: Keys) -> Any:
+        self.lines[keys] = node.start_mark.line + 1
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(item, (*keys, i)) for i, item in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):
+            values: dict[str, Any] = {}
+            for key, value in node.value:
+                name = str(key.value)
+                if name in values:
+                    self.lines[*keys, name] = key.start_mark.line + 1
+                    raise self.error((*keys, name), "is given twice")
+                values[name] = self._plain(value, (*keys, name))
+            return values
+        try:
+            value = self._scalars.construct_object(node)
+        except (yaml.YAMLError, ValueError):
+            raise self.error(keys, f"must not be {node.value!r}") from None
+        if isinstance(value, float) and not isfinite(value):
+            raise self.error(keys, f"must not be {value!r}")
         return value
 
-    def take_list(self, key: str, kind: type, default: Any = ...) -> list[Any]:
-        node = self.items.get(key, self.node)
-        values = self.take(key, list, default)
-        for value in values:
-            if type(value) is not kind:
-                raise self.error(node, self.named(key), f"must list {_ENGLISH[kind]} each, not {value!r}")
-        return values
+    def _in_english(self, message: str, kind: Any, raw: Any, keys: Keys) -> UserError:
+        """msgspec's `message` about `raw`, the value at `keys` that should be a `kind`, with line and key."""
+        message, _, trail = message.partition(" - at `$")
+        for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", trail):
+            step = name or int(index)
+            kind, raw, keys = _inner(kind, step), raw[step], (*keys, step)
 
-    def block(self, key: str) -> "Block":
-        self.known.append(key)
-        if key not in self.items:
-            raise self.error(self.node, self.named(key), "is missing")
-        return Block(self.path, self.items.pop(key), self.named(key))
-
-    def done(self) -> None:
-        """Raises UserError if a key was not taken."""
-        for key, node in self.items.items():
-            raise self.error(node, self.named(key), f"is not a known key; known: {', '.join(self.known)}")
-
-
-_ENGLISH = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", list: "a list [a, b]"}
+        if field := re.fullmatch(r"Object missing required field `(.+)`", message):
+            return self.error((*keys, field[1]), "is missing")
+        if field := re.fullmatch(r"Object contains unknown field `(.+)`", message):
+            fields = msgspec.structs.fields(_bare(kind))
+            missing = [f.name for f in fields if f.required and f.name not in raw]
+            hint = f"missing: {', '.join(missing)}" if missing else f"known: {', '.join(f.name for f in fields)}"
+            return self.error((*keys, field[1]), f"is not a known key; {hint}")
+        if message.startswith(("Expected", "Invalid")):
+            return self.error(keys, f"must be {_english(kind)}, not {raw!r}")
+        return self.error(keys, message)  # of a struct's own __post_init__
 
 
-def is_bool(node: yaml.Node | None) -> bool:
-    return getattr(node, "tag", None) == "tag:yaml.org,2002:bool"
-
-
-def _construct(node: yaml.Node) -> Any:
-    loader = yaml.SafeLoader("")
+def read(path: Path, option: str = "--models-file") -> Document:
+    """The file `path`. Raises UserError where it cannot be read or is no YAML mapping; `option` is what named it."""
     try:
-        return loader.construct_object(node, deep=True)
-    finally:
-        loader.dispose()
-
-
-def read(path: Path, option: str = "--models-file") -> Block:
-    """The file's top level. Raises UserError where it cannot be read or is no YAML; `option` is what named it."""
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        if root is not None:
+            return Document(path, root)
     except OSError as problem:
         raise UserError(f"{path}: cannot be read ({problem.strerror}); name another file with {option}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8 text") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply") from None
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: is not YAML: {getattr(problem, 'problem', None) or problem}") from None
-    if node is None:
-        raise UserError(f"{path}: is empty; it needs defaults, recipe and models")
-    return Block(path, node)
+    raise UserError(f"{path}: is empty")
 
 
-def one_of(block: Block, key: str, value: str, allowed: Iterable[str]) -> str:
-    if value not in allowed:
-        raise UserError(f"{block.path}: {block.named(key)} must be one of {', '.join(allowed)}, not {value!r}")
-    return value
+def _dotted(keys: Keys) -> str:
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
+    return text.removeprefix(".") or "the file"
+
+
+def _bare(kind: Any) -> Any:
+    """The type without bounds; of a union its first, for the others are older ways of writing, or nothing at all."""
+    while get_origin(kind) in (Annotated, Union, UnionType):
+        kind = get_args(kind)[0]
+    return kind
+
+
+def _inner(kind: Any, step: str | int) -> Any:
+    kind = _bare(kind)
+    if isinstance(step, int):
+        return get_args(kind)[0]
+    return next(field.type for field in msgspec.structs.fields(kind) if field.name == step)
+
+
+_ENGLISH = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", tuple: "a list [a, b]"}
+
+
+def _english(kind: Any) -> str:
+    if get_origin(kind) in (Union, UnionType):
+        return _english(get_args(kind)[0])
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is Annotated:
+        bounds = kind.__metadata__[0]
+        limits = {"above": bounds.gt, "at least": bounds.ge, "at most": bounds.le}
+        within = " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
+        return f"{_english(kind.__origin__)} {within}"
+    return _ENGLISH.get(get_origin(kind) or kind, "a mapping of keys to values")

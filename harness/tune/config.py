@@ -71,7 +71,7 @@ def of(spec: ModelSpec, weights: str, how: How, known: catalog.Catalog, alone: b
     Raises UserError for the first value that cannot be; a model without weights is one.
     """
     own = known.ttft.of(spec)
-    said = own if alone else replace(known.ttft, learning_rate=own.learning_rate)
+    said = own if alone else known.ttft.override(learning_rate=own.learning_rate)
     arms = choose(how.arms)
     if how.precision:
         precision_table.find(how.precision)
