@@ -1,34 +1,53 @@
-"""What can be had again but takes time: JSON files in the user's cache folder, each whole or not there at all."""
+"""Files that are whole or not there at all, and the user's cache folder for what can be had again but takes time."""
 
 import json
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
+
+from harness.errors import UserError
+
+
+def replace_atomically(path: Path, content: str | bytes, make_folder: bool = False) -> None:
+    """Puts `content` at `path`, on the disk when this returns: whoever reads it sees the old file or the new one.
+
+    `make_folder` makes the folder too. Raises UserError where it cannot be written; an older file is then as it was.
+    """
+    # A file of this thread's own in the same folder, for a rename across file systems would be a copy.
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as problem:
+        with suppress(OSError):
+            part.unlink()
+        reason = problem.strerror or problem
+        raise UserError(f"{path}: cannot be written ({reason}); name a folder that can be, or make room") from None
 
 
 def cache_folder() -> Path:
     """TTFT_BENCH_CACHE, or a folder of the user's cache."""
-    if said := os.environ.get("TTFT_BENCH_CACHE"):
-        return Path(said)
+    if folder := os.environ.get("TTFT_BENCH_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ttft-bench"
 
 
 def read_cache(name: str) -> Any:
-    """What `keep` wrote as `name`, as in "traces/f00.json"; None where there is nothing that can be read."""
+    """The value that `write_cache` wrote as `name`, as in "traces/f00.json"; None where none can be read."""
     try:
         return json.loads((cache_folder() / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def write_cache(name: str, said: Any) -> None:
-    """Writes `said`; a disk that is full costs only the time to have it again."""
-    where = cache_folder() / name
-    try:
-        where.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=where.parent, delete=False, encoding="utf-8") as part:
-            part.write(json.dumps(said))
-        Path(part.name).replace(where)
-    except OSError:
-        return
+def write_cache(name: str, value: Any) -> None:
+    """Writes `value` as JSON; a disk that is full costs only the time to have it again."""
+    with suppress(UserError):
+        replace_atomically(cache_folder() / name, json.dumps(value), make_folder=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 from harness.catalog.accelerators import CPU, CUDA
 from harness.errors import UserError
+from harness.files import replace_atomically
 from harness.predict import roofline
 from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, GEMM, KINDS, LAUNCH, SKINNY_GEMM
 from harness.records.cell import OPTIMIZED
@@ -195,10 +196,8 @@ def fit_memory(held: Sequence[MemoryPoint], kind: str) -> Allocator:
 
 
 def write(found: Calibration, path: Path) -> None:
-    """Raises OSError where it cannot be written; the file is then as it was."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    """Raises UserError where it cannot be written; an older file is then as it was."""
+    replace_atomically(path, json.dumps(asdict(found), indent=1) + "\n")
 
 
 def read(path: Path) -> Calibration:

@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from harness.errors import UserError
+from harness.files import replace_atomically
 from harness.records.cell import MEASURING_RULE
 from harness.records.measurement import from_json, to_json
 
@@ -90,12 +91,7 @@ class Store:
                     aside.writelines(line + b"\n" for line in bad)
                     aside.flush()
                     os.fsync(aside.fileno())
-                whole = self.path.with_suffix(".tmp")
-                with whole.open("wb") as out:
-                    out.writelines(line + b"\n" for line, _ in good)
-                    out.flush()
-                    os.fsync(out.fileno())
-                whole.replace(self.path)
+                replace_atomically(self.path, b"".join(line + b"\n" for line, _ in good))
         return len(bad)
 
     def rows(self) -> dict[str, Any]:

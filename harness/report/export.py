@@ -1,7 +1,6 @@
 """The writers of files for other programs: CSV, and JSON for pytest-benchmark's comparison. Their table: formats."""
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, median, quantiles, stdev
 from typing import Any
 
-from harness.errors import UserError
+from harness.files import replace_atomically
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.records.measurement import Measurement
@@ -25,7 +24,7 @@ def write_csv(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: G
     import pandas
 
     data = pandas.DataFrame(frame.table(rows, goal, results), columns=list(frame.COLUMNS))
-    replace_file(path, data.to_csv(index=False, float_format="%.6g"))
+    replace_atomically(path, data.to_csv(index=False, float_format="%.6g"))
 
 
 def write_benchmark(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, path: Path) -> None:
@@ -41,7 +40,7 @@ def write_benchmark(rows: Sequence[Measurement], results: Sequence[ArmResult], g
         "datetime": datetime.now(UTC).isoformat(),
         "version": _benchmark_version(),
     }
-    replace_file(path, json.dumps(document, indent=1))
+    replace_atomically(path, json.dumps(document, indent=1))
 
 
 def _benchmark(row: Measurement) -> dict[str, Any]:
@@ -115,16 +114,3 @@ def _benchmark_version() -> str:
         return metadata.version("pytest-benchmark")
     except metadata.PackageNotFoundError:
         return "5.0.0"  # the format's, which is all that readers look at
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Puts `text` at `path`, whole or not at all. Raises UserError where it cannot be written."""
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        tmp.write_text(text, encoding="utf-8")
-        tmp.replace(path)
-    except OSError as problem:
-        tmp.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written ({problem.strerror}); no record is lost: make room, run again"
-        ) from None

@@ -1,10 +1,8 @@
 """A model's answers beside the true outputs: one SVG per ARC task, or coloured digits in the terminal."""
 
 import hashlib
-import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +13,7 @@ from rich.text import Text
 from harness.arc.encode import from_rows
 from harness.arc.score import same_shape
 from harness.arc.task import Grid, Solutions, Task
-from harness.errors import UserError
+from harness.files import replace_atomically
 from harness.records.arm import Attempts
 from harness.report import svg
 from harness.report.svg import COLOURS, INK, Panel
@@ -37,10 +35,12 @@ def write(
     A task that `attempts` lacks has no answer, one that `solutions` lacks no verdict. A file is replaced whole or not
     at all. Raises UserError where `folder` cannot be written, ValueError for attempts at more than the test inputs.
     """
-    return [
-        _replace(folder / f"{_slug(task.id)}.svg", _picture(task, _test_inputs(task, attempts, solutions), title))
-        for task in tasks[: max(0, most)]
-    ]
+    paths = []
+    for task in tasks[: max(0, most)]:
+        paths.append(folder / f"{_slug(task.id)}.svg")
+        picture = _picture(task, _test_inputs(task, attempts, solutions), title)
+        replace_atomically(paths[-1], picture, make_folder=True)
+    return paths
 
 
 def show(tasks: Sequence[Task], attempts: Attempts, solutions: Solutions, out: Console, most: int) -> None:
@@ -156,17 +156,3 @@ def _slug(name: str) -> str:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:48] or 'task'}-{digest}"
-
-
-def _replace(path: Path, text: str) -> Path:
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tmp.write_text(text, encoding="utf-8")
-        return tmp.replace(path)
-    except OSError as problem:
-        with suppress(OSError):
-            tmp.unlink()
-        raise UserError(
-            f"{path}: cannot be written ({problem.strerror}); name a folder that can be, or make room"
-        ) from None

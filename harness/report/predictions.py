@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from harness.files import replace_atomically
 from harness.predict.prediction import Prediction
 from harness.predict.query import Unpredictable
 from harness.records.cell import Goal
-from harness.report.export import replace_file
 from harness.report.format import GIB, gib, hours, number
 from harness.report.formats import Format
 from harness.report.style import folded, plain_table
@@ -158,7 +158,7 @@ def write_csv(predictions: Sequence[Prediction | Unpredictable], goal: Goal, pat
 
     # As objects, so that integers stay such and floats are written in their shortest exact form.
     data = pandas.DataFrame(flat(predictions, goal), columns=list(COLUMNS), dtype=object)
-    replace_file(path, data.to_csv(index=False, lineterminator="\r\n"))
+    replace_atomically(path, data.to_csv(index=False, lineterminator="\r\n"))
 
 
 FORMATS = {"csv": Format("predictions.csv", write_csv)}
