@@ -76,7 +76,7 @@ def trained(folders):
         kernels = "plain" if at_once == 1 else "attention=blocks pointwise=compiled"  # the reference takes neither
         recipe = replace(RECIPE, implementation=implementation, kernels=kernels)
         loaded = models.load(spec, precisions.find(name), compute, recipe, folder, CPU, seed=3)
-        assert loaded.left == ()
+        assert loaded.unpatched == ()
         adapter = [p for p in loaded.model.parameters() if p.requires_grad]
         before = [p.detach().clone() for p in adapter]
         step, todo = TrainingStep(loaded.model, recipe, compute, CPU), prompts()

@@ -176,7 +176,7 @@ def test_a_model_learns_the_same_by_every_kernel_of_the_cpu(kind):
     for chosen in (FIRST, "attention=sdpa pointwise=compiled"):
         recipe = Recipe(lora_r=4, lora_targets="all-linear", answer_share=0.25, kernels=chosen)
         loaded = models.load(spec, precisions.find("fp32"), "fp32", recipe, "random", CPU)
-        assert (loaded.kernels, loaded.left) == (chosen, ())
+        assert (loaded.kernels, loaded.unpatched) == (chosen, ())
         loss = answer_loss(loaded.model, random_batch(320, 40, recipe, CPU, seed=0))
         loss.backward()
         found[chosen] = [loss.detach(), *(p.grad for p in loaded.model.parameters() if p.requires_grad)]
@@ -213,7 +213,7 @@ def test_the_pointwise_kernel_that_was_chosen_runs_unless_it_computes_something_
     monkeypatch.setattr(pointwise, "of", lambda kernel: plain if kernel == "plain" else other)
     recipe = Recipe(lora_r=4, kernels="attention=blocks pointwise=compiled")
     loaded = models.load(tiny_spec, precisions.find("fp32"), "fp32", recipe, "random", CPU)
-    assert ran and loaded.left == ()
+    assert ran and loaded.unpatched == ()
     ran.clear()
     answer_loss(loaded.model, random_batch(320, 16, recipe, CPU, seed=0))
     assert sorted(ran) == (["norm"] * 5 + ["silu"] * 2 if right else [])
@@ -242,7 +242,7 @@ def test_on_a_card_the_kernel_comes_first_and_gets_heads_as_it_takes_them(monkey
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
     parts = [torch.empty(1, heads, 6, 8, device="meta", dtype=torch.bfloat16) for heads in (4, 2, 2)]
-    with attention.as_on("cuda"):
+    with attention.traced_as("cuda"):
         out = attention.with_kernel(kernel, *parts, alone=alone)
     assert out.shape == (1, 6, 4, 8)
     ((order, gqa, heads),) = seen

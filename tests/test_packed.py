@@ -102,11 +102,11 @@ def test_a_step_counts_every_sequence_alike_however_it_is_cut():
 
 
 def test_packing_by_hand():
-    """Three tokens with one of answer, then two with one: learned are places 2 and 4, positions begin anew."""
+    """Three tokens with one of answer, then two with one: answers are at 2 and 4, positions begin anew."""
     packed = pack([((7, 8, 9), 1), ((5, 6), 1)], CPU)
     assert packed.input_ids.tolist() == [[7, 8, 9, 5, 6]]
     assert packed.position_ids.tolist() == [[0, 1, 2, 0, 1]]
-    assert packed.learned.tolist() == [2, 4]
+    assert packed.answer_positions.tolist() == [2, 4]
 
 
 def test_cutting_by_hand():

@@ -43,14 +43,16 @@ def _member(path):
     distributed.init(CPU)
     found = train(RECIPE)
     torch.save(found, f"{path}.{distributed.rank()}")
-    distributed.leave()
+    torch.distributed.destroy_process_group()
 
 
 def _together(*words) -> None:
     """This file, or another command, as two processes that know of each other."""
     port = distributed.free_port()
     running = [
-        subprocess.Popen(words, env=os.environ | distributed.environment(number, 2, port) | {"OMP_NUM_THREADS": "1"})
+        subprocess.Popen(
+            words, env=os.environ | distributed.rank_environment(number, 2, port) | {"OMP_NUM_THREADS": "1"}
+        )
         for number in range(2)
     ]
     assert [process.wait(120) for process in running] == [0, 0]
@@ -70,7 +72,7 @@ def test_two_processes_train_as_one(tmp_path):
 
 def test_dealing_by_hand(monkeypatch):
     """Lengths 50, 40, 30, 20, 10 to two: there and back gives the first 50, 20 and 10, the second 40 and 30."""
-    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     dealt = []
     for number in range(2):
         monkeypatch.setattr(distributed, "rank", lambda number=number: number)

@@ -1,5 +1,7 @@
 """The model and the step against references: transformers' own attention, loss and loading."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -205,3 +207,19 @@ def test_what_cannot_be_built_says_so(tiny_spec, tmp_path):
 def test_a_mask_is_refused():
     with pytest.raises(ValueError, match="mask"):
         _plain("llama", NAME)(input_ids=torch.arange(4)[None], attention_mask=torch.ones(1, 1, 4, 4).bool())
+
+
+def test_loading_prints_nothing_of_bitsandbytes():
+    """peft imports bitsandbytes, which warns of the hub's kernels that are not installed. In a process of its own,
+    for the warning comes once."""
+    program = """
+from harness.catalog import models, precisions, weights
+from harness.records.cell import Recipe
+from harness.train.model import load
+import torch
+spec = models.load().find("arc-tiny")
+load(spec, precisions.find("int4"), "fp32", Recipe(kernels="plain"), weights.RANDOM, torch.device("cpu"))
+"""
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""

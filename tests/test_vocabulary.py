@@ -52,7 +52,7 @@ def _grid(rng):
 def test_random_prompts_go_through_the_trimmed_vocabulary(which, name, request):
     """Every prompt is as many tokens as before, the same text, and answers come back as the grids they were."""
     whole = request.getfixturevalue(which)
-    kept = trim_vocab.used(whole)
+    kept = trim_vocab.used_token_ids(whole)
     trimmed = trim_vocab.TrimmedTokenizer(whole, kept)
     assert len(trimmed) == len(kept) < len(whole)
     there, back = ENCODINGS[name]
@@ -70,7 +70,7 @@ def test_random_prompts_go_through_the_trimmed_vocabulary(which, name, request):
 
 
 def test_what_was_cut_is_refused(bpe):
-    trimmed = trim_vocab.TrimmedTokenizer(bpe, trim_vocab.used(bpe))
+    trimmed = trim_vocab.TrimmedTokenizer(bpe, trim_vocab.used_token_ids(bpe))
     with pytest.raises(UserError, match="lacks"):
         trimmed("the quick brown fox", add_special_tokens=False)
 
@@ -100,8 +100,8 @@ def test_a_trimmed_model_from_disk_trains(weights_folder, tokenizer):
     spec, recipe = catalog.from_folder(weights_folder), Recipe(trim_vocab=True)
     loaded = models.load(spec, precisions.find("fp32"), "fp32", recipe, str(weights_folder), CPU)
     tokens = models.tokenizer_for(str(weights_folder), recipe)
-    assert loaded.model.config.vocab_size == len(tokens) == len(trim_vocab.used(tokenizer))
-    assert loaded.left == ()
+    assert loaded.model.config.vocab_size == len(tokens) == len(trim_vocab.used_token_ids(tokenizer))
+    assert loaded.unpatched == ()
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "phi3"])

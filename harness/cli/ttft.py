@@ -87,10 +87,10 @@ def ttft(
         from harness.train.distributed import relaunch
 
         raise typer.Exit(relaunch(gpus, sys.argv[1:]))
-    speaks = not int(os.environ.get("RANK", 0))  # one process for all
-    out = style.console(quiet=not speaks)
+    is_rank_zero = not int(os.environ.get("RANK", 0))  # one process for all
+    out = style.console(quiet=not is_rank_zero)
     rows, folder = run.measure(asked, parse.device_of(device), results, fresh, out)
-    if not speaks:
+    if not is_rank_zero:
         return
     last = arms_table.table(rows, out, project_to)
     told = (asked.puzzles, last.attempts, asked.solutions)

@@ -1,4 +1,4 @@
-"""The device that is measured: which one, what it is called, how much it holds, how to wait for it."""
+"""The device that is measured: which one, its name, its memory, its dtypes, and how to wait for it."""
 
 import os
 import platform
@@ -11,6 +11,8 @@ import torch
 from harness.errors import UserError
 from harness.hardware import host_memory
 
+TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
 
 @dataclass(frozen=True)
 class Device:
@@ -21,49 +23,54 @@ class Device:
     total_bytes: int
     uuid: str = "cpu"
     capability: str | None = None
-    others: tuple[str, ...] = ()  # further CUDA devices, which this sweep leaves idle
-    partners: tuple[str, ...] = ()  # the uuids of those that share its steps
+    others: tuple[str, ...] = ()  # names of further CUDA devices, which stay idle
+    partners: tuple[str, ...] = ()  # uuids of the devices that share its steps
 
 
-def choose(asked: str, cuda=torch.cuda, gpus: int = 1) -> Device:
-    """The device for "auto", "cpu", "cuda" or "cuda:1", the first of `gpus`. Raises UserError where one is missing."""
-    if asked == "auto":
-        asked = "cuda" if cuda.is_available() else "cpu"
-    if asked == "cpu":
-        return Device("cpu", _several(gpus, cpu_name()), host_memory.total_bytes())
-    index = asked.partition(":")[2]
+def choose(requested: str, cuda=torch.cuda, gpus: int = 1) -> Device:
+    """The device for "auto", "cpu", "cuda" or "cuda:1", the first of `gpus`. Raises UserError where one is missing.
+
+    `cuda` is torch.cuda or what a test puts in its place.
+    """
+    if requested == "auto":
+        requested = "cuda" if cuda.is_available() else "cpu"
+    if requested == "cpu":
+        return Device("cpu", _name_of_several(gpus, cpu_name()), host_memory.total_bytes())
+    # Every card that is needed must be there.
     if not cuda.is_available():
-        raise UserError(f"--device {asked}: {_why_no_cuda()}; use --device cpu")
-    count, number = cuda.device_count(), int(index or 0)
-    if number >= count:
-        raise UserError(f"--device {asked}: there are {count} CUDA devices, numbered from 0")
-    if number + gpus > count:
-        raise UserError(f"--gpus {gpus}: from {asked} on there are {count - number} CUDA devices")
-    used = range(number, number + gpus)
-    properties = cuda.get_device_properties(number)
+        raise UserError(f"--device {requested}: {_why_no_cuda()}; use --device cpu")
+    count, index = cuda.device_count(), int(requested.partition(":")[2] or 0)
+    if index >= count:
+        raise UserError(f"--device {requested}: there are {count} CUDA devices, numbered from 0")
+    if index + gpus > count:
+        raise UserError(f"--gpus {gpus}: from {requested} on there are {count - index} CUDA devices")
+    used = range(index, index + gpus)
+    properties = [cuda.get_device_properties(i) for i in range(count)]
+    first = properties[index]
     return Device(
-        f"cuda:{number}",
-        _several(gpus, properties.name),
-        properties.total_memory,
-        str(getattr(properties, "uuid", number)),
-        f"{properties.major}.{properties.minor}",
-        tuple(f"cuda:{i} {cuda.get_device_properties(i).name}" for i in range(count) if i not in used),
-        tuple(str(getattr(cuda.get_device_properties(i), "uuid", i)) for i in used[1:]),
+        id=f"cuda:{index}",
+        name=_name_of_several(gpus, first.name),
+        total_bytes=first.total_memory,
+        uuid=str(getattr(first, "uuid", index)),
+        capability=f"{first.major}.{first.minor}",
+        others=tuple(f"cuda:{i} {properties[i].name}" for i in range(count) if i not in used),
+        partners=tuple(str(getattr(properties[i], "uuid", i)) for i in used[1:]),
     )
 
 
-def _several(gpus: int, name: str) -> str:
+def _name_of_several(gpus: int, name: str) -> str:
     return name if gpus == 1 else f"{gpus} x {name}"
 
 
 def synchronizer(device: torch.device) -> Callable[[], None]:
-    """A function that waits until the device has done all that it was given."""
+    """A function that waits until the device has finished all its work."""
     if device.type == "cuda":
         return lambda: torch.cuda.synchronize(device)
     return lambda: None
 
 
 def cpu_name() -> str:
+    """The processor's model and torch's threads: "AMD EPYC 7763 64-Core Processor, 2 threads"."""
     cpuinfo = Path("/proc/cpuinfo")
     model = ""
     if cpuinfo.exists():
@@ -78,6 +85,3 @@ def _why_no_cuda() -> str:
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return "CUDA_VISIBLE_DEVICES hides every device"
     return "torch finds no CUDA device (is the driver loaded?)"
-
-
-TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

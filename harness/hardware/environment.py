@@ -1,4 +1,4 @@
-"""Where numbers come from and where they are kept: versions, the harness's commit, folders' names."""
+"""What numbers depend on besides the device: the libraries' versions and the harness's own commit."""
 
 import subprocess
 from importlib import metadata
@@ -9,21 +9,21 @@ LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that measurements depend on, read without importing them."""
-    found = {}
+    installed = {}
     for name in LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def commit() -> str | None:
-    """The harness's own commit, where it runs from a checkout."""
+    """The harness's own commit; None where it does not run from a checkout."""
     try:
-        said = subprocess.run(
+        git = subprocess.run(
             ("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"), capture_output=True, text=True, timeout=5
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return said.stdout.strip() or None if said.returncode == 0 else None
+    return git.stdout.strip() or None if git.returncode == 0 else None

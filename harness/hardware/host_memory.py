@@ -15,7 +15,7 @@ def total_bytes(cgroup: Path = _CGROUP) -> int:
 
 
 def free_bytes(cgroup: Path = _CGROUP) -> int:
-    """Memory still to be had before something is killed."""
+    """Memory that can still be allocated before the system kills a process."""
     free, limit = psutil.virtual_memory().available, _limit(cgroup)
     used = _number(cgroup / "memory.current") or _number(cgroup / "memory/memory.usage_in_bytes")
     if not limit or used is None:
@@ -28,7 +28,7 @@ def _limit(cgroup: Path) -> int | None:
 
 
 def _file_cache(cgroup: Path) -> int:
-    """Bytes of files that the system drops before it kills anything."""
+    """Bytes of cached files, which the system drops before it kills a process."""
     for name in ("memory.stat", "memory/memory.stat"):
         try:
             stat = dict(line.split()[:2] for line in (cgroup / name).read_text().splitlines())

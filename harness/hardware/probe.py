@@ -1,8 +1,8 @@
-"""What the device really does in each dtype: small matrix products in the shapes of forward and of backward.
+"""The matrix product rates of the device in each dtype, measured in the shapes of forward and of backward.
 
-A library may say that a dtype is supported and emulate it (`torch.cuda.is_bf16_supported()` on a T4), and on a CPU
+A library may report a dtype as supported and emulate it (`torch.cuda.is_bf16_supported()` on a T4), and on a CPU
 without 16-bit instructions the product of the backward can be a hundred times slower than that of the forward. So
-each is timed. A 16-bit dtype is native where it beats fp32 clearly; fp32 always is.
+both are timed. A 16-bit dtype is native where it is clearly faster than fp32; fp32 always is.
 """
 
 import time
@@ -16,41 +16,46 @@ from harness.records.measurement import MatmulSpeed
 
 NATIVE_FACTOR = 1.2  # times fp32's rate; hardware 16-bit is 2 to 15 times as fast, emulation at best on a par
 _SHAPES = {"cpu": ((64, 256, 256), (128, 896, 896), (256, 896, 4864)), "cuda": ((512, 512, 512), (4096, 4096, 4096))}
-_LARGER_BELOW_S = 0.05  # a larger shape is tried only after one that was quicker
-_REPEAT_BELOW_S = 0.25
+_LARGER_BELOW_S = 0.05  # the next larger shape is tried only if this one was faster
+_REPEAT_BELOW_S = 0.25  # a slower product runs once
 _REPEATS = 5
 
 
 def rates(
     device: torch.device, names: Iterable[str], clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, MatmulSpeed]:
-    """The rate of each dtype in `names` and of fp32; one that the device refuses is left out."""
+    """The rate of each dtype in `names` and of fp32; one that the device refuses is left out.
+
+    Raises UserError where fp32 fails or memory runs out.
+    """
     wait = synchronizer(device)
-    found = {}
+    directions = {}
     for name in dict.fromkeys(("fp32", *names)):
         try:
-            found[name] = _directions(TORCH_DTYPES[name], device, wait, clock)
+            directions[name] = _directions(TORCH_DTYPES[name], device, wait, clock)
         except RuntimeError as problem:
-            # "not implemented for 'Half'": the device has no such product. But without fp32 it has none at all.
+            # "not implemented for 'Half'": the device has no such product. Without fp32 it has none at all.
             if name == "fp32" or isinstance(problem, torch.OutOfMemoryError):
                 reason = str(problem).strip().splitlines()[0]
                 raise UserError(f"{device} cannot multiply matrices: {reason}; try another with --device") from None
-    fp32 = MatmulSpeed(*found["fp32"], native=True)
-    out = {"fp32": fp32}
-    for name, (forward, backward) in found.items():
-        rate = MatmulSpeed(forward, backward, native=True)
-        out[name] = MatmulSpeed(forward, backward, native=is_native(rate, fp32) if name != "fp32" else True)
-    return out
+    # What is native shows against fp32.
+    fp32 = MatmulSpeed(*directions["fp32"], native=True)
+    speeds = {"fp32": fp32}
+    for name, (forward, backward) in directions.items():
+        speed = MatmulSpeed(forward, backward, native=True)
+        speeds[name] = MatmulSpeed(forward, backward, native=is_native(speed, fp32) if name != "fp32" else True)
+    return speeds
 
 
-def is_native(rate: MatmulSpeed, fp32: MatmulSpeed) -> bool:
-    return rate.combined >= NATIVE_FACTOR * fp32.combined
+def is_native(speed: MatmulSpeed, fp32: MatmulSpeed) -> bool:
+    """Whether a dtype of this speed is computed in hardware, given fp32's on the same device."""
+    return speed.combined >= NATIVE_FACTOR * fp32.combined
 
 
 def _directions(
     dtype: torch.dtype, device: torch.device, wait: Callable[[], None], clock: Callable[[], float]
 ) -> tuple[float, float]:
-    """(forward, backward) in FLOP/s: x @ w.T, and the gradient of x, g @ w, at the largest shape that stays short."""
+    """(forward, backward) in FLOP/s: x @ w.T, and x's gradient g @ w, at the largest shape that is fast enough."""
     forward, backward, on_card = 0.0, 0.0, device.type == "cuda"
     slow = {"forward": False, "backward": False}
     for m, k, n in _SHAPES[device.type]:
@@ -69,7 +74,7 @@ def _directions(
 def _fastest(
     product: Callable[[], torch.Tensor], wait: Callable[[], None], clock: Callable[[], float], wait_first: bool
 ) -> float:
-    """Seconds of the fastest of a few runs, the first left out; a slow product runs once only."""
+    """Seconds of the fastest of a few runs without the first; a slow product runs once only."""
     if wait_first:  # the first call on a card loads libraries and kernels
         product()
         wait()

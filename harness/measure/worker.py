@@ -48,13 +48,13 @@ def _start_others(line: str, processes: int) -> list[subprocess.Popen]:
 
     port, others = distributed.free_port(), []
     for number in range(1, processes):
-        environment = os.environ | distributed.environment(number, processes, port)
+        environment = os.environ | distributed.rank_environment(number, processes, port)
         command = [sys.executable, "-m", "harness.measure.worker"]
         other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, text=True)
         other.stdin.write(line)
         other.stdin.flush()
         others.append(other)
-    os.environ.update(distributed.environment(0, processes, port))
+    os.environ.update(distributed.rank_environment(0, processes, port))
     return others
 
 
@@ -120,7 +120,7 @@ def run(job: dict[str, Any], say) -> dict[str, Any]:
                 say(event="phase", phase=phase, micro_step_s=seconds)
 
         memory.reset()
-        if distributed.rank():
+        if not distributed.is_rank_zero():
             distributed.follow(micro_step, step.update)
             return seen
         samples = sample(

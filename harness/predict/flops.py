@@ -16,7 +16,7 @@ from harness.train import model as models
 from harness.train import random_init
 from harness.train.batches import Batch
 from harness.train.losses import answer_loss, reference_loss
-from harness.train.patch import rewire
+from harness.train.patch import patch_model
 
 _LENGTHS = (500, 1000)  # multiples that make whole answers at any share of two digits
 
@@ -34,7 +34,7 @@ def count(spec: ModelSpec, recipe: Recipe) -> tuple[FlopCount, int]:
     if recipe.implementation == REFERENCE:
         loss_of = reference_loss
     else:
-        rewire(model, check=False)
+        patch_model(model, check=False)
         loss_of = answer_loss
     forward, backward = zip(*(_micro_step(model, recipe, length, loss_of) for length in _LENGTHS), strict=True)
     return FlopCount(*_quadratic(forward), *_quadratic(backward)), params

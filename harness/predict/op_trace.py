@@ -54,7 +54,7 @@ def traced(model: torch.nn.Module, recipe: Recipe, context: int, kind: str) -> T
         p.grad = torch.empty_like(p)
     watch = OpRecorder(model.config.get_text_config().vocab_size)
     loss_of = reference_loss if recipe.implementation == REFERENCE else answer_loss
-    with attention.as_on(kind), _kernels(watch), watch:
+    with attention.traced_as(kind), _kernels(watch), watch:
         loss = loss_of(model, batch)
         watch.backward = True
         loss.backward()

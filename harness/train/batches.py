@@ -21,13 +21,13 @@ class Batch:
 class Packed:
     """Sequences of any lengths one behind the other in one row, so that no padding is computed.
 
-    `input_ids`: int64 [1, tokens]; `lengths` and `answers` say of each sequence how many tokens it has, and how many
-    of its last ones have a loss. No sequence attends to another (harness.train.ops.attention).
+    `input_ids`: int64 [1, tokens]. `lengths`: tokens of each sequence. `answer_tokens`: how many of the last tokens of
+    each have a loss. No sequence attends to another (harness.train.ops.attention).
     """
 
     input_ids: torch.Tensor
     lengths: tuple[int, ...]
-    answers: tuple[int, ...]
+    answer_tokens: tuple[int, ...]
 
     @property
     def position_ids(self) -> torch.Tensor:
@@ -35,10 +35,10 @@ class Packed:
         return torch.cat([torch.arange(n) for n in self.lengths])[None].to(self.input_ids.device)
 
     @property
-    def learned(self) -> torch.Tensor:
-        """int64 [answer tokens of all]: where the tokens with a loss stand."""
+    def answer_positions(self) -> torch.Tensor:
+        """int64 [answer tokens of all sequences]: columns of `input_ids` whose tokens have a loss."""
         ends = accumulate(self.lengths)
-        spans = [torch.arange(end - n, end) for end, n in zip(ends, self.answers, strict=True)]
+        spans = [torch.arange(end - n, end) for end, n in zip(ends, self.answer_tokens, strict=True)]
         return torch.cat(spans).to(self.input_ids.device)
 
 
@@ -51,7 +51,7 @@ def pack(sequences: Sequence[tuple[Sequence[int], int]], device: torch.device) -
 def first_fit_decreasing(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices of `lengths` in packs of at most `budget` tokens; a longer sequence is a pack of its own.
 
-    First fit, the longest first: what needs most memory comes at once, and few packs are left half empty.
+    First fit, the longest first: the first pack needs most memory, and few packs are left half empty.
     """
     packs: list[tuple[int, list[int]]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

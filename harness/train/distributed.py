@@ -15,74 +15,84 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-_STOP, _MICRO_STEP, _UPDATE = 0, 1, 2
-_PATIENCE = timedelta(minutes=30)  # for another process that is still loading or answering
+_STOP, _MICRO_STEP, _UPDATE = 0, 1, 2  # what the first process broadcasts
+_TIMEOUT = timedelta(minutes=30)  # another process may still be loading or answering
 
 
 def rank() -> int:
+    """This process's number; 0 where it is alone."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
+def is_rank_zero() -> bool:
+    """Whether this process is the one that writes and prints for all."""
+    return rank() == 0
+
+
+def world_size() -> int:
+    """The number of processes; 1 where this one is alone."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def is_member() -> bool:
+def is_launched() -> bool:
     """Whether this process was started as one of several."""
     return "RANK" in os.environ
 
 
-def environment(number: int, processes: int, port: int) -> dict[str, str]:
-    """What tells a process its place among `processes` on this machine."""
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return {**where, "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(processes)}
+def rank_environment(rank: int, processes: int, port: int) -> dict[str, str]:
+    """The environment variables of process `rank` out of `processes` on this machine."""
+    master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return {**master, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
 
 
 def free_port() -> int:
+    """A TCP port of this machine that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def relaunch(processes: int, words: Sequence[str]) -> int:
-    """Runs the verb in `words` in so many processes under torchrun, which share the cores; its exit code."""
+def relaunch(processes: int, arguments: Sequence[str]) -> int:
+    """Runs `python -m harness` with `arguments` in `processes` processes under torchrun; returns the exit code."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    threads = str(max(1, (os.cpu_count() or 1) // processes))  # torchrun would take 1, and say so at length
-    return subprocess.call([*torchrun, "-m", "harness", *words], env={"OMP_NUM_THREADS": threads, **os.environ})
+    # The processes share the cores. Without the variable torchrun takes one thread and prints a long warning.
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    return subprocess.call([*torchrun, "-m", "harness", *arguments], env={"OMP_NUM_THREADS": threads, **os.environ})
 
 
 def init(device: torch.device) -> torch.device:
-    """Joins the others, if there are any; returns this process's own device, counted on from `device`."""
-    if not is_member() or dist.is_initialized():
+    """Joins the process group if this process was launched as one of several.
+
+    Returns this process's own device: the card LOCAL_RANK places after `device`.
+    """
+    if not is_launched() or dist.is_initialized():
         return device
     on_cards = device.type == "cuda"
     if on_cards:
         device = torch.device("cuda", (device.index or 0) + int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cards else "gloo", timeout=_PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cards else "gloo", timeout=_TIMEOUT)
     if not on_cards:
-        torch.set_num_threads(max(1, torch.get_num_threads() // world()))
+        torch.set_num_threads(max(1, torch.get_num_threads() // world_size()))
     return device
 
 
-def leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
 def shard(lengths: Sequence[int]) -> list[int]:
-    """Which sequences are this process's: dealt from the longest to the shortest, there and back, so that all processes
-    get about as many tokens."""
-    if world() == 1:
+    """Indices of this process's sequences, given the tokens of each.
+
+    Snake order over ranks, longest first (0, 1, 1, 0, 0, 1 ...), so that ranks get similar token counts.
+    """
+    count = world_size()
+    if count == 1:
         return list(range(len(lengths)))
-    longest_first, count = sorted(range(len(lengths)), key=lambda i: -lengths[i]), world()
-    there_and_back = [*range(count), *reversed(range(count))]
-    return [i for place, i in enumerate(longest_first) if there_and_back[place % (2 * count)] == rank()]
+    longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    snake = [*range(count), *reversed(range(count))]
+    return [i for place, i in enumerate(longest_first) if snake[place % (2 * count)] == rank()]
 
 
 def all_reduce_gradients(params: Sequence[torch.nn.Parameter]) -> None:
     """Replaces every gradient by its sum over the processes, in one message."""
-    if world() == 1:
+    if world_size() == 1:
         return
     for p in params:
         if p.grad is None:  # this process had no sequence
@@ -95,45 +105,49 @@ def all_reduce_gradients(params: Sequence[torch.nn.Parameter]) -> None:
 
 def all_reduce(value: torch.Tensor) -> torch.Tensor:
     """The sum of a scalar over the processes."""
-    if world() > 1:
+    if world_size() > 1:
         dist.all_reduce(value)
     return value
 
 
 def all_gather(part: object) -> list:
-    """What every process has, by rank; picklable."""
-    if world() == 1:
+    """The picklable `part` of every process, in order of rank."""
+    if world_size() == 1:
         return [part]
-    found: list = [None] * world()
-    dist.all_gather_object(found, part)
-    return found
+    parts: list = [None] * world_size()
+    dist.all_gather_object(parts, part)
+    return parts
 
 
 def lead(micro_step: Callable[[], None], update: Callable[[], None]) -> tuple[Callable[[], None], Callable[[], None]]:
-    """The first process's two acts, before each of which it tells the others to do the same."""
+    """The functions as the first process calls them: each tells the other processes to do the same, then runs."""
 
-    def after(act: int, what: Callable[[], None]) -> Callable[[], None]:
-        def run() -> None:
+    def announced(act: int, run: Callable[[], None]) -> Callable[[], None]:
+        def announce_and_run() -> None:
             _broadcast(act)
-            what()
+            run()
 
-        return run
+        return announce_and_run
 
-    return (micro_step, update) if world() == 1 else (after(_MICRO_STEP, micro_step), after(_UPDATE, update))
+    if world_size() == 1:
+        return micro_step, update
+    return announced(_MICRO_STEP, micro_step), announced(_UPDATE, update)
 
 
 def follow(micro_step: Callable[[], None], update: Callable[[], None]) -> None:
-    """Another process's loop: does what the first one does, until it stops."""
+    """The loop of every other process: does what the first one announces, until `stop`."""
     while (act := _broadcast(_STOP)) != _STOP:
         (micro_step if act == _MICRO_STEP else update)()
 
 
 def stop() -> None:
-    if world() > 1:
+    """Ends the other processes' `follow`."""
+    if world_size() > 1:
         _broadcast(_STOP)
 
 
 def _broadcast(act: int) -> int:
-    said = torch.tensor(act)
-    dist.broadcast(said, 0)
-    return int(said)
+    """The first process's `act`, on every process."""
+    message = torch.tensor(act)
+    dist.broadcast(message, 0)
+    return int(message)

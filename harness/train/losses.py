@@ -8,14 +8,14 @@ from harness.train.patch import answer_losses, has_own_head
 
 
 def answer_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy, in nats a token, of the answer tokens given all before them; a scalar in fp32.
+    """Mean cross-entropy, in nats per token, of the answer tokens given all before them; a scalar in fp32.
 
     Equal to `reference_loss`, which looks at every token.
     """
     count = batch.answer_tokens
     answers = batch.input_ids[:, -count:].flatten()
     if has_own_head(model):
-        # The token before the answer predicts its first one; the last token predicts nothing that is known.
+        # The token before the answer predicts its first one; what the last token predicts has no label.
         tokens = batch.input_ids.shape[1]
         rows = torch.arange(tokens - count - 1, tokens - 1, device=batch.input_ids.device)
         return answer_losses(model, batch.input_ids, rows, answers).mean()
@@ -24,22 +24,23 @@ def answer_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def reference_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """The same as transformers' own loss: logits of every token, labels of all but the answer masked."""
+    """transformers' own loss: logits of every token, labels of all but the answer masked; a scalar."""
     labels = batch.input_ids.clone()
     labels[:, : -batch.answer_tokens] = -100
     return model(input_ids=batch.input_ids, labels=labels, use_cache=False).loss
 
 
 def packed_losses(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
-    """Mean cross-entropy, in nats a token, of each packed sequence's answer: fp32 [sequences].
+    """Mean cross-entropy, in nats per token, of each packed sequence's answer: fp32 [sequences].
 
     Each equals `answer_loss` of that sequence alone.
     """
-    rows, targets = packed.learned - 1, packed.input_ids[0, packed.learned]
-    how = {"position_ids": packed.position_ids, "packed_lengths": packed.lengths}
+    # The token at `rows` predicts the one after it.
+    rows, targets = packed.answer_positions - 1, packed.input_ids[0, packed.answer_positions]
+    layout = {"position_ids": packed.position_ids, "packed_lengths": packed.lengths}
     if has_own_head(model):
-        each = answer_losses(model, packed.input_ids, rows, targets, **how)
+        token_losses = answer_losses(model, packed.input_ids, rows, targets, **layout)
     else:
-        logits = model(input_ids=packed.input_ids, use_cache=False, logits_to_keep=rows, **how).logits[0]
-        each = cross_entropy(logits.float(), targets, reduction="none")
-    return torch.stack([part.mean() for part in each.split(packed.answers)])
+        logits = model(input_ids=packed.input_ids, use_cache=False, logits_to_keep=rows, **layout).logits[0]
+        token_losses = cross_entropy(logits.float(), targets, reduction="none")
+    return torch.stack([losses.mean() for losses in token_losses.split(packed.answer_tokens)])

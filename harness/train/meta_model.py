@@ -12,7 +12,7 @@ from harness.records.cell import FULL, REFERENCE, ModelSpec, Recipe
 from harness.train import model as models
 from harness.train import random_init, recompute
 from harness.train.compat import bitsandbytes_for, quiet
-from harness.train.patch import rewire
+from harness.train.patch import patch_model
 
 
 def build(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, kind: str) -> torch.nn.Module:
@@ -37,8 +37,8 @@ def build(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, k
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         base.set_attn_implementation("sdpa")
     else:
-        rewire(model, check=False)
-    recompute.use(model, recipe.gradient_checkpointing)
+        patch_model(model, check=False)
+    recompute.apply(model, recipe.gradient_checkpointing)
     with quiet():
         model.train()
     return model

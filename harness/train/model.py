@@ -5,7 +5,6 @@ import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import peft
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -17,12 +16,13 @@ from harness.errors import Unsupported, first_line
 from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import DORA, REFERENCE, ModelSpec, Recipe
 from harness.train import distributed, recompute, trim_vocab
-from harness.train.compat import bitsandbytes_for, keep_freed, quiet
+from harness.train.compat import bitsandbytes_for, import_peft, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
-from harness.train.patch import rewire
+from harness.train.patch import patch_model
 from harness.train.random_init import random_model
 
-# The modules that project queries, keys, values and attention's output, by the names models give them.
+peft = import_peft()
+# Names that models give to the projections of queries, keys, values and attention's output.
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "dense", "out_proj", "c_attn")
 
 
@@ -31,8 +31,8 @@ class Loaded:
     model: torch.nn.Module
     params: int  # of the base, as published: quantised ones counted as values, tied ones once
     trainable_params: int
-    left: tuple[str, ...] = ()  # what our step leaves to transformers, for it computes something else
-    kernels: str = ""  # what harness.train.ops.autoselect chose; none for the reference, which takes what comes
+    unpatched: tuple[str, ...] = ()  # modules left to transformers, because our replacement computes something else
+    kernels: str = ""  # what harness.train.ops.autoselect chose; empty for the reference, which has no choice
 
 
 def load(
@@ -58,28 +58,30 @@ def load(
     else:
         model = _pretrained(folder(weights), precision, dtype, device)
         if recipe.trim_vocab:
-            trim_vocab.trim(model, _used(weights))
+            trim_vocab.trim(model, _used_token_ids(weights))
     params = _count(model)
     nf4_cpu.repair(model)
     model.requires_grad_(False)
     model = add_adapter(model, recipe)
     if recipe.implementation == REFERENCE:
         model.get_base_model().set_attn_implementation("sdpa")
-        left, chosen = (), ""
+        unpatched, kernels = (), ""
     else:
         shapes = autoselect.Shapes.of(model.config.get_text_config())
         choice = autoselect.choose(recipe.kernels, shapes, device, dtype)
-        for note in choice.notes if not distributed.rank() else ():
+        for note in choice.notes if distributed.is_rank_zero() else ():  # one process prints for all
             print(note, file=sys.stderr)
-        attention.use(model, choice.of[ATTENTION])
-        with quiet():  # here is where kernels are compiled
-            left, chosen = tuple(rewire(model, kernel=choice.of[POINTWISE])), str(choice)
-        if left:
-            print(f"computed by transformers, more slowly, for ours would differ: {', '.join(left)}", file=sys.stderr)
-    recompute.use(model, recipe.gradient_checkpointing)
+        attention.set_kernel(model, choice.of[ATTENTION])
+        with quiet():  # kernels are compiled here
+            unpatched, kernels = tuple(patch_model(model, kernel=choice.of[POINTWISE])), str(choice)
+        if unpatched:
+            names = ", ".join(unpatched)
+            print(f"computed by transformers, more slowly, for ours would differ: {names}", file=sys.stderr)
+    recompute.apply(model, recipe.gradient_checkpointing)
     with quiet():
         model.train()
-    return Loaded(model, params, sum(p.numel() for p in model.parameters() if p.requires_grad), left, chosen)
+    trainable_params = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return Loaded(model, params, trainable_params, unpatched, kernels)
 
 
 def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
@@ -92,13 +94,13 @@ def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
 def tokenizer_for(weights: str, recipe: Recipe):
     """What `load_tokenizer` gives, for a trimmed model that of its vocabulary."""
     tokenizer = load_tokenizer(weights)
-    return trim_vocab.TrimmedTokenizer(tokenizer, _used(weights)) if recipe.trim_vocab else tokenizer
+    return trim_vocab.TrimmedTokenizer(tokenizer, _used_token_ids(weights)) if recipe.trim_vocab else tokenizer
 
 
 @lru_cache(maxsize=1)
-def _used(weights: str) -> list[int]:
-    """Both model and tokenizer are trimmed to these, found once: seconds over a large vocabulary."""
-    return trim_vocab.used(load_tokenizer(weights))
+def _used_token_ids(weights: str) -> list[int]:
+    """What model and tokenizer are both trimmed to. Cached, because a large vocabulary takes seconds."""
+    return trim_vocab.used_token_ids(load_tokenizer(weights))
 
 
 def load_tokenizer(weights: str):

@@ -10,24 +10,27 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import MethodType
 
-import peft
 import torch
 from torch.nn.functional import cross_entropy
 
 from harness.catalog.kernels import PLAIN
 from harness.train import recompute
+from harness.train.compat import import_peft
 from harness.train.ops import pointwise
 from harness.train.ops.cross_entropy import AnswerLosses
 from harness.train.ops.lora import LoraAddition, LoraLinear
 from harness.train.ops.pointwise import Pointwise
 
+LoraLayer = import_peft().tuners.lora.LoraLayer
 # Of the largest value: what two orders of rounding may differ by in some products of a row.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 _OWN_HEAD = "computes_answer_losses"
 ALL = ("lora", "norm", "gated", "last", "head")
 
 
-def rewire(model: torch.nn.Module, which: tuple[str, ...] = ALL, check: bool = True, kernel: str = PLAIN) -> list[str]:
+def patch_model(
+    model: torch.nn.Module, which: tuple[str, ...] = ALL, check: bool = True, kernel: str = PLAIN
+) -> list[str]:
     """Replaces in `model` (one of PEFT's) what `which` names; names what stayed as transformers has it.
 
     `kernel` is that of the pointwise parts; where it computes something else, the plain ones are tried. Without
@@ -76,7 +79,7 @@ def answer_losses(
 
 
 def has_own_head(model: torch.nn.Module) -> bool:
-    """Whether `answer_losses` may be asked: `rewire` found that it gives what the model's own logits give."""
+    """Whether `answer_losses` may be asked: `patch_model` found that it gives what the model's own logits give."""
     return getattr(model, _OWN_HEAD, False)
 
 
@@ -101,7 +104,7 @@ def _body(model: torch.nn.Module) -> torch.nn.Module:
 
 def _candidates(module: torch.nn.Module, kernels: Sequence[Pointwise]) -> Iterator[tuple[str, Callable]]:
     """(kind, forward) of what might compute the same as `module`, the first that does is taken."""
-    if isinstance(module, peft.tuners.lora.LoraLayer):
+    if isinstance(module, LoraLayer):
         if (parts := _vanilla(module)) is not None:
             yield "lora", partial(_lora, parts=parts)
     elif type(module).__name__.endswith("RMSNorm") and not list(module.children()):

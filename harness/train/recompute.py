@@ -1,7 +1,7 @@
-"""Which activations are made again in the backward instead of being held: none, those inside the gated MLPs, or all.
+"""Activations that are recomputed in the backward instead of being held: none, those inside the gated MLPs, or all.
 
-With a frozen base a step costs about 4 FLOPs a parameter and token. Making all layers again adds 2 for each; making
-gate and up alone again adds 2 for each of theirs, and lets go of most of what is held (selective recomputation, as
+With a frozen base a step costs about 4 FLOPs per parameter and token. Recomputing all layers adds 2 more; recomputing
+gate and up alone adds 2 for their parameters only, and frees most of what is held (selective recomputation, as
 Korthikanti et al. 2022 do for attention).
 """
 
@@ -13,32 +13,32 @@ from torch.utils.checkpoint import checkpoint
 from harness.records.cell import ALL, MLP
 from harness.train.compat import quiet
 
-_AGAIN = "makes_again"  # of the modules that can: whether they do
+_RECOMPUTES = "recomputes_activations"  # bool attribute of the modules that `enable` marked
 
 
-def use(model: torch.nn.Module, how: str) -> None:
-    """Lets `model` do as a Recipe's `gradient_checkpointing` says.
+def apply(model: torch.nn.Module, mode: str) -> None:
+    """Sets `model` to recompute what `mode`, a Recipe's `gradient_checkpointing`, says.
 
-    A model without a gated MLP of ours makes all again where MLP is asked for.
+    A model without a gated MLP of ours recomputes all layers in mode MLP.
     """
-    able = [module for module in model.modules() if hasattr(module, _AGAIN)]
-    for module in able:
-        setattr(module, _AGAIN, how == MLP)
+    gated = [module for module in model.modules() if hasattr(module, _RECOMPUTES)]
+    for module in gated:
+        setattr(module, _RECOMPUTES, mode == MLP)
     with quiet():
-        if how == ALL or (how == MLP and not able):
+        if mode == ALL or (mode == MLP and not gated):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         elif any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
             model.gradient_checkpointing_disable()
 
 
 def enable(module: torch.nn.Module) -> None:
-    """Says that `module` computes a part of its forward by `again`, and may be asked to make it again."""
-    if not hasattr(module, _AGAIN):
-        setattr(module, _AGAIN, False)
+    """Marks a module as able to recompute part of its forward: it calls `recompute` for that part."""
+    if not hasattr(module, _RECOMPUTES):
+        setattr(module, _RECOMPUTES, False)
 
 
 def recompute(module: torch.nn.Module, part: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """part(x), of which only x is held for the backward if `module` makes it again."""
-    if getattr(module, _AGAIN, False) and torch.is_grad_enabled():
+    """part(x). If `module` recomputes, only x is held for the backward."""
+    if getattr(module, _RECOMPUTES, False) and torch.is_grad_enabled():
         return checkpoint(part, x, use_reentrant=False)
     return part(x)

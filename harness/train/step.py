@@ -1,8 +1,8 @@
-"""The one training step that profiling times and tuning runs.
+"""The one training step, which measuring times and fine-tuning runs.
 
-A step is `sequences_per_step` sequences: so many micro-steps (forward and backward of one micro-batch, gradients
-added up), then one update of the adapter. Logits are computed for the answer's tokens alone: no other token has a
-loss, and over a vocabulary of 150,000 the rest would cost more than the model's body does.
+A step is `sequences_per_step` sequences: micro-steps (forward and backward of one micro-batch) that add up gradients,
+then one update of the adapter. Logits are computed for the answer's tokens alone: no other token has a loss, and over
+a vocabulary of 150,000 the rest would cost more than the model's body does.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from harness.train.losses import answer_loss, packed_losses, reference_loss
 class TrainingStep:
     """Micro-steps and updates of one adapter.
 
-    fp16 needs a gradient scaler, for its gradients underflow; the adapter itself is kept in fp32 in every 16-bit
-    precision (Micikevicius et al. 2018, section 3).
+    fp16 needs a gradient scaler, because its gradients underflow. The adapter itself is fp32 in every 16-bit precision
+    (Micikevicius et al. 2018, section 3).
     """
 
     def __init__(self, model: torch.nn.Module, recipe: Recipe, compute_dtype: str, device: torch.device):
@@ -32,7 +32,8 @@ class TrainingStep:
     def run(self, sequences: Sequence[tuple[Sequence[int], int]], tokens_at_once: int) -> torch.Tensor:
         """One whole step: (token ids, answer tokens) of each sequence, packed to `tokens_at_once`, and the update.
 
-        Each sequence counts alike whatever its length. Returns the mean loss in nats a token, not yet synchronised.
+        Every sequence has the same weight, whatever its length. Returns the mean loss in nats per token, a scalar on
+        the device, not yet synchronised.
         """
         device, total = self.params[0].device, torch.zeros((), device=self.params[0].device)
         count = len(sequences)
@@ -47,28 +48,28 @@ class TrainingStep:
         return distributed.all_reduce(total) / count
 
     def micro_step(self, batch: Batch) -> torch.Tensor:
-        """Forward and backward of one of the step's micro-batches, as the recipe divides it.
+        """Forward and backward of one of the step's micro-batches, of the recipe's `micro_batch` sequences.
 
-        Returns the mean loss in nats a token, not yet synchronised.
+        Returns the mean loss in nats per token, not yet synchronised.
         """
         loss = (reference_loss if self.is_reference else answer_loss)(self.model, batch)
         return self._backward(loss * len(batch.input_ids)) / len(batch.input_ids)
 
     def packed_step(self, packed: Packed) -> torch.Tensor:
-        """Forward and backward of some of the step's sequences, each of which counts alike whatever its length.
+        """Forward and backward of some of the step's sequences, all of the same weight whatever their length.
 
-        Returns the sum of their mean losses in nats a token, not yet synchronised.
+        Returns the sum of their mean losses in nats per token, not yet synchronised.
         """
         return self._backward(packed_losses(self.model, packed).sum())
 
-    def _backward(self, losses: torch.Tensor) -> torch.Tensor:
-        """Of the sum of some sequences' mean losses, each of which has its share in the step."""
-        share = losses / self.recipe.sequences_per_step
-        (self.scaler.scale(share) if self.scaler else share).backward()
-        return losses.detach()
+    def _backward(self, loss_sum: torch.Tensor) -> torch.Tensor:
+        """Backward of a sum of per-sequence losses, scaled by 1 / sequences_per_step; returns the sum, detached."""
+        scaled = loss_sum / self.recipe.sequences_per_step
+        (self.scaler.scale(scaled) if self.scaler else scaled).backward()
+        return loss_sum.detach()
 
     def update(self) -> None:
-        """One optimiser step on the gradients so far, of all processes, which are then cleared."""
+        """One optimiser step on the gradients of all processes, which are then cleared."""
         distributed.all_reduce_gradients(self.params)
         if self.scaler:
             self.scaler.step(self.optimizer)
@@ -77,12 +78,12 @@ class TrainingStep:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def set_rate(self, rate: float) -> None:
+    def set_learning_rate(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate
 
     def state_dict(self) -> dict:
-        """The optimiser's and the scaler's state, to go on from."""
+        """The optimiser's and the scaler's state, to resume from; the adapter is not in it."""
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict() if self.scaler else None}
 
     def load_state_dict(self, state: dict) -> None:

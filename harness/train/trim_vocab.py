@@ -1,8 +1,7 @@
 """Trimming the vocabulary to the tokens that ARC prompts use, as the ARChitects did (Kaggle's ARC Prize 2024).
 
-A small Qwen keeps a quarter of its parameters in the rows of 151,000 tokens, of which grids need a hundred. Logits over
-the rest are given up, so that the model with the rows cut out is another model: probabilities are shared among fewer
-tokens, and it can write nothing but grids.
+A small Qwen keeps a quarter of its parameters in the rows of 151,000 tokens, of which grids need a hundred. The trimmed
+model is another model: the softmax runs over the kept tokens alone, and it can write nothing but grids.
 """
 
 from collections.abc import Sequence
@@ -20,29 +19,31 @@ RANDOM_SIZE = 64  # tokens of a trimmed model with random weights, which has no 
 _MOST_PAIRS = 20
 
 
-def used(tokenizer: Any) -> list[int]:
-    """The ids, in order, of every token that a prompt or an answer may hold, in any encoding.
+def used_token_ids(tokenizer: Any) -> list[int]:
+    """The sorted ids of every token that a prompt or an answer may hold, in any encoding.
 
-    Those are the tokens of the words around grids, the special ones, and all that are made of grids' characters alone,
-    into however long tokens a tokenizer joins them.
+    These are the tokens of the words around grids, the special ones, and all whose text is made of grids' characters
+    alone: a tokenizer may join several cells into one token.
     """
+    # Tokens made of grids' characters alone.
     grid = tuple(tuple((i + j) % 10 for j in range(LARGEST)) for i in range(LARGEST))
     characters = {c for encode, _ in ENCODINGS.values() for c in encode(grid)}
     vocabulary = range(len(tokenizer))
     texts = tokenizer.batch_decode([[i] for i in vocabulary], clean_up_tokenization_spaces=False)
     kept = {i for i, text in zip(vocabulary, texts, strict=True) if text and set(text) <= characters}
-    small = ((0,),)
+    # Tokens of the words around grids: they differ with the number of demonstrations.
+    smallest = ((0,),)
     for name in ENCODINGS:
         for count in range(1, _MOST_PAIRS + 1):
-            for shown in (small, grid):
-                kept.update(build(tokenizer, [Pair(shown, shown)] * count, shown, shown, name).ids)
+            for example in (smallest, grid):
+                kept.update(build(tokenizer, [Pair(example, example)] * count, example, example, name).ids)
     names = ("eos_token_id", "bos_token_id", "pad_token_id", "unk_token_id")
     kept.update(i for name in names if (i := getattr(tokenizer, name)) is not None)
     return sorted(kept)
 
 
 def trim(model: torch.nn.Module, kept: Sequence[int]) -> None:
-    """Cuts embeddings and head of `model`, one matrix or two, to the rows `kept`, which then count from 0."""
+    """Cuts embeddings and head of `model`, tied or not, to the rows `kept`: row i is then token kept[i]."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied, rows = head.weight is embedding.weight, torch.tensor(kept, device=embedding.weight.device)
     embedding.weight = Parameter(embedding.weight.detach()[rows], requires_grad=False)
@@ -55,7 +56,7 @@ def trim(model: torch.nn.Module, kept: Sequence[int]) -> None:
 
 
 class TrimmedTokenizer:
-    """A tokenizer of transformers for a trimmed model: its ids are places among those that were kept."""
+    """A transformers tokenizer for a trimmed model: its id i is token kept[i] of the `whole` tokenizer."""
 
     def __init__(self, whole: Any, kept: Sequence[int]):
         self.whole, self.kept = whole, list(kept)
@@ -67,9 +68,9 @@ class TrimmedTokenizer:
     def __len__(self) -> int:
         return len(self.kept)
 
-    def __call__(self, text: str, **how: Any) -> dict[str, list[int]]:
+    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
         """Raises UserError for a text with a token that was cut: prompts have none."""
-        ids = self.whole(text, **how)["input_ids"]
+        ids = self.whole(text, **options)["input_ids"]
         for token in ids:
             if token not in self.place:
                 raise UserError(f"the trimmed vocabulary lacks {self.whole.decode([token])!r}; leave --trim-vocab out")
@@ -78,5 +79,5 @@ class TrimmedTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return self.whole.decode([self.kept[i] for i in ids])
 
-    def apply_chat_template(self, *said: Any, **how: Any) -> str:
-        return self.whole.apply_chat_template(*said, **how)
+    def apply_chat_template(self, *messages: Any, **options: Any) -> str:
+        return self.whole.apply_chat_template(*messages, **options)

@@ -54,7 +54,7 @@ def fastest(
     seconds: dict[PackSetting, float] = {}
     for each in tried:
         note(f"fitting: {each} ...")
-        recompute.use(model, each.checkpointing)
+        recompute.apply(model, each.checkpointing)
         try:
             seconds[each] = seconds_a_token(model, sequences, each.tokens, trial)
         except (torch.OutOfMemoryError, MemoryError):
@@ -67,7 +67,7 @@ def fastest(
     if not seconds:
         raise torch.OutOfMemoryError("no variant fits")
     best = min(seconds, key=seconds.get)
-    recompute.use(model, best.checkpointing)
+    recompute.apply(model, best.checkpointing)
     rates = "; ".join(f"{each} {1 / s:.0f} tokens/s" for each, s in seconds.items())
     note(f"fitted: {best} ({rates})" if len(seconds) > 1 else f"fitted: {best}")
     return best

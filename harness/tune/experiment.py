@@ -42,7 +42,9 @@ def run(
     truths = {name: solutions[name] for name in trial.tasks}
     for arm in arms:
         key = trial.key(arm.name, installed)
-        keeper = Checkpointer(store.folder / "checkpoints" / f"{key}.pt", note, fresh, writes=not distributed.rank())
+        keeper = Checkpointer(
+            store.folder / "checkpoints" / f"{key}.pt", note, fresh, writes=distributed.is_rank_zero()
+        )
         if key in known and not fresh:
             keeper.done()  # killed after its row was written, the arm left one
             note(f"{arm.name}: from the record")
@@ -80,7 +82,7 @@ def run(
             rule=TUNING_RULE,
             curve_points=tuple(_checkpoint(*point, truths) for point in found.curve),
         )
-        if not distributed.rank():
+        if distributed.is_rank_zero():
             store.add(row)
         keeper.done()
         solved, spent = sum(row.solved), f"{row.train_s:.0f} s training, {row.decode_s:.0f} s decoding"

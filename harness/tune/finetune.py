@@ -98,7 +98,7 @@ def tune(
 
     for number in range(len(found.losses), steps):
         start = time.perf_counter()
-        step.set_rate(recipe.learning_rate * min(1.0, (number + 1) / WARM_STEPS))
+        step.set_learning_rate(recipe.learning_rate * min(1.0, (number + 1) / WARM_STEPS))
         drawn = list(islice(sequences, recipe.sequences_per_step))
         found.losses.append(step.run(drawn, budget).item())  # waits for the device
         found.seconds += time.perf_counter() - start

@@ -192,7 +192,7 @@ class ArmRunner:
         trial, shorten = self.trial, self.trial.too_long == SHORTEN
         answerer = decode.greedy(self.model, self.tokenizer, on_batch=self.on_answers)
         how = (trial.encoding, trial.context)
-        own = puzzles[distributed.rank() :: distributed.world()]
+        own = puzzles[distributed.rank() :: distributed.world_size()]
         asked = decode.predict(own, self.tokenizer, answerer, trial.views, *how, trial.seed, shorten)
         truths = {puzzle.id: self.truths[puzzle.id] for puzzle in own}
         losses = decode.losses(self.model, self.tokenizer, own, truths, *how, shorten)

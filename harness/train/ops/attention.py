@@ -29,7 +29,7 @@ _stood_for: list[str] = []  # the kind of device that tensors without storage st
 
 
 @contextmanager
-def as_on(kind: str) -> Iterator[None]:
+def traced_as(kind: str) -> Iterator[None]:
     """Computes tensors of the meta device as those of "cpu", of "cuda" or of a card before compute capability 8.0
     ("cuda-7") would be, which is what tracing wants."""
     _stood_for.append(kind)
@@ -46,7 +46,7 @@ def forget_masks() -> None:
     _window_mask.cache_clear()
 
 
-def use(model: torch.nn.Module, kernel: str) -> None:
+def set_kernel(model: torch.nn.Module, kernel: str) -> None:
     """Lets `model` attend by `kernel`, one of those that harness.catalog.kernels has for its device."""
     setattr(model.config.get_text_config(), _KERNEL, kernel)
 
