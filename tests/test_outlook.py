@@ -71,9 +71,9 @@ def test_bad_input_is_one_line_and_exit_code_2(words, said, capsys):
 def test_the_largest_context_and_batch_are_at_the_edge():
     """A card that holds 150 MiB besides its context: the found context fits for sure, and the next one does not."""
     question = asked("arc-tiny", "fp16", "256")
-    on, calibration = question.cards[0]
+    on, calibration = question.accelerators[0]
     small = replace(on, memory_bytes=on.context_bytes + (150 << 20))
-    question = replace(question, cards=[(small, calibration)])
+    question = replace(question, accelerators=[(small, calibration)])
     with TracePool(versions()) as tracers:
         (longest,) = query.find_largest(question, tracers)
         assert longest.fits_memory() is True and longest.context % 64 == 0
@@ -82,7 +82,7 @@ def test_the_largest_context_and_batch_are_at_the_edge():
         (widest,) = query.find_largest(question, tracers, batch=True)
         assert widest.fits_memory() is True and 16 % widest.recipe.micro_batch == 0
         nothing = replace(small, memory_bytes=1 << 20)
-        (none,) = query.find_largest(replace(question, cards=[(nothing, calibration)]), tracers)
+        (none,) = query.find_largest(replace(question, accelerators=[(nothing, calibration)]), tracers)
         assert "not even 64 fit" in none.reason
 
 
@@ -97,7 +97,7 @@ def test_a_kept_trace_is_used_and_a_torn_one_made_again(monkeypatch, tmp_path):
     torn = (
         tmp_path
         / "traces"
-        / f"{prediction.subject(first.spec, first.precision, first.recipe, first.on, 64).key(versions())}.json"
+        / f"{prediction.subject(first.spec, first.precision, first.recipe, first.accelerator, 64).key(versions())}.json"
     )
     torn.write_text(torn.read_text()[:100])
     with TracePool(versions()) as tracers:

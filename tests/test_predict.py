@@ -56,12 +56,12 @@ def test_each_operation_takes_its_arithmetic_or_its_bytes():
         roofline.nominal_seconds(trace(op(flops=1.0, dtype="bf16")), CARD)
 
 
-def points(slowness, models=("a", "b", "c"), noise=lambda i: 1.0):
+def points(slowdown, models=("a", "b", "c"), noise=lambda i: 1.0):
     out = []
     for i in range(24):
         nominal = dict.fromkeys(KINDS, 0.0)
         nominal |= {GEMM: 1.0 + i % 5, BANDWIDTH: 0.5 + i % 3, LAUNCH: 0.1 * (i % 4)}
-        out.append(Point(models[i % len(models)], nominal, roofline.seconds(nominal, slowness) * noise(i)))
+        out.append(Point(models[i % len(models)], nominal, roofline.seconds(nominal, slowdown) * noise(i)))
     return out
 
 
@@ -71,15 +71,15 @@ TRUE = {GEMM: 1.7, SKINNY_GEMM: 1.0, ATTENTION: 1.0, BANDWIDTH: 2.5, DEQUANTIZE:
 def test_many_measurements_outweigh_the_prior_and_one_does_not():
     fitted = calibration.fit("d", "cuda", points(TRUE))
     for kind in (GEMM, BANDWIDTH, LAUNCH):
-        assert fitted.slowness[kind] == pytest.approx(TRUE[kind], rel=0.1)
+        assert fitted.slowdown[kind] == pytest.approx(TRUE[kind], rel=0.1)
     assert fitted.error == 0.05  # never told to be better than that
     assert fitted.models == ("a", "b", "c") and fitted.points == 24
     # One rough row, three times slower than assumed: it moves what it is made of, by less than that.
-    assumed = calibration.prior("cuda").slowness
+    assumed = calibration.prior("cuda").slowdown
     nominal = dict.fromkeys(KINDS, 0.0) | {GEMM: 1.0}
-    one = calibration.fit("d", "cuda", [Point("a", nominal, 3 * assumed[GEMM], sigma=0.5)])
-    assert assumed[GEMM] * 1.2 < one.slowness[GEMM] < assumed[GEMM] * 2.5
-    assert one.slowness[BANDWIDTH] == pytest.approx(assumed[BANDWIDTH])
+    one = calibration.fit("d", "cuda", [Point("a", nominal, 3 * assumed[GEMM], log_sigma=0.5)])
+    assert assumed[GEMM] * 1.2 < one.slowdown[GEMM] < assumed[GEMM] * 2.5
+    assert one.slowdown[BANDWIDTH] == pytest.approx(assumed[BANDWIDTH])
     with pytest.raises(UserError, match="nothing measured"):
         calibration.fit("d", "cuda", [])
 
@@ -94,23 +94,23 @@ def test_the_error_is_that_of_models_left_out():
 
 
 def test_memory_by_hand():
-    """Peaks made of 400 held besides, what stands, and 1.5 times what passes, in fp32 twice."""
+    """Peaks made of 400 held besides, what is persistent, and 1.5 times what is transient, in fp32 twice."""
     sizes = [("a", 100, 900), ("b", 700, 200), ("c", 50, 50)]
     held = [MemoryPoint(m, s, p, round(400 + s + 1.5 * p)) for m, s, p in sizes]
-    wide = [MemoryPoint(m, s, p, 400 + s + 2 * p, wide=True) for m, s, p in sizes]
+    wide = [MemoryPoint(m, s, p, 400 + s + 2 * p, fp32=True) for m, s, p in sizes]
     found = calibration.fit_memory(held + wide, "cpu")
     assert astuple(found) == pytest.approx((400, 1.5, 2.0), rel=0.01)
     assert found.peak(wide[0]) == pytest.approx(wide[0].peak, rel=0.01)
     # One width alone, or a single row of the other, gives one spread for both.
     for rows in (held, wide[:1] + held[:1] + held[2:]):
         one = calibration.fit_memory(rows, "cpu")
-        assert one.spread == one.spread_fp32
+        assert one.fragmentation == one.fragmentation_fp32
     assert astuple(calibration.fit_memory(held, "cpu")) == pytest.approx((400, 1.5, 1.5), rel=0.01)
     assert astuple(calibration.fit_memory(held[:1], "cuda")) == (0.0, 1.1, 1.1)
 
 
 def test_a_calibration_of_before_has_one_spread():
-    assert replace(calibration.prior("cpu"), spread=1.7).allocator == calibration.Allocator(0.0, 1.7, 1.7)
+    assert replace(calibration.prior("cpu"), fragmentation=1.7).allocator == calibration.Allocator(0.0, 1.7, 1.7)
 
 
 def test_a_calibration_survives_its_file_and_others_are_refused(tmp_path):
@@ -126,8 +126,8 @@ def test_a_calibration_survives_its_file_and_others_are_refused(tmp_path):
 def predicted(recipe=None, seconds=lambda n: n / 1024, on=CARD, context=1024, **memory):
     """A prediction of a device whose products take `seconds` a micro-step, at nominal speed."""
     spec = catalog.load().find("qwen2.5-0.5b")
-    certain = replace(calibration.prior("cuda"), slowness=dict.fromkeys(KINDS, 1.0), error=0.1, spread=1.0, points=9,
-                      seconds_low=0.1, seconds_high=10.0)  # fmt: skip
+    certain = replace(calibration.prior("cuda"), slowdown=dict.fromkeys(KINDS, 1.0), error=0.1, fragmentation=1.0,
+                      points=9, seconds_low=0.1, seconds_high=10.0)  # fmt: skip
     by_length = {n: trace(op(flops=10e12 * seconds(n)), tokens=n, **memory) for n in prediction.contexts_for(context)}
     return prediction.predict(spec, precisions.find("fp16"), recipe or Recipe(), on, by_length, context, certain)
 
@@ -166,10 +166,10 @@ def test_whether_it_fits():
 
 
 def test_far_from_all_that_was_measured_is_said_and_wider():
-    near, far = predicted(), predicted(seconds=lambda n: 100 * n / 1024)
-    assert near.far == () and "over 4 times beyond" in far.far[0] and far.sigma > near.sigma
+    near, distant = predicted(), predicted(seconds=lambda n: 100 * n / 1024)
+    assert near.caveats == () and "over 4 times beyond" in distant.caveats[0] and distant.log_sigma > near.log_sigma
     other = predicted(replace(Recipe(), implementation="reference"))
-    assert "another step" in other.far[0] and other.sigma > near.sigma
+    assert "another step" in other.caveats[0] and other.log_sigma > near.log_sigma
 
 
 def test_the_shipped_calibrations_serve(tmp_path):

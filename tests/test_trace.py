@@ -63,12 +63,12 @@ def test_peak_of_a_real_step(tiny_spec, precision):
         watch.backward = True
         loss.backward()
     expected = traced(tiny_spec, precision, context=200, kind="cpu")
-    assert expected.memory.total - expected.memory.standing == pytest.approx(watch.peak, rel=0.02)
+    assert expected.memory.total - expected.memory.persistent == pytest.approx(watch.peak, rel=0.02)
     assert expected.flops == pytest.approx(sum(key[3] * n for key, n in watch.ops.items()), rel=1e-6)
 
 
 def test_fused_attention_holds_nothing_of_tokens_times_tokens(tiny_spec):
-    short, long = (traced(tiny_spec, context=n).memory.passing for n in (128, 256))
+    short, long = (traced(tiny_spec, context=n).memory.transient for n in (128, 256))
     assert long < 2.05 * short
     spec = replace(tiny_spec, architecture=tiny_spec.architecture | {"max_position_embeddings": 4096})
     flops = {
@@ -94,7 +94,7 @@ def test_four_bit_weights_are_packed_with_their_constants(tiny_spec):
 @pytest.mark.parametrize("precision", list(PRECISIONS))
 def test_every_precision_on_every_kind(tiny_spec, precision, kind):
     found = traced(tiny_spec, precision, kind=kind)
-    assert found.flops > 0 and found.memory.passing > 0
+    assert found.flops > 0 and found.memory.transient > 0
     assert {op.dtype for op in found.ops if op.flops} <= {found_dtype(precision), "fp32"}
 
 
@@ -116,14 +116,14 @@ def test_checkpointing_trades_memory_for_flops(tiny_spec):
     plain, mlps, again = (
         traced(deep, recipe=replace(RECIPE, gradient_checkpointing=how), context=256) for how in ("none", MLP, "all")
     )
-    assert again.memory.passing < 0.5 * plain.memory.passing
+    assert again.memory.transient < 0.5 * plain.memory.transient
     assert again.flops > 1.15 * plain.flops
     # Gate and up are made twice: their FLOPs once more in the forward, and their results are not held.
     said, tokens = deep.architecture, 256
     products = 2 * 2 * tokens * said["hidden_size"] * said["intermediate_size"]
     assert mlps.flops - plain.flops == pytest.approx(7 * products, rel=0.1)  # the last layer's is for the answer alone
     held = 2 * tokens * said["intermediate_size"] * 4
-    less = plain.memory.passing - mlps.memory.passing
+    less = plain.memory.transient - mlps.memory.transient
     # Their input is, of all but the last layer, and where most is held one layer's gate and up are made again.
     assert less == pytest.approx(7 * (held - tokens * said["hidden_size"] * 4) - held, rel=0.05)
 

@@ -1,6 +1,6 @@
 """How far a device stays below its nominal figures, fitted on what was measured there.
 
-Seconds are sum over kinds of nominal seconds x slowness (harness.predict.roofline). The slownesses are fitted in their
+Seconds are sum over kinds of nominal seconds x slowdown (harness.predict.roofline). The slowdowns are fitted in their
 logarithms by Gauss-Newton, each with a prior from the field's experience that many measurements outweigh and one
 does not: so a single published row moves a prediction, and forty measured cells make it. The error that a prediction
 states is that of leaving out each model in turn.
@@ -9,9 +9,9 @@ states is that of leaving out each model in turn.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from harness.files import replace_atomically
 from harness.predict import roofline
 from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, GEMM, KINDS, LAUNCH, SKINNY_GEMM
 from harness.records.cell import OPTIMIZED
+from harness.records.stored import from_stored, to_stored
 
 # How much slower than nominal a kind is where nothing is known of the device: large products reach half of a
 # datasheet's rate, memory four fifths of its bandwidth. _PRIOR_SIGMA is of the logarithm of what this may be off by.
@@ -39,52 +40,54 @@ class Point:
     model: str
     nominal: Mapping[str, float]
     seconds: float
-    sigma: float = _MEASURED_SIGMA
+    log_sigma: float = _MEASURED_SIGMA
 
 
 @dataclass(frozen=True)
 class MemoryPoint:
-    """A process that was measured: bytes of the trace that stand (logits with them) and that pass, its peak; `wide` if
-    it computed in fp32."""
+    """A process that was measured, in bytes: of its trace what is persistent (logits with it) and what is transient,
+    and its peak. `fp32` where it computed in that."""
 
     model: str
-    standing: int
-    passing: int
+    persistent: int
+    transient: int
     peak: int
-    wide: bool = False
+    fp32: bool = False
 
 
 @dataclass(frozen=True)
 class Allocator:
-    """Bytes that a process holds besides its tensors, and how many times those that pass it holds, computing in 16 bits
-    and in fp32, whose larger tensors leave larger gaps."""
+    """Fixed overhead of a process in bytes, and the fragmentation factor on transient tensors: in 16 bits, and in fp32,
+    whose larger tensors leave larger gaps."""
 
     base_bytes: float
-    spread: float
-    spread_fp32: float
+    fragmentation: float
+    fragmentation_fp32: float
 
-    def passing(self, size: float, wide: bool) -> float:
-        return size * (self.spread_fp32 if wide else self.spread)
+    def held(self, transient: float, fp32: bool) -> float:
+        return transient * (self.fragmentation_fp32 if fp32 else self.fragmentation)
 
     def peak(self, of: MemoryPoint) -> float:
-        return self.base_bytes + of.standing + self.passing(of.passing, of.wide)
+        return self.base_bytes + of.persistent + self.held(of.transient, of.fp32)
 
 
 @dataclass(frozen=True)
 class Calibration:
     """What a device reaches, and what it was fitted on.
 
-    `slowness` by kind; `error` the standard deviation of the log of measured over predicted seconds with the row's
+    `slowdown` by kind; `error` the standard deviation of the log of measured over predicted seconds with the row's
     model left out. Of memory what Allocator has.
     """
 
+    STORED: ClassVar = {"slowdown": "slowness", "fragmentation": "spread", "fragmentation_fp32": "spread_fp32"}
+
     device: str
     kind: str
-    slowness: dict[str, float]
+    slowdown: dict[str, float]
     error: float
     base_bytes: float = 0.0
-    spread: float = 1.0
-    spread_fp32: float | None = None  # as the other, where an older version fitted
+    fragmentation: float = 1.0
+    fragmentation_fp32: float | None = None  # as the other, where an older version fitted
     memory_error: float = 0.1
     models: tuple[str, ...] = ()
     points: int = 0
@@ -96,12 +99,12 @@ class Calibration:
 
     @property
     def allocator(self) -> Allocator:
-        return Allocator(self.base_bytes, self.spread, self.spread_fp32 or self.spread)
+        return Allocator(self.base_bytes, self.fragmentation, self.fragmentation_fp32 or self.fragmentation)
 
 
 def prior(kind: str) -> Calibration:
     """What is assumed of a device that nothing was measured on: seconds within a factor of 2.2 (95 %)."""
-    return Calibration("", kind, dict(_PRIOR[kind]), 0.4, spread=1.1, source="what is assumed of any")
+    return Calibration("", kind, dict(_PRIOR[kind]), 0.4, fragmentation=1.1, source="what is assumed of any")
 
 
 def fit(
@@ -128,8 +131,8 @@ def fit(
         _fitted(kind, points),
         max(0.05, _rms(misses)),
         allocator.base_bytes,
-        allocator.spread,
-        allocator.spread_fp32,
+        allocator.fragmentation,
+        allocator.fragmentation_fp32,
         max(0.02, _rms(memory)) if held else 0.1,
         tuple(sorted({p.model for p in points})),
         len(points),
@@ -142,7 +145,7 @@ def fit(
 
 
 def left_out(kind: str, points: Sequence[Point]) -> list[tuple[Point, dict[str, float]]]:
-    """Each point with the slownesses that are fitted on the other models' points."""
+    """Each point with the slowdowns that are fitted on the other models' points."""
     fits = {m: _fitted(kind, [p for p in points if p.model != m]) for m in {p.model for p in points}}
     return [(p, fits[p.model]) for p in points]
 
@@ -163,7 +166,7 @@ def _fitted(kind: str, points: Sequence[Point]) -> dict[str, float]:
     if not points:
         return dict(_PRIOR[kind])
     nominal = np.array([[p.nominal[k] for k in KINDS] for p in points])
-    logs, sigmas = np.log([p.seconds for p in points]), np.array([p.sigma for p in points])
+    logs, sigmas = np.log([p.seconds for p in points]), np.array([p.log_sigma for p in points])
     theta, weight = start.copy(), np.eye(len(KINDS)) / _PRIOR_SIGMA
     for _ in range(100):
         parts = nominal * np.exp(theta)
@@ -178,35 +181,34 @@ def _fitted(kind: str, points: Sequence[Point]) -> dict[str, float]:
 
 
 def fit_memory(held: Sequence[MemoryPoint], kind: str) -> Allocator:
-    """The base and spreads of peak = base + standing + spread x passing that miss least relatively.
+    """The base and factors of peak = base + persistent + factor x transient that miss least relatively.
 
     Without two processes to fit on: nothing more than the tensors on a card, half a GiB of libraries on a CPU. With
-    fewer than two of either width, one spread for both.
+    fewer than two in fp32, or in 16 bits, one factor for both.
     """
     if len(held) < 2:
         return Allocator(0.0, 1.1, 1.1) if kind == CUDA else Allocator(0.5 * 2**30, 1.3, 1.3)
-    wide = np.array([m.wide for m in held])
-    groups = [~wide, wide] if min(wide.sum(), (~wide).sum()) > 1 else [np.ones(len(held), bool)]
-    peaks, passing = np.array([m.peak for m in held], float), np.array([m.passing for m in held])
-    columns = np.stack([np.ones(len(held)), *(passing * group for group in groups)], 1) / peaks[:, None]
-    wanted = 1 - np.array([m.standing for m in held]) / peaks
+    fp32 = np.array([m.fp32 for m in held])
+    groups = [~fp32, fp32] if min(fp32.sum(), (~fp32).sum()) > 1 else [np.ones(len(held), bool)]
+    peaks, transient = np.array([m.peak for m in held], float), np.array([m.transient for m in held])
+    columns = np.stack([np.ones(len(held)), *(transient * group for group in groups)], 1) / peaks[:, None]
+    wanted = 1 - np.array([m.persistent for m in held]) / peaks
     norm = np.linalg.norm(columns, axis=0)
-    base, *spreads = np.linalg.lstsq(columns / norm, wanted, rcond=None)[0] / norm
-    return Allocator(*(float(max(least, found)) for least, found in ((0, base), (1, spreads[0]), (1, spreads[-1]))))
+    base, *factors = np.linalg.lstsq(columns / norm, wanted, rcond=None)[0] / norm
+    return Allocator(*(float(max(least, found)) for least, found in ((0, base), (1, factors[0]), (1, factors[-1]))))
 
 
 def write(found: Calibration, path: Path) -> None:
     """Raises UserError where it cannot be written; an older file is then as it was."""
-    replace_atomically(path, json.dumps(asdict(found), indent=1) + "\n")
+    replace_atomically(path, json.dumps(to_stored(found), indent=1) + "\n")
 
 
 def read(path: Path) -> Calibration:
     """Raises UserError where the file is no calibration."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        found = Calibration(**{**said, "models": tuple(said["models"])})
-        if set(found.slowness) != set(KINDS) or found.kind not in _PRIOR:
+        found = from_stored(json.loads(path.read_text(encoding="utf-8")), Calibration)
+        if set(found.slowdown) != set(KINDS) or found.kind not in _PRIOR:
             raise ValueError("kinds")
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError) as problem:
         raise UserError(f"{path} is no calibration ({problem}); make it anew with `harness calibrate`") from None
     return found

@@ -22,12 +22,12 @@ _SHIPPED = Path(__file__).parents[1] / "assets" / "calibrations"
 _OTHER_CPU_SIGMA = 0.3
 
 
-def for_card(on: Accelerator, results: Path = RESULTS) -> Calibration:
+def for_card(accelerator: Accelerator, results: Path = RESULTS) -> Calibration:
     """The newest of the user's calibrations of this card, else the program's own, else what is assumed of any."""
-    if own := _own(results, lambda device: _is(device, on)):
+    if own := _own(results, lambda device: _is(device, accelerator)):
         return own
-    shipped = _SHIPPED / f"{on.name}.json"
-    return calibration.read(shipped) if shipped.exists() else calibration.prior(on.kind)
+    shipped = _SHIPPED / f"{accelerator.name}.json"
+    return calibration.read(shipped) if shipped.exists() else calibration.prior(accelerator.kind)
 
 
 def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Calibration]:
@@ -45,10 +45,10 @@ def last_swept_device(results: Path = RESULTS) -> tuple[Accelerator, Calibration
     such record, or no row of a device that predictions can be made for."""
     try:
         rows, _ = store.read(latest_folder(results) / store.NAME)
-        on = _measured_on([row for row in rows if row.rate])
+        accelerator = _measured_on([row for row in rows if row.rate])
     except (UserError, OSError, IndexError):
         return None
-    return for_cpu(on, results) if on.kind == CPU else (on, for_card(on, results))
+    return for_cpu(accelerator, results) if accelerator.kind == CPU else (accelerator, for_card(accelerator, results))
 
 
 def _own(results: Path, wanted: Callable[[str], bool]) -> Calibration | None:
@@ -59,9 +59,9 @@ def _own(results: Path, wanted: Callable[[str], bool]) -> Calibration | None:
     return None
 
 
-def _is(device: str, on: Accelerator) -> bool:
+def _is(device: str, accelerator: Accelerator) -> bool:
     try:
-        return accelerators.find(device).name == on.name
+        return accelerators.find(device).name == accelerator.name
     except UserError:
         return False
 
@@ -78,9 +78,9 @@ def points_of_rows(
         raise UserError("no cell of this record was measured; run `harness bench` first")
     device = rows[-1].cell.device_name
     rows = [row for row in rows if row.cell.device_name == device and row.cell.recipe.data_parallel == 1]
-    on = _measured_on(rows)
+    accelerator = _measured_on(rows)
     subjects = [
-        prediction.subject(r.cell.model, precisions.find(r.cell.precision), r.cell.recipe, on, r.cell.context)
+        prediction.subject(r.cell.model, precisions.find(r.cell.precision), r.cell.recipe, accelerator, r.cell.context)
         for r in rows
     ]
     out = []
@@ -91,15 +91,15 @@ def points_of_rows(
         name, seen = row.cell.model.name, found.memory
         held = MemoryPoint(
             name,
-            seen.standing + seen.logits,
-            seen.passing,
-            (row.peak_bytes or 0) - on.context_bytes,
+            seen.persistent + seen.logits,
+            seen.transient,
+            (row.peak_bytes or 0) - accelerator.context_bytes,
             row.cell.compute_dtype == "fp32",
         )
-        out.append((row, Point(name, roofline.nominal_seconds(found, on), median(row.micro_s)), held))
+        out.append((row, Point(name, roofline.nominal_seconds(found, accelerator), median(row.micro_s)), held))
     if not out:
         raise UserError("none of the record's models can be traced; see `harness doctor`")
-    return on, out
+    return accelerator, out
 
 
 def _measured_on(rows: Sequence[Measurement]) -> Accelerator:
@@ -115,15 +115,15 @@ def calibrated(
     rows: Sequence[Measurement], source: str, on_done: Callable[[int, int], None] = lambda done, total: None
 ) -> Calibration:
     """The calibration by ok `rows` of one device. Raises UserError where there is nothing to fit it on."""
-    on, seen = points_of_rows(rows, on_done)
+    accelerator, seen = points_of_rows(rows, on_done)
     return calibration.fit(
-        on.name if on.kind != CPU else seen[-1][0].cell.device_name,
-        on.kind,
+        accelerator.name if accelerator.kind != CPU else seen[-1][0].cell.device_name,
+        accelerator.kind,
         [point for _, point, _ in seen],
         [held for _, _, held in seen if held.peak > 0],
         source,
         max((row.cell.recipe.implementation for row, _, _ in seen), key=lambda step: step == OPTIMIZED),
-        asdict(on) if on.kind == CPU else None,
+        asdict(accelerator) if accelerator.kind == CPU else None,
     )
 
 

@@ -68,7 +68,7 @@ class CellPredictor:
 
 def too_big(expected: Prediction, total_bytes: int) -> str | None:
     """Why a cell surely does not fit `total_bytes`, None where it may: judged by the low end of the interval."""
-    least = expected.peak_bytes / expected.safety
+    least = expected.peak_bytes / expected.memory_factor
     if least <= total_bytes:
         return None
     gib = 2**30

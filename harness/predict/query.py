@@ -26,7 +26,7 @@ class PredictQuery:
     models: Sequence[ModelSpec]
     precisions: Sequence[Precision]
     contexts: Sequence[int]
-    cards: Sequence[tuple[Accelerator, Calibration]]
+    accelerators: Sequence[tuple[Accelerator, Calibration]]
     recipe: Callable[[Precision], Recipe]
     goal: Goal
 
@@ -34,8 +34,8 @@ class PredictQuery:
 def _card(name: str) -> tuple[Accelerator, Calibration]:
     """The accelerator of that name with its calibration; "cpu" is this machine's, as its probe finds it."""
     if name != accelerators.CPU:
-        on = accelerators.find(name)
-        return on, calibration_files.for_card(on)
+        accelerator = accelerators.find(name)
+        return accelerator, calibration_files.for_card(accelerator)
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
@@ -56,7 +56,7 @@ class Unpredictable:
     spec: ModelSpec
     precision: Precision
     context: int
-    on: Accelerator
+    accelerator: Accelerator
     reason: str
 
 
@@ -68,23 +68,27 @@ def predict_all(
     Raises UserError for a dtype that a card does not compute.
     """
     cells = [
-        (spec, precision, min(context, spec.max_context), on, calibration)
+        (spec, precision, min(context, spec.max_context), accelerator, calibration)
         for spec in asked.models
         for precision in asked.precisions
         for context in asked.contexts
-        for on, calibration in asked.cards
+        for accelerator, calibration in asked.accelerators
     ]
-    for _, precision, _, on, _ in cells:
-        on.rate(prediction.compute_of(precision, on))
-    wanted = [prediction.subjects(s, p, asked.recipe(p), on, context) for s, p, context, on, _ in cells]
+    for _, precision, _, accelerator, _ in cells:
+        accelerator.rate(prediction.compute_of(precision, accelerator))
+    wanted = [
+        prediction.subjects(s, p, asked.recipe(p), accelerator, context) for s, p, context, accelerator, _ in cells
+    ]
     found = iter(tracers.all_of([each for by_length in wanted for each in by_length.values()], on_done))
     out: list[Prediction | Unpredictable] = []
-    for (spec, precision, context, on, calibration), lengths in zip(cells, wanted, strict=True):
+    for (spec, precision, context, accelerator, calibration), lengths in zip(cells, wanted, strict=True):
         by_length = {n: next(found) for n in lengths}
         if wrong := [each for each in by_length.values() if isinstance(each, str)]:
-            out.append(Unpredictable(spec, precision, context, on, wrong[0]))
+            out.append(Unpredictable(spec, precision, context, accelerator, wrong[0]))
             continue
-        out.append(prediction.predict(spec, precision, asked.recipe(precision), on, by_length, context, calibration))
+        out.append(
+            prediction.predict(spec, precision, asked.recipe(precision), accelerator, by_length, context, calibration)
+        )
     return out
 
 
@@ -102,19 +106,19 @@ def find_largest(
     out: list[Prediction | Unpredictable] = []
     for spec in asked.models:
         for precision in asked.precisions:
-            for on, calibration in asked.cards:
+            for accelerator, calibration in asked.accelerators:
                 recipe = asked.recipe(precision)
-                on.rate(prediction.compute_of(precision, on))
+                accelerator.rate(prediction.compute_of(precision, accelerator))
 
-                def at(size: int, of=(spec, precision, recipe, on, calibration)) -> Prediction | str:
-                    spec, precision, recipe, on, calibration = of
+                def at(size: int, of=(spec, precision, recipe, accelerator, calibration)) -> Prediction | str:
+                    spec, precision, recipe, accelerator, calibration = of
                     context = min(asked.contexts[0], spec.max_context) if batch else size
                     recipe = replace(recipe, micro_batch=size) if batch else recipe
-                    wanted = prediction.subjects(spec, precision, recipe, on, context)
+                    wanted = prediction.subjects(spec, precision, recipe, accelerator, context)
                     found = dict(zip(wanted, tracers.all_of(list(wanted.values()), on_done), strict=True))
                     if wrong := [each for each in found.values() if isinstance(each, str)]:
                         return wrong[0]
-                    return prediction.predict(spec, precision, recipe, on, found, context, calibration)
+                    return prediction.predict(spec, precision, recipe, accelerator, found, context, calibration)
 
                 if batch:
                     share = recipe.sequences_per_step // recipe.data_parallel
@@ -122,7 +126,7 @@ def find_largest(
                 else:
                     sizes, tried = list(range(_STEP, spec.max_context + 1, _STEP)), _TRIED
                 found = _last_that_fits(at, sizes, tried)
-                out.append(Unpredictable(spec, precision, 0, on, found) if isinstance(found, str) else found)
+                out.append(Unpredictable(spec, precision, 0, accelerator, found) if isinstance(found, str) else found)
     return out
 
 
@@ -153,12 +157,14 @@ def _last_that_fits(
 
 def _guess(seen: dict[int, Prediction], sizes: Sequence[int], low: int, high: int) -> int:
     """The index between `low` and `high` of the last size below the edge, by the line through two that were seen."""
-    near = sorted(seen, key=lambda n: abs(seen[n].peak_bytes * seen[n].safety - seen[n].on.memory_bytes))[:2]
+    near = sorted(
+        seen, key=lambda n: abs(seen[n].peak_bytes * seen[n].memory_factor - seen[n].accelerator.memory_bytes)
+    )[:2]
     if len(near) < 2:
         return (low + high - 1) // 2
     a, b = near
     slope = (seen[a].peak_bytes - seen[b].peak_bytes) / (a - b)
     if slope <= 0:
         return high - 1
-    edge = a + (seen[a].on.memory_bytes / seen[a].safety - seen[a].peak_bytes) / slope
+    edge = a + (seen[a].accelerator.memory_bytes / seen[a].memory_factor - seen[a].peak_bytes) / slope
     return max(low, sum(size <= edge for size in sizes[:high]) - 1)

@@ -52,12 +52,12 @@ class Memory:
         return sum(asdict(self).values())
 
     @property
-    def standing(self) -> int:
+    def persistent(self) -> int:
         """What is held from the first step to the last, whatever the context."""
         return self.weights + self.constants + self.adapters + self.gradients + self.optimizer
 
     @property
-    def passing(self) -> int:
+    def transient(self) -> int:
         """What is made and let go of layer by layer, which leaves gaps; logits are made once, when most is held."""
         return self.activations + self.temporaries
 
@@ -94,7 +94,7 @@ def trace_from_json(said: dict[str, Any]) -> Trace:
     return Trace(**{**said, "ops": tuple(Op(*op) for op in said["ops"]), "memory": Memory(**said["memory"])})
 
 
-def nominal_seconds(trace: Trace, on: Accelerator) -> dict[str, float]:
+def nominal_seconds(trace: Trace, accelerator: Accelerator) -> dict[str, float]:
     """Seconds by kind at the accelerator's nominal figures, forward and backward of one micro-step.
 
     What is bound by its bytes counts as MEMORY whatever it computes, except dequantising. A CPU is busy launching;
@@ -103,15 +103,17 @@ def nominal_seconds(trace: Trace, on: Accelerator) -> dict[str, float]:
     """
     out = dict.fromkeys(KINDS, 0.0)
     for op in trace.ops:
-        by_bytes = op.bytes / on.bandwidth
-        by_flops = op.flops / on.rate(op.dtype)[op.backward] if op.flops else 0.0
+        by_bytes = op.bytes / accelerator.bandwidth
+        by_flops = op.flops / accelerator.rate(op.dtype)[op.backward] if op.flops else 0.0
         kind = op.kind if op.kind == DEQUANTIZE or by_flops >= by_bytes else BANDWIDTH
         seconds = max(by_flops, by_bytes)
         out[kind] += seconds * op.count
-        out[LAUNCH] += (on.launch_s if on.kind == CPU else max(0.0, on.launch_s - seconds)) * op.count
+        out[LAUNCH] += (
+            accelerator.launch_s if accelerator.kind == CPU else max(0.0, accelerator.launch_s - seconds)
+        ) * op.count
     return out
 
 
-def seconds(nominal: Mapping[str, float], slowness: Mapping[str, float]) -> float:
+def seconds(nominal: Mapping[str, float], slowdown: Mapping[str, float]) -> float:
     """`nominal` seconds by kind, each times how much slower than that the device is."""
-    return sum(nominal[kind] * slowness[kind] for kind in KINDS)
+    return sum(nominal[kind] * slowdown[kind] for kind in KINDS)

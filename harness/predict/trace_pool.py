@@ -36,7 +36,7 @@ class TraceKey:
 
     spec: ModelSpec
     precision: Precision
-    compute: str
+    compute_dtype: str
     recipe: Recipe
     context: int
     kind: str
@@ -48,7 +48,7 @@ class TraceKey:
         said = [
             self.spec.architecture,
             to_stored(self.precision),
-            self.compute,
+            self.compute_dtype,
             recipe,
             self.context,
             self.kind,

@@ -30,12 +30,12 @@ def answerer() -> Callable[[dict[str, Any]], dict[str, Any]]:
         from harness.train import meta_model
 
         spec, recipe = from_stored(said["spec"], ModelSpec), from_stored(said["recipe"], Recipe)
-        built = (spec, said["precision"]["name"], said["compute"], recipe, said["kind"])
+        built = (spec, said["precision"]["name"], said["compute_dtype"], recipe, said["kind"])
         try:
             if last[0] != built:
                 last[:] = [None, None]
                 model = meta_model.build(
-                    spec, from_stored(said["precision"], Precision), said["compute"], recipe, said["kind"]
+                    spec, from_stored(said["precision"], Precision), said["compute_dtype"], recipe, said["kind"]
                 )
                 last[:] = [built, model]
             return trace_to_json(op_trace.traced(last[1], recipe, said["context"], said["kind"]))

@@ -41,7 +41,7 @@ def table(found: Sequence[Prediction | Unpredictable], goal: Goal, out: Console)
             shown.add_row(name, card(each), each.precision.name, str(each.context or "-"), *"----", Text("no answer"))
             continue
         step_s = each.step_s if each.arc_step_s is None else each.arc_step_s
-        word, share = each.verdict(goal), each.peak_bytes / each.on.memory_bytes
+        word, share = each.verdict(goal), each.peak_bytes / each.accelerator.memory_bytes
         mark = "" if each.native else "*"
         shown.add_row(
             name, card(each), folded(each.precision.name + each.recipe.mark + mark), str(each.context),
@@ -57,8 +57,8 @@ def table(found: Sequence[Prediction | Unpredictable], goal: Goal, out: Console)
     ok = [each for each in found if isinstance(each, Prediction)]
     for line in dict.fromkeys(line for each in found for line in _notes(each)):
         out.print(Text(f"- {line}"))
-    for why in dict.fromkeys(why for each in ok for why in each.far):
-        of = [each for each in ok if why in each.far]
+    for why in dict.fromkeys(why for each in ok for why in each.caveats):
+        of = [each for each in ok if why in each.caveats]
         names = dict.fromkeys(f"{each.spec.name} {each.precision.name} {each.context}" for each in of)
         whose = "" if len(of) == len(ok) else f"{', '.join(names)}: " if len(names) < 5 else f"{len(of)} cells: "
         out.print(Text(f"- {whose}{why}; the interval is wider."))
@@ -68,7 +68,7 @@ def table(found: Sequence[Prediction | Unpredictable], goal: Goal, out: Console)
 
 
 def card(each: Prediction | Unpredictable) -> str:
-    name = each.on.name if each.on.kind != "cpu" else "cpu"
+    name = each.accelerator.name if each.accelerator.kind != "cpu" else "cpu"
     if isinstance(each, Prediction) and (count := max(each.recipe.data_parallel, each.recipe.layer_split)) > 1:
         return f"{count}x{name}"
     return name
@@ -84,7 +84,7 @@ def _definition(goal: Goal) -> str:
 
 def _notes(each: Prediction | Unpredictable) -> list[str]:
     if isinstance(each, Unpredictable):
-        return [f"{each.spec.name} {each.precision.name} on {each.on.name}: {each.reason}."]
+        return [f"{each.spec.name} {each.precision.name} on {each.accelerator.name}: {each.reason}."]
     said = [f"{card(each)}: speed by {each.source}."]
     if each.arc_step_s is None:
         said.append(f"None of ARC's sequences fits {each.context} tokens: hours are for whole contexts.")
@@ -97,7 +97,7 @@ def breakdown(each: Prediction, out: Console) -> None:
     for name, words in _PARTS.items():
         if count := asdict(each.trace.memory)[name]:
             shown.add_row(words, f"{count / GIB:.2f}")
-    rest = "context and allocator" if each.on.kind == "cuda" else "libraries and allocator"
+    rest = "context and allocator" if each.accelerator.kind == "cuda" else "libraries and allocator"
     shown.add_row(rest, f"{each.overhead_bytes / GIB:.2f}")
     if each.recipe.layer_split > 1:
         shown.add_row(f"the fuller of {each.recipe.layer_split} cards", f"{each.peak_bytes / GIB:.2f}")
@@ -126,7 +126,7 @@ def _flat(prediction: Prediction, goal: Goal) -> dict[str, Any]:
         "origin": "predicted",
         "model": prediction.spec.name,
         "precision": prediction.precision.name,
-        "compute_dtype": prediction.compute,
+        "compute_dtype": prediction.compute_dtype,
         "native": prediction.native,
         "context": prediction.context,
         "card": card(prediction),
@@ -141,10 +141,10 @@ def _flat(prediction: Prediction, goal: Goal) -> dict[str, Any]:
         "budget_hours": goal.budget_hours,
         "verdict": prediction.verdict(goal),
         "peak_gib": prediction.peak_bytes / GIB,
-        "card_gib": prediction.on.memory_bytes / GIB,
+        "card_gib": prediction.accelerator.memory_bytes / GIB,
         **{f"{name}_gib": memory[name] / GIB for name in _PARTS},
         "overhead_gib": prediction.overhead_bytes / GIB,
-        "far": "; ".join(prediction.far),
+        "far": "; ".join(prediction.caveats),
         "source": prediction.source,
     }
 
