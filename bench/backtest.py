@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from harness.catalog import accelerators, precisions, recipes
+from harness.catalog import accelerators, precisions
 from harness.catalog import models as catalog
+from harness.catalog.recipes import RecipeOptions, resolve
 from harness.hardware.environment import versions
 from harness.predict import calibration, calibration_files, prediction, roofline, trace_pool
 from harness.records import store
@@ -66,7 +67,7 @@ def published(path: Path) -> tuple[list[tuple], calibration.Calibration]:
     for row in said:
         on = accelerators.find(row["accelerator"])
         precision = replace(precisions.find(row["precision"]), compute=row["compute"])
-        recipe = recipes.named(row["recipe"], models.recipe, bool(precision.quantized))
+        recipe = resolve(models.recipe, RecipeOptions(name=row["recipe"]), bool(precision.quantized))
         asked = prediction.subjects(models.find(row["model"]), precision, recipe, on, int(row["context"]))
         found = trace_pool.trace_all(list(asked.values()), versions())
         if wrong := [each for each in found if isinstance(each, str)]:

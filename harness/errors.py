@@ -9,12 +9,12 @@ class UserError(Exception):
     """Bad input, told in one line with its remedy; the command line prints it and exits with 2."""
 
 
-def unknown(what: str, given: str, known: Iterable[str]) -> UserError:
-    """A `UserError` for the unknown name `given`, with the nearest of the `known` ones."""
-    known = list(known)
-    near = difflib.get_close_matches(given.lower(), known, n=3, cutoff=0.4)
-    more = f" and {len(known) - 8} more" if len(known) > 8 else ""
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known[:8])}{more}"
+def unknown(what: str, given: str, names: Iterable[str]) -> UserError:
+    """A `UserError` for the unknown name `given`, with the nearest of the `names` that there are."""
+    names = list(names)
+    near = difflib.get_close_matches(given.lower(), names, n=3, cutoff=0.4)
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:8])}{more}"
     return UserError(f"unknown {what} {given!r}; {hint}")
 
 
@@ -23,10 +23,12 @@ class Unsupported(Exception):
 
 
 def first_line(problem: BaseException) -> str:
+    """The first line of an exception's message, its type where it has none; 200 characters at most."""
     return (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
 
 
 def positive(option: str, value: float | None) -> float | None:
+    """`value`, which may be None. Raises UserError where it is not a finite number above 0."""
     if value is not None and not (isfinite(value) and value > 0):
         raise UserError(f"{option} must be above 0, not {value:g}")
     return value

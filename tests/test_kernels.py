@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend
 from harness import files
 from harness.catalog import kernels as table
 from harness.catalog import precisions
-from harness.catalog.recipes import with_kernels
+from harness.catalog.recipes import RecipeOptions, resolve
 from harness.errors import Unsupported, UserError
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
 from harness.train import model as models
@@ -33,7 +33,7 @@ def empty(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "means"),
+    ("text", "stored"),
     [
         ("auto", "auto"),
         ("plain", "plain"),
@@ -41,13 +41,13 @@ def empty(monkeypatch, tmp_path):
         ("pointwise=liger,attention=flash", "attention=flash pointwise=liger"),
     ],
 )
-def test_kernels_as_they_are_asked_for(said, means):
-    assert table.asked(said) == means
-    assert with_kernels(said, Recipe()).kernels == means
+def test_kernels_are_stored_in_one_way_of_writing(text, stored):
+    assert table.normalize(text) == stored
+    assert resolve(Recipe(), RecipeOptions(kernels=text)).kernels == stored
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("text", "why"),
     [
         ("", "is empty"),
         ("fast", "names no part"),
@@ -57,14 +57,14 @@ def test_kernels_as_they_are_asked_for(said, means):
         ("pointwise=", "unknown kernel of pointwise"),
     ],
 )
-def test_what_names_no_kernel_is_refused(said, why):
+def test_what_names_no_kernel_is_refused(text, why):
     with pytest.raises(UserError, match=why):
-        table.asked(said)
+        table.normalize(text)
 
 
 def test_the_reference_step_has_no_kernels_to_choose():
     with pytest.raises(UserError, match="leave it out"):
-        with_kernels("plain", Recipe(implementation=REFERENCE))
+        resolve(Recipe(implementation=REFERENCE), RecipeOptions(kernels="plain"))
 
 
 def test_the_fastest_is_taken_and_said():

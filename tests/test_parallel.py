@@ -11,7 +11,7 @@ import torch
 from conftest import TINY
 
 from harness.catalog import precisions
-from harness.catalog.recipes import shared_by
+from harness.catalog.recipes import RecipeOptions, resolve
 from harness.errors import UserError
 from harness.hardware.device import choose
 from harness.records.arm import ROWS
@@ -143,9 +143,9 @@ def test_ttft_on_two_processes_gives_the_same_record(tmp_path):
 
 def test_what_cannot_be_shared():
     with pytest.raises(UserError, match="cannot be shared equally by 3 cards"):
-        shared_by(3, Recipe())
+        resolve(Recipe(), RecipeOptions(gpus=3))
     with pytest.raises(UserError, match="1 or more"):
-        shared_by(0, Recipe())
+        resolve(Recipe(), RecipeOptions(gpus=0))
 
     class OneCard:
         is_available = staticmethod(lambda: True)

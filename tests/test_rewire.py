@@ -1,14 +1,10 @@
 """What may be put into a model is checked against what it replaces, and taken out of the way where it differs."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from conftest import TINY
 
 from harness.catalog import precisions
-from harness.catalog.recipes import _recipe
-from harness.errors import UserError
 from harness.records.cell import OPTIMIZED, REFERENCE, ModelSpec, Recipe
 from harness.train import model as models
 from harness.train import patch
@@ -145,17 +141,6 @@ def test_small_gradients_survive_fp16():
 def test_gates_have_the_gradient_that_differences_give(gate):
     parts = [torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     assert torch.autograd.gradcheck(getattr(pointwise.of("plain"), gate), parts)
-
-
-def test_recipes_by_name():
-    """The reference has one sequence at a time and checkpointing; another name is refused with those that there are."""
-    known = Recipe(micro_batch=4)
-    assert _recipe(None, known) == known == _recipe(OPTIMIZED, known)
-    assert _recipe(REFERENCE, known) == replace(
-        known, implementation=REFERENCE, micro_batch=1, gradient_checkpointing="all"
-    )
-    with pytest.raises(UserError, match="reference"):
-        _recipe("referense", known)
 
 
 def test_the_reference_step_counts_every_token_of_the_head():

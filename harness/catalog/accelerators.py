@@ -1,7 +1,7 @@
 """Accelerators that a prediction can be made for: the vendors' figures as plain data, and a user's own from YAML.
 
-Dense rates of the datasheets, without sparsity. A dtype whose rate is EMULATED is computed by fp32's units after
-widening; one that is not named the card does not compute at all.
+The rates are those of the datasheets, dense, without sparsity. A dtype whose rate is EMULATED is computed by the fp32
+units after widening. A dtype that is not named is not computed at all.
 """
 
 import re
@@ -22,12 +22,16 @@ _GIB = 2**30
 _EMULATED_SHARE = 0.5
 # The driver's context with the libraries' kernels and cuBLAS's workspaces: an H100 shows 0.5 GiB, older cards less.
 _CONTEXT_BYTES = int(0.45 * _GIB)
-_LAUNCH_S = 8e-6  # from one operation of eager PyTorch to the next, where the card waits for the interpreter
+_LAUNCH_S = 8e-6  # between two operations of eager PyTorch, where the card waits for the interpreter
 
 
 @dataclass(frozen=True)
 class Accelerator:
-    """FLOP/s of matrix products by dtype, (forward, backward); bytes; bytes/s; seconds an operation at least."""
+    """What a step's time and memory are predicted from.
+
+    `rates` are FLOP/s of matrix products by dtype, (forward, backward); `bandwidth` is in bytes/s; `launch_s` is the
+    least time per operation; `context_bytes` is what the driver and the libraries hold before the first tensor.
+    """
 
     name: str
     memory_bytes: int
@@ -43,8 +47,8 @@ class Accelerator:
     def rate(self, dtype: str) -> tuple[float, float]:
         """FLOP/s (forward, backward) of `dtype`. Raises UserError where the card does not compute it."""
         if dtype not in self.rates:
-            known = ", ".join(sorted(self.rates))
-            raise UserError(f"{self.name} does not compute {dtype}; it has {known}: choose another --precision")
+            dtypes = ", ".join(sorted(self.rates))
+            raise UserError(f"{self.name} does not compute {dtype}; it has {dtypes}: choose another --precision")
         return self.rates[dtype]
 
     @property
@@ -71,7 +75,8 @@ def _from_figures(
 
 
 # name: compute capability, usable GiB, TFLOP/s of fp16 (tensor cores where there are), bf16 and fp32, GB/s, and
-# patterns of what else it is called, by the driver above all (see `find`). A new card is one row.
+# patterns of what else it is called, by the driver above all (see `find`). A new card is one row. The 16-bit rates of
+# the RTX PRO 6000 are its makers' approximate ones.
 _ROWS = {
     "t4": ("7.5", 14.7, (65, EMULATED, 8.1), 320, ()),
     "p100": ("6.0", 15.9, (18.7, EMULATED, 9.3), 732, ("p100 16gb", "p100 pcie 16gb", "p100 sxm2 16gb")),
@@ -97,7 +102,7 @@ def _words(name: str) -> frozenset[str]:
 
 
 _BY_WORDS = {_words(pattern): name for name, (*_, patterns) in _ROWS.items() for pattern in (name, *patterns)}
-# Nothing of a CPU but its rates is probed: what these are off by, its calibration makes up for.
+# Of a CPU only the matrix rates are probed; its calibration corrects what these two are off by.
 _CPU_BANDWIDTH, _CPU_LAUNCH_S = 20e9, 5e-6
 
 
@@ -115,12 +120,6 @@ def cpu(name: str, memory_bytes: int, rates: dict[str, MatmulSpeed]) -> Accelera
     )
 
 
-def from_json(said: dict[str, Any]) -> Accelerator:
-    """What dataclasses.asdict gave of one."""
-    rates = {dtype: (forward, backward) for dtype, (forward, backward) in said["rates"].items()}
-    return Accelerator(**{**said, "rates": rates, "native": tuple(said["native"])})
-
-
 def find(name: str) -> Accelerator:
     """The accelerator called `name`, or the one that a YAML file of that name describes; `2xt4` is two of them.
 
@@ -134,7 +133,7 @@ def find(name: str) -> Accelerator:
     if not count:
         raise UserError(f"accelerator {name!r} is none; give one or more, as in 2xt4")
     if bare.endswith((".yaml", ".yml")):
-        return replace(_own(Path(bare)), count=count)
+        return replace(_from_file(Path(bare)), count=count)
     if row := _BY_WORDS.get(_words(bare)):
         return replace(ACCELERATORS[row], count=count)
     if related := [row for row in ACCELERATORS if _words(row) & _words(bare)]:
@@ -165,7 +164,8 @@ _UNITS = {
 }
 
 
-def _own(path: Path) -> Accelerator:
+def _from_file(path: Path) -> Accelerator:
+    """The card that a YAML file describes. Raises UserError for whatever is wrong in it, with line and key."""
     document = strict_yaml.read(path, "--gpu")
     card = document.convert(_CardFile)
     rates: dict[str, float | str] = {}

@@ -15,21 +15,24 @@ KERNELS = {
 }
 
 
-def asked(text: str) -> str:
-    """`text` ("auto", "plain", or "attention=flash pointwise=liger", a part alone too) in one way of writing it.
+def normalize(text: str) -> str:
+    """`text` ("auto", "plain", or kernels by part, as in "pointwise=liger,attention=flash") as recipes store it.
 
-    Raises UserError for what is no kernel of any device.
+    The parts are sorted, with one space between. Raises UserError as `parse` does.
     """
     if text in (AUTO, PLAIN):
         return text
-    return " ".join(f"{part}={name}" for part, name in sorted(parts(text).items()))
+    return " ".join(f"{part}={name}" for part, name in sorted(parse(text).items()))
 
 
-def parts(text: str) -> dict[str, str]:
-    """The kernel that `text` names for each part it speaks of; none for "auto". Raises UserError as `asked` does."""
+def parse(text: str) -> dict[str, str]:
+    """{part: kernel} of what `text` names; a part may be left out, and "auto" and "plain" name none.
+
+    Raises UserError for an empty text, a part that is unknown or named twice, and what is no kernel of any device.
+    """
     if text in (AUTO, PLAIN):
         return {}
-    found = {}
+    chosen: dict[str, str] = {}
     for word in text.replace(",", " ").split():
         part, _, name = word.partition("=")
         allowed = dict.fromkeys(name for kind in KERNELS.values() for name in kind.get(part, ()))
@@ -39,9 +42,9 @@ def parts(text: str) -> dict[str, str]:
             )
         if name not in allowed:
             raise unknown(f"kernel of {part}", name, list(allowed))
-        if part in found:
+        if part in chosen:
             raise UserError(f"--kernels names {part} twice; give each part one kernel")
-        found[part] = name
-    if not found:
+        chosen[part] = name
+    if not chosen:
         raise UserError("--kernels is empty; write auto, plain, or as in 'attention=sdpa pointwise=compiled'")
-    return found
+    return chosen

@@ -250,7 +250,7 @@ def _from_hub(hub_id: str) -> ModelSpec:
 
 
 def _max_context(config: dict[str, Any], path: Path) -> int:
-    window = config.get("max_position_embeddings", config.get("n_positions"))
-    if type(window) is not int or window < 1:
-        raise UserError(f"{path}: max_position_embeddings must be a positive whole number, not {window!r}")
-    return window
+    tokens = config.get("max_position_embeddings", config.get("n_positions"))
+    if type(tokens) is not int or tokens < 1:
+        raise UserError(f"{path}: max_position_embeddings must be a positive whole number, not {tokens!r}")
+    return tokens

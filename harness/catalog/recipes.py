@@ -92,19 +92,21 @@ def measurable(options: RecipeOptions) -> RecipeOptions:
     return options
 
 
-def named(name: str | None, known: Recipe, quantized: bool = False) -> Recipe:
-    """`known` as it is (own), the field's plain step (one sequence at a time, checkpointing on as TRL has it), or what
-    ironbar/arc24 ran in August 2024: LoRA r32 alpha 64 dropout 0.1 with DoRA on q, k, v, o, logits of every token,
-    layers on two cards of which one works at a time, and under int4 what PEFT's preparation for
-    k-bit training does (16-bit parameters widened, checkpointing). Raises UserError for any other name.
+def named(name: str | None, base: Recipe, quantized: bool = False) -> Recipe:
+    """`base` as the recipe `name` has it; None changes nothing. Raises UserError for a name that is not in NAMES.
+
+    own: this program's step. reference: the step of transformers and PEFT, one sequence at a time and with gradient
+    checkpointing, TRL's default. arc24: what ironbar/arc24 ran in August 2024. That is DoRA of rank 32, alpha 64 and
+    dropout 0.1 on q, k, v, o, with logits of every token and the layers on two cards, one at work at a time. Over a
+    quantised base PEFT's prepare_model_for_kbit_training widens the 16-bit parameters and turns checkpointing on.
     """
     if name not in (None, *NAMES):
         raise unknown("recipe", name, NAMES)
     if name == REFERENCE:
-        return replace(known, implementation=REFERENCE, micro_batch=1, gradient_checkpointing=ALL)
+        return replace(base, implementation=REFERENCE, micro_batch=1, gradient_checkpointing=ALL)
     if name == ARC24:
         return replace(
-            known,
+            base,
             lora_r=32,
             lora_alpha=64,
             lora_dropout=0.1,
@@ -117,19 +119,19 @@ def named(name: str | None, known: Recipe, quantized: bool = False) -> Recipe:
             prepared_for_kbit=True,
             layer_split=2,
         )
-    return replace(known, implementation=name or known.implementation)
+    return replace(base, implementation=name or base.implementation)
 
 
-def _recipe(name: str | None, known: Recipe) -> Recipe:
+def _recipe(name: str | None, base: Recipe) -> Recipe:
     """The named recipe, if it can be measured: arc24's split over two cards can only be predicted."""
     if name not in (None, OPTIMIZED, REFERENCE):
         raise unknown("recipe", name, (OPTIMIZED, REFERENCE))
-    return named(name, known)
+    return named(name, base)
 
 
 def with_kernels(text: str, recipe: Recipe) -> Recipe:
     """`recipe` with the kernels that `text` names. Raises UserError for what is none, or has none to choose."""
-    chosen = kernel_table.asked(text)
+    chosen = kernel_table.normalize(text)
     if chosen != AUTO and recipe.implementation == REFERENCE:
         raise UserError("--kernels chooses for this program's own step; leave it out, or --recipe reference")
     return replace(recipe, kernels=chosen)
@@ -140,6 +142,6 @@ def shared_by(gpus: int, recipe: Recipe) -> Recipe:
     if gpus < 1:
         raise UserError(f"--gpus must be 1 or more, not {gpus}")
     if recipe.sequences_per_step % (gpus * recipe.micro_batch):
-        each = f"{recipe.sequences_per_step} sequences in micro-batches of {recipe.micro_batch}"
-        raise UserError(f"--gpus {gpus}: a step's {each} cannot be shared equally by {gpus} cards")
+        step = f"{recipe.sequences_per_step} sequences in micro-batches of {recipe.micro_batch}"
+        raise UserError(f"--gpus {gpus}: a step's {step} cannot be shared equally by {gpus} cards")
     return replace(recipe, data_parallel=gpus)

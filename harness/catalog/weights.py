@@ -12,16 +12,16 @@ BUNDLED = "bundled:"  # before the name of a model that comes with the program, 
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 
-def resolve(spec: ModelSpec, asked: str) -> str:
+def resolve(spec: ModelSpec, choice: str) -> str:
     """ "random", a folder, or what names weights that come with the program (see `folder`).
 
-    `asked` is auto (the program's own, a folder or the hub's cache where the weights are there, else random: never a
+    `choice` is auto (the program's own, a folder or the hub's cache where the weights are there, else random: never a
     download), hub, random, or a folder. Speed and memory do not depend on the values: random weights measure the same.
     Raises UserError for a folder without safetensors, and for hub where the model has no hub id.
     """
-    if asked == RANDOM:
+    if choice == RANDOM:
         return RANDOM
-    if asked == "auto":
+    if choice == "auto":
         if not spec.path and not spec.hub_id and _has_safetensors(_ASSETS / spec.name):
             _check_same(spec, _ASSETS / spec.name)
             digest = hashlib.sha256((_ASSETS / spec.name / "model.safetensors").read_bytes()).hexdigest()
@@ -29,23 +29,23 @@ def resolve(spec: ModelSpec, asked: str) -> str:
         if spec.path:
             return spec.path if _has_safetensors(Path(spec.path)) else RANDOM
         return _cached(spec.hub_id) or RANDOM
-    if asked == "hub":
+    if choice == "hub":
         if not spec.hub_id:
             raise UserError(f"{spec.name} has no hub_id to download from; use --weights auto, random or a folder")
         return _cached(spec.hub_id) or _download(spec.hub_id)
-    folder = Path(asked).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"--weights {asked!r} is none of auto, hub, random, and no folder")
-    for needed, there in (
-        ("config.json", (folder / "config.json").exists()),
-        ("*.safetensors", _has_safetensors(folder)),
+    path = Path(choice).expanduser()
+    if not path.is_dir():
+        raise UserError(f"--weights {choice!r} is none of auto, hub, random, and no folder")
+    for needed, exists in (
+        ("config.json", (path / "config.json").exists()),
+        ("*.safetensors", _has_safetensors(path)),
     ):
-        if not there:
+        if not exists:
             raise UserError(
-                f"--weights {asked}: the folder has no {needed}; pickled weights (.bin, .pt) are never loaded"
+                f"--weights {choice}: the folder has no {needed}; pickled weights (.bin, .pt) are never loaded"
             )
-    _check_same(spec, folder)
-    return str(folder.resolve())
+    _check_same(spec, path)
+    return str(path.resolve())
 
 
 def folder(weights: str) -> str:
@@ -73,9 +73,9 @@ def _check_same(spec: ModelSpec, folder: Path) -> None:
     """Raises UserError where the folder's config.json is of another architecture than the model named."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
-        there, named = config.get(key), spec.architecture.get(key)
-        if None not in (there, named) and there != named:
-            raise UserError(f"--weights {folder}: holds a model of {key} {there}, but {spec.name} has {named}")
+        in_folder, in_spec = config.get(key), spec.architecture.get(key)
+        if None not in (in_folder, in_spec) and in_folder != in_spec:
+            raise UserError(f"--weights {folder}: holds a model of {key} {in_folder}, but {spec.name} has {in_spec}")
 
 
 def _has_safetensors(folder: Path) -> bool:

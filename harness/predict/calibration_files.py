@@ -16,6 +16,7 @@ from harness.records import store
 from harness.records.cell import OPTIMIZED
 from harness.records.measurement import Measurement
 from harness.records.store import RESULTS, latest_folder
+from harness.records.stored import from_stored
 
 NAME = "calibration.json"
 _SHIPPED = Path(__file__).parents[1] / "assets" / "calibrations"
@@ -34,7 +35,7 @@ def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Ca
     """This CPU with the figures that its calibration is relative to, and that; another's with a wider interval where it
     has none."""
     if own := _own(results, lambda device: device == here.name):
-        return (accelerators.from_json(own.nominal) if own.nominal else here), own
+        return (from_stored(own.nominal, Accelerator) if own.nominal else here), own
     found = calibration.read(_SHIPPED / "cpu.json")
     wider = hypot(found.error, _OTHER_CPU_SIGMA)
     return here, replace(found, error=wider, source=f"fitted on another CPU ({found.device})")

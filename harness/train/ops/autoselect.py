@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from harness import files
-from harness.catalog.kernels import ATTENTION, KERNELS, PLAIN, parts
+from harness.catalog.kernels import ATTENTION, KERNELS, PLAIN, parse
 from harness.errors import Unsupported, first_line
 from harness.hardware.device import cpu_name, synchronizer
 from harness.train.compat import quiet
@@ -79,7 +79,7 @@ def choose(asked: str, shapes: Shapes | None, device: torch.device, dtype: torch
     Without `shapes` nothing is tried: the first of each part. Raises Unsupported for a kernel that is asked for and
     does not run here.
     """
-    known, named = KERNELS[device.type], parts(asked) if shapes else {}
+    known, named = KERNELS[device.type], parse(asked) if shapes else {}
     chosen, notes = {part: names[0] for part, names in known.items()}, []
     for part, name in named.items():
         if name not in known[part]:
