@@ -87,7 +87,9 @@ def test_the_whole_report_shows_speed_then_accuracy_then_the_pick():
 
 def test_results_stand_in_one_table_where_they_can_be_compared():
     a, base = _result("a", 5), _result("a", 2, steps=0, arm="baseline")
-    found = ttft.by_trial([base, _result("b", 4), a, _result("a", 3, context=512), _result("a", 1, dataset="other")])
+    found = ttft.by_comparison(
+        [base, _result("b", 4), a, _result("a", 3, context=512), _result("a", 1, dataset="other")]
+    )
     assert [[(r.spec.model.name, r.arm) for r in group] for group in found] == [
         [("a", "baseline"), ("a", "n-1")],
         [("b", "n-1")],

@@ -44,6 +44,7 @@ def write_benchmark(rows: Sequence[Measurement], results: Sequence[ArmResult], g
 
 
 def _benchmark(row: Measurement) -> dict[str, Any]:
+    """One entry of pytest-benchmark's "benchmarks", in the fields of its version 5."""
     cell = row.cell
     name = f"{cell.model.name}-{cell.precision}-{cell.context}"
     return {
@@ -66,26 +67,28 @@ def _benchmark(row: Measurement) -> dict[str, Any]:
 
 
 def _stats(data: list[float]) -> dict[str, Any]:
-    """pytest-benchmark's statistics of `data` (at least three seconds values)."""
+    """pytest-benchmark's statistics of `data`, at least three values in seconds."""
     ordered = sorted(data)
+    mean, deviation = fmean(data), stdev(data)
+    # Tukey's fences: what lies over 1.5 interquartile ranges outside the quartiles is an outlier.
     q1, _, q3 = quantiles(ordered, n=4, method="inclusive")
-    iqr, mean, spread = q3 - q1, fmean(data), stdev(data)
+    iqr = q3 - q1
     inside = [v for v in ordered if q1 - 1.5 * iqr <= v <= q3 + 1.5 * iqr]
-    far = sum(not q1 - 1.5 * iqr <= v <= q3 + 1.5 * iqr for v in data)
-    off = sum(abs(v - mean) > spread for v in data)
+    iqr_outliers = len(data) - len(inside)
+    stddev_outliers = sum(abs(v - mean) > deviation for v in data)
     return {
         "min": ordered[0],
         "max": ordered[-1],
         "mean": mean,
-        "stddev": spread,
+        "stddev": deviation,
         "rounds": len(data),
         "median": median(data),
         "iqr": iqr,
         "q1": q1,
         "q3": q3,
-        "iqr_outliers": far,
-        "stddev_outliers": off,
-        "outliers": f"{off};{far}",
+        "iqr_outliers": iqr_outliers,
+        "stddev_outliers": stddev_outliers,
+        "outliers": f"{stddev_outliers};{iqr_outliers}",
         "ld15iqr": inside[0],
         "hd15iqr": inside[-1],
         "ops": 1 / mean,
@@ -96,6 +99,7 @@ def _stats(data: list[float]) -> dict[str, Any]:
 
 
 def _machine(rows: Sequence[Measurement]) -> dict[str, Any]:
+    """pytest-benchmark's "machine_info"; the measured devices stand where it has the CPU's brand."""
     devices = sorted({row.cell.device_name for row in rows})
     return {
         "node": "",

@@ -1,4 +1,4 @@
-"""Numbers and words as a person reads them, and as a spreadsheet may safely open them."""
+"""Numbers, durations and sizes as text for a person, and texts that a spreadsheet may safely open."""
 
 import math
 
@@ -15,7 +15,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def hours(low: float, mid: float, high: float) -> str:
-    """ "6.1 (5.8-6.5)": as many decimals for the ends as for the middle."""
+    """ "6.1 (5.8-6.5)": the middle and both ends, all with as many decimals as the middle needs."""
     decimals = 0 if mid >= 20 else 1 if mid >= 2 else 2 if mid >= 0.1 else 3
     return f"{mid:.{decimals}f} ({low:.{decimals}f}-{high:.{decimals}f})"
 
@@ -26,10 +26,12 @@ def millions(params: float | None) -> str:
 
 
 def gib(count: int | None) -> str:
+    """`count` bytes in GiB; '-' for none."""
     return "-" if count is None else f"{count / GIB:.1f}"
 
 
 def duration(seconds: float) -> str:
+    """ "59 s", "1 min 01 s" or "1 h 01 min"."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
@@ -38,7 +40,7 @@ def duration(seconds: float) -> str:
 
 
 def thousands(tokens: int) -> str:
-    """A window in k tokens, as model cards say it: 32768 is 32."""
+    """Tokens in units of 1024, as model cards give a maximum context: 32768 is 32."""
     return f"{tokens / 1024:.3g}"
 
 

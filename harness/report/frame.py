@@ -1,11 +1,10 @@
-"""The rows of a record as one flat table: what every report is made from, and the CSV's schema."""
+"""The rows of a record as one flat table, one dict per cell: the CSV's schema."""
 
 from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Any
 
-from harness.analysis import projection
-from harness.analysis import token_curve as fits
+from harness.analysis import projection, token_curve
 from harness.analysis.ranking import Candidate, candidates
 from harness.analysis.verdict import verdict
 from harness.records.arm import ArmResult
@@ -13,7 +12,7 @@ from harness.records.cell import Goal
 from harness.records.measurement import Measurement
 from harness.report.format import GIB, safe_cell
 
-# Stable: columns may be added at the end, none is renamed, moved or given another unit. docs in README.md.
+# Stable: columns may be added at the end, none is renamed, moved or given another unit. The README describes them.
 COLUMNS = (
     "model",
     "hub_id",
@@ -97,19 +96,20 @@ def table(
     goal: Goal,
     results: Sequence[ArmResult] = (),
 ) -> list[dict[str, Any]]:
-    """One dict of COLUMNS a row; None where a row has no such value. Texts are made safe for a spreadsheet."""
-    fitted = {key: fits.fit_token_curve(group) for key, group in curves(rows).items()}
-    found = {c.row.key: c for c in candidates(rows, results, goal)} if results else {}
-    flat = [_flat(row, fitted[curve(row)], goal) | _accuracy(found.get(row.key)) for row in rows]
-    return [{k: safe_cell(v) if isinstance(v, str) else v for k, v in each.items()} for each in flat]
+    """One dict of COLUMNS per row; None where a row has no such value. Texts are made safe for a spreadsheet."""
+    fitted = {key: token_curve.fit_token_curve(group) for key, group in curves(rows).items()}
+    by_key = {candidate.row.key: candidate for candidate in candidates(rows, results, goal)} if results else {}
+    dicts = [_flat(row, fitted[curve(row)], goal) | _accuracy(by_key.get(row.key)) for row in rows]
+    return [{k: safe_cell(v) if isinstance(v, str) else v for k, v in columns.items()} for columns in dicts]
 
 
 def _accuracy(candidate: Candidate | None) -> dict[str, Any]:
+    """The columns of a cell whose model was fine-tuned; none for others."""
     if candidate is None or candidate.result is None:
         return {}
     result, estimate = candidate.result, candidate.estimate
     low, high = candidate.interval()
-    out = {
+    columns = {
         "accuracy_arm": result.arm,
         "accuracy": result.mean("attempts"),
         "accuracy_low": low,
@@ -128,7 +128,7 @@ def _accuracy(candidate: Candidate | None) -> dict[str, Any]:
         "total_hours_high": candidate.hours_high,
     }
     if estimate:
-        out |= {
+        columns |= {
             "projected_accuracy_low": estimate.low,
             "projected_accuracy": estimate.mid,
             "projected_accuracy_high": estimate.high,
@@ -136,11 +136,11 @@ def _accuracy(candidate: Candidate | None) -> dict[str, Any]:
             "projected_reach": estimate.reach,
             "projection_refused": estimate.refused,
         }
-    return out
+    return columns
 
 
 def curves(rows: Sequence[Measurement]) -> dict[tuple, list[Measurement]]:
-    """The rows by seconds-against-tokens curve, in order."""
+    """The rows in groups of one seconds-against-tokens curve, in the order of the first of each."""
     groups: dict[tuple, list[Measurement]] = {}
     for row in rows:
         groups.setdefault(curve(row), []).append(row)
@@ -148,16 +148,18 @@ def curves(rows: Sequence[Measurement]) -> dict[tuple, list[Measurement]]:
 
 
 def curve(row: Measurement) -> tuple:
-    """What the rows of one seconds-against-tokens curve have in common."""
+    """The key of a row's seconds-against-tokens curve: all that differs from other rows but the context."""
     cell = row.cell
     return cell.model.name, cell.precision, cell.compute_dtype, cell.weights, cell.device_name, cell.recipe
 
 
-def _flat(row: Measurement, fitted: fits.TokenCurve | None, goal: Goal) -> dict[str, Any]:
+def _flat(row: Measurement, fitted: token_curve.TokenCurve | None, goal: Goal) -> dict[str, Any]:
+    """The columns of a row without those of accuracy; `fitted` is the curve through it and its neighbours."""
     cell = row.cell
-    out: dict[str, Any] = dict.fromkeys(COLUMNS)
+    columns: dict[str, Any] = dict.fromkeys(COLUMNS)
+    # What was to be measured, and the verdict: every row has this.
     params_m = row.params / 1e6 if row.params else cell.model.params_m
-    out |= {
+    columns |= {
         "model": cell.model.name,
         "hub_id": cell.model.hub_id,
         "params_m": round(params_m, 1) if params_m else None,
@@ -185,19 +187,21 @@ def _flat(row: Measurement, fitted: fits.TokenCurve | None, goal: Goal) -> dict[
         "key": row.key,
         **{name: row.versions.get(name) for name in ("torch", "transformers", "peft", "bitsandbytes")},
     }
+    # A row that failed late still has memory.
     if row.memory:
-        out["peak_gib"] = _gib(row.peak_bytes)
-        out["margin_gib"] = _gib(row.margin_bytes)
+        columns["peak_gib"] = _gib(row.peak_bytes)
+        columns["margin_gib"] = _gib(row.margin_bytes)
         for phase in ("after_load", "first_step", "steady"):
-            out[f"{phase}_gib"] = _gib(max(row.memory.get(phase, {}).values(), default=None))
+            columns[f"{phase}_gib"] = _gib(max(row.memory.get(phase, {}).values(), default=None))
+    # Speed, and hours at the full context.
     if row.ok:
-        hours = projection.project(row, goal.steps)
-        out |= {
-            "steps_per_minute": 60 / hours.step_s,
-            "ten_steps_min": hours.step_s / 6,
-            "hours_low": hours.hours_low,
-            "hours_mid": hours.hours_mid,
-            "hours_high": hours.hours_high,
+        projected = projection.project(row, goal.steps)
+        columns |= {
+            "steps_per_minute": 60 / projected.step_s,
+            "ten_steps_min": projected.step_s / 6,
+            "hours_low": projected.hours_low,
+            "hours_mid": projected.hours_mid,
+            "hours_high": projected.hours_high,
             "load_s": row.load_s,
             "warmup_s": sum(row.warmup_micro_s) + sum(row.warmup_optimizer_s),
             "micro_step_median_s": median(row.micro_s),
@@ -208,16 +212,17 @@ def _flat(row: Measurement, fitted: fits.TokenCurve | None, goal: Goal) -> dict[
             "tflops": (projection.achieved_flops(row) or 0) / 1e12 or None,
             "share_of_peak": projection.share_of_peak(row),
         }
-        if fitted and (arc := fits.arc_hours(fitted, row, cell.context, goal.steps)):
-            out |= {
+        # Hours over ARC's own lengths, those over the context dropped.
+        if fitted and (arc := token_curve.arc_hours(fitted, row, cell.context, goal.steps)):
+            columns |= {
                 "arc_coverage": arc.coverage,
                 "arc_hours_low": arc.hours_low,
                 "arc_hours_mid": arc.hours_mid,
                 "arc_hours_high": arc.hours_high,
             }
         else:
-            out["arc_coverage"] = 0.0
-    return out
+            columns["arc_coverage"] = 0.0
+    return columns
 
 
 def _gib(count: int | None) -> float | None:

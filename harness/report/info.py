@@ -1,4 +1,4 @@
-"""The smaller tables: the models that can be named, the plan of a sweep, and the doctor's findings."""
+"""The smaller tables: the models of the catalog, the plan of a sweep, sequence lengths, and the doctor's findings."""
 
 from typing import TYPE_CHECKING
 
@@ -16,85 +16,91 @@ if TYPE_CHECKING:
     from harness.measure.doctor import Findings
 
 
-def models(known: Catalog, out: Console) -> None:
+def models(catalog: Catalog, out: Console) -> None:
+    """One row per model of the catalog."""
     table = plain_table(
         ("model", "left"), ("params\n(M)", "right"), ("max\nctx k", "right"), ("type", "left"), ("also", "left")
     )
-    for spec in known.models.values():
+    for spec in catalog.models.values():
         params = millions(spec.params_m)
         kind = spec.architecture["model_type"]
         table.add_row(Text(spec.name), params, thousands(spec.max_context), Text(kind), Text(", ".join(spec.aliases)))
     out.print(table)
-    out.print(Text(f"From {known.path}. A hub id or a folder with a config.json can be named too."))
+    out.print(Text(f"From {catalog.path}. A hub id or a folder with a config.json can be named too."))
 
 
-def plan(asked: "SweepConfig", known: Catalog, out: Console) -> None:
-    """What is known without a device: the cells, and the base weights' size."""
-    kinds = [asked.device.partition(":")[0]] if asked.device != "auto" else ["cuda", "cpu"]
-    by_kind = {kind: sorted(set(asked.contexts or known.defaults.contexts[kind])) for kind in kinds}
+def plan(config: "SweepConfig", catalog: Catalog, out: Console) -> None:
+    """The cells of a sweep and the size of the base weights, without a look at the device."""
+    # The defaults differ by kind of device, and with "auto" it is not known which it will be.
+    kinds = [config.device.partition(":")[0]] if config.device != "auto" else ["cuda", "cpu"]
+    by_kind = {kind: sorted(set(config.contexts or catalog.defaults.contexts[kind])) for kind in kinds}
     table = plain_table(
         ("model", "left"), ("params\n(M)", "right"), ("prec", "left"), ("weights\nGiB", "right"), ("contexts", "left")
     )
-    for spec, _ in asked.models:
-        for i, precision in enumerate(asked.precisions):
+    for spec, _ in config.models:
+        for i, precision in enumerate(config.precisions):
             size = gib(int(spec.params_m * 1e6 * precision.weight_bits / 8)) if spec.params_m else "-"
-            shown = "; ".join(
+            contexts = "; ".join(
                 f"{kind} {' '.join(_within(c, spec.max_context) for c in by_kind[kind])}" for kind in kinds
             )
-            named = (Text(spec.name), millions(spec.params_m)) if not i else ("", "")
-            table.add_row(*named, precision.name, size, Text(shown))
+            name = (Text(spec.name), millions(spec.params_m)) if not i else ("", "")
+            table.add_row(*name, precision.name, size, Text(contexts))
     out.print(table)
-    cells = {kind: len(asked.models) * len(asked.precisions) * len(by_kind[kind]) for kind in kinds}
-    most = {kind: asked.cap_seconds or known.defaults.cap_seconds[kind] for kind in kinds}
-    said = "; ".join(f"{kind}: {cells[kind]} cells, none started above {most[kind]:.0f} s" for kind in kinds)
+    cells = {kind: len(config.models) * len(config.precisions) * len(by_kind[kind]) for kind in kinds}
+    cap_s = {kind: config.cap_seconds or catalog.defaults.cap_seconds[kind] for kind in kinds}
+    counts = "; ".join(f"{kind}: {cells[kind]} cells, none started above {cap_s[kind]:.0f} s" for kind in kinds)
     out.print(
         Text(
-            f"{said}. A precision that the device emulates gets its native one measured beside it. weights GiB: all "
+            f"{counts}. A precision that the device emulates gets its native one measured beside it. weights GiB: all "
             "parameters at the precision's bits; embeddings and norms stay 16-bit. (w): beyond the window."
         )
     )
 
 
-def _within(context: int, window: int) -> str:
-    return str(context) if context <= window else f"{context}(w)"
+def _within(context: int, max_context: int) -> str:
+    return str(context) if context <= max_context else f"{context}(w)"
 
 
-def coverage(found: "list[Lengths]", contexts: list[int], how: str, out: Console) -> None:
-    """The lengths of each kind of sequence, and the share that fits each context."""
-    named = [(name, "right") for name in ("n", "mean", "p50", "p90", "p95", "max", *(f"fit\n{c}" for c in contexts))]
-    table = plain_table(("sequences", "left"), *named)
-    for kind in found:
-        marks = [str(kind.quantile(share)) for share in (0.5, 0.9, 0.95, 1.0)]
-        shares = [f"{100 * kind.coverage(context):.0f}%" for context in contexts]
-        table.add_row(kind.name, str(len(kind.tokens)), f"{kind.mean:.0f}", *marks, *shares)
+def coverage(distributions: "list[Lengths]", contexts: list[int], encoding: str, out: Console) -> None:
+    """One row per kind of sequence: its lengths in tokens, and the share that fits each context.
+
+    `encoding` says in words how the lengths were counted.
+    """
+    columns = [(name, "right") for name in ("n", "mean", "p50", "p90", "p95", "max", *(f"fit\n{c}" for c in contexts))]
+    table = plain_table(("sequences", "left"), *columns)
+    for lengths in distributions:
+        quantiles = [str(lengths.quantile(share)) for share in (0.5, 0.9, 0.95, 1.0)]
+        shares = [f"{100 * lengths.coverage(context):.0f}%" for context in contexts]
+        table.add_row(lengths.name, str(len(lengths.tokens)), f"{lengths.mean:.0f}", *quantiles, *shares)
     out.print(table)
-    out.print(Text(f"\nTokens; {how}. Test questions are without their answers."))
+    out.print(Text(f"\nTokens; {encoding}. Test questions are without their answers."))
 
 
-def doctor(found: "Findings", out: Console) -> bool:
+def doctor(findings: "Findings", out: Console) -> bool:
     """Prints the findings. Returns whether a sweep can run."""
+    # Software, then the device, then what it computes in hardware.
     lines = Table.grid(padding=(0, 2))
-    lines.add_row("python", found.python)
-    for name, version in found.versions.items():
-        lines.add_row(name, f"{version} (tested: {found.tested.get(name, '-')})")
-    if found.device:
-        device = found.device
+    lines.add_row("python", findings.python)
+    for name, version in findings.versions.items():
+        lines.add_row(name, f"{version} (tested: {findings.tested.get(name, '-')})")
+    if findings.device:
+        device = findings.device
         capability = f", compute capability {device['capability']}" if device["capability"] else ""
         lines.add_row("device", Text(f"{device['id']}: {device['name']}{capability}"))
         lines.add_row("memory", f"{gib(device['total_bytes'])} GiB")
         for other in device["others"]:
             lines.add_row("idle", Text(other))
-    for name, rate in found.rates.items():
+    for name, rate in findings.rates.items():
         word = "native" if rate.native else "emulated"
         lines.add_row(
             name, f"{word}: {number(rate.forward / 1e12)} TFLOP/s forward, {number(rate.backward / 1e12)} backward"
         )
-    lines.add_row("hub", "reachable" if found.hub else "not reachable")
+    lines.add_row("hub", "reachable" if findings.hub else "not reachable")
     out.print(lines)
-    for line in found.problems:
+    for line in findings.problems:
         out.print(Text(f"PROBLEM: {line}.", style="red"))
-    for line in found.advice:
+    for line in findings.advice:
         out.print(Text(f"- {line}."))
-    if not found.problems:
+    if not findings.problems:
         out.print("Ready: harness bench")
-    return not found.problems
+    return not findings.problems

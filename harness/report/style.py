@@ -1,4 +1,4 @@
-"""The one style of all tables, and where they are printed."""
+"""The style that all tables share, and the console that they are printed on."""
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -8,7 +8,7 @@ _LABEL_WIDTH = 9  # "bf16/ckpt"
 
 
 def console(quiet: bool = False) -> Console:
-    """Standard output as rich writes to it: 80 columns where nobody says otherwise."""
+    """Standard output for rich: as wide as the terminal, and without a terminal at least 80 columns."""
     out = Console(highlight=False, quiet=quiet)
     return out if out.is_terminal else Console(highlight=False, quiet=quiet, width=max(80, out.width))
 
@@ -22,8 +22,10 @@ def plain_table(*columns: tuple[str, str]) -> Table:
 
 
 def folded(label: str) -> str:
-    """A cell's label, "bf16/b8/ckpt-mlp*", in lines of nine characters or one mark, which leaves the model's name its
-    room."""
+    """A cell's label, "bf16/b8/ckpt-mlp*", in lines of up to nine characters; a longer mark has a line of its own.
+
+    A narrow column of labels leaves room for the model's name.
+    """
     first, *marks = label.split("/")
     lines = [first]
     for mark in marks:

@@ -1,4 +1,4 @@
-"""All that a record says, one table after another: speed, and where it was measured accuracy and the pick."""
+"""All tables of a record: speed, and where it was measured accuracy and the pick."""
 
 from collections.abc import Sequence
 
@@ -16,6 +16,6 @@ def show(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, 
     speed.summary(rows, goal.budget_hours, goal.steps, out, best=not results)
     if not results:
         return
-    for of_one in ttft.by_trial(results):
-        ttft.table(of_one, out, goal.steps)
+    for group in ttft.by_comparison(results):
+        ttft.table(group, out, goal.steps)
     ranking.table(rank(candidates(rows, results, goal), goal), goal, out)

@@ -1,4 +1,4 @@
-"""The table of test-time fine-tuning's arms: loss, accuracy with its interval, cost, and p against the arm before."""
+"""The table of test-time fine-tuning's arms: loss, accuracy with its interval, cost, and p against the row above."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from rich.text import Text
 
 from harness.analysis.learning_curve import accuracy_after, chance_of_best
 from harness.analysis.stats import mcnemar, paired_difference, wilson
-from harness.records.arm import SHARED, ArmResult
+from harness.records.arm import SHARED, ArmResult, TuneSpec
 from harness.report.format import number
 from harness.report.style import plain_table
 
@@ -15,9 +15,8 @@ from harness.report.style import plain_table
 def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None) -> ArmResult:
     """Prints the arms in order, and with `project_to` what their curves say of so many steps; returns the best arm.
 
-    Each p is exact McNemar's on the tasks solved, against the row above.
+    p is exact McNemar's on the tasks solved, against the row above.
     """
-    trial = rows[0].spec
     shown = plain_table(
         ("arm", "left"),
         ("val\nloss", "right"),
@@ -55,28 +54,9 @@ def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None
     out.print()
     out.print(shown)
     out.print()
-    scope = "one adapter for all" if trial.scope == SHARED else "one adapter a task"
-    said = (
-        f"{trial.model.name} {trial.precision} on {len(trial.tasks)} tasks of {trial.dataset}, {scope}, measured. "
-        f"acc.: a task's test inputs answered in 2 attempts, by vote over {trial.views} views; 95 %: Wilson; tasks "
-        "that were not answered count as wrong. val loss: nats a token of the true outputs. p: exact McNemar against "
-        "the row above, on the same tasks."
-    )
-    out.print(Text(said))
-    out.print(Text(f"- {_covered(rows[0])}"))
-    for row in rows:
-        if gaps := _gaps(row):
-            out.print(Text(f"- {row.arm}: {gaps}."))
-    for row in rows[1:]:
-        out.print(Text(f"- {against(rows[0], row)}"))
-    for row in rows:
-        if project_to and row.curve_points and row.steps:
-            out.print(Text(f"- {row.arm}: {projected(row, project_to)}"))
-    if len(rows) > 1:
-        chances = chance_of_best({row.arm: row.by_task for row in rows})
-        likely = sorted(chances, key=lambda arm: -chances[arm])[:3]
-        shares = ", ".join(f"{arm} {100 * chances[arm]:.0f} %" for arm in likely)
-        out.print(Text(f"- Chance of being the best of these arms on such tasks (bootstrap): {shares}."))
+    out.print(Text(_definition(rows[0].spec)))
+    for line in _notes(rows, project_to):
+        out.print(Text(f"- {line}"))
     best = max(rows, key=lambda row: (row.mean("attempts"), -(row.token_loss or 0)))
     out.print(
         Text(f"\nBest arm: {best.arm}, {100 * best.mean('attempts'):.1f} % of {len(best.scores)} tasks.", style="bold")
@@ -84,26 +64,54 @@ def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None
     return best
 
 
-def by_trial(results: Sequence[ArmResult]) -> list[list[ArmResult]]:
+def _definition(spec: TuneSpec) -> str:
+    scope = "one adapter for all" if spec.scope == SHARED else "one adapter a task"
+    return (
+        f"{spec.model.name} {spec.precision} on {len(spec.tasks)} tasks of {spec.dataset}, {scope}, measured. "
+        f"acc.: a task's test inputs answered in 2 attempts, by vote over {spec.views} views; 95 %: Wilson; tasks "
+        "that were not answered count as wrong. val loss: nats a token of the true outputs. p: exact McNemar against "
+        "the row above, on the same tasks."
+    )
+
+
+def _notes(rows: Sequence[ArmResult], project_to: int | None) -> list[str]:
+    """What fitted the context, the gains over the first arm, projections, and the chance of being the best arm."""
+    notes = [_covered(rows[0])]
+    notes += [f"{row.arm}: {gaps}." for row in rows if (gaps := _gaps(row))]
+    notes += [against(rows[0], row) for row in rows[1:]]
+    if project_to:
+        notes += [f"{row.arm}: {projected(row, project_to)}" for row in rows if row.curve_points and row.steps]
+    if len(rows) > 1:
+        chances = chance_of_best({row.arm: row.by_task for row in rows})
+        likely = sorted(chances, key=lambda arm: -chances[arm])[:3]
+        shares = ", ".join(f"{arm} {100 * chances[arm]:.0f} %" for arm in likely)
+        notes.append(f"Chance of being the best of these arms on such tasks (bootstrap): {shares}.")
+    return notes
+
+
+def by_comparison(results: Sequence[ArmResult]) -> list[list[ArmResult]]:
     """The results in groups that stand in one table: of one model and precision on the same tasks, in order."""
     groups: dict[tuple, list[ArmResult]] = {}
     for row in results:
-        trial = row.spec
-        kind = (trial.comparison_key, trial.model.name, trial.precision, trial.weights, trial.context)
-        groups.setdefault(kind, []).append(row)
+        spec = row.spec
+        key = (spec.comparison_key, spec.model.name, spec.precision, spec.weights, spec.context)
+        groups.setdefault(key, []).append(row)
     return list(groups.values())
 
 
 def _covered(row: ArmResult) -> str:
-    seen, context = row.coverage, row.spec.context
-    examples = f" and {seen.examples_fit} of {seen.examples} leave-one-out examples" if seen.examples else ""
+    coverage = row.coverage
+    examples = ""
+    if coverage.examples:
+        examples = f" and {coverage.examples_fit} of {coverage.examples} leave-one-out examples"
     return (
-        f"coverage, by the model's tokenizer: {seen.questions_fit} of {seen.questions} test questions (with room to "
-        f"answer){examples} fit {context} tokens whole."
+        f"coverage, by the model's tokenizer: {coverage.questions_fit} of {coverage.questions} test questions (with "
+        f"room to answer){examples} fit {row.spec.context} tokens whole."
     )
 
 
 def _gaps(row: ArmResult) -> str:
+    """What did not fit or could not be trained, in words; empty where all did."""
     parts = [f"{row.skipped} of {row.asked + row.skipped} questions did not fit"] if row.skipped else []
     if row.too_long:
         parts.append(f"{row.too_long} of {row.used + row.too_long} training examples drawn did not fit")
@@ -124,9 +132,9 @@ def against(first: ArmResult, second: ArmResult) -> str:
 
 def projected(row: ArmResult, steps: int) -> str:
     """What the arm's checkpoints say of `steps`: measured and projected apart, or the reason for no projection."""
-    found = accuracy_after(row.curve_points, steps)
+    estimate = accuracy_after(row.curve_points, steps)
     measured = f"measured {100 * row.mean('attempts'):.1f} % at {row.steps} steps"
-    if found.refused:
-        return f"{measured}; no projection to {steps}: {found.refused}."
-    span = f"{100 * found.low:.0f} to {100 * found.high:.0f} %"
-    return f"{measured}; projected to {steps} steps: {span} (95 %, x{found.reach:.1f} beyond the last checkpoint)."
+    if estimate.refused:
+        return f"{measured}; no projection to {steps}: {estimate.refused}."
+    span = f"{100 * estimate.low:.0f} to {100 * estimate.high:.0f} %"
+    return f"{measured}; projected to {steps} steps: {span} (95 %, x{estimate.reach:.1f} beyond the last checkpoint)."
