@@ -117,7 +117,11 @@ def test_a_calibration_survives_its_file_and_others_are_refused(tmp_path):
     found = calibration.fit("d", "cuda", points(TRUE), source="here")
     calibration.write(found, tmp_path / "c.json")
     assert calibration.read(tmp_path / "c.json") == found
-    for text in ("{", "{}", json.dumps({"models": [], "device": "d"})):
+    whole = json.loads((tmp_path / "c.json").read_text())
+    assert whole["slowness"] and whole["spread"] == whole["spread_fp32"]  # as in files of earlier versions
+    broken = [{}, [], {"models": [], "device": "d"}, whole | {"error": "small"}, whole | {"slowness": {GEMM: 1.0}},
+              whole | {"kind": "tpu"}, whole | {"nominal": {"name": "mine"}}]  # fmt: skip
+    for text in ("{", *map(json.dumps, broken)):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(UserError, match="is no calibration"):
             calibration.read(tmp_path / "bad.json")

@@ -1,5 +1,6 @@
 """The trace against counts by hand, against a real step's, and across the kinds of model, precision and device."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from harness.catalog.precisions import PRECISIONS, find
 from harness.errors import Unsupported
 from harness.predict import op_trace as tracing
-from harness.predict.roofline import ATTENTION, DEQUANTIZE, trace_from_json, trace_to_json
+from harness.predict.roofline import ATTENTION, DEQUANTIZE, Trace
 from harness.records.cell import DORA, FULL, MLP, ModelSpec, Recipe
+from harness.records.stored import from_stored, to_stored
 from harness.train import meta_model
 from harness.train.batches import random_batch
 from harness.train.model import load
@@ -152,7 +154,10 @@ def test_what_preparing_for_kbit_widens(tiny_spec):
 
 def test_a_trace_survives_json(tiny_spec):
     found = traced(tiny_spec)
-    assert trace_from_json(trace_to_json(found)) == found
+    stored = json.loads(json.dumps(to_stored(found)))
+    assert from_stored(stored, Trace) == found
+    # As earlier versions kept it.
+    assert from_stored({**stored, "ops": [list(op.values()) for op in stored["ops"]]}, Trace) == found
     bf16 = traced(tiny_spec, "bf16")
     assert {op.dtype for op in bf16.computed_in("fp16").ops} == {"fp16", "fp32"}
 

@@ -11,11 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from harness.catalog.accelerators import CPU, CUDA
+from harness.catalog.accelerators import CPU, CUDA, Accelerator
 from harness.errors import UserError
 from harness.files import replace_atomically
 from harness.predict import roofline
@@ -95,7 +95,7 @@ class Calibration:
     seconds_high: float = 0.0
     source: str = ""
     step: str = OPTIMIZED  # whose step was measured: a recipe's implementation
-    nominal: dict[str, Any] | None = None  # the accelerator whose figures it is relative to, where no catalogue has it
+    nominal: Accelerator | None = None  # whose figures it is relative to, where no catalogue has it
 
     @property
     def allocator(self) -> Allocator:
@@ -114,7 +114,7 @@ def fit(
     held: Sequence[MemoryPoint] = (),
     source: str = "",
     step: str = OPTIMIZED,
-    nominal: dict[str, Any] | None = None,
+    nominal: Accelerator | None = None,
 ) -> Calibration:
     """The calibration on all `points` and `held`, its errors by leaving out each model.
 

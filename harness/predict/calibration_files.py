@@ -1,7 +1,7 @@
 """Which calibration serves an accelerator: the user's own, the one that comes with the program, or what is assumed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import exp, hypot
 from pathlib import Path
 from statistics import median
@@ -16,7 +16,6 @@ from harness.records import store
 from harness.records.cell import OPTIMIZED
 from harness.records.measurement import Measurement
 from harness.records.store import RESULTS, latest_folder
-from harness.records.stored import from_stored
 
 NAME = "calibration.json"
 _SHIPPED = Path(__file__).parents[1] / "assets" / "calibrations"
@@ -35,7 +34,7 @@ def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Ca
     """This CPU with the figures that its calibration is relative to, and that; another's with a wider interval where it
     has none."""
     if own := _own(results, lambda device: device == here.name):
-        return (from_stored(own.nominal, Accelerator) if own.nominal else here), own
+        return own.nominal or here, own
     found = calibration.read(_SHIPPED / "cpu.json")
     wider = hypot(found.error, _OTHER_CPU_SIGMA)
     return here, replace(found, error=wider, source=f"fitted on another CPU ({found.device})")
@@ -124,7 +123,7 @@ def calibrated(
         [held for _, _, held in seen if held.peak > 0],
         source,
         max((row.cell.recipe.implementation for row, _, _ in seen), key=lambda step: step == OPTIMIZED),
-        asdict(accelerator) if accelerator.kind == CPU else None,
+        accelerator if accelerator.kind == CPU else None,
     )
 
 

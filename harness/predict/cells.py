@@ -9,9 +9,10 @@ from harness.catalog.accelerators import CPU
 from harness.errors import UserError
 from harness.predict import calibration_files, prediction, trace_pool
 from harness.predict.prediction import Prediction
+from harness.predict.roofline import Trace
 from harness.records.cell import Cell
 from harness.records.measurement import MatmulSpeed
-from harness.records.stored import to_stored
+from harness.records.stored import from_stored, to_stored
 
 
 class CellPredictor:
@@ -56,7 +57,7 @@ class CellPredictor:
                 self.found[key] = None
                 return None
             trace_pool.save_trace(wanted, self.versions, said)
-            trace = trace_pool.load_trace(wanted, self.versions) or trace_pool.trace_from_json(said)
+            trace = trace_pool.load_trace(wanted, self.versions) or from_stored(said, Trace)
         if trace is None:
             return None
         by_length = {cell.context: trace}

@@ -73,8 +73,18 @@ class Trace:
     sequences: int
     tokens: int
 
+    @staticmethod
+    def from_older(raw: dict[str, Any]) -> dict[str, Any]:
+        """Traces that earlier versions kept have each operation as the list of its values."""
+        names = [f.name for f in fields(Op)]
+        if not isinstance(raw.get("ops"), list):
+            return raw
+        ops = [dict(zip(names, op, strict=True)) if isinstance(op, list) else op for op in raw["ops"]]
+        return {**raw, "ops": ops}
+
     @property
     def flops(self) -> float:
+        """Of all operations, forward and backward."""
         return sum(op.flops * op.count for op in self.ops)
 
     def computed_in(self, dtype: str) -> "Trace":
@@ -82,16 +92,6 @@ class Trace:
         if dtype not in _HALVES:
             return self
         return replace(self, ops=tuple(replace(op, dtype=dtype) if op.dtype in _HALVES else op for op in self.ops))
-
-
-def trace_to_json(trace: Trace) -> dict[str, Any]:
-    ops = [[getattr(op, f.name) for f in fields(Op)] for op in trace.ops]
-    return {**asdict(trace), "ops": ops, "memory": asdict(trace.memory)}
-
-
-def trace_from_json(said: dict[str, Any]) -> Trace:
-    """The trace that `trace_to_json` wrote. Raises KeyError or TypeError for anything else."""
-    return Trace(**{**said, "ops": tuple(Op(*op) for op in said["ops"]), "memory": Memory(**said["memory"])})
 
 
 def nominal_seconds(trace: Trace, accelerator: Accelerator) -> dict[str, float]:

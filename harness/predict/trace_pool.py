@@ -20,10 +20,10 @@ from harness import files
 from harness.catalog.accelerators import CPU, Accelerator
 from harness.catalog.kernels import AUTO
 from harness.catalog.precisions import Precision
-from harness.predict.roofline import Trace, trace_from_json
+from harness.predict.roofline import Trace
 from harness.predict.tracer import main
 from harness.records.cell import ModelSpec, Recipe
-from harness.records.stored import to_stored
+from harness.records.stored import from_stored, to_stored
 
 _RULE = 2  # raised when tracing changes: what is kept was traced in another way
 _FLASH_FROM = (8, 0)  # compute capability
@@ -67,8 +67,8 @@ def kind_of(on: Accelerator) -> str:
 def load_trace(subject: TraceKey, versions: dict[str, str]) -> Trace | None:
     """The kept trace; None where it has to be made."""
     try:
-        return trace_from_json(files.read_cache(_name(subject, versions)))
-    except (ValueError, KeyError, TypeError):  # not there, or of another version
+        return from_stored(files.read_cache(_name(subject, versions)), Trace)
+    except ValueError:  # not there, or of another version
         return None
 
 
@@ -122,7 +122,7 @@ class TracePool:
                 each, answer = said.get()
                 if "unsupported" not in answer:
                     save_trace(each, self.versions, answer)
-                found[each.key(self.versions)] = answer.get("unsupported") or trace_from_json(answer)
+                found[each.key(self.versions)] = answer.get("unsupported") or from_stored(answer, Trace)
                 on_done(done, total)
         return [found[key] for key in keys]
 

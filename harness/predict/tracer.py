@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.catalog.precisions import Precision
 from harness.records.cell import ModelSpec, Recipe
-from harness.records.stored import from_stored
+from harness.records.stored import from_stored, to_stored
 
 
 def main() -> None:
@@ -26,7 +26,6 @@ def answerer() -> Callable[[dict[str, Any]], dict[str, Any]]:
     def answer(said: dict[str, Any]) -> dict[str, Any]:
         from harness.errors import Unsupported
         from harness.predict import op_trace
-        from harness.predict.roofline import trace_to_json
         from harness.train import meta_model
 
         spec, recipe = from_stored(said["spec"], ModelSpec), from_stored(said["recipe"], Recipe)
@@ -38,7 +37,7 @@ def answerer() -> Callable[[dict[str, Any]], dict[str, Any]]:
                     spec, from_stored(said["precision"], Precision), said["compute_dtype"], recipe, said["kind"]
                 )
                 last[:] = [built, model]
-            return trace_to_json(op_trace.traced(last[1], recipe, said["context"], said["kind"]))
+            return to_stored(op_trace.traced(last[1], recipe, said["context"], said["kind"]))
         except Unsupported as problem:
             return {"unsupported": str(problem)}
         except Exception as problem:  # an architecture may fail anywhere in its own code: that is this model's row
