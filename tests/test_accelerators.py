@@ -89,7 +89,7 @@ def test_an_accelerator_of_ones_own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "instead", "said"),
+    ("line", "instead", "message"),
     [
         ("bandwidth: 936 GB/s", "bandwidth: 0 GB/s", "line 3: bandwidth must be above 0"),
         ("bandwidth: 936 GB/s", "bandwidth: 936", "line 3: bandwidth needs a number with its unit, as in '24 GB/s'"),
@@ -100,8 +100,8 @@ def test_an_accelerator_of_ones_own(tmp_path):
         ("name: mine", "name: mine\nname: mine", "name is given twice"),
     ],
 )
-def test_a_bad_accelerator_is_one_line(tmp_path, line, instead, said):
+def test_a_bad_accelerator_is_one_line(tmp_path, line, instead, message):
     path = tmp_path / "mine.yaml"
     path.write_text(OWN.replace(line, instead))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         accelerators.find(str(path))

@@ -59,20 +59,20 @@ def _load(tmp_path, text):
 
 
 def test_reads_what_is_there(tmp_path):
-    known = _load(tmp_path, GOOD)
-    assert known.recipe == Recipe()
-    assert known.find("b") is known.models["a"]
-    assert known.find("a").architecture["max_position_embeddings"] == 2048
+    loaded = _load(tmp_path, GOOD)
+    assert loaded.recipe == Recipe()
+    assert loaded.find("b") is loaded.models["a"]
+    assert loaded.find("a").architecture["max_position_embeddings"] == 2048
 
 
-@pytest.mark.parametrize(("said", "read"), [("true", "all"), ("false", "none"), ("mlp", MLP), ("all", "all")])
-def test_checkpointing_is_of_all_or_of_the_mlps(tmp_path, said, read):
-    text = GOOD.replace("checkpointing: false", f"checkpointing: {said}")
+@pytest.mark.parametrize(("written", "read"), [("true", "all"), ("false", "none"), ("mlp", MLP), ("all", "all")])
+def test_checkpointing_is_of_all_or_of_the_mlps(tmp_path, written, read):
+    text = GOOD.replace("checkpointing: false", f"checkpointing: {written}")
     assert _load(tmp_path, text).recipe == Recipe(gradient_checkpointing=read)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "parts"),
     [
         ("  lora_r: 32\n", "  lora_r: 32\n  lora_rank: 3\n", ["line 12", "recipe.lora_rank", "not a known key"]),
         ("  lora_r: 32\n", "", ["recipe.lora_r", "is missing"]),
@@ -121,24 +121,24 @@ def test_checkpointing_is_of_all_or_of_the_mlps(tmp_path, said, read):
         (GOOD, "- a\n", ["mapping"]),
     ],
 )
-def test_a_broken_file_is_one_line_that_says_where(tmp_path, old, new, said):
+def test_a_broken_file_is_one_line_that_says_where(tmp_path, old, new, parts):
     assert old in GOOD
     with pytest.raises(UserError) as error:
         _load(tmp_path, GOOD.replace(old, new, 1))
-    assert all(part in str(error.value) for part in ["models.yaml", *said]), str(error.value)
+    assert all(part in str(error.value) for part in ["models.yaml", *parts]), str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_model_may_say_otherwise_how_it_is_fine_tuned(tmp_path):
     """What its block says, and the file's values for the rest; nobody else is touched."""
     own = "    ttft: {grid_limit: 10, learning_rate: 1.0e-3}\n"
-    said = _load(
+    loaded = _load(
         tmp_path, GOOD.replace("    aliases: [b]\n", own) + GOOD[GOOD.index("  a:\n") :].replace("  a:", "  c:")
     )
     whole = catalog.TuneDefaults(set="arc1-evaluation", grid_limit=30, tasks=20, steps=64, context=2048, views=2)
-    assert said.ttft == said.ttft.of(said.find("c")) == whole
-    assert said.ttft.of(said.find("a")) == whole.override(grid_limit=10, learning_rate=1e-3)
-    assert said.defaults.test_tasks == 400
+    assert loaded.ttft == loaded.ttft.of(loaded.find("c")) == whole
+    assert loaded.ttft.of(loaded.find("a")) == whole.override(grid_limit=10, learning_rate=1e-3)
+    assert loaded.defaults.test_tasks == 400
 
 
 def test_a_model_named_twice_is_refused(tmp_path):
@@ -256,3 +256,9 @@ def test_native_dtype():
     assert precisions.compute_dtype(precisions.find("bf16"), t4) == "bf16"
     with pytest.raises(UserError, match="int4"):
         precisions.find("int5")
+
+
+def test_what_is_not_given_overrides_nothing(shipped):
+    assert shipped.ttft.override(steps=None, views=None) == shipped.ttft
+    assert shipped.ttft.override(steps=3, views=None).steps == 3
+    assert shipped.ttft.override(steps=3).views == shipped.ttft.views
