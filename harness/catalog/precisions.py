@@ -1,4 +1,4 @@
-"""The precisions that can be measured, as plain data; harness.train.model turns them into library calls."""
+"""The precisions that can be measured, as plain data; harness.train.quantize builds their layers."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,27 @@ from harness.records.measurement import MatmulSpeed
 DTYPES = ("fp32", "fp16", "bf16")  # what matrix products run in
 
 
+NF4, INT8 = "nf4", "int8"  # kinds of quantisation; harness.train.quantize has a layer for each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How bitsandbytes keeps the matrices of linear layers.
+
+    NF4 (QLoRA, Dettmers et al. 2023, section 3): every `block_size` values share a scale; with `double` the scales are
+    quantised in turn. INT8 (LLM.int8(), Dettmers et al. 2022, section 3): every row has a scale; columns of activations
+    with a value above `threshold` are multiplied in 16 bits.
+    """
+
+    kind: str
+    block_size: int | None = None
+    double: bool = False
+    threshold: float = 0.0
+
+
 @dataclass(frozen=True)
 class Precision:
-    """How the frozen base is stored: `weight_bits` a value, quantised or not.
+    """How the frozen base is stored: in `weight_bits` per value, quantised or not.
 
     `compute` is the dtype of the matrix products, None where it is the device's native 16-bit one (bitsandbytes'
     own default would be fp32, several times slower on a GPU).
@@ -18,8 +36,12 @@ class Precision:
 
     name: str
     weight_bits: float
-    quantized: str | None = None
+    quantization: Quantization | None = None
     compute: str | None = None
+
+    @property
+    def quantized(self) -> bool:
+        return self.quantization is not None
 
 
 PRECISIONS = {
@@ -28,8 +50,9 @@ PRECISIONS = {
         Precision("fp32", 32, compute="fp32"),
         Precision("fp16", 16, compute="fp16"),
         Precision("bf16", 16, compute="bf16"),
-        Precision("int8", 8, quantized="int8"),
-        Precision("int4", 4.127, quantized="nf4"),  # 4 + 8/64 + 32/(64*256): double quantisation, QLoRA section 3
+        Precision("int8", 8, Quantization(kind=INT8, threshold=6.0)),
+        # 4 + 8/64 + 32/(64*256) bits: a byte per block, fp32 per 256 blocks.
+        Precision("int4", 4.127, Quantization(kind=NF4, block_size=64, double=True)),
     )
 }
 

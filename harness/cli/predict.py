@@ -160,7 +160,7 @@ def read(
     count = counts.pop()
 
     def of(precision: Precision) -> Recipe:
-        found = recipes.named(recipe, file.recipe, bool(precision.quantized))
+        found = recipes.named(recipe, file.recipe, precision.quantized)
         found = replace(found, trim_vocab=trim_vocab, method=method or found.method)
         found = replace(found, micro_batch=micro_batch or found.micro_batch)
         if checkpointing is not None:

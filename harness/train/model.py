@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM
 
 from harness.catalog.kernels import ATTENTION, POINTWISE
 from harness.catalog.precisions import Precision
@@ -19,6 +19,7 @@ from harness.train import distributed, recompute, trim_vocab
 from harness.train.compat import bitsandbytes_for, import_peft, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
 from harness.train.patch import patch_model
+from harness.train.quantize import bnb_config
 from harness.train.random_init import random_model
 
 peft = import_peft()
@@ -146,8 +147,10 @@ def _is_matrix(module: torch.nn.Module) -> bool:
 def _pretrained(
     where: str, precision: Precision, dtype: torch.dtype, device: torch.device
 ) -> transformers.PreTrainedModel:
-    if precision.quantized:
-        bitsandbytes_for(device)
+    config = None
+    if precision.quantization:
+        bitsandbytes_for(device)  # raises where it cannot use the device
+        config = bnb_config(precision.quantization, dtype)
     try:
         with quiet():
             return AutoModelForCausalLM.from_pretrained(
@@ -158,20 +161,10 @@ def _pretrained(
                 trust_remote_code=False,
                 local_files_only=True,
                 attn_implementation=attention.NAME,
-                quantization_config=_bnb_config(precision, dtype),
+                quantization_config=config,
             )
     except (ValueError, OSError, ImportError) as problem:
         raise Unsupported(f"weights at {where} do not load: {first_line(problem)}") from None
-
-
-def _bnb_config(precision: Precision, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    if precision.quantized == "nf4":
-        return BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-        )
-    if precision.quantized == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return None
 
 
 def _count(model: torch.nn.Module) -> int:
