@@ -17,6 +17,7 @@ from harness.report.formats import Format
 from harness.report.style import folded, plain_table
 
 _COLOURS = {"fits": "green", "fits?": "yellow", "unsure": "yellow", "too slow": "red", "too big": "red"}
+# The parts of a trace's memory, by the names of its fields.
 _PARTS = {
     "weights": "weights",
     "constants": "quantisation constants",
@@ -29,24 +30,24 @@ _PARTS = {
 }
 
 
-def table(found: Sequence[Prediction | Unpredictable], goal: Goal, out: Console) -> None:
-    """One row a cell, what it means, and the breakdown of memory where there is one cell alone."""
+def table(predictions: Sequence[Prediction | Unpredictable], goal: Goal, out: Console) -> None:
+    """Prints one row per cell, what the columns mean, caveats, and for a single cell what fills its memory."""
     shown = plain_table(
         ("model", "left"), ("card", "left"), ("prec", "left"), ("seq\nlen", "right"), ("10\nsteps\n(min)", "right"),
         (f"{goal.steps} steps\nh (95 %)", "right"), ("peak\nGiB", "right"), ("of\ncard", "right"), ("verdict", "left"),
     )  # fmt: skip
-    for each in found:
-        name = Text(each.spec.name)
-        if isinstance(each, Unpredictable):
-            shown.add_row(name, card(each), each.precision.name, str(each.context or "-"), *"----", Text("no answer"))
+    for cell in predictions:
+        name = Text(cell.spec.name)
+        if isinstance(cell, Unpredictable):
+            shown.add_row(name, card(cell), cell.precision.name, str(cell.context or "-"), *"----", Text("no answer"))
             continue
-        step_s = each.step_s if each.arc_step_s is None else each.arc_step_s
-        word, share = each.verdict(goal), each.peak_bytes / each.accelerator.memory_bytes
-        mark = "" if each.native else "*"
+        step_s = cell.step_s if cell.arc_step_s is None else cell.arc_step_s
+        word, share = cell.verdict(goal), cell.peak_bytes / cell.accelerator.memory_bytes
+        mark = "" if cell.native else "*"
         shown.add_row(
-            name, card(each), folded(each.precision.name + each.recipe.mark + mark), str(each.context),
+            name, card(cell), folded(cell.precision.name + cell.recipe.mark + mark), str(cell.context),
             number(step_s / 6),
-            hours(*each.hours(goal)), gib(round(each.peak_bytes)), f"{100 * share:.0f}%",
+            hours(*cell.hours(goal)), gib(round(cell.peak_bytes)), f"{100 * share:.0f}%",
             Text(word, style=_COLOURS.get(word, "")),
         )  # fmt: skip
     out.print()
@@ -54,24 +55,33 @@ def table(found: Sequence[Prediction | Unpredictable], goal: Goal, out: Console)
     out.print()
     out.print(Text(_definition(goal)))
     out.print()
-    ok = [each for each in found if isinstance(each, Prediction)]
-    for line in dict.fromkeys(line for each in found for line in _notes(each)):
+    predicted = [cell for cell in predictions if isinstance(cell, Prediction)]
+    for line in dict.fromkeys(line for cell in predictions for line in _notes(cell)):
         out.print(Text(f"- {line}"))
-    for why in dict.fromkeys(why for each in ok for why in each.caveats):
-        of = [each for each in ok if why in each.caveats]
-        names = dict.fromkeys(f"{each.spec.name} {each.precision.name} {each.context}" for each in of)
-        whose = "" if len(of) == len(ok) else f"{', '.join(names)}: " if len(names) < 5 else f"{len(of)} cells: "
-        out.print(Text(f"- {whose}{why}; the interval is wider."))
-    if len(ok) == 1:
+    for line in _caveats(predicted):
+        out.print(Text(f"- {line}"))
+    if len(predicted) == 1:
         out.print()
-        breakdown(ok[0], out)
+        breakdown(predicted[0], out)
 
 
-def card(each: Prediction | Unpredictable) -> str:
-    name = each.accelerator.name if each.accelerator.kind != "cpu" else "cpu"
-    if isinstance(each, Prediction) and (count := max(each.recipe.data_parallel, each.recipe.layer_split)) > 1:
+def card(cell: Prediction | Unpredictable) -> str:
+    """The accelerator's name, with their number where there are several: "2xt4"."""
+    name = cell.accelerator.name if cell.accelerator.kind != "cpu" else "cpu"
+    if isinstance(cell, Prediction) and (count := max(cell.recipe.data_parallel, cell.recipe.layer_split)) > 1:
         return f"{count}x{name}"
     return name
+
+
+def _caveats(predicted: Sequence[Prediction]) -> list[str]:
+    """Each caveat once, after the names of its cells; no names where it holds for all, a count where they are many."""
+    lines = []
+    for caveat in dict.fromkeys(caveat for cell in predicted for caveat in cell.caveats):
+        cells = [cell for cell in predicted if caveat in cell.caveats]
+        names = dict.fromkeys(f"{cell.spec.name} {cell.precision.name} {cell.context}" for cell in cells)
+        whose = f"{', '.join(names)}: " if len(names) < 5 else f"{len(cells)} cells: "
+        lines.append(f"{'' if len(cells) == len(predicted) else whose}{caveat}; the interval is wider.")
+    return lines
 
 
 def _definition(goal: Goal) -> str:
@@ -82,27 +92,29 @@ def _definition(goal: Goal) -> str:
     )
 
 
-def _notes(each: Prediction | Unpredictable) -> list[str]:
-    if isinstance(each, Unpredictable):
-        return [f"{each.spec.name} {each.precision.name} on {each.accelerator.name}: {each.reason}."]
-    said = [f"{card(each)}: speed by {each.source}."]
-    if each.arc_step_s is None:
-        said.append(f"None of ARC's sequences fits {each.context} tokens: hours are for whole contexts.")
-    return said
+def _notes(cell: Prediction | Unpredictable) -> list[str]:
+    if isinstance(cell, Unpredictable):
+        return [f"{cell.spec.name} {cell.precision.name} on {cell.accelerator.name}: {cell.reason}."]
+    notes = [f"{card(cell)}: speed by {cell.source}."]
+    if cell.arc_step_s is None:
+        notes.append(f"None of ARC's sequences fits {cell.context} tokens: hours are for whole contexts.")
+    return notes
 
 
-def breakdown(each: Prediction, out: Console) -> None:
-    """What fills the memory at the moment when most is held."""
-    shown = plain_table((f"{each.spec.name} {each.precision.name} at {each.context} tokens", "left"), ("GiB", "right"))
-    for name, words in _PARTS.items():
-        if count := asdict(each.trace.memory)[name]:
-            shown.add_row(words, f"{count / GIB:.2f}")
-    rest = "context and allocator" if each.accelerator.kind == "cuda" else "libraries and allocator"
-    shown.add_row(rest, f"{each.overhead_bytes / GIB:.2f}")
-    if each.recipe.layer_split > 1:
-        shown.add_row(f"the fuller of {each.recipe.layer_split} cards", f"{each.peak_bytes / GIB:.2f}")
+def breakdown(prediction: Prediction, out: Console) -> None:
+    """Prints what fills the memory of one card at the moment when most is held."""
+    shown = plain_table(
+        (f"{prediction.spec.name} {prediction.precision.name} at {prediction.context} tokens", "left"), ("GiB", "right")
+    )
+    for name, label in _PARTS.items():
+        if count := asdict(prediction.trace.memory)[name]:
+            shown.add_row(label, f"{count / GIB:.2f}")
+    rest = "context and allocator" if prediction.accelerator.kind == "cuda" else "libraries and allocator"
+    shown.add_row(rest, f"{prediction.overhead_bytes / GIB:.2f}")
+    if prediction.recipe.layer_split > 1:
+        shown.add_row(f"the fuller of {prediction.recipe.layer_split} cards", f"{prediction.peak_bytes / GIB:.2f}")
     else:
-        shown.add_row("peak", f"{each.peak_bytes / GIB:.2f}")
+        shown.add_row("peak", f"{prediction.peak_bytes / GIB:.2f}")
     out.print(shown)
 
 
@@ -115,7 +127,7 @@ COLUMNS = (
 
 def flat(predictions: Sequence[Prediction | Unpredictable], goal: Goal) -> list[dict[str, Any]]:
     """One dict of COLUMNS per prediction; what could not be predicted is left out."""
-    return [_flat(each, goal) for each in predictions if isinstance(each, Prediction)]
+    return [_flat(cell, goal) for cell in predictions if isinstance(cell, Prediction)]
 
 
 def _flat(prediction: Prediction, goal: Goal) -> dict[str, Any]:

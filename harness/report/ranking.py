@@ -1,4 +1,7 @@
-"""The candidates ranked by accuracy and cost: what `harness pick` prints, and the end of a bench with accuracies."""
+"""The candidates ranked by accuracy and cost.
+
+harness pick
+"""
 
 from collections.abc import Sequence
 
@@ -13,7 +16,7 @@ from harness.report.style import plain_table
 
 
 def table(choice: Ranking, goal: Goal, out: Console) -> None:
-    """Prints every candidate with what was measured, how it ranks and what is projected, and the pick as last line."""
+    """Prints one row per candidate with what was measured and what is projected, notes, and the pick as last line."""
     ranked = [*choice.fits, *choice.too_slow]
     shown = plain_table(
         ("model", "left"),
@@ -52,6 +55,7 @@ def table(choice: Ranking, goal: Goal, out: Console) -> None:
 
 
 def _span(mid: float, low: float, high: float) -> str:
+    """Shares as "50 (24-76)" %."""
     return f"{100 * mid:.0f} ({100 * low:.0f}-{100 * high:.0f})"
 
 
@@ -62,36 +66,37 @@ def _projected(c: Candidate) -> str:
 
 
 def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
-    said = [
+    """What the columns mean, projections, and how a missing accuracy can be measured."""
+    notes = [
         f"all h: load, {goal.steps} steps at seq_len and the answers of {goal.test_tasks} tasks, at the slow end; "
         f"fits: within {goal.budget_hours:g} h. Where no decoding was measured, answering is not in it."
     ]
     with_result = [c for c in ranked if c.result]
     if with_result:
-        trial = with_result[0].result.spec
-        said.append(
-            f"tuned: measured on {len(trial.tasks)} tasks of {trial.dataset}, 2 attempts, {trial.views} views; best: "
+        spec = with_result[0].result.spec
+        notes.append(
+            f"tuned: measured on {len(spec.tasks)} tasks of {spec.dataset}, 2 attempts, {spec.views} views; best: "
             "chance of being the best of these on such tasks; projected: from the checkpoints, on the same tasks."
         )
     for c in with_result:
         if c.estimate and c.estimate.refused:
-            said.append(f"{c.name}: no projection to {c.steps} steps: {c.estimate.refused}.")
+            notes.append(f"{c.name}: no projection to {c.steps} steps: {c.estimate.refused}.")
         elif c.estimate:
-            said.append(f"{c.name}: projected x{c.estimate.reach:.1f} beyond the last checkpoint.")
+            notes.append(f"{c.name}: projected x{c.estimate.reach:.1f} beyond the last checkpoint.")
     for c in ranked:
         if c.result:
             continue
         name = c.row.cell.model.name
         if c.row.cell.weights != RANDOM:
-            said.append(
+            notes.append(
                 f"{c.name}: accuracy not measured; harness ttft {name} --precision {c.row.cell.precision} does."
             )
             continue
         text = f"{name}: no weights: accuracy not measured; harness ttft {name} --weights PATH or hub measures it."
-        if known := ACCURACIES.get(name):
+        if published := ACCURACIES.get(name):
             text += (
-                f" Published for {known.model} ({SOURCE}): {100 * known.before:.1f} % before, "
-                f"{100 * known.after:.1f} % after."
+                f" Published for {published.model} ({SOURCE}): {100 * published.before:.1f} % before, "
+                f"{100 * published.after:.1f} % after."
             )
-        said.append(text)
-    return list(dict.fromkeys(said))
+        notes.append(text)
+    return list(dict.fromkeys(notes))

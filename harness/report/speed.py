@@ -1,4 +1,4 @@
-"""The summary on the terminal: rich tables that fit 80 columns, plain without a terminal."""
+"""The tables of speed and memory: in 80 columns, plain text without a terminal."""
 
 from collections.abc import Sequence
 from statistics import fmean, median
@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis import projection
-from harness.analysis import token_curve as fits
+from harness.analysis import projection, token_curve
 from harness.analysis.ranking import pick
 from harness.analysis.stability import warnings
 from harness.analysis.verdict import verdict
@@ -27,7 +26,10 @@ _COLOURS = {"fits": "green", "tight": "yellow", "too slow": "red", "too big": "r
 def summary(
     rows: Sequence[Measurement], budget_hours: float, steps: int, out: Console, details: bool = True, best: bool = True
 ) -> None:
-    """Prints the tables, what they mean, the warnings, and with `best` as the last line the best candidate by speed."""
+    """Prints the tables with what their columns mean, notes, and with `best` as last line the best candidate by speed.
+
+    `details` adds the second table: tokens and FLOPs per second, free memory, hours over ARC's lengths.
+    """
     if not rows:
         out.print("The record is empty.")
         return
@@ -46,7 +48,7 @@ def summary(
         *_emulated(rows),
         *_kernels(rows),
         *curves(rows, steps),
-        *_foreseen(rows),
+        *_prediction_errors(rows),
         *_warnings(rows),
     ):
         out.print(Text(f"- {line}"))
@@ -55,6 +57,7 @@ def summary(
 
 
 def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> str:
+    """What the main table's columns and marks mean; only the marks that are in it."""
     recipe = rows[0].cell.recipe
     random = any(row.cell.weights == "random" for row in rows)
     real = any(row.cell.weights != "random" for row in rows)
@@ -62,16 +65,16 @@ def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> 
     if random and real:
         weights = "Some models have random weights: their speed and memory are real."
     marks = "".join(row.cell.recipe.mark for row in rows)
-    reference = "ref: transformers' and PEFT's plain step. " if "/ref" in marks else ""
-    reference += "b4: 4 sequences at once, and so on. " if "/b" in marks else ""
+    legend = "ref: transformers' and PEFT's plain step. " if "/ref" in marks else ""
+    legend += "b4: 4 sequences at once, and so on. " if "/b" in marks else ""
     chosen = any(row.cell.recipe.kernels != AUTO for row in rows)
-    reference += "plain and the like: kernels that --kernels chose. " if chosen else ""
-    reference += "ckpt: activations made again in the backward (ckpt-mlp: gate and up). " if "/ckpt" in marks else ""
+    legend += "plain and the like: kernels that --kernels chose. " if chosen else ""
+    legend += "ckpt: activations made again in the backward (ckpt-mlp: gate and up). " if "/ckpt" in marks else ""
     return (
         f"Measured on {', '.join(sorted({row.cell.device_name for row in rows}))}. A step is "
         f"{recipe.sequences_per_step} sequences of seq_len tokens, forward and backward, and one optimiser update. "
         f"{steps} steps h: load and warm-up included, with its 95 % interval; fits means its high end is under 80 % of "
-        f"{budget_hours:g} h. {reference}{weights}"
+        f"{budget_hours:g} h. {legend}{weights}"
     )
 
 
@@ -91,7 +94,7 @@ def _main_table(rows: Sequence[Measurement], budget_hours: float, steps: int) ->
     for row, first in _ordered(rows):
         cell, word = row.cell, verdict(row, budget_hours, steps)
         params = row.params / 1e6 if row.params else cell.model.params_m
-        shown = [Text(cell.model.name), millions(params), thousands(cell.model.max_context)]
+        model = [Text(cell.model.name), millions(params), thousands(cell.model.max_context)]
         if row.ok:
             p = projection.project(row, steps)
             speed = [number(p.step_s / 6), number(60 / p.step_s), hours(p.hours_low, p.hours_mid, p.hours_high)]
@@ -99,7 +102,7 @@ def _main_table(rows: Sequence[Measurement], budget_hours: float, steps: int) ->
             speed = ["-", "-", "-"]
         emulated = "*" if row.rate and not row.rate.native else ""
         table.add_row(
-            *(shown if first else ["", "", ""]),
+            *(model if first else ["", "", ""]),
             folded(cell.label + emulated),
             str(cell.context),
             *speed,
@@ -123,10 +126,10 @@ def _details(rows: Sequence[Measurement], steps: int) -> Table:
         ("ARC\nh", "right"),
         ("ARC\nfits", "right"),
     )
-    fitted = {key: fits.fit_token_curve(group) for key, group in by_curve(rows).items()}
+    fitted = {key: token_curve.fit_token_curve(group) for key, group in by_curve(rows).items()}
     for row, first in _ordered([row for row in rows if row.ok]):
-        found = fitted[curve(row)]
-        arc = fits.arc_hours(found, row, row.cell.context, steps) if found else None
+        fit = fitted[curve(row)]
+        arc = token_curve.arc_hours(fit, row, row.cell.context, steps) if fit else None
         peak = projection.share_of_peak(row)
         table.add_row(
             Text(row.cell.model.name) if first else "",
@@ -153,52 +156,52 @@ def _details_note() -> str:
 
 
 def curves(rows: Sequence[Measurement], steps: int) -> list[str]:
-    """A line a model and precision: what its fit says of ARC's own lengths at the contexts one would train at."""
-    said = []
+    """One line per model and precision: hours over ARC's own lengths at the contexts one would train at."""
+    lines = []
     for group in by_curve(rows).values():
-        found, ok = fits.fit_token_curve(group), [row for row in group if row.ok]
-        if not found or (ok[0].rate and not ok[0].rate.native):
+        fit, ok = token_curve.fit_token_curve(group), [row for row in group if row.ok]
+        # Nobody would train in an emulated dtype; the native one has a line of its own.
+        if not fit or (ok[0].rate and not ok[0].rate.native):
             continue
         last = max(ok, key=lambda row: row.cell.context)
         parts = []
         for context in (2048, 4096, 8192):
-            if context > last.cell.model.max_context or context > FARTHEST * found.longest:
+            if context > last.cell.model.max_context or context > FARTHEST * fit.longest:
                 continue
-            if arc := fits.arc_hours(found, last, context, steps):
+            if arc := token_curve.arc_hours(fit, last, context, steps):
                 reach = f", x{arc.reach:.2g} beyond what was measured" if arc.reach > 1 else ""
                 span = hours(arc.hours_low, arc.hours_mid, arc.hours_high)
                 parts.append(f"up to {context} tokens {span} h ({100 * arc.coverage:.0f} % fit{reach})")
         if parts:
-            said.append(f"{last.cell.model.name} {last.cell.label}, projected over ARC's lengths: {'; '.join(parts)}.")
-    return said
+            lines.append(f"{last.cell.model.name} {last.cell.label}, projected over ARC's lengths: {'; '.join(parts)}.")
+    return lines
 
 
 def _failures(rows: Sequence[Measurement]) -> list[str]:
-    said = [(name_of(row), f"{row.status.replace('_', ' ')}: {row.reason}.") for row in rows if not row.ok]
-    return merged(said)
+    return merged([(name_of(row), f"{row.status.replace('_', ' ')}: {row.reason}.") for row in rows if not row.ok])
 
 
 def _kernels(rows: Sequence[Measurement]) -> list[str]:
-    """Which kernels ran: a line for all rows, or one for each choice."""
-    of = [(f"{row.cell.model.name} {row.cell.label}", row.kernels) for row in rows if row.kernels]
-    same = len({kernels for _, kernels in of}) == 1
+    """Which kernels ran: one line for all rows, or one per choice."""
+    named = [(f"{row.cell.model.name} {row.cell.label}", row.kernels) for row in rows if row.kernels]
+    same = len({kernels for _, kernels in named}) == 1
     return [
         f"Kernels: {kernels}{'' if same else f' ({names})'}; the fastest here unless --kernels chose."
-        for names, kernels in _by_text(of)
+        for names, kernels in _by_text(named)
     ]
 
 
-def _foreseen(rows: Sequence[Measurement]) -> list[str]:
-    """How far the predictions made before the cells ran were off."""
-    pairs = [(r.predicted_micro_s / median(r.micro_s), r.predicted_peak_bytes / r.peak_bytes)
+def _prediction_errors(rows: Sequence[Measurement]) -> list[str]:
+    """How far off the predictions were that were made before the cells ran."""
+    ratios = [(r.predicted_micro_s / median(r.micro_s), r.predicted_peak_bytes / r.peak_bytes)
              for r in rows if r.ok and r.predicted_micro_s and r.predicted_peak_bytes and r.peak_bytes]  # fmt: skip
-    if not pairs:
+    if not ratios:
         return []
-    off = [sorted(abs(each - 1) for each in column) for column in zip(*pairs, strict=True)]
-    said = [f"{100 * median(each):.0f} % (at most {100 * each[-1]:.0f} %)" for each in off]
-    cells = "cell was" if len(pairs) == 1 else "cells were"
+    errors = [sorted(abs(ratio - 1) for ratio in column) for column in zip(*ratios, strict=True)]
+    time, memory = (f"{100 * median(column):.0f} % (at most {100 * column[-1]:.0f} %)" for column in errors)
+    cells = "cell was" if len(ratios) == 1 else "cells were"
     return [
-        f"Predicted before {len(pairs)} {cells} measured: micro-steps off by {said[0]} in the median, memory {said[1]}."
+        f"Predicted before {len(ratios)} {cells} measured: micro-steps off by {time} in the median, memory {memory}."
     ]
 
 
@@ -206,39 +209,40 @@ def _warnings(rows: Sequence[Measurement]) -> list[str]:
     return merged([(name_of(row), warning) for row in rows if row.ok for warning in warnings(row)])
 
 
-def merged(said: Sequence[tuple[str, str]]) -> list[str]:
-    """Each text once, after the names of all that it was said of."""
-    return [f"{names}: {text}" for names, text in _by_text(said)]
+def merged(notes: Sequence[tuple[str, str]]) -> list[str]:
+    """Lines "names: text" of (name, text) pairs: a text that several names share stands once."""
+    return [f"{names}: {text}" for names, text in _by_text(notes)]
 
 
-def _by_text(said: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """(names, text) of each text, the names being those that it was said of."""
-    names: dict[str, list[str]] = {}
-    for name, text in said:
-        names.setdefault(text, []).append(name)
-    return [(", ".join(dict.fromkeys(of)), text) for text, of in names.items()]
+def _by_text(notes: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(names, text) of (name, text) pairs: per different text, the names that have it, joined by commas."""
+    by_text: dict[str, list[str]] = {}
+    for name, text in notes:
+        by_text.setdefault(text, []).append(name)
+    return [(", ".join(dict.fromkeys(names)), text) for text, names in by_text.items()]
 
 
 def name_of(row: Measurement) -> str:
+    """A cell in words: "qwen2.5-0.5b int4 2048"."""
     return f"{row.cell.model.name} {row.cell.label} {row.cell.context}"
 
 
 def _emulated(rows: Sequence[Measurement]) -> list[str]:
-    """For each emulated dtype in the table: how slow it is here, and what is native."""
-    seen = {row.cell.compute_dtype: row.rate for row in rows if row.rate and not row.rate.native}
+    """One line per emulated dtype: how slow it is here, and what is native; and what quantised weights compute in."""
+    emulated = {row.cell.compute_dtype: row.rate for row in rows if row.rate and not row.rate.native}
     instead = sorted({row.cell.precision for row in rows if row.cell.why.startswith("native here")})
     use = f"; {' and '.join(instead)} is native and measured beside it" if instead else ""
     quantized = {row.cell.precision: row.cell.compute_dtype for row in rows if row.cell.precision in ("int8", "int4")}
     return [
         f"* {dtype} is emulated on this device: backward products run at {number(rate.backward / 1e9)} GFLOP/s{use}."
-        for dtype, rate in sorted(seen.items())
+        for dtype, rate in sorted(emulated.items())
     ] + [f"{precision} computes in {dtype}, the native dtype here." for precision, dtype in sorted(quantized.items())]
 
 
 def _ordered(rows: Sequence[Measurement]) -> list[tuple[Measurement, bool]]:
-    """The rows with whether each is the first of its model."""
-    out, before = [], None
+    """(row, whether it is the first of its model) per row; only the first one's name is printed."""
+    marked, previous = [], None
     for row in rows:
-        out.append((row, row.cell.model.name != before))
-        before = row.cell.model.name
-    return out
+        marked.append((row, row.cell.model.name != previous))
+        previous = row.cell.model.name
+    return marked
