@@ -1,13 +1,9 @@
-"""Speed and accuracy under one budget, by hand.
-
-A row of conftest is 16 micro-steps of a second a step, loaded in no time, with a second of warm-up: 1000 steps are
-16000 s, 4.444 h, and 1.96 x 4.5 % more at the slow end, 4.836 h.
-"""
+"""Speed and accuracy under one budget, by hand, in the numbers of choosing."""
 
 from dataclasses import replace
 
 import pytest
-from choosing import GOAL, SLOW
+from choosing import FULL_SLOW, FULL_STEP_S, GOAL, SLOW, STEP_S
 from choosing import result_of as _result
 from choosing import row_of as _row
 from choosing import shown as _shown
@@ -29,34 +25,58 @@ def _names(found):
 
 
 def test_hours_are_load_training_and_answers_by_hand():
-    """Load 1799 s and warm-up 1 s: 0.5 h. Training 4.444 h, 4.836 at the slow end. Ten tasks decoded in 90 s are 9 s a
-    task, 1 h for 400. In all 5.944 h, 6.336 at the slow end."""
+    """Load 1799 s and warm-up 1 s: 0.5 h. Training 2.982 h, 3.543 at the slow end. Ten tasks decoded in 90 s are 9 s
+    per task, 1 h for 400. In all 4.482 h, 5.043 at the slow end."""
     r = _row(load_s=1799.0)
     (found,) = candidates([r], [result(5, decode_s=90.0)], GOAL)
     assert found.inference_h == pytest.approx(1.0)
-    assert found.hours_mid == pytest.approx(0.5 + 16000 / 3600 + 1.0)
-    assert found.hours_high == pytest.approx(0.5 + 16000 / 3600 * SLOW + 1.0)
+    assert found.hours_mid == pytest.approx(0.5 + 1000 * STEP_S / 3600 + 1.0)
+    assert found.hours_high == pytest.approx(0.5 + 1000 * STEP_S / 3600 * SLOW + 1.0) == pytest.approx(5.043, abs=1e-3)
     (unanswered,) = candidates([r], [], GOAL)
     assert unanswered.inference_h is None
-    assert unanswered.hours_high == pytest.approx(0.5 + 16000 / 3600 * SLOW)
+    assert unanswered.hours_high == pytest.approx(0.5 + 1000 * STEP_S / 3600 * SLOW)
     (fewer,) = candidates([r], [result(5, decode_s=90.0)], replace(GOAL, test_tasks=40))
     assert fewer.inference_h == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(
+    ("short", "why"),
+    [({"context": 300}, "none of ARC's sequences is so short"), ({"work": None}, "no FLOPs were counted")],
+)
+def test_hours_are_of_full_contexts_where_none_of_arcs_lengths_serves(short, why):
+    """Answers are 1 h, full contexts 4.444 h and 8.82 % more at the slow end; it is said."""
+    (full,) = candidates([_row(**short)], [result(5, decode_s=90.0)], GOAL)
+    assert full.arc is None and full.inference_h == pytest.approx(1.0)
+    assert full.hours_high == pytest.approx((1 + 1000 * FULL_STEP_S * FULL_SLOW) / 3600 + 1.0)
+    shown = " ".join(_shown(rank([full], GOAL)).split())
+    assert f"tiny fp32 {full.row.cell.context}: hours are of full contexts, for {why}." in shown
+    assert "full contexts" not in _shown(rank(candidates([_row()], [], GOAL), GOAL))
+
+
+def test_the_curve_is_of_all_rows_of_the_cells_model_precision_and_recipe():
+    """Three contexts in proportion to tokens leave no misfit and need no 10 % for a curve of one. Up to 2048 the mean
+    length is (0.27 x 687 + 0.23 x 1165 + 0.24 x 1677) / 0.74 = 1156.6 tokens."""
+    rows = [_row(seconds=n / 1024, context=n) for n in (1024, 2048, 4096)]
+    second = candidates([*rows, _row("other", 99.0), _row(precision="int4", seconds=50.0)], [], GOAL)[1]
+    mid = 1000 * 16 * 1156.6 / 1024 / 3600
+    assert second.arc.hours_mid == pytest.approx(mid, rel=0.002)
+    assert second.hours_high == pytest.approx(mid * FULL_SLOW, rel=0.002)
+
+
 def test_the_answers_count_in_the_budget():
-    """6.336 h with the answers, 5.336 without: at 6 h only the row whose decoding nobody measured fits."""
+    """5.043 h with the answers, 4.043 without: at 4.5 h only the row whose decoding nobody measured fits."""
     r, told = _row(load_s=1799.0), result(5, decode_s=90.0)
-    for budget, fits, bare in ((6.34, 1, 1), (6.33, 0, 1), (5.34, 0, 1), (5.33, 0, 0)):
+    for budget, fits, bare in ((5.05, 1, 1), (5.04, 0, 1), (4.05, 0, 1), (4.04, 0, 0)):
         goal = replace(GOAL, budget_hours=budget)
         assert len(rank(candidates([r], [told], goal), goal).fits) == fits
         assert len(rank(candidates([r], [], goal), goal).fits) == bare
 
 
 def test_the_steps_that_a_budget_allows_by_hand():
-    """3 h less 0.5 of load and 1 of answers leave 1.5 h, 5400 s, of steps of 16 x 1.0882 s at the slow end: 310."""
+    """3 h less 0.5 of load and 1 of answers leave 1.5 h, 5400 s, of steps of 10.734 x 1.1882 s at the slow end: 423."""
     goal = replace(GOAL, budget_hours=3.0)
     (found,) = candidates([_row(load_s=1799.0)], [result(5, decode_s=90.0)], goal)
-    assert found.steps == int(5400 / (16 * SLOW)) == 310
+    assert found.steps == int(5400 / (STEP_S * SLOW)) == 423
     (plenty,) = candidates([_row(load_s=1799.0)], [result(5, decode_s=90.0)], GOAL)
     assert plenty.steps == 1000  # at most those that are asked for
     (none,) = candidates([_row(load_s=1799.0)], [result(5, decode_s=90.0)], replace(GOAL, budget_hours=1.0))
@@ -66,9 +86,9 @@ def test_the_steps_that_a_budget_allows_by_hand():
 def test_the_projection_is_to_the_steps_that_the_budget_allows():
     told = result(11, tasks=20, steps=64, curve_points=curve(20, 2, 5, 8, 11))
     (found,) = candidates([_row()], [told], replace(GOAL, budget_hours=1.5))
-    assert found.steps == int((1.5 * 3600 - 1) / (16 * SLOW)) == 310
-    assert found.estimate == accuracy_after(told.curve_points, 310)
-    assert found.estimate.reach == 310 / 64
+    assert found.steps == int((1.5 * 3600 - 1) / (STEP_S * SLOW)) == 423
+    assert found.estimate == accuracy_after(told.curve_points, 423)
+    assert found.estimate.reach == 423 / 64
 
 
 # --- which result belongs to which row

@@ -1,15 +1,11 @@
-"""The tables and columns that say which candidate to take, and why.
-
-A row of conftest is 16 micro-steps of a second a step, loaded in no time, with a second of warm-up: 1000 steps are
-16000 s, 4.444 h, and 1.96 x 4.5 % more at the slow end, 4.836 h.
-"""
+"""The tables and columns that say which candidate to take, and why, in the numbers of choosing."""
 
 import csv
 import io
 from dataclasses import replace
 
 import pytest
-from choosing import GOAL, SLOW
+from choosing import FULL_SLOW, GOAL
 from choosing import flat as _flat
 from choosing import result_of as _result
 from choosing import row_of as _row
@@ -34,11 +30,11 @@ def test_the_choice_by_hand_in_80_columns():
     shown = _shown(rank(candidates(rows, told, GOAL), GOAL))
     assert max(map(len, shown.splitlines())) <= 80 and "\x1b" not in shown and "…" not in shown
     (line,) = [line.split() for line in shown.splitlines() if line.startswith("a ")]
-    assert line[:9] == ["a", "fp32", "1024", "6.34", "yes", "20.0", "50", "(24-76)", "64"]
+    assert line[:9] == ["a", "fp32", "1024", "5.04", "yes", "20.0", "50", "(24-76)", "64"]
     assert "[b]old" in shown
     said = _flat(shown)
     assert "tuned: measured on 10 tasks of made, 2 attempts, 2 views" in said
-    assert "load, 1000 steps at seq_len and the answers of 400 tasks" in said
+    assert "load, 1000 steps over ARC's lengths up to seq_len and the answers of 400 tasks" in said
     assert said.split(" Pick: ")[1].startswith("a fp32 at 1024 tokens: the highest measured accuracy of 2, 50.0 %")
 
 
@@ -133,7 +129,7 @@ def test_the_columns_of_accuracy_by_hand(tmp_path):
         "projected_reach": 4.0,
         "decode_s_per_task": 9.0,
         "inference_hours": 1.0,
-        "total_hours_high": 0.5 + 256 * 16 / 3600 * SLOW + 1.0,
+        "total_hours_high": 0.5 + 256 * 16 / 3600 * FULL_SLOW + 1.0,
     }
     for name, value in numbers.items():
         assert float(first[name]) == pytest.approx(value, rel=1e-4), name

@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 from conftest import cell, row
 
-from harness.analysis import projection
-from harness.analysis import token_curve as fits
-from harness.analysis.ranking import pick
+from harness.analysis import projection, token_curve
+from harness.analysis.pick import pick
 from harness.analysis.stability import warnings
-from harness.analysis.verdict import verdict
+from harness.analysis.verdict import TRAINING_SHARE, WHOLE_SHARE, fits, verdict
 from harness.arc import lengths
 from harness.records.cell import ModelSpec, Recipe
 from harness.records.measurement import FlopCount
@@ -97,20 +96,20 @@ def test_fit_finds_the_curve_again():
         return 0.1 + 1e-12 * 2e9 * n + 4e-12 * 3e5 * n**2
 
     rows = [_measured(true(n), n) for n in (256, 512, 1024, 2048)]
-    found = fits.fit_token_curve(rows)
+    found = token_curve.fit_token_curve(rows)
     assert found.work == work
     for n in (100, 700, 4096):
         assert found.seconds(n) == pytest.approx(true(n), rel=1e-6)
     assert found.error < 1e-6
-    two = fits.fit_token_curve([_measured(0.1 + 1e-12 * (2e9 * n + 3e5 * n**2), n) for n in (256, 512)])
+    two = token_curve.fit_token_curve([_measured(0.1 + 1e-12 * (2e9 * n + 3e5 * n**2), n) for n in (256, 512)])
     assert two.seconds(1024) == pytest.approx(0.1 + 1e-12 * (2e9 * 1024 + 3e5 * 1024**2), rel=1e-6)
-    assert fits.fit_token_curve(rows[:1]).seconds(256) == pytest.approx(true(256))
-    assert fits.fit_token_curve([row(status="oom")]) is None
+    assert token_curve.fit_token_curve(rows[:1]).seconds(256) == pytest.approx(true(256))
+    assert token_curve.fit_token_curve([row(status="oom")]) is None
 
 
 def test_fit_has_no_negative_part():
     """Seconds that fall with length, as noise can make them, still give a curve that rises."""
-    found = fits.fit_token_curve([_measured(1.2, 256), _measured(1.0, 512), _measured(1.1, 1024)])
+    found = token_curve.fit_token_curve([_measured(1.2, 256), _measured(1.0, 512), _measured(1.1, 1024)])
     assert min(found.fixed_s, found.linear_s, found.quadratic_s) >= 0
     assert found.seconds(4096) >= found.seconds(256) > 0
 
@@ -119,13 +118,25 @@ def test_arc_hours_by_hand():
     """Seconds in proportion to tokens, a millisecond each: the mean sequence under 8192 is 1788 tokens in our table,
     16 of them 28.6 s, a thousand steps 7.95 h."""
     rows = [replace(_measured(n / 1000, n), work=FlopCount(1e9, 0, 1e9, 0)) for n in (512, 1024, 4096)]
-    found = fits.arc_hours(fits.fit_token_curve(rows), rows[-1], 8192, 1000)
+    found = token_curve.arc_hours(token_curve.fit_token_curve(rows), rows[-1], 8192, 1000)
     assert found.hours_mid == pytest.approx(7.95, rel=0.01)
     assert found.coverage == 1.0
     assert found.reach == 2.0
-    near = fits.arc_hours(fits.fit_token_curve(rows), rows[-1], 4096, 1000)
+    near = token_curve.arc_hours(token_curve.fit_token_curve(rows), rows[-1], 4096, 1000)
     assert (near.hours_high - near.hours_low) / near.hours_mid < (found.hours_high - found.hours_low) / found.hours_mid
-    assert fits.arc_hours(fits.fit_token_curve(rows), rows[-1], 300, 1000) is None
+    assert token_curve.arc_hours(token_curve.fit_token_curve(rows), rows[-1], 300, 1000) is None
+
+
+def test_arc_hours_share_a_step_between_processes():
+    """Two processes make eight of the sixteen micro-steps each, over ARC's lengths as at full contexts."""
+    one, two = row(), row(cell=cell(recipe=Recipe(data_parallel=2)))
+    hours = [token_curve.arc_hours(token_curve.fit_token_curve([r]), r, 1024, 1000) for r in (one, two)]
+    assert hours[0].hours_mid == pytest.approx(2 * hours[1].hours_mid, rel=1e-3)
+
+
+def test_what_fits_by_hand():
+    assert fits(9.6, 12, TRAINING_SHARE) and not fits(9.61, 12, TRAINING_SHARE)
+    assert fits(12.0, 12, WHOLE_SHARE) and not fits(12.01, 12, WHOLE_SHARE)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """What is asked of `harness predict`, good and bad, and the edge of a card's memory."""
 
 import csv
+import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 from test_accelerators import OWN
 
 from bench import backtest
@@ -13,6 +15,9 @@ from harness.errors import UserError
 from harness.hardware.environment import versions
 from harness.predict import prediction, query
 from harness.predict.trace_pool import TracePool
+from harness.records.cell import Goal
+from harness.report import predictions
+from harness.report.format import number
 
 
 def asked(models="arc-tiny", precisions="fp16", contexts="256", gpus="t4", **more):
@@ -33,6 +38,16 @@ def test_predict_from_the_command_line(tmp_path, capsys):
     assert len(rows) == 8 and {row["origin"] for row in rows} == {"predicted"}
     assert {row["card"] for row in rows} == {"t4", "l4"}
     assert all(float(row["hours_low"]) < float(row["hours_mid"]) < float(row["hours_high"]) for row in rows)
+
+
+def test_ten_steps_in_the_table_are_of_full_contexts_as_in_benchs():
+    with TracePool(versions()) as tracers:
+        (cell,) = query.predict_all(asked(contexts="1024"), tracers)
+    out = io.StringIO()
+    predictions.table([cell], Goal(12, 1000, 400), Console(file=out, width=80, highlight=False))
+    line, *_ = [line.split() for line in out.getvalue().splitlines() if line.startswith("arc-tiny")]
+    assert line[4] == number(cell.step_s / 6) != number(cell.arc_step_s / 6)
+    assert "1000 steps over ARC's lengths up to seq_len" in " ".join(out.getvalue().split())
 
 
 def test_a_single_cell_shows_what_fills_the_memory(capsys):

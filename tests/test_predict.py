@@ -166,6 +166,10 @@ def test_whether_it_fits():
     assert big.fits_memory() is False and big.verdict(Goal(12, 1000, 0)) == "too big"
     assert predicted().verdict(Goal(12, 1000, 0)) == "fits"
     assert predicted().verdict(Goal(1, 1000, 0)) == "too slow"
+    # The answers are in the hours, so all of the budget may be used.
+    whole = predicted().hours(Goal(1, 1000, 400))[2]
+    assert predicted().verdict(Goal(whole * 1.001, 1000, 400)) == "fits"
+    assert predicted().verdict(Goal(whole * 0.999, 1000, 400)) == "unsure"
     assert predicted().verdict(Goal(predicted().hours(Goal(1, 1000, 0))[1], 1000, 0)) == "unsure"
 
 

@@ -1,4 +1,4 @@
-"""Which candidate is picked, and what is said where none fits: by hand, in the numbers of test_candidates."""
+"""Which candidate is picked, and what is said where none fits: by hand, in the numbers of choosing."""
 
 from dataclasses import replace
 
@@ -61,10 +61,14 @@ def test_those_without_an_accuracy_come_after_the_largest_first():
 
 
 def test_one_cell_a_model_and_precision_the_longest_context_that_fits():
-    rows = [_row(context=1024), _row(context=4096, seconds=3.0), _row(context=2048, seconds=2.0)]
+    """A second per 512 tokens. Up to 2048 the mean of 1156.6 tokens takes 2.26 s, 1000 steps 10.0 h and 10.9 at the
+    slow end; up to 4096 that of 1536 takes 3.00 s, 13.3 h. Of full contexts even 2048 tokens would take 17.8 h."""
+    rows = [_row(context=n, seconds=n / 512) for n in (1024, 4096, 2048)]
     chosen = rank(candidates(rows, [result(5)], GOAL), GOAL)
     assert [c.row.cell.context for c in chosen.fits] == [2048]
     assert [c.row.cell.context for c in chosen.too_slow] == [4096]
+    assert chosen.fits[0].hours_high == pytest.approx(10.9, abs=0.1)
+    assert chosen.too_slow[0].hours_mid == pytest.approx(13.3, abs=0.1)
 
 
 def test_a_longer_context_of_other_weights_does_not_hide_a_measured_accuracy():
@@ -83,7 +87,7 @@ def test_two_weights_of_one_model_are_two_candidates():
 
 
 def test_too_slow_ones_are_listed_the_nearest_first_and_never_picked():
-    rows = [_row("slowest", 9.0), _row("slow", 3.0), _row("quick", 1.0)]
+    rows = [_row("slowest", 9.0), _row("slow", 4.0), _row("quick", 1.0)]
     chosen = rank(candidates(rows, [_result("slow", 10), _result("slowest", 10), _result("quick", 1)], GOAL), GOAL)
     assert _names(chosen.fits) == ["quick"]
     assert _names(chosen.too_slow) == ["slow", "slowest"]
@@ -93,13 +97,13 @@ def test_too_slow_ones_are_listed_the_nearest_first_and_never_picked():
 
 
 def test_none_that_fits_names_the_nearest_and_what_would_fit():
-    """10 s a micro-step: 1000 steps take up to 48.37 h. 12 h hold 248 of them."""
+    """10 s per micro-step at 1024 tokens: 1000 steps take 29.82 h, up to 35.43. 12 h hold 338 of them."""
     goal = replace(GOAL, budget_hours=12.0)
     rows = [_row("near", 10.0, warmup_micro_s=(0.0,)), _row("far", 20.0)]
     chosen = rank(candidates(rows, [], goal), goal)
     assert chosen.fits == () and len(chosen.too_slow) == 2
     assert chosen.why.startswith("Pick: none fits 12 h. Nearest: near fp32 at 1024 tokens")
-    assert "take up to 48.4 h; 248 steps would fit." in chosen.why
+    assert "take up to 35.4 h; 338 steps would fit." in chosen.why
     empty = rank([], GOAL)
     assert (empty.fits, empty.too_slow, empty.why) == ((), (), "Pick: none: no cell was measured.")
 
@@ -120,6 +124,18 @@ def test_without_any_accuracy_the_pick_is_by_speed_and_says_so():
     assert chosen.why.startswith("Best candidate: large")
     assert chosen.why.endswith("No accuracy was measured: it may not be the best.")
     assert chosen.tied == ()
+
+
+def test_a_pick_without_accuracy_is_of_what_the_table_says_fits():
+    """4 s per micro-step of 2048 tokens are 17.8 h at full contexts; over ARC's lengths 2.26 s, 10.04 h, 11.93 at the
+    slow end. It admits 74 %, more than half, so it goes before the larger model, whose context admits 27 %."""
+    rows = [_row("wide", 4.0, context=2048, params=1), _row("large", 1.0, params=2)]
+    chosen = rank(candidates(rows, [], GOAL), GOAL)
+    assert _names(chosen.fits) == ["large", "wide"] and chosen.fits[1].hours_high == pytest.approx(11.93, abs=0.02)
+    assert chosen.why.startswith(
+        "Best candidate: wide fp32 at 2048 tokens: the only model that fits 12 h at a context that admits half of "
+        "ARC's sequences, with 1000 steps over ARC's lengths in 10 h (8.15 to 11.9); its context admits 74 %"
+    )
 
 
 def test_a_model_whose_losses_are_no_numbers_is_not_picked():

@@ -1,6 +1,6 @@
 """From samples to hours: what a run of many steps will take, with an interval that owns up to what was not seen.
 
-hours = load + warm-up + steps x (micro-steps a step x mean micro-step + update). The mean and not the median, for a
+hours = load + warm-up + steps x (micro-steps per step x mean micro-step + update). The mean and not the median, for a
 long run pays for its slow micro-steps too. The interval joins the sampling error of the mean with `DRIFT`, the
 run-to-run and minute-to-minute change of a machine that a short sample cannot see, and with any trend that it could.
 """
@@ -26,6 +26,11 @@ class Projection:
     hours_mid: float
     hours_high: float
     step_s: float
+
+    @property
+    def fixed_h(self) -> float:
+        """Hours of load and warm-up, whatever the number of steps."""
+        return self.hours_mid - self.steps * self.step_s / 3600
 
 
 def step_seconds(row: Measurement) -> float:
@@ -56,7 +61,7 @@ def project(row: Measurement, steps: int = 1000) -> Projection:
 
 
 def tokens_per_second(row: Measurement) -> float:
-    """Real tokens a second of training, updates included; there is no padding to count."""
+    """Real tokens per second of training, updates included; there is no padding to count."""
     return row.cell.recipe.sequences_per_step * row.cell.context / step_seconds(row)
 
 

@@ -1,7 +1,8 @@
 """Seconds of a micro-step against tokens, fitted over the contexts that were measured for one model and precision."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -35,6 +36,20 @@ class TokenCurve:
         )
 
 
+def curve_key(row: Measurement) -> tuple:
+    """What the rows of one curve have in common."""
+    cell = row.cell
+    return cell.model.name, cell.precision, cell.compute_dtype, cell.weights, cell.device_name, cell.recipe
+
+
+def by_curve(rows: Sequence[Measurement]) -> dict[tuple, list[Measurement]]:
+    """The rows by `curve_key`, in their order."""
+    groups: dict[tuple, list[Measurement]] = {}
+    for row in rows:
+        groups.setdefault(curve_key(row), []).append(row)
+    return groups
+
+
 def fit_token_curve(rows: Sequence[Measurement]) -> TokenCurve | None:
     """The fit over ok `rows` of one model, precision and recipe; None without a row whose FLOPs are counted.
 
@@ -44,11 +59,13 @@ def fit_token_curve(rows: Sequence[Measurement]) -> TokenCurve | None:
     rows = [row for row in rows if row.ok and row.work and row.micro_s]
     if not rows:
         return None
+    # Columns of FLOPs, and the seconds that they took: [rows].
     work, tokens = rows[-1].work, np.array([row.cell.context for row in rows], dtype=float)
     seconds = np.array([np.mean(row.micro_s) for row in rows])
     linear = (work.forward_linear + work.backward_linear) * tokens
     quadratic = (work.forward_quadratic + work.backward_quadratic) * tokens**2
     distinct = len(set(tokens))
+    # As many coefficients as the distinct contexts can tell apart.
     if distinct >= 3:
         fixed, a, b = _nonnegative(np.stack([np.ones_like(tokens), linear, quadratic], 1), seconds)
     elif distinct == 2:
@@ -57,14 +74,14 @@ def fit_token_curve(rows: Sequence[Measurement]) -> TokenCurve | None:
     else:
         fixed, a = 0.0, float(np.mean(seconds / (linear + quadratic)))
         b = a
-    found = TokenCurve(fixed, a, b, work, 0.0, int(tokens.max()), distinct)
-    misfit = max(abs(found.seconds(n) / s - 1) for n, s in zip(tokens, seconds, strict=True))
-    return TokenCurve(fixed, a, b, work, float(misfit), int(tokens.max()), distinct)
+    curve = TokenCurve(fixed, a, b, work, 0.0, int(tokens.max()), distinct)
+    misfit = max(abs(curve.seconds(n) / s - 1) for n, s in zip(tokens, seconds, strict=True))
+    return replace(curve, error=float(misfit))
 
 
 def _nonnegative(columns: np.ndarray, seconds: np.ndarray) -> list[float]:
     """Coefficients >= 0 of `columns` [rows, n] that miss `seconds` [rows] least, relatively: best of all subsets."""
-    scaled, best, found = columns / seconds[:, None], np.inf, None
+    scaled, best, solved = columns / seconds[:, None], np.inf, None
     for size in range(1, columns.shape[1] + 1):
         for chosen in combinations(range(columns.shape[1]), size):
             part = scaled[:, chosen]
@@ -74,9 +91,9 @@ def _nonnegative(columns: np.ndarray, seconds: np.ndarray) -> list[float]:
             solution, *_ = np.linalg.lstsq(part / norm, np.ones(len(seconds)), rcond=None)
             missed = float(np.sum((part / norm @ solution - 1) ** 2))
             if (solution >= 0).all() and missed < best - 1e-12:
-                best, found = missed, (chosen, solution / norm)
+                best, solved = missed, (chosen, solution / norm)
     coefficients = [0.0] * columns.shape[1]
-    for column, value in zip(*found, strict=True):
+    for column, value in zip(*solved, strict=True):
         coefficients[column] = float(value)
     return coefficients
 
@@ -93,29 +110,24 @@ class ArcHours:
     reach: float
 
 
-def arc_hours(fitted: TokenCurve, like: Measurement, context: int, steps: int) -> ArcHours | None:
-    """Hours of `steps` steps over ARC-length sequences that fit `context`; None where no sequence does.
+def arc_hours(curve: TokenCurve, like: Measurement, context: int, steps: int) -> ArcHours | None:
+    """Hours of load, warm-up and `steps` steps over ARC-length sequences that fit `context`; None where none does.
 
     `like` gives the fixed costs and the spread. Beyond the longest measured context the interval grows by 10 % of the
     middle with every doubling; one context alone says nothing of the shape, which costs 10 % more.
     """
-    mean_s = lengths.mean_over(fitted.seconds, context)
+    mean_s = lengths.mean_over(curve.seconds, context)
     if mean_s is None:
         return None
-    base = project(like, steps)
-    fixed_h = base.hours_mid - steps * base.step_s / 3600
-    updates_s = float(np.mean(like.optimizer_s))
-    mid = steps * (like.cell.recipe.sequences_per_step * mean_s / like.cell.recipe.micro_batch + updates_s) / 3600
-    reach = context / fitted.longest
-    half = (
-        relative_half_width(like) + fitted.error + 0.1 * max(0.0, np.log2(reach)) + (0.1 if fitted.contexts == 1 else 0)
-    )
-    half = float(half)
+    step_s = like.cell.recipe.micro_steps_per_step * mean_s + float(np.mean(like.optimizer_s))
+    fixed_h, mid_h, reach = project(like, steps).fixed_h, steps * step_s / 3600, context / curve.longest
+    half = relative_half_width(like) + curve.error + 0.1 * max(0.0, math.log2(reach))
+    half += 0.1 if curve.contexts == 1 else 0.0
     return ArcHours(
         context,
         lengths.coverage(context),
-        fixed_h + mid * max(0.0, 1 - half),
-        fixed_h + mid,
-        fixed_h + mid * (1 + half),
+        fixed_h + mid_h * max(0.0, 1 - half),
+        fixed_h + mid_h,
+        fixed_h + mid_h * (1 + half),
         reach,
     )

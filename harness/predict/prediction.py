@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from harness.analysis.verdict import WHOLE_SHARE, fits
 from harness.arc import lengths
 from harness.catalog import precisions
 from harness.catalog.accelerators import CUDA, Accelerator
@@ -77,11 +78,11 @@ class Prediction:
         return False if self.peak_bytes / width > self.accelerator.memory_bytes else None
 
     def verdict(self, goal: Goal) -> str:
-        """As harness.analysis.verdict has it: judged on the high end, `unsure` where the interval spans the budget."""
+        """Judged on the high end of the hours for everything; `unsure` where the interval spans the budget."""
         if self.fits_memory() is False:
             return "too big"
         low, _, high = self.hours(goal)
-        if high <= goal.budget_hours:
+        if fits(high, goal.budget_hours, WHOLE_SHARE):
             return "fits" if self.fits_memory() else "fits?"
         return "too slow" if low > goal.budget_hours else "unsure"
 

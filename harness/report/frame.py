@@ -97,9 +97,9 @@ def table(
     results: Sequence[ArmResult] = (),
 ) -> list[dict[str, Any]]:
     """One dict of COLUMNS per row; None where a row has no such value. Texts are made safe for a spreadsheet."""
-    fitted = {key: token_curve.fit_token_curve(group) for key, group in curves(rows).items()}
+    fitted = {key: token_curve.fit_token_curve(group) for key, group in token_curve.by_curve(rows).items()}
     by_key = {candidate.row.key: candidate for candidate in candidates(rows, results, goal)} if results else {}
-    dicts = [_flat(row, fitted[curve(row)], goal) | _accuracy(by_key.get(row.key)) for row in rows]
+    dicts = [_flat(row, fitted[token_curve.curve_key(row)], goal) | _accuracy(by_key.get(row.key)) for row in rows]
     return [{k: safe_cell(v) if isinstance(v, str) else v for k, v in columns.items()} for columns in dicts]
 
 
@@ -125,7 +125,7 @@ def _accuracy(candidate: Candidate | None) -> dict[str, Any]:
         "chance_of_best": candidate.chance,
         "decode_s_per_task": result.decode_s_per_task,
         "inference_hours": candidate.inference_h,
-        "total_hours_high": candidate.hours_high,
+        "total_hours_high": candidate.training.hours_high + (candidate.inference_h or 0.0),  # at full contexts
     }
     if estimate:
         columns |= {
@@ -137,20 +137,6 @@ def _accuracy(candidate: Candidate | None) -> dict[str, Any]:
             "projection_refused": estimate.refused,
         }
     return columns
-
-
-def curves(rows: Sequence[Measurement]) -> dict[tuple, list[Measurement]]:
-    """The rows in groups of one seconds-against-tokens curve, in the order of the first of each."""
-    groups: dict[tuple, list[Measurement]] = {}
-    for row in rows:
-        groups.setdefault(curve(row), []).append(row)
-    return groups
-
-
-def curve(row: Measurement) -> tuple:
-    """The key of a row's seconds-against-tokens curve: all that differs from other rows but the context."""
-    cell = row.cell
-    return cell.model.name, cell.precision, cell.compute_dtype, cell.weights, cell.device_name, cell.recipe
 
 
 def _flat(row: Measurement, fitted: token_curve.TokenCurve | None, goal: Goal) -> dict[str, Any]:

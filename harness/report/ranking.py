@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.analysis.ranking import Candidate, Ranking
+from harness.arc.lengths import coverage
 from harness.catalog.published import ACCURACIES, SOURCE
 from harness.catalog.weights import RANDOM
 from harness.records.cell import Goal
@@ -68,9 +69,17 @@ def _projected(c: Candidate) -> str:
 def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
     """What the columns mean, projections, and how a missing accuracy can be measured."""
     notes = [
-        f"all h: load, {goal.steps} steps at seq_len and the answers of {goal.test_tasks} tasks, at the slow end; "
-        f"fits: within {goal.budget_hours:g} h. Where no decoding was measured, answering is not in it."
+        f"all h: load, {goal.steps} steps over ARC's lengths up to seq_len and the answers of {goal.test_tasks} tasks, "
+        f"at the slow end; fits: within the whole of {goal.budget_hours:g} h. Where no decoding was measured, "
+        "answering is not in it."
     ]
+    for why, full in (
+        ("none of ARC's sequences is so short", [c for c in ranked if not c.arc and not coverage(c.row.cell.context)]),
+        ("no FLOPs were counted", [c for c in ranked if not c.arc and coverage(c.row.cell.context)]),
+    ):
+        if full:
+            cells = ", ".join(f"{c.name} {c.row.cell.context}" for c in full)
+            notes.append(f"{cells}: hours are of full contexts, for {why}.")
     with_result = [c for c in ranked if c.result]
     if with_result:
         spec = with_result[0].result.spec

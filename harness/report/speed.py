@@ -8,15 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis import projection, token_curve
-from harness.analysis.ranking import pick
+from harness.analysis.pick import pick
 from harness.analysis.stability import warnings
-from harness.analysis.verdict import verdict
+from harness.analysis.verdict import TRAINING_SHARE, verdict
 from harness.arc import lengths
 from harness.catalog.kernels import AUTO
 from harness.records.measurement import Measurement
 from harness.report.format import gib, hours, millions, number, thousands
-from harness.report.frame import curve
-from harness.report.frame import curves as by_curve
 from harness.report.style import folded, plain_table
 
 FARTHEST = 8  # times the longest measured context: beyond it nothing is projected
@@ -41,7 +39,7 @@ def summary(
         out.print()
         out.print(_details(rows, steps))
         out.print()
-        out.print(Text(_details_note()))
+        out.print(Text(_details_note(steps)))
     out.print()
     for line in (
         *_failures(rows),
@@ -73,8 +71,9 @@ def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> 
     return (
         f"Measured on {', '.join(sorted({row.cell.device_name for row in rows}))}. A step is "
         f"{recipe.sequences_per_step} sequences of seq_len tokens, forward and backward, and one optimiser update. "
-        f"{steps} steps h: load and warm-up included, with its 95 % interval; fits means its high end is under 80 % of "
-        f"{budget_hours:g} h. {legend}{weights}"
+        f"train h: load, warm-up and {steps} such steps, with a 95 % interval; fits: its high end is within "
+        f"{100 * TRAINING_SHARE:.0f} % of {budget_hours:g} h, for the answers need room; tight: within all of it. "
+        f"{legend}{weights}"
     )
 
 
@@ -87,7 +86,7 @@ def _main_table(rows: Sequence[Measurement], budget_hours: float, steps: int) ->
         ("seq\nlen", "right"),
         ("10\nsteps\n(min)", "right"),
         ("steps\n/min", "right"),
-        (f"{steps} steps\nh (95 %)", "right"),
+        ("train\nh (95 %)", "right"),
         ("peak\nGiB", "right"),
         ("verdict", "left"),
     )
@@ -126,9 +125,9 @@ def _details(rows: Sequence[Measurement], steps: int) -> Table:
         ("ARC\nh", "right"),
         ("ARC\nfits", "right"),
     )
-    fitted = {key: token_curve.fit_token_curve(group) for key, group in by_curve(rows).items()}
+    fitted = {key: token_curve.fit_token_curve(group) for key, group in token_curve.by_curve(rows).items()}
     for row, first in _ordered([row for row in rows if row.ok]):
-        fit = fitted[curve(row)]
+        fit = fitted[token_curve.curve_key(row)]
         arc = token_curve.arc_hours(fit, row, row.cell.context, steps) if fit else None
         peak = projection.share_of_peak(row)
         table.add_row(
@@ -147,18 +146,18 @@ def _details(rows: Sequence[Measurement], steps: int) -> Table:
     return table
 
 
-def _details_note() -> str:
+def _details_note(steps: int) -> str:
     return (
         "of peak: counted FLOPs of the matrix products over the probed rate of the compute dtype. free: the device's "
-        "memory less the peak. ARC h: hours where lengths are ARC's own, those over seq_len dropped; ARC fits: how "
-        "many are left (ARC-AGI-1 evaluation, leave-one-out)."
+        f"memory less the peak. ARC h: load and {steps} steps where lengths are ARC's own, those over seq_len dropped; "
+        "ARC fits: how many are left (ARC-AGI-1 evaluation, leave-one-out)."
     )
 
 
 def curves(rows: Sequence[Measurement], steps: int) -> list[str]:
     """One line per model and precision: hours over ARC's own lengths at the contexts one would train at."""
     lines = []
-    for group in by_curve(rows).values():
+    for group in token_curve.by_curve(rows).values():
         fit, ok = token_curve.fit_token_curve(group), [row for row in group if row.ok]
         # Nobody would train in an emulated dtype; the native one has a line of its own.
         if not fit or (ok[0].rate and not ok[0].rate.native):
