@@ -258,7 +258,7 @@ def test_rows_say_which_kernels_ran():
 
     one = replace(row(), kernels=FIRST)
     other = replace(one, kernels="attention=sdpa pointwise=plain", cell=replace(one.cell, precision="int8"))
-    assert summary._kernels([one, one]) == [f"Kernels: {FIRST}; the fastest here unless --kernels chose."]
+    assert summary._kernels([one, one]) == [f"Kernels: {FIRST}; the fastest on this device unless --kernels sets them."]
     for each, line in zip([one, other], summary._kernels([one, other]), strict=True):
         assert f"{each.kernels} ({each.cell.model.name} {each.cell.label})" in line
     assert [each["kernels"] for each in frame.table([one, other], Goal(12, 1000, 400))] == [FIRST, other.kernels]

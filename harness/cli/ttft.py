@@ -147,7 +147,11 @@ def _lengths(
         raise UserError(f"--contexts names {len(wanted)} contexts; give one to five")
     puzzles, _ = load_tasks(source)
     if tokenizer is None:
-        return lengths(puzzles), wanted, f"{source}: estimated, at one token a cell and newline and 388 for the words"
+        return (
+            lengths(puzzles),
+            wanted,
+            f"{source}: estimated, at one token per cell and newline, and 388 for the words",
+        )
     from harness.train.model import load_tokenizer
 
     try:

@@ -48,11 +48,12 @@ def plan(config: "SweepConfig", catalog: Catalog, out: Console) -> None:
     out.print(table)
     cells = {kind: len(config.models) * len(config.precisions) * len(by_kind[kind]) for kind in kinds}
     cap_s = {kind: config.cap_seconds or catalog.defaults.cap_seconds[kind] for kind in kinds}
-    counts = "; ".join(f"{kind}: {cells[kind]} cells, none started above {cap_s[kind]:.0f} s" for kind in kinds)
+    counts = "; ".join(f"{kind}: {cells[kind]} cells, cap {cap_s[kind]:.0f} s per cell" for kind in kinds)
     out.print(
         Text(
-            f"{counts}. A precision that the device emulates gets its native one measured beside it. weights GiB: all "
-            "parameters at the precision's bits; embeddings and norms stay 16-bit. (w): beyond the window."
+            f"{counts}. A cell estimated above the cap is not started. Where the device emulates a precision, the "
+            "native one is measured too. weights GiB: all parameters at the precision's bits; embeddings and norms "
+            "stay 16-bit. (w): beyond the model's context window."
         )
     )
 
@@ -73,7 +74,7 @@ def coverage(distributions: "list[Lengths]", contexts: list[int], encoding: str,
         shares = [f"{100 * lengths.coverage(context):.0f}%" for context in contexts]
         table.add_row(lengths.name, str(len(lengths.tokens)), f"{lengths.mean:.0f}", *quantiles, *shares)
     out.print(table)
-    out.print(Text(f"\nTokens; {encoding}. Test questions are without their answers."))
+    out.print(Text(f"\nTokens; {encoding}. Test questions are counted without their answers."))
 
 
 def doctor(findings: "Findings", out: Console) -> bool:

@@ -95,7 +95,7 @@ def _definition(goal: Goal) -> str:
 def _notes(cell: Prediction | Unpredictable) -> list[str]:
     if isinstance(cell, Unpredictable):
         return [f"{cell.spec.name} {cell.precision.name} on {cell.accelerator.name}: {cell.reason}."]
-    notes = [f"{card(cell)}: speed by {cell.source}."]
+    notes = [f"{card(cell)}: calibration: {cell.source}."]
     if cell.arc_step_s is None:
         notes.append(f"None of ARC's sequences fits {cell.context} tokens: hours are for whole contexts.")
     return notes

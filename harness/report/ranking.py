@@ -85,7 +85,7 @@ def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
         spec = with_result[0].result.spec
         notes.append(
             f"tuned: measured on {len(spec.tasks)} tasks of {spec.dataset}, 2 attempts, {spec.views} views; best: "
-            "chance of being the best of these on such tasks; projected: from the checkpoints, on the same tasks."
+            "chance of being the best candidate on such tasks; projected: from the checkpoints, on the same tasks."
         )
     for c in with_result:
         if c.estimate and c.estimate.refused:

@@ -64,10 +64,10 @@ def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> 
         weights = "Some models have random weights: their speed and memory are real."
     marks = "".join(row.cell.recipe.mark for row in rows)
     legend = "ref: transformers' and PEFT's plain step. " if "/ref" in marks else ""
-    legend += "b4: 4 sequences at once, and so on. " if "/b" in marks else ""
+    legend += "b4: micro-batches of 4 sequences, and so on. " if "/b" in marks else ""
     chosen = any(row.cell.recipe.kernels != AUTO for row in rows)
-    legend += "plain and the like: kernels that --kernels chose. " if chosen else ""
-    legend += "ckpt: activations made again in the backward (ckpt-mlp: gate and up). " if "/ckpt" in marks else ""
+    legend += "plain and the like: kernels set by --kernels. " if chosen else ""
+    legend += "ckpt: activations recomputed in the backward (ckpt-mlp: gate and up). " if "/ckpt" in marks else ""
     return (
         f"Measured on {', '.join(sorted({row.cell.device_name for row in rows}))}. A step is "
         f"{recipe.sequences_per_step} sequences of seq_len tokens, forward and backward, and one optimiser update. "
@@ -185,7 +185,7 @@ def _kernels(rows: Sequence[Measurement]) -> list[str]:
     named = [(f"{row.cell.model.name} {row.cell.label}", row.kernels) for row in rows if row.kernels]
     same = len({kernels for _, kernels in named}) == 1
     return [
-        f"Kernels: {kernels}{'' if same else f' ({names})'}; the fastest here unless --kernels chose."
+        f"Kernels: {kernels}{'' if same else f' ({names})'}; the fastest on this device unless --kernels sets them."
         for names, kernels in _by_text(named)
     ]
 
@@ -200,7 +200,8 @@ def _prediction_errors(rows: Sequence[Measurement]) -> list[str]:
     time, memory = (f"{100 * median(column):.0f} % (at most {100 * column[-1]:.0f} %)" for column in errors)
     cells = "cell was" if len(ratios) == 1 else "cells were"
     return [
-        f"Predicted before {len(ratios)} {cells} measured: micro-steps off by {time} in the median, memory {memory}."
+        f"Predictions made before {len(ratios)} {cells} measured: median error {time} in the micro-step's seconds, "
+        f"{memory} in memory."
     ]
 
 
@@ -230,10 +231,10 @@ def _emulated(rows: Sequence[Measurement]) -> list[str]:
     """One line per emulated dtype: how slow it is here, and what is native; and what quantised weights compute in."""
     emulated = {row.cell.compute_dtype: row.rate for row in rows if row.rate and not row.rate.native}
     instead = sorted({row.cell.precision for row in rows if row.cell.why.startswith("native here")})
-    use = f"; {' and '.join(instead)} is native and measured beside it" if instead else ""
+    use = f"; {' and '.join(instead)} is native and measured too" if instead else ""
     quantized = {row.cell.precision: row.cell.compute_dtype for row in rows if row.cell.precision in ("int8", "int4")}
     return [
-        f"* {dtype} is emulated on this device: backward products run at {number(rate.backward / 1e9)} GFLOP/s{use}."
+        f"* {dtype} is emulated on this device: backward matmuls reach {number(rate.backward / 1e9)} GFLOP/s{use}."
         for dtype, rate in sorted(emulated.items())
     ] + [f"{precision} computes in {dtype}, the native dtype here." for precision, dtype in sorted(quantized.items())]
 

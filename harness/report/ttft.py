@@ -65,12 +65,12 @@ def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None
 
 
 def _definition(spec: TuneSpec) -> str:
-    scope = "one adapter for all" if spec.scope == SHARED else "one adapter a task"
+    scope = "one adapter for all" if spec.scope == SHARED else "one adapter per task"
     return (
         f"{spec.model.name} {spec.precision} on {len(spec.tasks)} tasks of {spec.dataset}, {scope}, measured. "
-        f"acc.: a task's test inputs answered in 2 attempts, by vote over {spec.views} views; 95 %: Wilson; tasks "
-        "that were not answered count as wrong. val loss: nats a token of the true outputs. p: exact McNemar against "
-        "the row above, on the same tasks."
+        f"acc.: the share of a task's test inputs answered within 2 attempts, by vote over {spec.views} views, mean "
+        "over tasks; tasks without an answer count as wrong. 95 %: Wilson interval. val loss: nats per token of the "
+        "true outputs. p: exact McNemar test against the row above, on the same tasks."
     )
 
 
