@@ -26,34 +26,34 @@ from harness.report import export, frame, terminal, ttft
 def test_the_choice_by_hand_in_80_columns():
     """5 of 10 tuned, Wilson 24 to 76 %; baseline 2 of 10; two models, so that there is a chance of being best."""
     rows = [_row("a", load_s=1799.0), _row("[b]old")]
-    told = [_result("a", 5, decode_s=90.0), _result("a", 2, steps=0, arm="baseline"), _result("[b]old", 1)]
-    shown = _shown(rank(candidates(rows, told, GOAL), GOAL))
+    results = [_result("a", 5, decode_s=90.0), _result("a", 2, steps=0, arm="baseline"), _result("[b]old", 1)]
+    shown = _shown(rank(candidates(rows, results, GOAL), GOAL))
     assert max(map(len, shown.splitlines())) <= 80 and "\x1b" not in shown and "…" not in shown
     (line,) = [line.split() for line in shown.splitlines() if line.startswith("a ")]
     assert line[:9] == ["a", "fp32", "1024", "5.04", "yes", "20.0", "50", "(24-76)", "64"]
     assert "[b]old" in shown
-    said = _flat(shown)
-    assert "tuned: measured on 10 tasks of made, 2 attempts, 2 views" in said
-    assert "load, 1000 steps over ARC's lengths up to seq_len and the answers of 400 tasks" in said
-    assert said.split(" Pick: ")[1].startswith("a fp32 at 1024 tokens: the highest measured accuracy of 2, 50.0 %")
+    text = _flat(shown)
+    assert "tuned: measured on 10 tasks of made, 2 attempts, 2 views" in text
+    assert "load, 1000 steps over ARC's lengths up to seq_len and the answers of 400 tasks" in text
+    assert text.split(" Pick: ")[1].startswith("a fp32 at 1024 tokens: the highest measured accuracy of 2, 50.0 %")
 
 
 def test_a_refused_projection_is_said_with_its_reason():
-    told = [result(11, tasks=20, curve_points=curve(20, 2, 5, 8, 11))]
-    shown = _flat(_shown(rank(candidates([_row()], told, GOAL), GOAL)))
+    results = [result(11, tasks=20, curve_points=curve(20, 2, 5, 8, 11))]
+    shown = _flat(_shown(rank(candidates([_row()], results, GOAL), GOAL)))
     assert "refused" in shown
     assert "tiny fp32: no projection to 1000 steps: x15.6 beyond the last checkpoint; at most x8." in shown
     goal = replace(GOAL, steps=128)
     assert "tiny fp32: projected x2.0 beyond the last checkpoint." in _flat(
-        _shown(rank(candidates([_row()], told, goal), goal), goal)
+        _shown(rank(candidates([_row()], results, goal), goal), goal)
     )
 
 
 def test_what_was_published_is_named_beside_and_marked_as_such():
     chosen = rank(candidates([_row("phi-3-mini")], [], GOAL), GOAL)
-    said = _flat(_shown(chosen))
-    assert "phi-3-mini: no weights: accuracy not measured; harness ttft phi-3-mini" in said
-    assert "Published for Phi-3 (ironbar/arc24, iteration 4, August 2024): 6.5 % before, 16.8 % after." in said
+    text = _flat(_shown(chosen))
+    assert "phi-3-mini: no weights: accuracy not measured; harness ttft phi-3-mini" in text
+    assert "Published for Phi-3 (ironbar/arc24, iteration 4, August 2024): 6.5 % before, 16.8 % after." in text
     assert "16.8" not in chosen.why
     measured = rank(candidates([_row("phi-3-mini")], [_result("phi-3-mini", 5)], GOAL), GOAL)
     assert "Published" not in _shown(measured)
@@ -62,20 +62,20 @@ def test_what_was_published_is_named_beside_and_marked_as_such():
 def test_the_whole_report_shows_speed_then_accuracy_then_the_pick():
     out = io.StringIO()
     rows = [_row("a"), _row("b")]
-    told = [
+    results = [
         _result("a", 2, steps=0, arm="baseline"),
         _result("a", 5, curve_points=curve(10, 2, 3, 4, 5)),
         _result("b", 4),
     ]
-    terminal.show(rows, told, replace(GOAL, steps=256), Console(file=out, width=80, highlight=False))
+    terminal.show(rows, results, replace(GOAL, steps=256), Console(file=out, width=80, highlight=False))
     shown = out.getvalue()
-    said = _flat(shown)
+    text = _flat(shown)
     assert max(map(len, shown.splitlines())) <= 80
-    assert "Best candidate" not in said  # one pick, and by accuracy
+    assert "Best candidate" not in text  # one pick, and by accuracy
     order = ["A step is 16 sequences", "Best arm: n-1, 50.0 % of 10 tasks", "Best arm: n-1, 40.0 %", "Pick: "]
-    places = [said.index(part) for part in order]
+    places = [text.index(part) for part in order]
     assert places == sorted(places)
-    assert "n-1: measured 50.0 % at 64 steps; projected to 256 steps" in said
+    assert "n-1: measured 50.0 % at 64 steps; projected to 256 steps" in text
     bare = io.StringIO()
     terminal.show(rows, [], GOAL, Console(file=bare, width=80, highlight=False))
     assert "Best candidate: " in bare.getvalue() and "Pick" not in bare.getvalue()
@@ -100,16 +100,16 @@ def test_results_stand_in_one_table_where_they_can_be_compared():
 def test_the_columns_of_accuracy_by_hand(tmp_path):
     """5 of 10 at 64 steps against 2 of 10; Wilson 23.7 to 76.3 %. The other rows have nothing in these columns."""
     rows = [_row(load_s=1799.0), _row(precision="int4"), _row(weights="/other"), _row("other"), row(status="oom")]
-    told = [
+    results = [
         result(5, decode_s=90.0, arm="+ color swap", curve_points=curve(10, 2, 3, 4, 5)),
         result(2, steps=0, arm="baseline"),
     ]
     goal = replace(GOAL, steps=256)
-    export.write_csv(rows, told, goal, tmp_path / "summary.csv")
+    export.write_csv(rows, results, goal, tmp_path / "summary.csv")
     with (tmp_path / "summary.csv").open(newline="") as file:
         first, *others = csv.DictReader(file)
     assert list(first) == list(frame.COLUMNS)
-    estimate = accuracy_after(told[0].curve_points, 256)
+    estimate = accuracy_after(results[0].curve_points, 256)
     assert first["accuracy_arm"] == "'+ color swap"  # no formula
     numbers = {
         "accuracy": 0.5,
@@ -143,8 +143,8 @@ def test_the_columns_of_accuracy_by_hand(tmp_path):
 
 def test_published_figures_are_in_no_column(tmp_path):
     rows = [_row(name) for name in ACCURACIES]
-    for told in ([], [_result("tiny", 5), _result("phi-3-mini", 5, weights="/elsewhere")]):
-        export.write_csv(rows, told, GOAL, tmp_path / "summary.csv")
+    for results in ([], [_result("tiny", 5), _result("phi-3-mini", 5, weights="/elsewhere")]):
+        export.write_csv(rows, results, GOAL, tmp_path / "summary.csv")
         with (tmp_path / "summary.csv").open(newline="") as file:
             for found in csv.DictReader(file):
                 assert {v for k, v in found.items() if "accuracy" in k or "projected" in k} == {""}
@@ -153,8 +153,8 @@ def test_published_figures_are_in_no_column(tmp_path):
 
 
 def test_a_name_that_a_spreadsheet_would_obey_is_made_safe_in_the_new_columns_too(tmp_path):
-    told = [result(5, dataset="=cmd|' /C calc'!A0")]
-    export.write_csv([_row()], told, GOAL, tmp_path / "summary.csv")
+    results = [result(5, dataset="=cmd|' /C calc'!A0")]
+    export.write_csv([_row()], results, GOAL, tmp_path / "summary.csv")
     with (tmp_path / "summary.csv").open(newline="") as file:
         (found,) = csv.DictReader(file)
     assert found["accuracy_set"].startswith("'=")
@@ -169,6 +169,6 @@ def test_a_model_spec_in_the_record_need_not_say_how_it_is_fine_tuned():
 
 
 def test_another_precision_of_a_model_with_weights_says_how_to_measure_it():
-    said = _flat(_shown(rank(candidates([_row("small", precision="int4", weights="/a")], [], GOAL), GOAL)))
-    assert "small int4: accuracy not measured; harness ttft small --precision int4 does." in said
-    assert "no weights" not in said
+    text = _flat(_shown(rank(candidates([_row("small", precision="int4", weights="/a")], [], GOAL), GOAL)))
+    assert "small int4: accuracy not measured; harness ttft small --precision int4 does." in text
+    assert "no weights" not in text

@@ -38,21 +38,21 @@ def _read(path):
         return list(csv.DictReader(file))
 
 
-def _print(rows, **how):
+def _print(rows, **options):
     out = io.StringIO()
-    console = Console(file=out, width=80, highlight=False, **how)
+    console = Console(file=out, width=80, highlight=False, **options)
     speed.summary(rows, 12, 1000, console)
     return out.getvalue()
 
 
 def test_the_summary_fits_80_columns_and_ends_with_the_pick():
-    said = _print(ROWS)
-    assert max(map(len, said.splitlines())) <= 80
-    assert "…" not in said
-    assert "\x1b" not in said
-    paragraph = said.strip().split("\n\n")[-1]
+    text = _print(ROWS)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert "\x1b" not in text
+    paragraph = text.strip().split("\n\n")[-1]
     assert paragraph.startswith("Best candidate: tinyllama-1.1b fp32 at 2048 tokens")
-    flat = " ".join(said.split())
+    flat = " ".join(text.split())
     for words in ("params", "tinyllama-1.1b", "too big", "too slow", "A step is 16 sequences", "Random weights"):
         assert words in flat
     assert "fp16 is emulated on this device" in flat
@@ -69,15 +69,15 @@ def test_a_rare_steps_marks_are_folded(label, lines):
 
 def test_a_rare_step_leaves_the_model_its_name():
     rare = Recipe(micro_batch=8, gradient_checkpointing=MLP, kernels="attention=sdpa pointwise=compiled")
-    said = _print([row(cell=cell(model=ModelSpec("qwen2.5-0.5b", {}, 2048), recipe=rare))])
-    assert [line[:13] for line in said.splitlines() if line.startswith("qwen")] == ["qwen2.5-0.5b "] * 2  # two tables
-    assert max(map(len, said.splitlines())) <= 80
+    text = _print([row(cell=cell(model=ModelSpec("qwen2.5-0.5b", {}, 2048), recipe=rare))])
+    assert [line[:13] for line in text.splitlines() if line.startswith("qwen")] == ["qwen2.5-0.5b "] * 2  # two tables
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_markup_in_a_name_is_printed_not_obeyed():
-    said = _print([row(cell=cell(model=ModelSpec("[red]x", {}, 64)), status="crashed", reason="[bold]no[/nothing]")])
-    assert "[red]x" in said
-    assert "[bold]no[/nothing]" in said
+    text = _print([row(cell=cell(model=ModelSpec("[red]x", {}, 64)), status="crashed", reason="[bold]no[/nothing]")])
+    assert "[red]x" in text
+    assert "[bold]no[/nothing]" in text
 
 
 def test_an_empty_record():
@@ -114,7 +114,7 @@ def test_pytest_benchmark_compares_two_sweeps(tmp_path):
     slower = [replace(r, micro_s=tuple(2 * s for s in r.micro_s)) for r in ROWS]
     for name, rows in (("a", ROWS), ("b", slower)):
         export.write_benchmark(rows, [], GOAL, tmp_path / f"{name}.json")
-    said = subprocess.run(
+    compared = subprocess.run(
         [
             str(Path(sys.executable).with_name("pytest-benchmark")),
             "compare",
@@ -127,9 +127,9 @@ def test_pytest_benchmark_compares_two_sweeps(tmp_path):
         timeout=60,
         check=False,
     )
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.count("tinyllama-1.1b-fp32-1024") == 2
-    assert "(2.0" in said.stdout
+    assert compared.returncode == 0, compared.stderr
+    assert compared.stdout.count("tinyllama-1.1b-fp32-1024") == 2
+    assert "(2.0" in compared.stdout
 
 
 @pytest.mark.parametrize("name", formats.FORMATS)
@@ -179,11 +179,11 @@ def test_rows_survive_json(r):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "text"),
     [(None, "-"), (0, "0"), (0.0641, "0.0641"), (3.14159, "3.14"), (226.66, "227"), (12345.6, "12346")],
 )
-def test_numbers(value, said):
-    assert format.number(value) == said
+def test_numbers(value, text):
+    assert format.number(value) == text
 
 
 def test_hours_and_durations():
