@@ -1,3 +1,17 @@
 """Which small LLM can be test-time fine-tuned inside a budget of hours, on the hardware at hand."""
 
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["Predictions", "Record", "UserError", "bench", "load", "predict", "ttft"]
+
+_PLACES = {"UserError": "harness.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when first used (PEP 562): `import harness` alone costs nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_PLACES.get(name, "harness.api")), name)

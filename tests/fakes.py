@@ -1,8 +1,9 @@
-"""Stand-ins for the survey and the worker, run as the sweep runs the real ones: JSON lines in, JSON lines out.
+"""A stand-in for harness.workers.serve, run as the executor runs the real one: JSON lines in, JSON lines out.
 
-python -m tests.fakes survey FILE     answers from FILE: {"device": ..., "rates": ..., "work": ...}
-python -m tests.fakes worker FILE     ends as FILE says for the job's precision and context, by default well; adds a
-                                      line to FILE.log for every job, so that what was run can be counted
+python -m tests.fakes WORLD     WORLD is a JSON file: {"device": ..., "rates": ..., "trace": ..., "ends": {...}}
+
+It reports the world's device, answers every trace with the world's, and ends each cell's job as "ends" says for its
+model, precision and context, by default well. WORLD.log has a line for every cell that was run.
 """
 
 import json
@@ -13,7 +14,6 @@ import time
 from pathlib import Path
 
 OK = {
-    "event": "result",
     "status": "ok",
     "reason": "",
     "load_s": 1.0,
@@ -27,41 +27,49 @@ OK = {
     "memory": {"after_load": {"resident": 1}, "first_step": {"resident": 2}, "steady": {"resident": 3}},
     "seed": 0,
 }
+# FLOPs per token of a model of a million parameters, none of them of attention.
+FLOPS = 1e9
 
 
-def survey(world: dict) -> None:
-    for line in sys.stdin:
-        ask = json.loads(line)["ask"]
-        print(json.dumps(world.get("trace", {"unsupported": "no trace"}) if ask == "trace" else world[ask]), flush=True)
+def trace_of(key: dict, memory: dict) -> dict:
+    """A micro-step that is two products, forward and backward, of 1e9 FLOPs per token each."""
+    dtype, tokens = key["compute_dtype"], key["context"]
+    ops = [["product", backward, dtype, FLOPS * tokens, 0.0, 1] for backward in (False, True)]
+    work = {"forward_linear": FLOPS, "forward_quadratic": 0, "backward_linear": FLOPS, "backward_quadratic": 0}
+    counts = {"params": 1_000_000, "trainable": 1, "sequences": 1, "tokens": tokens}
+    return {"ops": ops, "memory": memory, "work": work, **counts}
 
 
-def worker(world: dict, log: Path) -> None:
-    job = json.loads(sys.stdin.readline())
-    cell = job["cell"]
+def answer(world: dict, log: Path, job: str, payload: dict):
+    if job.endswith(":report"):
+        return {"device": world["device"], "rates": world["rates"]}
+    if job.endswith(":trace"):
+        return world.get("trace") or trace_of(payload, world.get("memory", {}))
+    cell = payload["cell"]
     name = f"{cell['model']['name']} {cell['precision']} {cell['context']}"
     with log.open("a") as f:
         f.write(name + "\n")
-    how = world.get(name, "ok")
+    end = world.get("ends", {}).get(name, "ok")
     print(json.dumps({"event": "phase", "phase": "load"}), flush=True)
-    if how == "ok":
+    if end == "ok":
         time.sleep(world.get("seconds", 0))
-        print(json.dumps(OK), flush=True)
-    elif how == "kill":
+        return OK
+    if end == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    elif how == "segfault":
+    elif end == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
-    elif how == "raise":
+    elif end == "raise":
         raise RuntimeError("the kernel is broken")
-    elif how == "hang":
+    elif end == "hang":
         time.sleep(60)
-    else:
-        print(json.dumps({**OK, "status": how, "reason": f"it was {how}"}), flush=True)
+    return {**OK, "status": end, "reason": f"it was {end}"}
 
 
 if __name__ == "__main__":
-    file = Path(sys.argv[2])
-    said = json.loads(file.read_text())
-    if sys.argv[1] == "survey":
-        survey(said)
-    else:
-        worker(said, file.with_suffix(".log"))
+    file = Path(sys.argv[1])
+    for line in sys.stdin:
+        world, request = json.loads(file.read_text()), json.loads(line)
+        result = answer(world, file.with_suffix(".log"), request["job"], request["payload"])
+        refused = isinstance(result, dict) and result.get("device") and "error" in (result["device"] or {})
+        said = {"event": "refused", "message": result["device"]["error"]} if refused else None
+        print(json.dumps(said or {"event": "result", "result": result}), flush=True)

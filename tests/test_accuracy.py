@@ -1,20 +1,21 @@
 """The accuracy part of a bench, from rows as a sweep leaves them; and the verbs that read what it left."""
 
-import io
 import json
 from dataclasses import replace
 
 import pytest
 from conftest import cell, curve, made_puzzles, result, row, write_tasks
-from rich.console import Console
+from trials import InProcess, Listener
 
+from harness import pipeline
 from harness.catalog import models as catalog
 from harness.catalog import precisions
 from harness.cli import app
+from harness.errors import UserError
 from harness.measure.config import SweepConfig
 from harness.measure.sweep import SweepResult
 from harness.records.arm import ROWS, from_json, known_results, to_json
-from harness.records.cell import ModelSpec, Recipe
+from harness.records.cell import Goal, ModelSpec, Recipe
 from harness.records.measurement import MatmulSpeed
 from harness.records.store import Store
 from harness.tune import run
@@ -40,11 +41,18 @@ class Bench:
 
     def measured(self, fresh=False):
         """The results, and all that was said."""
-        asked = SweepConfig(self.models, [precisions.find("fp32")], self.known.recipe, device="cpu", fresh=fresh)
-        swept = SweepResult(self.folder, {"id": "cpu", "name": "a CPU"}, {"fp32": NATIVE}, self.rows)
-        out = io.StringIO()
-        found = run.of_sweep(asked, self.known, swept, Console(file=out, width=80, highlight=False))
-        return found, " ".join(out.getvalue().split())
+        config = SweepConfig(
+            models=self.models, precisions=[precisions.find("fp32")], recipe=self.known.recipe, contexts={},
+            sample_seconds={}, cap_seconds={}, goal=Goal(12, 1000, 400), device="cpu", fresh=fresh,
+        )  # fmt: skip
+        swept, listener = SweepResult(self.folder, InProcess.report, self.rows), Listener()
+        found = []
+        for tune in pipeline.fine_tunes(config, self.known, swept, listener.note):
+            try:
+                found += run.run(tune, listener, InProcess()).rows
+            except UserError as problem:
+                listener.note(str(problem))
+        return found, " ".join(" ".join(listener.said).split())
 
 
 @pytest.fixture
@@ -103,7 +111,7 @@ def test_what_would_take_too_long_is_left_and_said(bench, arc_folder):
     bench.add(spec, str(arc_folder), row((200.0,) * 12, cell=cell(recipe=recipe)))
     found, said = bench.measured()
     assert found == []
-    assert "small: accuracy not measured: 8 steps would take about 53 min 20 s here; harness ttft small" in said
+    assert "small: accuracy not measured: 8 steps would take about 53 min here; harness ttft small" in said
     quick = Bench(bench.known, bench.folder)
     quick.add(spec, str(arc_folder), row((100.0,) * 12, cell=cell(recipe=recipe)))
     assert len(quick.measured()[0]) == 2

@@ -18,18 +18,14 @@ FLOORS = (
     {"measure", "tune"},
     {"report", "pipeline"},
     {"cli"},
+    {"api"},
 )
 LEVEL = {package: level for level, floor in enumerate(FLOORS) for package in floor}
 # Of packages that may import torch, where only some modules do.
 TORCH = ("train", "hardware", "tiny", "tune.runner", "tune.finetune", "tune.decode", "tune.autotune", "tune.checkpoint",
          "predict.op_trace", "predict.tracer", "predict.flops", "measure.worker",
-         "measure.inspector", "tune.run")  # fmt: skip
-# What still is otherwise, to become empty.
-EXCEPTIONS: set[tuple[str, str]] = {
-    ("tune.run", "measure.config"),
-    ("tune.run", "measure.sweep"),
-    ("tune.run", "report.format"),
-}
+         "tune.experiment")  # fmt: skip
+EXCEPTIONS: set[tuple[str, str]] = set()
 
 
 def modules():

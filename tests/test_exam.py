@@ -8,10 +8,11 @@ from conftest import made_puzzles, write_tasks
 
 from harness.arc.task import Pair, Task
 from harness.catalog import models as catalog
+from harness.catalog.recipes import RecipeOptions, resolve
 from harness.cli import app
 from harness.errors import UserError
 from harness.records.cell import ModelSpec, Recipe
-from harness.tune import config
+from harness.tune.config import TuneConfig, settings_for
 
 OWN = {"tasks": 3, "steps": 5, "context": 256, "views": 3, "grid_limit": 10, "learning_rate": 1e-3}
 
@@ -33,19 +34,24 @@ def _spec(window=1024, **ttft):
     return ModelSpec("small", {"model_type": "llama"}, window, ttft=ttft or None)
 
 
-def _of(known, spec=None, alone=True, weights="w", **how):
-    return config.of(spec or _spec(), weights, config.How(**how), known, alone)
+def _of(known, spec=None, alone=True, weights="w", solutions=None, **more):
+    """The config of a model of whose settings `more` says some, and other fields of the config."""
+    spec = spec or _spec()
+    names = ("set", "grid_limit", "tasks", "steps", "context", "views", "learning_rate")
+    settings = settings_for(known, spec, alone).override(**{n: more.pop(n) for n in names if n in more})
+    recipe = resolve(known.recipe, RecipeOptions(learning_rate=settings.learning_rate))
+    return TuneConfig.of(spec, weights, settings, solutions_file=solutions, recipe=recipe, **more)
 
 
 def test_a_model_alone_has_its_own_block_and_among_several_the_files(known, tmp_path):
     own = {**OWN, "set": str(tmp_path / "own")}
     found = _of(known, _spec(**own))
-    assert (len(found.puzzles), found.steps, found.context, found.views) == (3, 5, 256, 3)
-    assert found.source == f"{tmp_path / 'own'}, grids to 10"
+    assert (len(found.tasks), found.steps, found.context, found.views) == (3, 5, 256, 3)
+    assert found.dataset == f"{tmp_path / 'own'}, grids to 10"
     assert found.recipe == replace(known.recipe, learning_rate=1e-3)
     among = _of(known, _spec(**own), alone=False)
     plain = _of(known)
-    assert (among.source, among.puzzles) == (plain.source, plain.puzzles) and len(among.puzzles) == 6
+    assert (among.dataset, among.tasks) == (plain.dataset, plain.tasks) and len(among.tasks) == 6
     assert (among.steps, among.context, among.views) == (plain.steps, plain.context, plain.views) == (64, 1024, 2)
     assert among.recipe.learning_rate == 1e-3  # is no part of what must be alike
     assert plain.recipe == known.recipe == Recipe()
@@ -53,10 +59,10 @@ def test_a_model_alone_has_its_own_block_and_among_several_the_files(known, tmp_
 
 def test_what_is_asked_goes_before_both(known):
     asked = {"steps": 7, "context": 128, "views": 1, "tasks": 2, "grid_limit": 12, "learning_rate": 2e-4}
-    found = _of(known, _spec(**OWN), source=known.ttft.set, **asked)
-    assert (len(found.puzzles), found.steps, found.context, found.views) == (2, 7, 128, 1)
+    found = _of(known, _spec(**OWN), set=known.ttft.set, **asked)
+    assert (len(found.tasks), found.steps, found.context, found.views) == (2, 7, 128, 1)
     assert found.recipe.learning_rate == 2e-4
-    assert found.source == f"{known.ttft.set}, grids to 12"
+    assert found.dataset == f"{known.ttft.set}, grids to 12"
 
 
 def test_the_default_context_ends_with_the_window(known):
@@ -66,15 +72,15 @@ def test_the_default_context_ends_with_the_window(known):
 
 def test_only_small_tasks_and_the_set_is_named_so(known):
     found = _of(known, grid_limit=10)
-    assert "big" not in [puzzle.id for puzzle in found.puzzles] and len(found.puzzles) == 5
-    assert found.source.endswith(", grids to 10")
-    assert _of(known, grid_limit=30).source == _of(known).source == known.ttft.set
-    assert "big" in [puzzle.id for puzzle in _of(known, grid_limit=12).puzzles]
+    assert "big" not in [puzzle.id for puzzle in found.tasks] and len(found.tasks) == 5
+    assert found.dataset.endswith(", grids to 10")
+    assert _of(known, grid_limit=30).dataset == _of(known).dataset == known.ttft.set
+    assert "big" in [puzzle.id for puzzle in _of(known, grid_limit=12).tasks]
 
 
 def test_the_same_tasks_for_every_model_of_a_comparison(known):
     one, two = (_of(known, _spec(window), alone=False, tasks=3, seed=4) for window in (512, 1024))
-    assert one.puzzles == two.puzzles and one.source == two.source
+    assert one.tasks == two.tasks and one.dataset == two.dataset
 
 
 @pytest.mark.parametrize(
@@ -97,8 +103,8 @@ def test_the_same_tasks_for_every_model_of_a_comparison(known):
         ({"context": 1025}, "--context 1025 is beyond the window of small, 1024 tokens"),
         ({"learning_rate": 0.0}, "--learning-rate must be above 0, not 0"),
         ({"learning_rate": float("nan")}, "--learning-rate must be above 0, not nan"),
-        ({"source": "arc1-evaluatoin"}, "unknown set of tasks, folder or file"),
-        ({"source": "arc1-evaluation+none"}, "unknown set of tasks, folder or file"),
+        ({"set": "arc1-evaluatoin"}, "unknown set of tasks, folder or file"),
+        ({"set": "arc1-evaluation+none"}, "unknown set of tasks, folder or file"),
     ],
 )
 def test_bad_values_are_one_line_each(known, how, said):

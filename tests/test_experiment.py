@@ -10,7 +10,7 @@ from trials import RECIPE, STEPS, Stopped, Watched, arms_of, stop_at, timeless, 
 
 from harness.records.arm import ROWS, SHARED, TASK
 from harness.records.store import Store
-from harness.tune.checkpoint import Checkpointer
+from harness.tune.checkpoint import Checkpointer, discard, path_of
 
 
 @pytest.mark.parametrize("curve", [False, True])
@@ -160,11 +160,12 @@ def test_a_full_disk_is_said_once_and_leaves_nothing_half_written(tmp_path):
 
 
 def test_nothing_is_kept_before_its_time(tmp_path):
-    keeper = Checkpointer(tmp_path / "arm.pt", print, every_s=1e9)
+    path = path_of(tmp_path, "arm")
+    keeper = Checkpointer(path, print, every_s=1e9)
     keeper.keep(lambda: pytest.fail("a state was asked for"))
     assert list(tmp_path.iterdir()) == []
     keeper.keep(lambda: {"a": 1}, now=True)
-    assert Checkpointer(tmp_path / "arm.pt", print).load() == {"a": 1}
-    keeper.done()
-    keeper.done()
-    assert list(tmp_path.iterdir()) == []
+    assert Checkpointer(path, print).load() == {"a": 1}
+    discard(tmp_path, "arm")
+    discard(tmp_path, "arm")
+    assert list(path.parent.iterdir()) == []

@@ -10,7 +10,7 @@ from test_accelerators import OWN
 
 from bench import backtest
 from harness.cli.app import main
-from harness.cli.predict import read
+from harness.cli.predict import configure
 from harness.errors import UserError
 from harness.hardware.environment import versions
 from harness.predict import prediction, query
@@ -21,9 +21,7 @@ from harness.report.format import number
 
 
 def asked(models="arc-tiny", precisions="fp16", contexts="256", gpus="t4", **more):
-    rest = dict.fromkeys(("recipe", "method", "micro_batch", "checkpointing", "budget_hours", "steps", "models_file"))
-    rest |= {"split": "data", "trim_vocab": False} | more
-    return read(models, precisions, contexts, gpus, **rest)
+    return configure(models, precisions=precisions, contexts=contexts, gpu=gpus, **more)
 
 
 def test_predict_from_the_command_line(tmp_path, capsys):
@@ -108,7 +106,7 @@ def test_a_kept_trace_is_used_and_a_torn_one_made_again(monkeypatch, tmp_path):
         (first,) = query.predict_all(question, tracers)
         assert len(list((tmp_path / "traces").iterdir())) == 3
     with TracePool(versions()) as tracers:
-        assert query.predict_all(question, tracers) == [first] and not tracers.processes
+        assert query.predict_all(question, tracers) == [first] and not tracers.executors
     torn = (
         tmp_path
         / "traces"
@@ -116,7 +114,7 @@ def test_a_kept_trace_is_used_and_a_torn_one_made_again(monkeypatch, tmp_path):
     )
     torn.write_text(torn.read_text()[:100])
     with TracePool(versions()) as tracers:
-        assert query.predict_all(question, tracers) == [first] and tracers.processes
+        assert query.predict_all(question, tracers) == [first] and tracers.executors
 
 
 def test_what_cannot_be_traced_is_said():

@@ -1,6 +1,5 @@
 """Two processes over gloo against one: the same losses and adapters, the same record."""
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from harness.catalog import precisions
 from harness.catalog.recipes import RecipeOptions, resolve
 from harness.errors import UserError
 from harness.hardware.device import choose
+from harness.measure.sweep import CELL
 from harness.records.arm import ROWS
 from harness.records.cell import Cell, ModelSpec, Recipe
 from harness.records.store import read
@@ -21,6 +21,8 @@ from harness.records.stored import to_stored
 from harness.train import distributed
 from harness.train import model as models
 from harness.train.step import TrainingStep
+from harness.workers.local import LocalExecutor, RunLimits
+from harness.workers.process import rank_environments
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(lora_r=4, sequences_per_step=5, learning_rate=1e-3)
@@ -48,12 +50,8 @@ def _member(path):
 
 def _together(*words) -> None:
     """This file, or another command, as two processes that know of each other."""
-    port = distributed.free_port()
     running = [
-        subprocess.Popen(
-            words, env=os.environ | distributed.rank_environment(number, 2, port) | {"OMP_NUM_THREADS": "1"}
-        )
-        for number in range(2)
+        subprocess.Popen(words, env=os.environ | rank | {"OMP_NUM_THREADS": "1"}) for rank in rank_environments(2)
     ]
     assert [process.wait(120) for process in running] == [0, 0]
 
@@ -85,34 +83,13 @@ def test_a_worker_measures_the_whole_machine(tiny_spec, tmp_path):
     recipe = Recipe(sequences_per_step=4, data_parallel=2)
     cell = Cell(tiny_spec, "fp32", "fp32", 24, recipe, "random", "cpu", "2 x CPU")
     assert recipe.micro_steps_per_step == 2
-    job = json.dumps({"cell": to_stored(cell), "sample_seconds": 1.0, "seed": 0})
-    command = [sys.executable, "-m", "harness.measure.worker"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    with (
-        (tmp_path / "log").open("w") as log,
-        subprocess.Popen(command, stderr=log, env=one_thread, **pipes) as worker,
-    ):
-        worker.stdin.write(job + "\n")
-        worker.stdin.flush()
-        said = [json.loads(line) for line in worker.stdout]
-        assert worker.wait(60) == 0
-    seen = said[-1]
-    assert seen["event"] == "result" and seen["status"] == "ok", (tmp_path / "log").read_text()
+    payload, limits = {"cell": to_stored(cell), "sample_seconds": 1.0, "seed": 0}, RunLimits(log=tmp_path / "log")
+    with LocalExecutor(environment={"OMP_NUM_THREADS": "1"}) as executor:
+        outcome = executor.run(CELL, payload, limits, processes=2)
+    seen = outcome.result
+    assert outcome.status == "ok" and seen["status"] == "ok", (tmp_path / "log").read_text()
     assert len(seen["micro_s"]) >= 3
     assert len(seen["optimizer_s"]) == max(1, len(seen["micro_s"]) // 2)
-
-
-@pytest.mark.parametrize(("said", "threads"), [({}, "4"), ({"OMP_NUM_THREADS": "3"}, "3")])
-def test_processes_share_the_cores(monkeypatch, said, threads):
-    monkeypatch.setattr(distributed.os, "cpu_count", lambda: 8)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    for name, value in said.items():
-        monkeypatch.setenv(name, value)
-    seen = {}
-    monkeypatch.setattr(distributed.subprocess, "call", lambda words, env: seen.update(words=words, env=env) or 7)
-    assert distributed.relaunch(2, ["ttft", "--gpus", "2"]) == 7
-    assert seen["env"]["OMP_NUM_THREADS"] == threads and seen["words"][-3:] == ["ttft", "--gpus", "2"]
 
 
 def test_ttft_on_two_processes_gives_the_same_record(tmp_path):
@@ -131,7 +108,7 @@ def test_ttft_on_two_processes_gives_the_same_record(tmp_path):
         )
         assert ran.returncode == 0, ran.stderr[-2000:]
         assert ran.stdout.count("looking at the device") == ran.stdout.count("Best arm") == 1
-        assert ran.stderr.count("pointwise: ") == 1
+        assert ran.stdout.count("pointwise: ") == 1
         rows.append(read(folder / ROWS.name, ROWS)[0])
     for alone, shared in zip(*rows, strict=True):
         assert shared.spec.recipe == replace(alone.spec.recipe, data_parallel=2)

@@ -1,17 +1,24 @@
+import json
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
+from conftest import cell
 
+from harness.errors import UserError
 from harness.records.stored import to_stored
-from harness.workers.process import run_worker
+from harness.workers.local import AskFailed, LocalExecutor, RunLimits
+from harness.workers.look import REPORT, look
+from harness.workers.process import SERVE
+from harness.workers.serve import job_named
 
-JOB = {"cell": {"device": "cpu"}}
 
-
-def _run(tmp_path, code, timeout_s=20.0, **more):
-    return run_worker(JOB, tmp_path / "log", timeout_s, command=(sys.executable, "-c", code), **more)
+def _run(tmp_path, code, timeout_s=20.0, on_event=lambda event: None, **seams):
+    limits = RunLimits(log=tmp_path / "log", timeout_s=timeout_s, guard_memory=True)
+    return LocalExecutor((sys.executable, "-c", code), **seams).run("job", {}, limits, on_event)
 
 
 def test_a_worker_that_hangs_is_ended_with_its_children(tmp_path):
@@ -51,35 +58,74 @@ def test_a_worker_that_cannot_start(tmp_path):
 
 
 def test_a_result_counts_even_if_the_end_is_untidy(tmp_path):
-    code = (
-        'import os, time; print(\'{"event": "result", "status": "ok", "reason": "", "load_s": 1}\', flush=True);'
-        "os._exit(3)"
-    )
+    code = 'import os, time; print(\'{"event": "result", "result": {"load_s": 1}}\', flush=True);os._exit(3)'
     found = _run(tmp_path, code)
-    assert (found.status, found.seen) == ("ok", {"load_s": 1})
+    assert (found.status, found.result) == ("ok", {"load_s": 1})
 
 
 def test_events_reach_the_watch(tmp_path):
     seen = []
     _run(tmp_path, 'print(\'{"event": "phase", "phase": "load"}\', flush=True)', on_event=seen.append)
-    assert {"phase": "load"} in seen
+    assert {"event": "phase", "phase": "load"} in seen
 
 
-@pytest.mark.parametrize("module", ["harness.measure.worker"])
-def test_a_worker_ends_when_its_sweep_is_gone(module, tmp_path):
-    """The real worker, its input closed: it must not go on alone."""
-    import json
-    import subprocess
+def test_what_the_user_must_mend_is_raised_here(tmp_path):
+    with pytest.raises(UserError, match="no such thing"):
+        _run(tmp_path, 'print(\'{"event": "refused", "message": "no such thing"}\', flush=True)')
 
-    from conftest import cell
 
-    said = json.dumps({"cell": to_stored(cell(context=64)), "sample_seconds": 600, "seed": 0}).encode() + b"\n"
-    process = subprocess.Popen(
-        [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+def test_one_process_answers_until_it_is_closed_and_its_death_is_told():
+    """It counts what it was asked; after the third question it dies."""
+    code = (
+        "import json, sys\n"
+        "for n, line in enumerate(sys.stdin): "
+        "print(json.dumps({'event': 'result', 'result': 1 / (3 - n)}), flush=True)"
     )
-    process.stdin.write(said)
+    with LocalExecutor((sys.executable, "-c", code)) as executor:
+        assert [executor.ask("job", {}) for _ in range(3)] == [1 / 3, 1 / 2, 1]
+        with pytest.raises(AskFailed, match="ZeroDivisionError"):
+            executor.ask("job", {})
+        assert executor.ask("job", {}) == 1 / 3  # another one was started
+
+
+def test_the_first_of_several_processes_speaks_and_the_death_of_another_ends_them(tmp_path):
+    code = (
+        "import json, os, sys, time\n"
+        "rank, world = os.environ['RANK'], os.environ['WORLD_SIZE']\n"
+        "if json.loads(sys.stdin.readline())['payload'] == 'die' and rank == '1': raise RuntimeError('lost its card')\n"
+        "print(json.dumps({'event': 'result', 'result': [rank, world]}), flush=True) if rank == '1' or "
+        "not os.path.exists('wait') else time.sleep(60)"
+    )
+    executor, limits = LocalExecutor((sys.executable, "-c", code)), RunLimits(log=tmp_path / "log")
+    assert executor.run("job", "", limits, processes=2).result == ["0", "2"]
+    Path("wait").touch()
+    found = executor.run("job", "die", limits, processes=2)
+    assert found.status == "crashed" and "lost its card" in found.reason
+
+
+def test_a_device_is_looked_at_in_a_process_that_ends():
+    """The real one: this process learns what the device is."""
+    with LocalExecutor() as executor:
+        report = look(executor, "cpu")
+        assert report.device.kind == "cpu" and report.rates["fp32"].native and report.rates["fp32"].forward > 1e6
+        with pytest.raises(UserError, match="--device cuda:99"):
+            look(executor, "cuda:99")
+    assert REPORT.startswith("harness.")
+
+
+def test_a_worker_ends_when_its_sweep_is_gone():
+    """The real worker, its input closed: it must not go on alone."""
+    payload = {"cell": to_stored(cell(context=64)), "sample_seconds": 600, "seed": 0}
+    line = json.dumps({"job": "harness.measure.worker:measure_cell", "payload": payload}).encode() + b"\n"
+    process = subprocess.Popen(SERVE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process.stdin.write(line)
     process.stdin.flush()
-    assert b"import" in process.stdout.readline()
+    assert b"load" in process.stdout.readline()
     process.stdin.close()
     assert process.wait(30) == 1
     process.stdout.close()
+
+
+def test_jobs_are_functions_of_this_program():
+    with pytest.raises(ValueError, match="no job"):
+        job_named("os:system")

@@ -1,17 +1,24 @@
 """What the tests of the experiment share: a trial of few steps, and an arm that is watched and may be stopped."""
 
+import json
 from dataclasses import replace
 
 import torch
 
 from harness.arc import arms
 from harness.catalog import models as catalog
-from harness.records.arm import ROWS, TuneSpec
+from harness.hardware.info import Device, DeviceReport
+from harness.records.arm import TuneSpec
 from harness.records.cell import Recipe
-from harness.records.store import Store
+from harness.records.measurement import MatmulSpeed
+from harness.records.stored import to_stored
+from harness.tune import run
 from harness.tune.checkpoint import Checkpointer
-from harness.tune.experiment import run
+from harness.tune.config import TuneConfig
 from harness.tune.runner import ArmRunner
+from harness.workers.look import REPORT
+from harness.workers.process import Outcome
+from harness.workers.serve import job_named
 
 STEPS = 8
 RECIPE = Recipe(lora_r=4, sequences_per_step=2, learning_rate=1e-2)
@@ -37,11 +44,51 @@ def trial_of(folder, puzzles, **changes):
     return TuneSpec(**(said | changes))
 
 
-def arms_of(trial, puzzles, solutions, folder, names="n-1", on_step=lambda *_: None, **how):
+class Listener:
+    """An observer of a fine-tune that keeps what is said."""
+
+    def __init__(self, on_step=lambda *_: None):
+        self.said, self.step = [], on_step
+        self.note = self.said.append
+
+    def answers(self, done, total):
+        pass
+
+
+class InProcess:
+    """An executor that runs jobs in this process, their payloads and events through JSON; it has a CPU to report."""
+
+    report = DeviceReport(Device("cpu", "a CPU", 8 << 30), {"fp32": MatmulSpeed(1e12, 1e12, True)})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def run(self, job, payload, limits, on_event=lambda event: None, processes=1):
+        if job == REPORT:
+            return Outcome("ok", "", to_stored(self.report))
+
+        def emit(event, **fields):
+            on_event(json.loads(json.dumps({"event": event, **fields})))
+
+        return Outcome("ok", "", job_named(job)(json.loads(json.dumps(payload)), emit))
+
+
+def arms_of(trial, puzzles, solutions, folder, names="n-1", on_step=lambda *_: None, **more):
     """The rows of the arms, and what was said."""
-    said = []
-    store = Store(folder, kind=ROWS)
-    return run(trial, puzzles, solutions, arms.choose(names), store, said.append, on_step, **how), said
+    shared = ("model", "weights", "recipe", "dataset", "steps", "context", "views", "precision", "encoding", "scope")
+    config = TuneConfig(
+        **{name: getattr(trial, name) for name in (*shared, "too_long", "curve", "seed")},
+        tasks=puzzles,
+        solutions=solutions,
+        arms=arms.choose(names),
+        results=folder,
+        **more,
+    )
+    listener = Listener(on_step)
+    return run.run(config, listener, InProcess()).rows, listener.said
 
 
 def timeless(row):

@@ -96,7 +96,7 @@ def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: 
 def same_exam(results: Sequence[ArmResult]) -> list[ArmResult]:
     """The results on the tasks that most candidates answered; of several such sets the one that ran last."""
     exams: dict[tuple, list[ArmResult]] = {}
-    for result in results:
+    for result in (each for each in results if each.ok):
         exams.setdefault(result.spec.comparison_key, []).append(result)
     if not exams:
         return []

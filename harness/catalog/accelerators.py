@@ -120,6 +120,22 @@ def cpu(name: str, memory_bytes: int, rates: dict[str, MatmulSpeed]) -> Accelera
     )
 
 
+# Bytes per second per FLOP/s of 16-bit products: of the cards in the table half lie between 1/100 and 1/300.
+_BYTES_PER_FLOP = 1 / 200
+
+
+def probed(name: str, memory_bytes: int, rates: dict[str, MatmulSpeed]) -> Accelerator:
+    """A card that no table has, by its probe; its bandwidth is assumed from its rates."""
+    fastest = max(rate.combined for rate in rates.values())
+    return Accelerator(
+        name,
+        memory_bytes,
+        fastest * _BYTES_PER_FLOP,
+        {dtype: (rate.forward, rate.backward) for dtype, rate in rates.items()},
+        tuple(dtype for dtype, rate in rates.items() if rate.native),
+    )
+
+
 def find(name: str) -> Accelerator:
     """The accelerator called `name`, or the one that a YAML file of that name describes; `2xt4` is two of them.
 

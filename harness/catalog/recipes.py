@@ -44,7 +44,7 @@ def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Re
 
     `quantized` says whether the base weights are: arc24 trains those with recomputation, 16-bit ones without.
     """
-    recipe = named(_ALIASES.get(options.name or "", options.name), base, quantized)
+    recipe = _named(_ALIASES.get(options.name or "", options.name), base, quantized)
     for what, value, allowed in (
         ("method", options.method, METHODS),
         ("split", options.split, SPLITS),
@@ -76,10 +76,10 @@ def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Re
 
     # A recipe with its own split over cards keeps it, whatever the number of cards.
     if recipe.layer_split == 1 and options.split == DATA:
-        recipe = shared_by(options.gpus, recipe)
+        recipe = _shared_by(options.gpus, recipe)
     elif recipe.layer_split == 1:
-        recipe = replace(shared_by(1, recipe), layer_split=options.gpus)
-    return with_kernels(options.kernels, recipe)
+        recipe = replace(_shared_by(1, recipe), layer_split=options.gpus)
+    return _with_kernels(options.kernels, recipe)
 
 
 def measurable(options: RecipeOptions) -> RecipeOptions:
@@ -92,7 +92,7 @@ def measurable(options: RecipeOptions) -> RecipeOptions:
     return options
 
 
-def named(name: str | None, base: Recipe, quantized: bool = False) -> Recipe:
+def _named(name: str | None, base: Recipe, quantized: bool = False) -> Recipe:
     """`base` as the recipe `name` has it; None changes nothing. Raises UserError for a name that is not in NAMES.
 
     own: this program's step. reference: the step of transformers and PEFT, one sequence at a time and with gradient
@@ -122,14 +122,7 @@ def named(name: str | None, base: Recipe, quantized: bool = False) -> Recipe:
     return replace(base, implementation=name or base.implementation)
 
 
-def _recipe(name: str | None, base: Recipe) -> Recipe:
-    """The named recipe, if it can be measured: arc24's split over two cards can only be predicted."""
-    if name not in (None, OPTIMIZED, REFERENCE):
-        raise unknown("recipe", name, (OPTIMIZED, REFERENCE))
-    return named(name, base)
-
-
-def with_kernels(text: str, recipe: Recipe) -> Recipe:
+def _with_kernels(text: str, recipe: Recipe) -> Recipe:
     """`recipe` with the kernels that `text` names. Raises UserError for what is none, or has none to choose."""
     chosen = kernel_table.normalize(text)
     if chosen != AUTO and recipe.implementation == REFERENCE:
@@ -137,7 +130,7 @@ def with_kernels(text: str, recipe: Recipe) -> Recipe:
     return replace(recipe, kernels=chosen)
 
 
-def shared_by(gpus: int, recipe: Recipe) -> Recipe:
+def _shared_by(gpus: int, recipe: Recipe) -> Recipe:
     """`recipe` with its steps divided among so many cards."""
     if gpus < 1:
         raise UserError(f"--gpus must be 1 or more, not {gpus}")

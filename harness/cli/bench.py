@@ -1,20 +1,20 @@
 """The verbs that measure, or say what they would: bench and plan."""
 
 import sys
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.catalog import models as catalog
+from harness.catalog import models as model_table
 from harness.catalog import precisions as precision_table
-from harness.catalog import weights as weights_of
+from harness.catalog import weights as weights_table
 from harness.catalog.kernels import AUTO
-from harness.catalog.recipes import _recipe, shared_by, with_kernels
-from harness.cli import predict as predict_verb
+from harness.catalog.models import Catalog
+from harness.catalog.recipes import RecipeOptions, measurable, resolve
+from harness.cli import parse
 from harness.cli.options import (
+    Autotune,
     Budget,
     Contexts,
     Device,
@@ -30,14 +30,10 @@ from harness.cli.options import (
     TrimVocab,
     Weights,
 )
-from harness.cli.parse import context_of, device_of, goal, words
-from harness.errors import UserError, positive
-from harness.measure.config import SweepConfig
-from harness.records.arm import known_results
-from harness.records.cell import Goal, ModelSpec
+from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from harness.measure.config import SweepConfig
 
 
 def bench(
@@ -50,21 +46,22 @@ def bench(
     recipe: RecipeName = None,
     gpus: Gpus = 1,
     trim_vocab: TrimVocab = False,
-    kernels: Kernels = "auto",
-    fit: Fit = False,
+    kernels: Kernels = AUTO,
+    autotune: Autotune = False,
     device: Device = "auto",
     results: Results = None,
     models_file: ModelsFile = None,
-    sample_seconds: Annotated[float | None, typer.Option(help="Most seconds of sampling a cell.")] = None,
-    cap_seconds: Annotated[float | None, typer.Option(help="Cells estimated above this are not started.")] = None,
+    sample_seconds: Annotated[float | None, typer.Option(help="Most seconds of sampling per cell.")] = None,
+    cap_seconds: Annotated[float | None, typer.Option(help="Cells predicted above this are not started.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the record has already.")] = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="Measure again what crashed, was killed or timed out.")
     ] = False,
     accuracy: Annotated[bool, typer.Option(help="Fine-tune models with weights for a short time too.")] = True,
     seed: Annotated[int, typer.Option(help="Of the random weights and tokens.")] = 0,
+    fit: Fit = False,
 ) -> None:
-    """Profile models: steps a minute, memory, hours for 1000 steps, whether that fits the budget, and how accurate.
+    """Profile models: steps per minute, memory, hours for 1000 steps, whether that fits the budget, and how accurate.
 
     Examples:
 
@@ -74,30 +71,110 @@ def bench(
 
     Stopped at any time and started again, it goes on where it was.
     """
-    from harness.hardware import environment
-    from harness.measure import doctor, sweep
-    from harness.report import formats, style
+    from harness import pipeline
+    from harness.hardware.environment import versions
+    from harness.measure import doctor
+    from harness.report import style
     from harness.report.progress import ProgressLine
-    from harness.report.terminal import show
-    from harness.tune import run as accuracies
 
-    asked, known, goal = read(
-        models, contexts, precisions, budget_hours, steps, weights, device, results, models_file,
-        sample_seconds, cap_seconds, fresh, retry, seed, recipe, gpus, trim_vocab, fit, kernels,
-    )  # fmt: skip
+    config, catalog = configure(
+        models,
+        contexts=contexts,
+        precisions=precisions,
+        budget_hours=budget_hours,
+        steps=steps,
+        weights=weights,
+        recipe=recipe,
+        gpus=gpus,
+        trim_vocab=trim_vocab,
+        kernels=kernels,
+        autotune=autotune or fit,
+        device=device,
+        results=results,
+        models_file=models_file,
+        sample_seconds=sample_seconds,
+        cap_seconds=cap_seconds,
+        fresh=fresh,
+        retry=retry,
+        seed=seed,
+    )
     out = style.console()
-    for line in doctor.untested(environment.versions()):
+    for line in doctor.untested(versions()):
         print(line, file=sys.stderr)
-    with ProgressLine(out, goal.steps) as progress:
-        swept = sweep.run(asked, known, progress)
-    results = accuracies.of_sweep(asked, known, swept, out) if accuracy else []
-    everything = list(sweep.Store(swept.folder).rows().values())
-    measured = known_results(swept.folder)
-    *files, last = [formats.write(name, everything, measured, goal, swept.folder).name for name in formats.FORMATS]
-    out.print(f"{', '.join(['Record', *files])} and {last} in {swept.folder}/", soft_wrap=True, markup=False)
-    show(swept.rows, results, goal, out)
-    if not any(row.ok for row in swept.rows):
+    with ProgressLine(out, config.goal.steps) as progress:
+
+        def on_result(result: pipeline.BenchResult) -> None:
+            progress.clear()
+            _write_and_show(result, config, out)
+
+        result = pipeline.bench(config, catalog, progress, on_result, accuracy=accuracy)
+    if not any(row.ok for row in result.swept.rows):
         raise typer.Exit(1)
+
+
+def _write_and_show(result, config: "SweepConfig", out) -> None:
+    """The files of the whole record, and the tables of what this bench was asked for."""
+    from harness.report import formats
+    from harness.report.terminal import show
+
+    record = parse.record(result.swept.folder)
+    for name in formats.FORMATS:
+        formats.write(name, record.rows, record.results, config.goal, record.folder)
+    names = " and ".join(entry.file_name for entry in formats.FORMATS.values())
+    out.print(f"Record, {names} in {record.folder}/", soft_wrap=True, markup=False)
+    show(result.swept.rows, result.results, config.goal, out)
+
+
+def configure(
+    models: parse.Words = None,
+    *,
+    contexts: parse.Words = None,
+    precisions: parse.Words = None,
+    budget_hours: float | None = None,
+    steps: int | None = None,
+    weights: str = "auto",
+    recipe: str | None = None,
+    gpus: int = 1,
+    trim_vocab: bool = False,
+    kernels: str = AUTO,
+    autotune: bool = False,
+    device: str = "auto",
+    results: Path | None = None,
+    models_file: Path | None = None,
+    sample_seconds: float | None = None,
+    cap_seconds: float | None = None,
+    fresh: bool = False,
+    retry: bool = False,
+    seed: int = 0,
+) -> "tuple[SweepConfig, Catalog]":
+    """What `bench` is to do, and the catalogue. Raises UserError for the first value that cannot be."""
+    from harness.measure.config import SweepConfig
+
+    catalog = model_table.load(models_file)
+    specs = parse.models_of(models, catalog)
+    if len(specs) > 1 and weights not in ("auto", "hub", "random"):
+        raise UserError(f"--weights {weights} is one model's folder, but {len(specs)} models are named")
+    names = parse.words(precisions) or catalog.defaults.precisions
+    lengths = [parse.context_of(word) for word in parse.words(contexts)]
+    options = RecipeOptions(name=recipe, gpus=gpus, trim_vocab=trim_vocab, kernels=kernels)
+    config = SweepConfig(
+        models=[
+            (model_table.trimmed(spec) if trim_vocab else spec, weights_table.resolve(spec, weights)) for spec in specs
+        ],
+        precisions=[precision_table.find(name) for name in names],
+        recipe=resolve(catalog.recipe, measurable(options)),
+        contexts=dict.fromkeys(parse.DEVICE_KINDS, lengths) if lengths else catalog.defaults.contexts,
+        sample_seconds=parse.by_device_kind("--sample-seconds", sample_seconds, catalog.defaults.sample_seconds),
+        cap_seconds=parse.by_device_kind("--cap-seconds", cap_seconds, catalog.defaults.cap_seconds),
+        goal=parse.goal(catalog, budget_hours, steps),
+        device=parse.device_of(device),
+        results=results,
+        fresh=fresh,
+        retry=retry,
+        autotune=autotune,
+        seed=seed,
+    )
+    return config, catalog
 
 
 def plan(
@@ -118,101 +195,23 @@ def plan(
 
       harness plan qwen-0.5b --contexts "1024 4096" --gpu l4
     """
+    from harness.cli import predict as predict_verb
+    from harness.predict import calibration_files
     from harness.report import info, style
 
-    asked, known, _ = read(
-        models, contexts, precisions, None, None, "random", device, None, models_file, None, None, False, False, 0
-    )
+    words = {"contexts": contexts, "precisions": precisions, "models_file": models_file}
+    config, _ = configure(models, weights="random", device=device, **words)
     out = style.console()
-    info.plan(asked, known, out)
-    show(models, precisions, contexts, gpu, out, models_file)
-
-
-def read(
-    models: list[str] | None,
-    contexts: str | None,
-    precisions: str | None,
-    budget_hours: float | None,
-    steps: int | None,
-    weights: str,
-    device: str,
-    results: Path | None,
-    models_file: Path | None,
-    sample_seconds: float | None,
-    cap_seconds: float | None,
-    fresh: bool,
-    retry: bool,
-    seed: int,
-    recipe: str | None = None,
-    gpus: int = 1,
-    trim_vocab: bool = False,
-    fit: bool = False,
-    kernels: str = AUTO,
-) -> tuple[SweepConfig, catalog.Catalog, Goal]:
-    """What `harness bench` was asked. Raises UserError for the first value that cannot be."""
-    known = catalog.load(models_file)
-    names = [name for text in models or [] for name in words(text)] or [known.defaults.model]
-    specs = _distinct([known.find(name) for name in names])
-    if len(specs) > 1 and weights not in ("auto", "hub", "random"):
-        raise UserError(f"--weights {weights} is one model's folder, but {len(specs)} models are named")
-    chosen = [precision_table.find(name) for name in words(precisions or "")]
-    asked = SweepConfig(
-        models=[(catalog.trimmed(spec) if trim_vocab else spec, weights_of.resolve(spec, weights)) for spec in specs],
-        precisions=chosen or [precision_table.find(name) for name in known.defaults.precisions],
-        recipe=with_kernels(kernels, replace(shared_by(gpus, _recipe(recipe, known.recipe)), trim_vocab=trim_vocab)),
-        contexts=[context_of(word) for word in words(contexts or "")] or None,
-        device=device_of(device),
-        results=results,
-        sample_seconds=positive("--sample-seconds", sample_seconds),
-        cap_seconds=positive("--cap-seconds", cap_seconds),
-        fresh=fresh,
-        retry=retry,
-        seed=seed,
-        fit=fit,
-    )
-    return asked, known, goal(budget_hours, steps, known)
-
-
-def _distinct(specs: list[ModelSpec]) -> list[ModelSpec]:
-    """Each model once. Raises UserError for two of one name, which no table could tell apart."""
-    by_name: dict[str, ModelSpec] = {}
-    for spec in specs:
-        if by_name.setdefault(spec.name, spec) != spec:
-            other = by_name[spec.name]
-            raise UserError(f"{other.path or other.hub_id} and {spec.path or spec.hub_id} are both called {spec.name}")
-    return list(by_name.values())
-
-
-def show(
-    models: list[str] | None,
-    precisions: str | None,
-    contexts: str | None,
-    gpu: str | None,
-    out: "Console",
-    models_file: Path | None,
-) -> None:
-    """The table of what is predicted of these cells under the file's recipe, on `gpu`, else on the device that was
-    measured last if its record says enough. Raises UserError as `predict` does."""
-    from harness.hardware.environment import versions
-    from harness.predict import calibration_files, query
-    from harness.predict.trace_pool import TracePool
-    from harness.report import predictions
-    from harness.report.progress import ProgressLine
-
-    last = None if gpu else calibration_files.last_swept_device()
-    if not gpu and not last:
+    info.plan(config, out)
+    if gpu:
+        predict_verb.show(predict_verb.configure(models, gpu=gpu, **words), out)
+        return
+    # Without a card that is named: the device of the newest record, if that says enough.
+    last = calibration_files.last_swept_device()
+    if not last:
         out.print('With --gpu "t4" (or l4, cpu ...) time and memory of each cell are predicted.', markup=False)
         return
-    cards = gpu or [last]
-    asked = predict_verb.read(
-        models or [], precisions, contexts, cards, None, None, query.DATA, None, None, False, None, None, models_file
-    )
     try:
-        with TracePool(versions()) as tracers, ProgressLine(out) as progress:
-            found = query.predict_all(asked, tracers, partial(progress.count, "tracing"))
+        predict_verb.show(predict_verb.configure(models, targets=[last], **words), out)
     except UserError as problem:
-        if gpu:
-            raise
         out.print(f"Not predicted by the last record: {problem}", markup=False)
-        return
-    predictions.table(found, asked.goal, out)

@@ -25,8 +25,8 @@ def doctor(device: Device = "auto") -> None:
 
       harness doctor
     """
-    from harness.measure import doctor
+    from harness.measure.doctor import examine
     from harness.report import info, style
 
-    if not info.doctor(doctor.look(device), style.console()):
+    if not info.doctor(examine(device), style.console()):
         raise typer.Exit(1)

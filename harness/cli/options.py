@@ -1,4 +1,5 @@
-"""The command line's options that several verbs share."""
+"""The command line's options that several verbs share. Singular and plural are both taken; old words stay, hidden, for
+one version."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +9,13 @@ import typer
 Models = Annotated[
     list[str] | None, typer.Argument(help="Names of models.yaml, hub ids, or folders with a config.json.")
 ]
-Contexts = Annotated[str | None, typer.Option(help='Tokens, as in "1024 4096".')]
-Precisions = Annotated[str | None, typer.Option(help='Of fp32 fp16 bf16 int8 int4, as in "fp16 int4".')]
+Contexts = Annotated[str | None, typer.Option("--contexts", "--context", help='Tokens, as in "1024 4096".')]
+Precisions = Annotated[
+    str | None, typer.Option("--precisions", "--precision", help='Of fp32 fp16 bf16 int8 int4, as in "fp16 int4".')
+]
 Budget = Annotated[float | None, typer.Option(help="Hours for everything; 12 on Kaggle.")]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps to project to.")]
-Results = Annotated[Path | None, typer.Option(help="Folder of the record; by default one a device under results/.")]
+Results = Annotated[Path | None, typer.Option(help="Folder of the record; by default one per device under results/.")]
 ModelsFile = Annotated[Path | None, typer.Option(help="The models.yaml to read.")]
 RecipeName = Annotated[
     str | None,
@@ -24,9 +27,13 @@ TrimVocab = Annotated[
 Kernels = Annotated[
     str, typer.Option(help="auto (measured here), plain, or as in 'attention=sdpa pointwise=compiled'.")
 ]
-Fit = Annotated[bool, typer.Option("--fit", help="Find the micro-batch and checkpointing with most tokens a second.")]
+Autotune = Annotated[
+    bool, typer.Option("--autotune", help="Find the micro-batch and recomputation with most tokens per second.")
+]
 Gpus = Annotated[int, typer.Option(help="Cards that share each step's sequences (on a CPU: processes).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Weights = Annotated[
     str, typer.Option(help="auto (a local copy if there is one, else random), hub, random, or a folder.")
 ]
+# Older words.
+Fit = Annotated[bool, typer.Option("--fit", hidden=True)]

@@ -1,48 +1,58 @@
-"""From what was typed to what is asked: every value checked before anything is started."""
+"""From words to values, each checked before anything is started; what several verbs read."""
 
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness.catalog import models as catalog
+from harness.catalog.models import Catalog, Seconds
 from harness.errors import UserError, positive
-from harness.records.arm import ROWS, ArmResult
-from harness.records.cell import Goal
+from harness.records import arm, store
+from harness.records.arm import ArmResult
+from harness.records.cell import Goal, ModelSpec
 from harness.records.measurement import Measurement
 
+DEVICE_KINDS = ("cuda", "cpu")
+Words = str | Iterable[str | int] | None
 
-def goal(budget_hours: float | None, steps: int | None, known: catalog.Catalog, test_tasks: int | None = None) -> Goal:
+
+@dataclass(frozen=True)
+class Record:
+    """What a results folder holds: measurements, accuracies, and how many of its lines are no rows."""
+
+    folder: Path
+    rows: list[Measurement]
+    results: list[ArmResult]
+    corrupt: int = 0
+
+
+def record(results: Path | None) -> Record:
+    """The record in the folder `results`, by default the newest one. Raises UserError where there is none."""
+    folder = results or store.latest_folder()
+    path, accuracy = folder / store.NAME, folder / arm.ROWS.name
+    try:
+        rows, corrupt = store.read(path)
+        arms, more = store.read(accuracy, arm.ROWS) if accuracy.exists() else ([], 0)
+    except OSError as problem:
+        raise UserError(f"{path}: cannot be read ({problem.strerror}); run `harness bench` first") from None
+    return Record(folder, rows, arms, corrupt + more)
+
+
+def goal(
+    catalog: Catalog, budget_hours: float | None = None, steps: int | None = None, test_tasks: int | None = None
+) -> Goal:
+    """What must fit, the catalogue's where nothing is said. Raises UserError for what is not above 0."""
     return Goal(
-        positive("--budget-hours", budget_hours) or known.defaults.budget_hours,
-        int(positive("--steps", steps) or known.defaults.steps),
-        int(positive("--test-tasks", test_tasks) or known.defaults.test_tasks),
+        positive("--budget-hours", budget_hours) or catalog.defaults.budget_hours,
+        int(positive("--steps", steps) or catalog.defaults.steps),
+        int(positive("--test-tasks", test_tasks) or catalog.defaults.test_tasks),
     )
 
 
-def record(
-    results: Path | None,
-    budget_hours: float | None,
-    steps: int | None,
-    models_file: Path | None,
-    test_tasks: int | None = None,
-) -> tuple[list[Measurement], list[ArmResult], Goal, Path, int]:
-    """A folder's rows and accuracies, the goal to judge them by, the folder, and how many lines were no rows."""
-    from harness.records import store
-    from harness.records.store import latest_folder
-
-    aim = goal(budget_hours, steps, catalog.load(models_file), test_tasks)
-    folder = results or latest_folder()
-    path = folder / store.NAME
-    try:
-        rows, bad = store.read(path)
-        found, worse = store.read(folder / ROWS.name, ROWS) if (folder / ROWS.name).exists() else ([], 0)
-    except OSError as problem:
-        raise UserError(f"{path}: cannot be read ({problem.strerror}); run `harness bench` first") from None
-    return rows, found, aim, folder, bad + worse
-
-
-def words(text: str) -> list[str]:
-    """The names in "a b" or "a,b", each once."""
-    return list(dict.fromkeys(text.replace(",", " ").split()))
+def words(text: Words) -> list[str]:
+    """The names in "a b", "a,b" or ["a", "b"], each once."""
+    parts = [text] if isinstance(text, str) else map(str, text or ())
+    return list(dict.fromkeys(word for part in parts for word in part.replace(",", " ").split()))
 
 
 def context_of(word: str) -> int:
@@ -51,7 +61,24 @@ def context_of(word: str) -> int:
     return int(word)
 
 
-def device_of(asked: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
-        raise UserError(f"unknown device {asked!r}; use auto, cpu, cuda or cuda:N")
-    return asked
+def device_of(word: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", word):
+        raise UserError(f"unknown device {word!r}; use auto, cpu, cuda or cuda:N")
+    return word
+
+
+def models_of(names: Words, catalog: Catalog) -> list[ModelSpec]:
+    """Each model once, by default the catalogue's. Raises UserError for two of one name, which no table could tell
+    apart."""
+    by_name: dict[str, ModelSpec] = {}
+    for name in words(names) or [catalog.defaults.model]:
+        spec = catalog.find(name)
+        if by_name.setdefault(spec.name, spec) != spec:
+            other = by_name[spec.name]
+            raise UserError(f"{other.path or other.hub_id} and {spec.path or spec.hub_id} are both called {spec.name}")
+    return list(by_name.values())
+
+
+def by_device_kind(option: str, value: float | None, defaults: Seconds) -> Mapping[str, float] | Seconds:
+    """`value` for every kind of device, or the defaults. Raises UserError for what is not above 0."""
+    return dict.fromkeys(DEVICE_KINDS, value) if positive(option, value) else defaults

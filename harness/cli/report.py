@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from harness.catalog import models as model_table
 from harness.cli import parse
 from harness.cli.options import Budget, ModelsFile, Results, Steps
 
@@ -15,6 +16,9 @@ def report(
     steps: Steps = None,
     results: Results = None,
     csv: Annotated[Path | None, typer.Option(help="Write the CSV to this file.")] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="Write csv or pytest-benchmark beside the record, or both.")
+    ] = None,
     models_file: ModelsFile = None,
 ) -> None:
     """Print a record's tables again; needs no torch, and may judge by another budget.
@@ -25,18 +29,21 @@ def report(
 
       harness report --budget-hours 9 --results results/tesla-t4 --csv t4.csv
     """
-    from harness.report import style
-    from harness.report.formats import FORMATS
+    from harness.report import formats, style
     from harness.report.terminal import show
 
-    rows, found, goal, folder, bad = parse.record(results, budget_hours, steps, models_file)
+    goal = parse.goal(model_table.load(models_file), budget_hours, steps)
+    record = parse.record(results)
+    content = record.rows, record.results, goal
     if csv:
-        FORMATS["csv"].write(rows, found, goal, csv)
+        formats.FORMATS["csv"].write(*content, csv)
+    for name in parse.words(file_format):
+        formats.write(name, *content, record.folder)
     out = style.console()
-    out.print(f"{folder}", soft_wrap=True, markup=False)
-    if bad:
-        print(f"{bad} corrupt lines were left out", file=sys.stderr)
-    show(rows, found, goal, out)
+    out.print(f"{record.folder}", soft_wrap=True, markup=False)
+    if record.corrupt:
+        print(f"{record.corrupt} corrupt lines were left out", file=sys.stderr)
+    show(*content, out)
 
 
 def pick(
@@ -57,13 +64,13 @@ def pick(
     Exit code 1 where none fits.
     """
     from harness.analysis.ranking import candidates, rank
-    from harness.cli import parse
     from harness.report import ranking, style
 
-    rows, found, goal, folder, _ = parse.record(results, budget_hours, steps, models_file, test_tasks)
-    chosen = rank(candidates(rows, found, goal), goal)
+    goal = parse.goal(model_table.load(models_file), budget_hours, steps, test_tasks)
+    record = parse.record(results)
+    chosen = rank(candidates(record.rows, record.results, goal), goal)
     out = style.console()
-    out.print(f"{folder}", soft_wrap=True, markup=False)
+    out.print(f"{record.folder}", soft_wrap=True, markup=False)
     ranking.table(chosen, goal, out)
     if not chosen.fits:
         raise typer.Exit(1)

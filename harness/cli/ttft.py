@@ -1,13 +1,17 @@
-"""The verbs about accuracy: ttft, coverage and pick. No logic, as in harness.cli."""
+"""The verbs about ARC tasks: ttft and coverage."""
 
-import os
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.catalog import models as model_table
+from harness.catalog import weights as weights_table
+from harness.catalog.kernels import AUTO
+from harness.catalog.recipes import RecipeOptions, resolve
 from harness.cli import parse
 from harness.cli.options import (
+    Autotune,
     Contexts,
     Device,
     Fit,
@@ -22,33 +26,39 @@ from harness.errors import Unsupported, UserError, unknown
 
 if TYPE_CHECKING:
     from harness.arc.coverage import Lengths
+    from harness.tune.config import TuneConfig
+
+Dataset = Annotated[
+    str | None, typer.Option(help="arc1-evaluation, generated, a folder, or Kaggle's file; a+b joins sets.")
+]
 
 
 def ttft(
     model: Annotated[str | None, typer.Argument(help="A name of models.yaml, a hub id, or a folder.")] = None,
     arms: Annotated[str, typer.Option(help='all, or some by name, as in "baseline, n-1"; also "on the fly".')] = "all",
     tasks: Annotated[int | None, typer.Option(help="How many tasks, drawn from short to long.")] = None,
-    source: Annotated[
-        str | None,
-        typer.Option("--set", help="arc1-evaluation, generated, a folder, or Kaggle's file; a+b joins sets."),
-    ] = None,
+    dataset: Dataset = None,
     solutions: Annotated[str | None, typer.Option(help="Kaggle's solutions, if not beside the challenges.")] = None,
-    grid_limit: Annotated[int | None, typer.Option(help="Only tasks that show no larger grid, cells a side.")] = None,
+    grid_limit: Annotated[int | None, typer.Option(help="Only tasks that show no larger grid, cells per side.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of every arm that trains.")] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens of the longest prompt.")] = None,
+    context: Annotated[
+        int | None, typer.Option("--context", "--contexts", help="Tokens of the longest prompt.")
+    ] = None,
     too_long: Annotated[str, typer.Option(help="Longer prompts: shorten (fewer demonstrations), or drop.")] = "shorten",
-    scope: Annotated[str, typer.Option(help="One adapter for all tasks (shared), or one a task (task).")] = "shared",
+    scope: Annotated[str, typer.Option(help="One adapter for all tasks (shared), or one per task (task).")] = "shared",
     views: Annotated[int | None, typer.Option(help="Augmented views that vote on each answer.")] = None,
     encoding: Annotated[str, typer.Option(help="How grids are written: rows, spaced, numbered or shaped.")] = "rows",
-    precision: Annotated[str | None, typer.Option(help="By default the device's native one.")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", "--precisions", help="By default the device's native one.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
     lora_targets: Annotated[str | None, typer.Option(help="attention or all-linear, instead of the recipe's.")] = None,
     sequences_per_step: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     weights: Weights = "auto",
     gpus: Gpus = 1,
     trim_vocab: TrimVocab = False,
-    kernels: Kernels = "auto",
-    fit: Fit = False,
+    kernels: Kernels = AUTO,
+    autotune: Autotune = False,
     device: Device = "auto",
     results: Results = None,
     models_file: ModelsFile = None,
@@ -56,7 +66,9 @@ def ttft(
     project_to: Annotated[int | None, typer.Option(help="Estimate the accuracy after so many steps.")] = None,
     show: Annotated[int, typer.Option(help="Show the first so many tasks with their predictions here.")] = 0,
     pictures: Annotated[int, typer.Option(help="Draw the first so many tasks as SVG beside the record.")] = 0,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of the tasks drawn, the order of examples, and dropout.")] = 0,
+    old_set: Annotated[str | None, typer.Option("--set", hidden=True)] = None,
+    fit: Fit = False,
 ) -> None:
     """Test-time fine-tune a model with weights on ARC tasks, arm by arm at equal steps, and measure its accuracy.
 
@@ -68,36 +80,125 @@ def ttft(
 
       harness ttft ./my-model --arms "baseline, + color swap" --steps 128 --views 8 --project-to 1000 --show 3
     """
-    from harness.catalog import models as catalog
-    from harness.catalog import weights as weights_of
-    from harness.report import pictures as drawn
+    from harness.report import pictures as drawing
     from harness.report import style
-    from harness.report import ttft as arms_table
-    from harness.tune import config, run
+    from harness.report import ttft as table
+    from harness.report.progress import ProgressLine
+    from harness.tune import run
 
-    known = catalog.load(models_file)
-    spec = known.find(model or known.defaults.model)
-    how = config.How(
-        arms, source, solutions, grid_limit, tasks, steps, context, views, encoding, precision, learning_rate,
-        scope, too_long, project_to is not None, seed, lora_targets, sequences_per_step, gpus, trim_vocab, kernels, fit,
-    )  # fmt: skip
-    asked = config.of(spec, weights_of.resolve(spec, weights), how, known)
-    if gpus > 1 and "RANK" not in os.environ:
-        enough(device, gpus)
-        from harness.train.distributed import relaunch
-
-        raise typer.Exit(relaunch(gpus, sys.argv[1:]))
-    is_rank_zero = not int(os.environ.get("RANK", 0))  # one process for all
-    out = style.console(quiet=not is_rank_zero)
-    rows, folder = run.measure(asked, parse.device_of(device), results, fresh, out)
-    if not is_rank_zero:
-        return
-    last = arms_table.table(rows, out, project_to)
-    told = (asked.puzzles, last.attempts, asked.solutions)
-    drawn.show(*told, out, show)
+    config = configure(
+        model,
+        arms=arms,
+        tasks=tasks,
+        dataset=dataset or old_set,
+        solutions=solutions,
+        grid_limit=grid_limit,
+        steps=steps,
+        context=context,
+        too_long=too_long,
+        scope=scope,
+        views=views,
+        encoding=encoding,
+        precision=precision,
+        learning_rate=learning_rate,
+        lora_targets=lora_targets,
+        sequences_per_step=sequences_per_step,
+        weights=weights,
+        gpus=gpus,
+        trim_vocab=trim_vocab,
+        kernels=kernels,
+        autotune=autotune or fit,
+        device=device,
+        results=results,
+        models_file=models_file,
+        fresh=fresh,
+        curve=project_to is not None,
+        seed=seed,
+    )
+    out = style.console()
+    with ProgressLine(out) as progress:
+        result = run.run(config, progress)
+    best = table.table(result.rows, out, project_to)
+    if best is None:
+        raise typer.Exit(1)
+    outcome = (config.tasks, best.attempts, config.solutions)
+    drawing.show(*outcome, out, show)
     if pictures > 0:
-        made = drawn.write(folder / "pictures", *told, f"{asked.model.name}, {last.arm}, {last.steps} steps", pictures)
-        out.print(f"{len(made)} pictures in {folder / 'pictures'}/", soft_wrap=True, markup=False)
+        caption = f"{config.model.name}, {best.arm}, {best.steps} steps"
+        paths = drawing.write(result.folder / "pictures", *outcome, caption, pictures)
+        out.print(f"{len(paths)} pictures in {result.folder / 'pictures'}/", soft_wrap=True, markup=False)
+
+
+def configure(
+    model: str | None = None,
+    *,
+    arms: str = "all",
+    tasks: int | None = None,
+    dataset: str | None = None,
+    solutions: str | None = None,
+    grid_limit: int | None = None,
+    steps: int | None = None,
+    context: int | None = None,
+    too_long: str = "shorten",
+    scope: str = "shared",
+    views: int | None = None,
+    encoding: str = "rows",
+    precision: str | None = None,
+    learning_rate: float | None = None,
+    lora_targets: str | None = None,
+    sequences_per_step: int | None = None,
+    weights: str = "auto",
+    gpus: int = 1,
+    trim_vocab: bool = False,
+    kernels: str = AUTO,
+    autotune: bool = False,
+    device: str = "auto",
+    results: Path | None = None,
+    models_file: Path | None = None,
+    fresh: bool = False,
+    curve: bool = False,
+    seed: int = 0,
+) -> "TuneConfig":
+    """What `ttft` is to do. Raises UserError for the first value that cannot be; a model without weights is one."""
+    from harness.tune.config import TuneConfig, settings_for
+
+    catalog = model_table.load(models_file)
+    spec = catalog.find(model or catalog.defaults.model)
+    settings = settings_for(catalog, spec).override(
+        set=dataset,
+        grid_limit=grid_limit,
+        tasks=tasks,
+        steps=steps,
+        context=context,
+        views=views,
+        learning_rate=learning_rate,
+    )
+    options = RecipeOptions(
+        gpus=gpus,
+        kernels=kernels,
+        trim_vocab=trim_vocab,
+        lora_targets=lora_targets,
+        learning_rate=settings.learning_rate,
+        sequences_per_step=sequences_per_step,
+    )
+    return TuneConfig.of(
+        spec,
+        weights_table.resolve(spec, weights),
+        settings,
+        solutions_file=solutions,
+        arms=arms,
+        recipe=resolve(catalog.recipe, options),
+        precision=precision,
+        encoding=encoding,
+        scope=scope,
+        too_long=too_long,
+        curve=curve,
+        autotune=autotune,
+        seed=seed,
+        device=parse.device_of(device),
+        results=results,
+        fresh=fresh,
+    )
 
 
 def coverage(
@@ -122,13 +223,6 @@ def coverage(
     if tokenizer:
         out.print("tokenising every prompt ...")
     info.coverage(*_lengths(source, contexts, tokenizer, encoding), out)
-
-
-def enough(device: str, gpus: int) -> None:
-    """Raises UserError where there are not so many cards from `device` on."""
-    from harness.hardware.device import choose
-
-    choose(parse.device_of(device), gpus=gpus)
 
 
 def _lengths(

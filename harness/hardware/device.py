@@ -3,28 +3,15 @@
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from harness.errors import UserError
 from harness.hardware import host_memory
+from harness.hardware.info import Device
 
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Device:
-    """`name` identifies the hardware in records and in the results folder's path: "Tesla T4", or CPU and its cores."""
-
-    id: str  # cpu, cuda:0
-    name: str
-    total_bytes: int
-    uuid: str = "cpu"
-    capability: str | None = None
-    others: tuple[str, ...] = ()  # names of further CUDA devices, which stay idle
-    partners: tuple[str, ...] = ()  # uuids of the devices that share its steps
 
 
 def choose(requested: str, cuda=torch.cuda, gpus: int = 1) -> Device:

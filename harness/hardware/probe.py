@@ -7,12 +7,15 @@ both are timed. A 16-bit dtype is native where it is clearly faster than fp32; f
 
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
 from harness.errors import UserError
-from harness.hardware.device import TORCH_DTYPES, synchronizer
+from harness.hardware.device import TORCH_DTYPES, choose, synchronizer
+from harness.hardware.info import DeviceReport
 from harness.records.measurement import MatmulSpeed
+from harness.records.stored import to_stored
 
 NATIVE_FACTOR = 1.2  # times fp32's rate; hardware 16-bit is 2 to 15 times as fast, emulation at best on a par
 _SHAPES = {"cpu": ((64, 256, 256), (128, 896, 896), (256, 896, 4864)), "cuda": ((512, 512, 512), (4096, 4096, 4096))}
@@ -45,6 +48,12 @@ def rates(
         speed = MatmulSpeed(forward, backward, native=True)
         speeds[name] = MatmulSpeed(forward, backward, native=is_native(speed, fp32) if name != "fp32" else True)
     return speeds
+
+
+def report(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
+    """The job that looks at a device: {requested, gpus, dtypes} to a `DeviceReport`, as stored."""
+    device = choose(payload["requested"], gpus=payload["gpus"])
+    return to_stored(DeviceReport(device, rates(torch.device(device.id), payload["dtypes"])))
 
 
 def is_native(speed: MatmulSpeed, fp32: MatmulSpeed) -> bool:

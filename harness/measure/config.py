@@ -1,28 +1,33 @@
-"""What a sweep is asked for."""
+"""What a sweep is to do, whole: built by the command line or by harness.bench, changed by nobody."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
 
 from harness.catalog.precisions import Precision
-from harness.records.cell import ModelSpec, Recipe
+from harness.records.cell import Goal, ModelSpec, Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """What the user asked for; None where the defaults of models.yaml stand, by kind of device."""
+    """`contexts` (tokens), `sample_seconds` and `cap_seconds` are by kind of device, cpu and cuda.
+
+    A cell samples for `sample_seconds` at most; one whose smallest run is predicted to take more than `cap_seconds` is
+    not started. Without `results` the record's folder is named by the device. `locks` is where devices are locked.
+    """
 
     models: Sequence[tuple[ModelSpec, str]]  # each with where its weights are
     precisions: Sequence[Precision]
     recipe: Recipe
-    contexts: Sequence[int] | None = None
+    contexts: Mapping[str, Sequence[int]]
+    sample_seconds: Mapping[str, float]
+    cap_seconds: Mapping[str, float]
+    goal: Goal
     device: str = "auto"
     results: Path | None = None
-    sample_seconds: float | None = None
-    cap_seconds: float | None = None
-    fresh: bool = False
-    retry: bool = False
-    fit: bool = False  # search the micro-batch and checkpointing that are fastest
+    fresh: bool = False  # measure again what the record has
+    retry: bool = False  # measure again what crashed, was killed or timed out
+    autotune: bool = False  # search the micro-batch and recomputation that are fastest
     seed: int = 0
     locks: Path = Path(gettempdir())

@@ -4,25 +4,25 @@ import getpass
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from harness.errors import UserError
+from harness.hardware.info import Device
 from harness.records.store import slug
 
 
 @contextmanager
-def hold(locks: Path, device: dict[str, Any]) -> Iterator[None]:
+def hold(locks: Path, device: Device) -> Iterator[None]:
     """Two sweeps on one device would time each other; on two devices they may share a folder."""
     with ExitStack() as held:
         # In one order whoever comes first, so that two sweeps of several cards never wait for each other.
-        for uuid in sorted({device["uuid"], *device.get("partners", ())}):
+        for uuid in sorted({device.uuid, *device.partners}):
             lock = FileLock(locks / f"ttft-bench-{getpass.getuser()}-{slug(uuid)}.lock")
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                where = "one of these cards" if device.get("partners") else device["id"]
+                where = "one of these cards" if device.partners else device.id
                 raise UserError(f"another sweep is measuring on {where}; let it end, or stop it first") from None
             held.callback(lock.release)
         yield

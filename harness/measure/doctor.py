@@ -6,14 +6,13 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
-from harness.catalog.precisions import DTYPES, native_dtype
+from harness.catalog.precisions import native_dtype
 from harness.hardware.environment import LIBRARIES, versions
+from harness.hardware.info import Device
 from harness.records.measurement import MatmulSpeed
-from harness.records.stored import from_stored
-from harness.workers.process import Survey
+from harness.workers.local import LocalExecutor
+from harness.workers.look import look
 
 HUB = "https://huggingface.co"
 
@@ -25,42 +24,44 @@ class Findings:
     python: str
     versions: dict[str, str]
     tested: dict[str, str]
-    device: dict[str, Any] | None = None
+    device: Device | None = None
     rates: dict[str, MatmulSpeed] = field(default_factory=dict)
     hub: bool = False
     problems: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
 
 
-def look(device: str, hub: str = HUB) -> Findings:
+def examine(device: str, hub: str = HUB) -> Findings:
     """Examines this machine. Raises UserError for a device that is asked for and not there."""
-    found = Findings(sys.version.split()[0], versions(), tested_versions())
-    missing = [name for name in LIBRARIES if name not in found.versions]
+    findings = Findings(sys.version.split()[0], versions(), tested_versions())
+    missing = [name for name in LIBRARIES if name not in findings.versions]
     if missing:
-        found.problems.append(f"{', '.join(missing)} not installed: run `make` or `pip install .`")
-    if "torch" in found.versions:
-        with TemporaryDirectory() as logs, Survey(Path(logs) / "survey.log") as survey:
-            found.device = survey.ask(ask="device", device=device)
-            said = survey.ask(ask="rates", device=found.device["id"], dtypes=DTYPES)
-            found.rates = {name: from_stored(rate, MatmulSpeed) for name, rate in said.items()}
-    found.hub = reachable(hub)
-    _advise(found)
-    return found
+        findings.problems.append(f"{', '.join(missing)} not installed: run `make` or `pip install .`")
+    if "torch" in findings.versions:
+        report = look(LocalExecutor(), device)
+        findings.device, findings.rates = report.device, report.rates
+    findings.hub = reachable(hub)
+    _advise(findings)
+    return findings
 
 
-def _advise(found: Findings) -> None:
-    found.advice += untested(found.versions)
-    if found.device and found.device["others"]:
-        found.advice.append(f"idle beside it: {', '.join(found.device['others'])}; measure one with --device cuda:N")
-    if found.device and found.device["id"] == "cpu":
-        found.advice.append("no CUDA device is used: hours on a CPU say little of a GPU, memory and order of models do")
-    emulated = [name for name, rate in found.rates.items() if not rate.native]
-    if emulated:
-        found.advice.append(
-            f"{' and '.join(emulated)} emulated here: slow; {native_dtype(found.rates)} is what to train in"
+def _advise(findings: Findings) -> None:
+    findings.advice += untested(findings.versions)
+    if findings.device and findings.device.others:
+        findings.advice.append(
+            f"idle beside it: {', '.join(findings.device['others'])}; measure one with --device cuda:N"
         )
-    if not found.hub:
-        found.advice.append(
+    if findings.device and findings.device.id == "cpu":
+        findings.advice.append(
+            "no CUDA device is used: hours on a CPU say little of a GPU, memory and order of models do"
+        )
+    emulated = [name for name, rate in findings.rates.items() if not rate.native]
+    if emulated:
+        findings.advice.append(
+            f"{' and '.join(emulated)} emulated here: slow; {native_dtype(findings.rates)} is what to train in"
+        )
+    if not findings.hub:
+        findings.advice.append(
             "the hub cannot be reached: weights come from its cache or a folder (--weights PATH), else they are random"
         )
 

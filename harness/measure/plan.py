@@ -1,28 +1,26 @@
-"""Which cells a sweep measures, in which order, and which of them are not worth starting."""
+"""Which cells a sweep measures, and in which order."""
 
 from collections.abc import Sequence
 
-from harness.catalog import precisions as catalog
+from harness.catalog import precisions
 from harness.catalog.precisions import Precision
-from harness.records.cell import Cell, ModelSpec, Recipe
-from harness.records.measurement import FlopCount, MatmulSpeed
+from harness.hardware.info import DeviceReport
+from harness.measure.config import SweepConfig
+from harness.records.cell import Cell
+from harness.records.measurement import MatmulSpeed
 
-MIN_MICRO_STEPS = 4  # one to warm up and three samples
-_EFFICIENCY = 0.7  # of the probed rate, for an estimate that decides only what is not started
-_LOAD_S, _LOAD_BYTES_PER_S = 8.0, 1e9  # libraries; weights
-SHORTEST = 32
+SHORTEST = 32  # tokens of the shortest context that is tried instead of one that is too slow
 
 
-def with_natives(asked: Sequence[Precision], rates: dict[str, MatmulSpeed]) -> list[tuple[Precision, str]]:
-    """The asked precisions, each emulated one followed by what a user of this device would take instead; and why."""
-    out = [(precision, "asked") for precision in asked]
-    for precision in asked:
+def with_natives(requested: Sequence[Precision], rates: dict[str, MatmulSpeed]) -> list[tuple[Precision, str]]:
+    """The requested precisions and why, each emulated one followed by what a user of this device would take instead."""
+    out = [(precision, "asked") for precision in requested]
+    for precision in requested:
         if precision.compute and not _native(precision.compute, rates):
-            native = catalog.find(catalog.native_dtype(rates))
-            if native not in [p for p, _ in out]:
-                out.insert(
-                    [p for p, _ in out].index(precision) + 1, (native, f"native here; {precision.name} is emulated")
-                )
+            native = precisions.find(precisions.native_dtype(rates))
+            names = [each for each, _ in out]
+            if native not in names:
+                out.insert(names.index(precision) + 1, (native, f"native here; {precision.name} is emulated"))
     return out
 
 
@@ -30,46 +28,24 @@ def _native(dtype: str, rates: dict[str, MatmulSpeed]) -> bool:
     return dtype in rates and rates[dtype].native
 
 
-def cells(
-    models: Sequence[tuple[ModelSpec, str]],
-    asked: Sequence[Precision],
-    contexts: Sequence[int],
-    rates: dict[str, MatmulSpeed],
-    recipe: Recipe,
-    device: str,
-    device_name: str,
-) -> list[Cell]:
+def cells(config: SweepConfig, contexts: Sequence[int], report: DeviceReport) -> list[Cell]:
     """Every model (with where its weights are) x precision x context, a model's contexts from short to long.
 
     From short to long, because what runs out of memory at one context will at every longer one.
     """
     return [
         Cell(
-            spec,
-            precision.name,
-            catalog.compute_dtype(precision, rates),
-            context,
-            recipe,
-            weights,
-            device,
-            device_name,
-            why,
+            model=spec,
+            precision=precision.name,
+            compute_dtype=precisions.compute_dtype(precision, report.rates),
+            context=context,
+            recipe=config.recipe,
+            weights=weights,
+            device=report.device.id,
+            device_name=report.device.name,
+            why=why,
         )
-        for spec, weights in models
-        for precision, why in with_natives(asked, rates)
+        for spec, weights in config.models
+        for precision, why in with_natives(config.precisions, report.rates)
         for context in sorted(set(contexts))
     ]
-
-
-def estimate_s(cell: Cell, work: FlopCount, params: int, rate: MatmulSpeed) -> float:
-    """Seconds of the smallest run of `cell`: load, one warm-up and three micro-steps, from the counted FLOPs.
-
-    An estimate, good to a factor of two, and never reported as a measurement.
-    """
-    load = _LOAD_S + params * catalog.find(cell.precision).weight_bits / 8 / _LOAD_BYTES_PER_S
-    return load + MIN_MICRO_STEPS * micro_step_s(cell, work, rate)
-
-
-def micro_step_s(cell: Cell, work: FlopCount, rate: MatmulSpeed) -> float:
-    forward, backward = work.forward(cell.context), work.backward(cell.context)
-    return cell.recipe.micro_batch * (forward / rate.forward + backward / rate.backward) / _EFFICIENCY

@@ -1,79 +1,131 @@
-"""What a sweep expects of each cell before it runs: seconds and memory, predicted for the device at hand."""
+"""What becomes of a cell, judged before it runs: seconds and memory predicted for the device at hand.
+
+The one place that decides whether a cell is worth a run. A device that no table has is predicted from its probe and
+what is assumed of any, with a wider interval.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.catalog import accelerators, precisions
-from harness.catalog.accelerators import CPU
+from harness.catalog.accelerators import Accelerator
 from harness.errors import UserError
-from harness.predict import calibration_files, prediction, trace_pool
+from harness.hardware.info import DeviceReport
+from harness.predict import calibration, calibration_files, prediction, trace_pool
+from harness.predict.calibration import Calibration
 from harness.predict.prediction import Prediction
 from harness.predict.roofline import Trace
 from harness.records.cell import Cell
-from harness.records.measurement import MatmulSpeed
 from harness.records.stored import from_stored, to_stored
+from harness.workers.local import AskFailed
+
+SMALLEST_RUN = 4  # micro-steps: one to warm up and three samples
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`status` is "" for a cell that is worth a run, else what its row says (beyond_window, unsupported, skipped,
+    too_slow), with the `reason` as a sentence. `prediction` is None where there can be none."""
+
+    status: str = ""
+    reason: str = ""
+    prediction: Prediction | None = None
+
+    @property
+    def smallest_run_s(self) -> float | None:
+        """Seconds of load and `SMALLEST_RUN` micro-steps: an estimate, never reported as a measurement."""
+        if self.prediction is None:
+            return None
+        return self.prediction.load_s + SMALLEST_RUN * self.prediction.micro_s
 
 
 class CellPredictor:
-    """Predictions for one device; `ask` puts a question to the survey's process, which has torch loaded already.
+    """Judges cells for one device. `ask` (an executor's) has traces made by a process that has torch.
 
-    A card that no catalogue has gets none.
+    `folder` is the record's: calibrations are looked for beside it.
     """
 
     def __init__(
-        self,
-        device: dict[str, Any],
-        rates: dict[str, MatmulSpeed],
-        folder: Path,
-        versions: dict[str, str],
-        ask: Callable[..., dict[str, Any]],
+        self, report: DeviceReport, folder: Path, versions: dict[str, str], ask: Callable[[str, Any], dict[str, Any]]
     ):
-        self.versions, self.ask = versions, ask
-        self.found: dict[str, Prediction | None] = {}
-        try:
-            if device["id"] == CPU:
-                here = accelerators.cpu(device["name"], device["total_bytes"], rates)
-                self.on, self.calibration = calibration_files.for_cpu(here, folder.parent)
-            else:
-                self.on = accelerators.find(device["name"])
-                self.calibration = calibration_files.for_card(self.on, folder.parent)
-        except UserError:
-            self.on = None
+        self.report, self.versions, self.ask = report, versions, ask
+        self.accelerator, self.calibration = device_at_hand(report, folder.parent)
+        self._traces: dict[str, Trace | str] = {}
 
-    def of(self, cell: Cell, ask: bool = True) -> Prediction | None:
-        """The prediction of `cell`, None where there can be none; without `ask` only if it is known already."""
-        if self.on is None or cell.compute_dtype not in self.on.rates:
-            return None
-        precision = precisions.find(cell.precision)
-        wanted = prediction.subject(cell.model, precision, cell.recipe, self.on, cell.context)
-        key = f"{wanted.key(self.versions)} {cell.compute_dtype}"
-        if key in self.found:
-            return self.found[key]
-        trace = trace_pool.load_trace(wanted, self.versions)
-        if trace is None and ask:
-            said = self.ask(ask="trace", subject=to_stored(wanted))
-            if "unsupported" in said:
-                self.found[key] = None
-                return None
-            trace_pool.save_trace(wanted, self.versions, said)
-            trace = trace_pool.load_trace(wanted, self.versions) or from_stored(said, Trace)
-        if trace is None:
-            return None
-        by_length = {cell.context: trace}
-        self.found[key] = prediction.predict(
-            cell.model, precision, cell.recipe, self.on, by_length, cell.context, self.calibration
+    def judge(self, cell: Cell, cap_s: float) -> Judgement:
+        """What becomes of `cell` where runs of more than `cap_s` seconds at least are not started."""
+        if cell.context > cell.model.max_context:
+            return Judgement("beyond_window", f"the model's window is {cell.model.max_context} tokens")
+        predicted = self.predict(cell)
+        if isinstance(predicted, str):
+            return Judgement("unsupported", predicted)
+        if reason := too_big(predicted, self.report.device.total_bytes):
+            return Judgement("skipped", reason, predicted)
+        judgement = Judgement(prediction=predicted)
+        if judgement.smallest_run_s <= cap_s:
+            return judgement
+        reason = (
+            f"not started: about {predicted.micro_s:.0f} s per micro-step, {judgement.smallest_run_s:.0f} s at least, "
+            f"cap {cap_s:.0f} s"
         )
-        return self.found[key]
+        if not self.report.rates[cell.compute_dtype].native:
+            native = precisions.native_dtype(self.report.rates)
+            reason += f"; {cell.compute_dtype} is emulated here: use {native}"
+        return Judgement("too_slow", reason, predicted)
+
+    def predict(self, cell: Cell) -> Prediction | str:
+        """The prediction of `cell`, or why there is none."""
+        if cell.compute_dtype not in self.report.rates or cell.compute_dtype not in self.accelerator.rates:
+            return f"this device has no {cell.compute_dtype} matrix product"
+        precision = precisions.find(cell.precision)
+        key = prediction.subject(cell.model, precision, cell.recipe, self.accelerator, cell.context)
+        trace = self._trace(key)
+        if isinstance(trace, str):
+            return trace
+        by_length = {cell.context: trace}
+        return prediction.predict(
+            cell.model, precision, cell.recipe, self.accelerator, by_length, cell.context, self.calibration
+        )
+
+    def _trace(self, key: trace_pool.TraceKey) -> Trace | str:
+        name = key.key(self.versions)
+        if name in self._traces:
+            return self._traces[name]
+        trace: Trace | str | None = trace_pool.load_trace(key, self.versions)
+        if trace is None:
+            try:
+                answer = self.ask(trace_pool.TRACE, to_stored(key))
+            except AskFailed as problem:
+                answer = {"unsupported": f"its step cannot be traced: {problem}"}
+            if "unsupported" not in answer:
+                trace_pool.save_trace(key, self.versions, answer)
+            trace = answer.get("unsupported") or from_stored(answer, Trace)
+        self._traces[name] = trace
+        return trace
 
 
-def too_big(expected: Prediction, total_bytes: int) -> str | None:
+def device_at_hand(report: DeviceReport, results: Path) -> tuple[Accelerator, Calibration]:
+    """The accelerator that `report` is of, and the best calibration for it among those under `results`."""
+    device = report.device
+    if device.kind == accelerators.CPU:
+        here = accelerators.cpu(device.name, device.total_bytes, report.rates)
+        return calibration_files.for_cpu(here, results)
+    try:
+        card = accelerators.find(device.name)
+    except UserError:
+        return accelerators.probed(device.name, device.total_bytes, report.rates), calibration.prior(accelerators.CUDA)
+    return card, calibration_files.for_card(card, results)
+
+
+def too_big(predicted: Prediction, total_bytes: int) -> str | None:
     """Why a cell surely does not fit `total_bytes`, None where it may: judged by the low end of the interval."""
-    least = expected.peak_bytes / expected.memory_factor
+    least = predicted.peak_bytes / predicted.memory_factor
     if least <= total_bytes:
         return None
-    gib = 2**30
     return (
-        f"not started: predicted {expected.peak_bytes / gib:.1f} GiB, {least / gib:.1f} at least, and the device has "
-        f"{total_bytes / gib:.1f}"
+        f"not started: predicted {predicted.peak_bytes / _GIB:.1f} GiB, {least / _GIB:.1f} at least, and the device "
+        f"has {total_bytes / _GIB:.1f}"
     )

@@ -1,52 +1,42 @@
 """From what `harness predict` was asked to predictions: each cell on each card, and the largest that a card holds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.catalog import accelerators
-from harness.catalog import precisions as precision_table
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.precisions import Precision
 from harness.predict import calibration_files, prediction, trace_pool
 from harness.predict.calibration import Calibration
 from harness.predict.prediction import Prediction
-from harness.records.cell import DORA, FULL, LORA, Goal, ModelSpec, Recipe
-from harness.records.stored import from_stored
+from harness.records.cell import Goal, ModelSpec, Recipe
+from harness.workers.local import LocalExecutor
+from harness.workers.look import look
 
-DATA, LAYERS = "data", "layers"
-_METHODS = (LORA, DORA, FULL)
 _STEP = 64  # tokens that the largest context is a multiple of
 _TRIED = (512, 1024, 2048)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PredictQuery:
-    """What was asked, checked. `recipe` gives the recipe for a precision (some depend on whether it is quantised)."""
+    """What was asked, checked."""
 
     models: Sequence[ModelSpec]
     precisions: Sequence[Precision]
     contexts: Sequence[int]
     accelerators: Sequence[tuple[Accelerator, Calibration]]
-    recipe: Callable[[Precision], Recipe]
+    recipes: Mapping[str, Recipe]  # by the name of the precision: some depend on whether it is quantised
     goal: Goal
 
 
-def _card(name: str) -> tuple[Accelerator, Calibration]:
+def card_named(name: str) -> tuple[Accelerator, Calibration]:
     """The accelerator of that name with its calibration; "cpu" is this machine's, as its probe finds it."""
     if name != accelerators.CPU:
         accelerator = accelerators.find(name)
         return accelerator, calibration_files.for_card(accelerator)
-    from pathlib import Path
-    from tempfile import TemporaryDirectory
-
-    from harness.records.measurement import MatmulSpeed
-    from harness.workers.process import Survey
-
-    with TemporaryDirectory() as logs, Survey(Path(logs) / "survey.log") as look:
-        device = look.ask(ask="device", device="cpu")
-        rates = look.ask(ask="rates", device="cpu", dtypes=precision_table.DTYPES)
-    found = {dtype: from_stored(rate, MatmulSpeed) for dtype, rate in rates.items()}
-    return calibration_files.for_cpu(accelerators.cpu(device["name"], device["total_bytes"], found))
+    report = look(LocalExecutor(), accelerators.CPU)
+    here = accelerators.cpu(report.device.name, report.device.total_bytes, report.rates)
+    return calibration_files.for_cpu(here)
 
 
 @dataclass(frozen=True)
@@ -77,17 +67,20 @@ def predict_all(
     for _, precision, _, accelerator, _ in cells:
         accelerator.rate(prediction.compute_of(precision, accelerator))
     wanted = [
-        prediction.subjects(s, p, asked.recipe(p), accelerator, context) for s, p, context, accelerator, _ in cells
+        prediction.subjects(s, p, asked.recipes[p.name], accelerator, context)
+        for s, p, context, accelerator, _ in cells
     ]
-    found = iter(tracers.all_of([each for by_length in wanted for each in by_length.values()], on_done))
+    traces = iter(tracers.trace_all([key for by_length in wanted for key in by_length.values()], on_done))
     out: list[Prediction | Unpredictable] = []
     for (spec, precision, context, accelerator, calibration), lengths in zip(cells, wanted, strict=True):
-        by_length = {n: next(found) for n in lengths}
+        by_length = {n: next(traces) for n in lengths}
         if wrong := [each for each in by_length.values() if isinstance(each, str)]:
             out.append(Unpredictable(spec, precision, context, accelerator, wrong[0]))
             continue
         out.append(
-            prediction.predict(spec, precision, asked.recipe(precision), accelerator, by_length, context, calibration)
+            prediction.predict(
+                spec, precision, asked.recipes[precision.name], accelerator, by_length, context, calibration
+            )
         )
     return out
 
@@ -107,7 +100,7 @@ def find_largest(
     for spec in asked.models:
         for precision in asked.precisions:
             for accelerator, calibration in asked.accelerators:
-                recipe = asked.recipe(precision)
+                recipe = asked.recipes[precision.name]
                 accelerator.rate(prediction.compute_of(precision, accelerator))
 
                 def at(size: int, of=(spec, precision, recipe, accelerator, calibration)) -> Prediction | str:
@@ -115,7 +108,7 @@ def find_largest(
                     context = min(asked.contexts[0], spec.max_context) if batch else size
                     recipe = replace(recipe, micro_batch=size) if batch else recipe
                     wanted = prediction.subjects(spec, precision, recipe, accelerator, context)
-                    found = dict(zip(wanted, tracers.all_of(list(wanted.values()), on_done), strict=True))
+                    found = dict(zip(wanted, tracers.trace_all(list(wanted.values()), on_done), strict=True))
                     if wrong := [each for each in found.values() if isinstance(each, str)]:
                         return wrong[0]
                     return prediction.predict(spec, precision, recipe, accelerator, found, context, calibration)

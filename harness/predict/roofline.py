@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from harness.catalog.accelerators import CPU, Accelerator
+from harness.records.measurement import FlopCount
 
 GEMM, SKINNY_GEMM, ATTENTION, BANDWIDTH, DEQUANTIZE, LAUNCH = (
     "product",
@@ -72,6 +73,7 @@ class Trace:
     trainable: int
     sequences: int
     tokens: int
+    work: FlopCount | None = None  # of one sequence, attention in full; None in traces of an older version
 
     @staticmethod
     def from_older(raw: dict[str, Any]) -> dict[str, Any]:

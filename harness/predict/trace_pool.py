@@ -1,17 +1,14 @@
 """Traces by cell, each made once: kept in the user's cache folder, made in processes of their own.
 
-Whoever asks needs no torch; a process that has it answers (python -m harness.predict.trace_pool: a JSON line for each
-JSON line). What a trace depends on names its file: model, precision, recipe, context, kind of device, and versions.
+Whoever asks needs no torch; a process that has it answers (harness.predict.tracer). What a trace depends on names its
+file: model, precision, recipe, context, kind of device, and versions.
 """
 
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from queue import Queue
 from threading import Thread
 from typing import Any
@@ -20,14 +17,15 @@ from harness import files
 from harness.catalog.accelerators import CPU, Accelerator
 from harness.catalog.kernels import AUTO
 from harness.catalog.precisions import Precision
+from harness.errors import UserError
 from harness.predict.roofline import Trace
-from harness.predict.tracer import main
 from harness.records.cell import ModelSpec, Recipe
 from harness.records.stored import from_stored, to_stored
+from harness.workers.local import AskFailed, LocalExecutor
 
-_RULE = 2  # raised when tracing changes: what is kept was traced in another way
+_RULE = 3  # raised when tracing changes: what is kept was traced in another way
 _FLASH_FROM = (8, 0)  # compute capability
-_DIED = {"unsupported": "the process that traces ended without a word; try `harness doctor`"}
+TRACE = "harness.predict.tracer:trace"
 
 
 @dataclass(frozen=True)
@@ -81,88 +79,73 @@ def _name(subject: TraceKey, versions: dict[str, str]) -> str:
 
 
 class TracePool:
-    """The processes that trace, one a core at most: started when needed, kept for the next question; for a `with`."""
+    """Processes that trace, one per core at most: started when needed, kept for the next question; for a `with`.
 
-    def __init__(self, versions: dict[str, str]):
-        self.versions, self.processes = versions, []
+    They see no card, and compute on one core each.
+    """
+
+    def __init__(self, versions: dict[str, str], executor: Callable[[], LocalExecutor] | None = None):
+        unseen = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        self._new = executor or (lambda: LocalExecutor(environment=unseen))
+        self.versions, self.executors = versions, []
 
     def __enter__(self) -> "TracePool":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            process.kill()
-            with process:
-                pass
+        for executor in self.executors:
+            executor.close()
 
-    def all_of(
-        self, subjects: Sequence[TraceKey], on_done: Callable[[int, int], None] = lambda done, total: None
+    def trace_all(
+        self, keys: Sequence[TraceKey], on_done: Callable[[int, int], None] = lambda done, total: None
     ) -> list[Trace | str]:
-        """The trace of each subject, or why there is none.
+        """The trace of each key, or why there is none.
 
         Those of one model, precision and recipe are traced one after the other, for it is then built once.
         """
-        keys = [subject.key(self.versions) for subject in subjects]
-        found: dict[str, Trace | str] = {}
+        names = [key.key(self.versions) for key in keys]
+        traces: dict[str, Trace | str] = {}
         groups: dict[str, list[TraceKey]] = {}
-        for key, each in dict(zip(keys, subjects, strict=True)).items():
-            if (known := load_trace(each, self.versions)) is not None:
-                found[key] = known
+        for name, key in dict(zip(names, keys, strict=True)).items():
+            if (kept := load_trace(key, self.versions)) is not None:
+                traces[name] = kept
             else:
-                groups.setdefault(replace(each, context=0).key(self.versions), []).append(each)
-        total, waiting, said = sum(map(len, groups.values())), list(groups.values()), Queue()
+                groups.setdefault(replace(key, context=0).key(self.versions), []).append(key)
+        total, waiting, answers = sum(map(len, groups.values())), list(groups.values()), Queue()
         if total:
             on_done(0, total)
-            for _ in range(min(len(groups), os.cpu_count() or 1) - len(self.processes)):
-                self.processes.append(_start())
-            threads = [Thread(target=_work, args=(p, waiting, said), daemon=True) for p in self.processes]
-            for thread in threads:
-                thread.start()
+            for _ in range(min(len(groups), os.cpu_count() or 1) - len(self.executors)):
+                self.executors.append(self._new())
+            for executor in self.executors:
+                Thread(target=_work, args=(executor, waiting, answers), daemon=True).start()
             for done in range(1, total + 1):
-                each, answer = said.get()
+                key, answer = answers.get()
                 if "unsupported" not in answer:
-                    save_trace(each, self.versions, answer)
-                found[each.key(self.versions)] = answer.get("unsupported") or from_stored(answer, Trace)
+                    save_trace(key, self.versions, answer)
+                traces[key.key(self.versions)] = answer.get("unsupported") or from_stored(answer, Trace)
                 on_done(done, total)
-        return [found[key] for key in keys]
+        return [traces[name] for name in names]
 
 
 def trace_all(
-    subjects: Sequence[TraceKey],
+    keys: Sequence[TraceKey],
     versions: dict[str, str],
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Trace | str]:
-    """As `Tracers.all_of`, with processes of its own."""
-    with TracePool(versions) as tracers:
-        return tracers.all_of(subjects, on_done)
+    """As `TracePool.trace_all`, with processes of its own."""
+    with TracePool(versions) as pool:
+        return pool.trace_all(keys, on_done)
 
 
-def _start() -> subprocess.Popen:
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness.predict.trace_pool"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True, env=environment,
-    )  # fmt: skip
-
-
-def _work(process: subprocess.Popen, waiting: list[list[TraceKey]], said: Queue) -> None:
-    """Takes groups from `waiting` until none is left, and puts (subject, answer) of each member into `said`."""
+def _work(executor: LocalExecutor, waiting: list[list[TraceKey]], answers: Queue) -> None:
+    """Takes groups from `waiting` until none is left, and puts (key, answer) of each member into `answers`."""
     while True:
         try:
             group = waiting.pop(0)
         except IndexError:
             return
-        for subject in group:
+        for key in group:
             try:
-                process.stdin.write(json.dumps(to_stored(subject)) + "\n")
-                process.stdin.flush()
-                line = process.stdout.readline()
-            except (OSError, ValueError):
-                line = ""
-            said.put((subject, json.loads(line) if line else _DIED))
-
-
-if __name__ == "__main__":
-    main()
+                answers.put((key, executor.ask(TRACE, to_stored(key))))
+            except (AskFailed, UserError) as problem:
+                answers.put((key, {"unsupported": f"the process that traces ended: {problem}; try `harness doctor`"}))

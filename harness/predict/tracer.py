@@ -1,47 +1,52 @@
-"""Traces cells in a process that has torch: python -m harness.predict.tracer, a JSON line for each JSON line."""
+"""The job that traces a cell's micro-step, in a process that has torch; it keeps the model that it built last."""
 
 import json
-import os
-import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-from harness.catalog.precisions import Precision
-from harness.records.cell import ModelSpec, Recipe
+import torch
+
+from harness.errors import Unsupported, first_line
+from harness.predict import flops, op_trace
+from harness.predict.trace_pool import TraceKey
+from harness.records.cell import NONE, ModelSpec, Recipe
+from harness.records.measurement import FlopCount
 from harness.records.stored import from_stored, to_stored
+from harness.train import meta_model
 
 
-def main() -> None:
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    answer = answerer()
-    for line in sys.stdin:
-        out.write(json.dumps(answer(json.loads(line))) + "\n")
+def trace(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
+    """A `TraceKey`, as stored, to its trace with the FLOPs of a sequence, or {"unsupported": reason}."""
+    key = from_stored(payload, TraceKey)
+    try:
+        traced = op_trace.traced(_built(_model_of(key)), key.recipe, key.context, key.kind)
+        return to_stored(replace(traced, work=_work(key)))
+    except Unsupported as problem:
+        return {"unsupported": str(problem)}
+    except Exception as problem:  # an architecture may fail anywhere in its own code: that is this model's row
+        return {"unsupported": f"its step cannot be traced: {first_line(problem)}"}
 
 
-def answerer() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A function from a subject, as JSON, to its trace; it keeps the model that it built last."""
-    last: list[Any] = [None, None]
+def _model_of(key: TraceKey) -> str:
+    """What the model is built from, as text: it serves every context."""
+    return json.dumps(to_stored(replace(key, context=0)), sort_keys=True)
 
-    def answer(said: dict[str, Any]) -> dict[str, Any]:
-        from harness.errors import Unsupported
-        from harness.predict import op_trace
-        from harness.train import meta_model
 
-        spec, recipe = from_stored(said["spec"], ModelSpec), from_stored(said["recipe"], Recipe)
-        built = (spec, said["precision"]["name"], said["compute_dtype"], recipe, said["kind"])
-        try:
-            if last[0] != built:
-                last[:] = [None, None]
-                model = meta_model.build(
-                    spec, from_stored(said["precision"], Precision), said["compute_dtype"], recipe, said["kind"]
-                )
-                last[:] = [built, model]
-            return to_stored(op_trace.traced(last[1], recipe, said["context"], said["kind"]))
-        except Unsupported as problem:
-            return {"unsupported": str(problem)}
-        except Exception as problem:  # an architecture may fail anywhere in its own code: that is this model's row
-            reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-            return {"unsupported": f"its step cannot be traced: {reason}"}
+@lru_cache(maxsize=1)
+def _built(text: str) -> torch.nn.Module:
+    key = from_stored(json.loads(text), TraceKey)
+    return meta_model.build(key.spec, key.precision, key.compute_dtype, key.recipe, key.kind)
 
-    return answer
+
+def _work(key: TraceKey) -> FlopCount:
+    """FLOPs of the products of one sequence: as many at any precision and micro-batch, recomputed or not."""
+    recipe = replace(key.recipe, micro_batch=1, gradient_checkpointing=NONE)
+    return _counted(json.dumps([to_stored(key.spec), to_stored(recipe)], sort_keys=True))
+
+
+@lru_cache(maxsize=4)
+def _counted(text: str) -> FlopCount:
+    spec, recipe = json.loads(text)
+    return flops.count(from_stored(spec, ModelSpec), from_stored(recipe, Recipe))[0]

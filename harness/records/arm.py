@@ -1,11 +1,12 @@
 """What test-time fine-tuning is asked for and what came of it: frozen, JSON in and out; grids are text here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from harness.records.cell import TUNING_RULE, ModelSpec, Recipe, record_key
+from harness.records.measurement import OK
 from harness.records.store import Rows, read
 from harness.records.stored import from_stored, to_stored
 
@@ -99,7 +100,10 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm's row in the record: raw losses, seconds and scores by task; means and intervals are derived."""
+    """One arm's row in the record: raw losses, seconds and scores by task; means and intervals are derived.
+
+    A failure is a row too, with its status and reason.
+    """
 
     STORED: ClassVar = {"spec": "trial", "skipped": "unasked", "curve_points": "checkpoints"}
 
@@ -109,20 +113,33 @@ class ArmResult:
     versions: dict[str, str]
     commit: str | None
     started: str
-    coverage: Coverage
-    scores: tuple[TaskScore, ...]
-    attempts: Attempts
-    step_losses: tuple[float, ...]  # answer loss of each training step, nats a token; the mean over tasks if one each
-    answer_losses: tuple[tuple[float, int], ...]  # of each true test output that fits: nats a token, and its tokens
-    train_s: float
-    decode_s: float
-    used: int  # training examples
-    too_long: int  # training examples that did not fit the context
-    untrained: int  # tasks with an adapter of their own for which there was no example
-    asked: int  # questions, in all views
-    skipped: int  # questions that did not fit
-    curve_points: tuple[CurvePoint, ...] = ()  # of a spec with a curve, the end included
+    status: str = OK  # or oom, killed, crashed: then all below is empty
+    reason: str = ""
     rule: int = 1  # TUNING_RULE when it was measured; rows without one are of the first
+    coverage: Coverage = Coverage(0, 0, 0, 0)
+    scores: tuple[TaskScore, ...] = ()
+    attempts: Attempts = field(default_factory=dict)
+    step_losses: tuple[
+        float, ...
+    ] = ()  # answer loss of each training step, nats per token; the mean over tasks if one each
+    answer_losses: tuple[tuple[float, int], ...] = ()  # of each true test output that fits: nats per token, its tokens
+    train_s: float = 0.0
+    decode_s: float = 0.0
+    used: int = 0  # training examples
+    too_long: int = 0  # training examples that did not fit the context
+    untrained: int = 0  # tasks with an adapter of their own for which there was no example
+    asked: int = 0  # questions, in all views
+    skipped: int = 0  # questions that did not fit
+    curve_points: tuple[CurvePoint, ...] = ()  # of a spec with a curve, the end included
+
+    @classmethod
+    def of(cls, spec: TuneSpec, arm: str, versions: dict[str, str], **more: Any) -> "ArmResult":
+        """A row of this version's rule, under its key; `more` are further fields."""
+        return cls(key=spec.key(arm, versions), arm=arm, spec=spec, versions=versions, rule=TUNING_RULE, **more)
+
+    @property
+    def ok(self) -> bool:
+        return self.status == OK
 
     @property
     def steps(self) -> int:

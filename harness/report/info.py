@@ -29,11 +29,11 @@ def models(catalog: Catalog, out: Console) -> None:
     out.print(Text(f"From {catalog.path}. A hub id or a folder with a config.json can be named too."))
 
 
-def plan(config: "SweepConfig", catalog: Catalog, out: Console) -> None:
+def plan(config: "SweepConfig", out: Console) -> None:
     """The cells of a sweep and the size of the base weights, without a look at the device."""
     # The defaults differ by kind of device, and with "auto" it is not known which it will be.
     kinds = [config.device.partition(":")[0]] if config.device != "auto" else ["cuda", "cpu"]
-    by_kind = {kind: sorted(set(config.contexts or catalog.defaults.contexts[kind])) for kind in kinds}
+    by_kind = {kind: sorted(set(config.contexts[kind])) for kind in kinds}
     table = plain_table(
         ("model", "left"), ("params\n(M)", "right"), ("prec", "left"), ("weights\nGiB", "right"), ("contexts", "left")
     )
@@ -47,7 +47,7 @@ def plan(config: "SweepConfig", catalog: Catalog, out: Console) -> None:
             table.add_row(*name, precision.name, size, Text(contexts))
     out.print(table)
     cells = {kind: len(config.models) * len(config.precisions) * len(by_kind[kind]) for kind in kinds}
-    cap_s = {kind: config.cap_seconds or catalog.defaults.cap_seconds[kind] for kind in kinds}
+    cap_s = {kind: config.cap_seconds[kind] for kind in kinds}
     counts = "; ".join(f"{kind}: {cells[kind]} cells, cap {cap_s[kind]:.0f} s per cell" for kind in kinds)
     out.print(
         Text(
@@ -86,10 +86,10 @@ def doctor(findings: "Findings", out: Console) -> bool:
         lines.add_row(name, f"{version} (tested: {findings.tested.get(name, '-')})")
     if findings.device:
         device = findings.device
-        capability = f", compute capability {device['capability']}" if device["capability"] else ""
-        lines.add_row("device", Text(f"{device['id']}: {device['name']}{capability}"))
-        lines.add_row("memory", f"{gib(device['total_bytes'])} GiB")
-        for other in device["others"]:
+        capability = f", compute capability {device.capability}" if device.capability else ""
+        lines.add_row("device", Text(f"{device.id}: {device.name}{capability}"))
+        lines.add_row("memory", f"{gib(device.total_bytes)} GiB")
+        for other in device.others:
             lines.add_row("idle", Text(other))
     for name, rate in findings.rates.items():
         word = "native" if rate.native else "emulated"

@@ -51,6 +51,11 @@ class ProgressLine:
         if self.bar:
             self.bar.stop()
 
+    def clear(self) -> None:
+        """Takes the live line away, for what is printed next; it comes back when something goes on."""
+        if self.bar:
+            self.bar.stop()
+
     def note(self, text: str) -> None:
         """Prints `text` as a line of its own, above the live one."""
         self.console.print(Text(text), soft_wrap=True)

@@ -12,11 +12,17 @@ from harness.report.format import number
 from harness.report.style import plain_table
 
 
-def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None) -> ArmResult:
+def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None) -> ArmResult | None:
     """Prints the arms in order, and with `project_to` what their curves say of so many steps; returns the best arm.
 
-    p is exact McNemar's on the tasks solved, against the row above.
+    An arm that failed has a sentence instead; None where all of them did. p is exact McNemar's on the tasks solved,
+    against the row above.
     """
+    for failed in (row for row in rows if not row.ok):
+        out.print(Text(f"- {failed.arm}: {failed.status}: {failed.reason}."))
+    rows = [row for row in rows if row.ok]
+    if not rows:
+        return None
     shown = plain_table(
         ("arm", "left"),
         ("val\nloss", "right"),

@@ -6,9 +6,6 @@ after its last micro-batch; an adapter has some MB of them, so there is nothing 
 """
 
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -37,27 +34,6 @@ def world_size() -> int:
 def is_launched() -> bool:
     """Whether this process was started as one of several."""
     return "RANK" in os.environ
-
-
-def rank_environment(rank: int, processes: int, port: int) -> dict[str, str]:
-    """The environment variables of process `rank` out of `processes` on this machine."""
-    master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return {**master, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-
-
-def free_port() -> int:
-    """A TCP port of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def relaunch(processes: int, arguments: Sequence[str]) -> int:
-    """Runs `python -m harness` with `arguments` in `processes` processes under torchrun; returns the exit code."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    # The processes share the cores. Without the variable torchrun takes one thread and prints a long warning.
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
-    return subprocess.call([*torchrun, "-m", "harness", *arguments], env={"OMP_NUM_THREADS": threads, **os.environ})
 
 
 def init(device: torch.device) -> torch.device:

@@ -1,7 +1,6 @@
 """A model ready to train: built or loaded, quantised, with its adapter. With architecture and libraries beside it the
 only module that knows transformers, peft and bitsandbytes."""
 
-import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,7 +14,7 @@ from harness.catalog.weights import RANDOM, folder
 from harness.errors import Unsupported, first_line
 from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import DORA, REFERENCE, ModelSpec, Recipe
-from harness.train import distributed, recompute, trim_vocab
+from harness.train import recompute, trim_vocab
 from harness.train.compat import bitsandbytes_for, import_peft, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
 from harness.train.patch import patch_model
@@ -34,6 +33,7 @@ class Loaded:
     trainable_params: int
     unpatched: tuple[str, ...] = ()  # modules left to transformers, because our replacement computes something else
     kernels: str = ""  # what harness.train.ops.autoselect chose; empty for the reference, which has no choice
+    notes: tuple[str, ...] = ()  # sentences for the user
 
 
 def load(
@@ -66,23 +66,21 @@ def load(
     model = add_adapter(model, recipe)
     if recipe.implementation == REFERENCE:
         model.get_base_model().set_attn_implementation("sdpa")
-        unpatched, kernels = (), ""
+        unpatched, kernels, notes = (), "", ()
     else:
         shapes = autoselect.Shapes.of(model.config.get_text_config())
         choice = autoselect.choose(recipe.kernels, shapes, device, dtype)
-        for note in choice.notes if distributed.is_rank_zero() else ():  # one process prints for all
-            print(note, file=sys.stderr)
         attention.set_kernel(model, choice.of[ATTENTION])
         with quiet():  # kernels are compiled here
             unpatched, kernels = tuple(patch_model(model, kernel=choice.of[POINTWISE])), str(choice)
+        notes = choice.notes
         if unpatched:
-            names = ", ".join(unpatched)
-            print(f"computed by transformers, more slowly, for ours would differ: {names}", file=sys.stderr)
+            notes += (f"computed by transformers, more slowly, for ours would differ: {', '.join(unpatched)}",)
     recompute.apply(model, recipe.gradient_checkpointing)
     with quiet():
         model.train()
     trainable_params = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return Loaded(model, params, trainable_params, unpatched, kernels)
+    return Loaded(model, params, trainable_params, unpatched, kernels, notes)
 
 
 def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:

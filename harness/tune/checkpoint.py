@@ -62,8 +62,15 @@ class Checkpointer:
             self.note(f"no checkpoint can be kept in {self.path.parent} ({reason}); if stopped, the arm starts anew")
         self.last = time.monotonic()
 
-    def done(self) -> None:
-        """Removes the state, and what processes that were killed while writing one left of it."""
-        for path in [self.path, *self.path.parent.glob(f"{self.path.name}.*.tmp")] if self.writes else []:
-            with suppress(OSError):
-                path.unlink()
+
+def path_of(folder: Path, key: str) -> Path:
+    """Where the state of the arm called `key` is kept, beside the record in `folder`."""
+    return folder / "checkpoints" / f"{key}.pt"
+
+
+def discard(folder: Path, key: str) -> None:
+    """Removes an arm's state, and what processes that were killed while writing one left of it."""
+    path = path_of(folder, key)
+    for each in (path, *path.parent.glob(f"{path.name}.*.tmp")):
+        with suppress(OSError):
+            each.unlink()

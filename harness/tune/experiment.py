@@ -1,95 +1,114 @@
-"""One model through the arms, at equal steps on the same tasks: what `harness ttft` runs."""
+"""One model through the arms, at equal steps on the same tasks: the job that fine-tunes, in a process of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from harness.arc.arms import Arm
+import torch
+
+from harness.arc.arms import ARMS
 from harness.arc.encode import rows
 from harness.arc.score import score, vote
 from harness.arc.task import Solutions, Task
-from harness.predict.prediction import Prediction
-from harness.records.arm import ArmResult, CurvePoint, TuneSpec, mean_loss
-from harness.records.cell import TUNING_RULE, Cell
-from harness.tune.checkpoint import Checkpointer
-from harness.tune.runner import Answers, ArmRunner
+from harness.errors import first_line
+from harness.hardware.environment import commit, versions
+from harness.hardware.info import DeviceReport
+from harness.predict import tracer
+from harness.predict.cells import CellPredictor
+from harness.records.arm import ArmResult, Coverage, CurvePoint, TuneSpec, mean_loss, to_json
+from harness.records.stored import from_stored
+from harness.train import distributed
+from harness.tune.checkpoint import Checkpointer, path_of
+from harness.tune.runner import Answers, ArmRunner, Outcome
 
 
-def run(
-    trial: TuneSpec,
-    puzzles: Sequence[Task],
-    solutions: Solutions,
-    arms: Sequence[Arm],
-    store: Any,
-    note: Callable[[str], None],
-    on_step: Callable[[str, int, int, float], None] = lambda arm, step, total, loss: None,
-    on_answers: Callable[[int, int], None] = lambda done, total: None,
-    fresh: bool = False,
-    foresee: Callable[[Cell], Prediction | None] | None = None,
-) -> list[ArmResult]:
-    """The results of `arms` in order, from the record where they are there already.
+@dataclass(frozen=True)
+class ArmsJob:
+    """What the job is given. `report` is of the device where memory is to be filled (autotune), else None."""
 
-    The model is loaded once, for the first arm that must be run; every arm (and, with one adapter a task, every task)
-    starts from the same adapter. With `foresee`, which predicts cells, memory is filled as harness.tune.autotune finds
-    best. An arm that was stopped goes on from its last checkpoint. Raises UserError where the
-    model has no tokenizer, and where no question or no training example fits the context.
+    spec: TuneSpec
+    tasks: tuple[Task, ...]
+    solutions: Solutions
+    arms: tuple[str, ...]
+    folder: str
+    fresh: bool = False
+    report: DeviceReport | None = None
+
+
+def run_arms(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
+    """Runs an `ArmsJob`, as stored; each arm's row is an event. Returns {"status": "ok"} or oom with its reason.
+
+    The model is loaded once; every arm (and, with one adapter per task, every task) starts from the same adapter. An
+    arm that was stopped goes on from its last checkpoint, which stays until whoever stores the row removes it. Raises
+    UserError where the model has no tokenizer, and where no question or no training example fits the context.
     """
-    from harness.hardware.environment import commit, versions
-    from harness.train import distributed
+    job = from_stored(payload, ArmsJob)
+    device = distributed.init(torch.device(job.spec.device))
+    first = distributed.rank() == 0
 
-    installed, results, subject = versions(), [], None
-    known = store.rows()
-    truths = {name: solutions[name] for name in trial.tasks}
+    def note(text: str) -> None:
+        if first:
+            emit("note", text=text)
+
+    try:
+        for row in _rows(replace(job, spec=replace(job.spec, device=str(device))), note, emit):
+            if first:
+                emit("row", row=to_json(row))
+    except (torch.OutOfMemoryError, MemoryError) as problem:
+        return {"status": "oom", "reason": first_line(problem)}
+    return {"status": "ok", "reason": ""}
+
+
+def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) -> Iterator[ArmResult]:
+    spec, arms = job.spec, [ARMS[name] for name in job.arms]
+    truths = {name: job.solutions[name] for name in spec.tasks}
+    note(f"loading {spec.model.name}")
+    runner = ArmRunner(spec, job.tasks, truths, lambda done, total: emit("answers", done=done, total=total))
+    for text in runner.notes:
+        note(text)
+    note(f"kernels: {runner.kernels}")
+    if job.report and (trained := [arm for arm in arms if arm.examples]):
+        runner.fit(trained[0], _predictor(job), note)
     for arm in arms:
-        key = trial.key(arm.name, installed)
-        keeper = Checkpointer(
-            store.folder / "checkpoints" / f"{key}.pt", note, fresh, writes=distributed.is_rank_zero()
-        )
-        if key in known and not fresh:
-            keeper.done()  # killed after its row was written, the arm left one
-            note(f"{arm.name}: from the record")
-            results.append(known[key])
-            continue
-        if subject is None:
-            note(f"loading {trial.model.name}")
-            subject = ArmRunner(trial, puzzles, truths, on_answers)
-            note(f"kernels: {subject.kernels}")
-            if foresee and (trained := [each for each in arms if each.examples]):
-                subject.fit(trained[0], foresee, note)
+        key = spec.key(arm.name, versions())
+        checkpointer = Checkpointer(path_of(Path(job.folder), key), note, job.fresh, writes=not distributed.rank())
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        found = subject.run(arm, keeper, on_step)
-        row = ArmResult(
-            key=key,
-            arm=arm.name,
-            spec=trial,
-            versions=installed,
-            commit=commit(),
-            started=started,
-            coverage=subject.coverage,
-            scores=tuple(score(found.answers, truths)),
-            attempts={
-                name: tuple(tuple(map(rows, vote(each))) for each in tasks) for name, tasks in found.answers.items()
-            },
-            step_losses=tuple(found.step_losses),
-            answer_losses=tuple(found.losses),
-            train_s=found.train_s,
-            decode_s=found.decode_s,
-            used=found.used,
-            too_long=found.too_long,
-            untrained=found.untrained,
-            asked=found.asked,
-            skipped=found.skipped,
-            rule=TUNING_RULE,
-            curve_points=tuple(_checkpoint(*point, truths) for point in found.curve),
-        )
-        if distributed.is_rank_zero():
-            store.add(row)
-        keeper.done()
-        solved, spent = sum(row.solved), f"{row.train_s:.0f} s training, {row.decode_s:.0f} s decoding"
-        note(f"{arm.name}: {solved} of {len(row.scores)} tasks, {spent}")
-        results.append(row)
-    return results
+
+        def on_step(name: str, step: int, total: int, loss: float) -> None:
+            emit("step", arm=name, step=step, total=total, loss=loss)
+
+        outcome = runner.run(arm, checkpointer, on_step)
+        blank = ArmResult.of(spec, arm.name, versions(), commit=commit(), started=started)
+        yield _filled(blank, outcome, truths, runner.coverage)
 
 
-def _checkpoint(steps: int, answers: Answers, losses: Sequence[tuple[float, int]], truths: Solutions) -> CurvePoint:
+def _filled(blank: ArmResult, outcome: Outcome, truths: Solutions, coverage: Coverage) -> ArmResult:
+    attempts = {name: tuple(tuple(map(rows, vote(views))) for views in task) for name, task in outcome.answers.items()}
+    return replace(
+        blank,
+        coverage=coverage,
+        scores=tuple(score(outcome.answers, truths)),
+        attempts=attempts,
+        step_losses=tuple(outcome.step_losses),
+        answer_losses=tuple(outcome.losses),
+        train_s=outcome.train_s,
+        decode_s=outcome.decode_s,
+        used=outcome.used,
+        too_long=outcome.too_long,
+        untrained=outcome.untrained,
+        asked=outcome.asked,
+        skipped=outcome.skipped,
+        curve_points=tuple(_curve_point(*point, truths) for point in outcome.curve),
+    )
+
+
+def _curve_point(steps: int, answers: Answers, losses: Sequence[tuple[float, int]], truths: Solutions) -> CurvePoint:
     return CurvePoint(steps, mean_loss(losses), tuple(each.attempts for each in score(answers, truths)))
+
+
+def _predictor(job: ArmsJob) -> Callable:
+    """What predicts a cell on this device; traces are made in this process, where torch is loaded already."""
+    predictor = CellPredictor(job.report, Path(job.folder), versions(), lambda _, key: tracer.trace(key, print))
+    return lambda cell: None if isinstance(predicted := predictor.predict(cell), str) else predicted

@@ -1,142 +1,154 @@
-"""`harness ttft`, and the accuracy part of `bench`: finds the device, runs the arms, and shows how far they are."""
+"""A fine-tune from outside: the device is looked at, what the record has is taken, the rest runs in a child process.
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+This process never imports torch. A child that runs out of memory, or dies, is a row and a sentence; the arms after the
+one that it died in run in another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from rich.console import Console
-from rich.text import Text
-
-from harness.analysis.projection import step_seconds
-from harness.catalog.models import Catalog
-from harness.catalog.precisions import DTYPES, compute_dtype, find, native_dtype
-from harness.catalog.weights import RANDOM
-from harness.errors import UserError
-from harness.measure.config import SweepConfig
-from harness.measure.sweep import SweepResult
-from harness.predict.prediction import Prediction
-from harness.records.arm import ROWS, ArmResult, TuneSpec
-from harness.records.cell import Cell
-from harness.records.measurement import MatmulSpeed
+from harness.arc.arms import Arm
+from harness.catalog.precisions import compute_dtype, find, native_dtype
+from harness.hardware.environment import commit, versions
+from harness.hardware.info import DeviceReport
+from harness.records.arm import ROWS, ArmResult, TuneSpec, from_json
 from harness.records.store import RESULTS, Store, slug
-from harness.report.format import duration
-from harness.tune import experiment
-from harness.tune.config import NO_WEIGHTS, Exam, How
-from harness.tune.config import of as exam_of
+from harness.records.stored import to_stored
+from harness.tune.checkpoint import discard
+from harness.tune.config import TuneConfig
+from harness.workers.local import LocalExecutor, RunLimits
+from harness.workers.look import look
 
-_SAY_EVERY_S = 10.0
-LONGEST_S = 1800.0  # a bench does not go on to a fine-tune that would take longer
-
-
-def measure(exam: Exam, device: str, results: Path | None, fresh: bool, out: Console) -> tuple[list[ArmResult], Path]:
-    """The results of the exam's arms, and the folder of the record. Raises UserError where memory runs out."""
-
-    def note(text: str) -> None:
-        out.print(Text(text), soft_wrap=True)
-
-    note("looking at the device ...")
-    import torch
-
-    from harness.hardware.device import choose
-    from harness.hardware.probe import rates
-    from harness.train import distributed
-
-    found, how = choose(device, gpus=exam.recipe.data_parallel), exam.how
-    own = distributed.init(torch.device(found.id))
-    probed = rates(torch.device(found.id), DTYPES)
-    precision = find(how.precision or native_dtype(probed))
-    store = Store(results or RESULTS / slug(found.name), kind=ROWS)
-    if bad := store.repair():
-        note(f"{bad} corrupt lines of {store.path} were put aside; the rest is used")
-    trial = TuneSpec(
-        model=exam.model,
-        weights=exam.weights,
-        precision=precision.name,
-        compute_dtype=compute_dtype(precision, probed),
-        device=str(own),
-        device_name=found.name,
-        recipe=exam.recipe,
-        dataset=exam.source,
-        tasks=tuple(puzzle.id for puzzle in exam.puzzles),
-        steps=exam.steps,
-        context=exam.context,
-        encoding=how.encoding,
-        views=exam.views,
-        seed=how.seed,
-        curve=how.curve,
-        scope=how.scope,
-        too_long=how.too_long,
-    )
-    try:
-        far = _Progress(note)
-        told = (exam.puzzles, exam.solutions, exam.arms, store, note, far.step, far.answers)
-        foresee = _foresee(asdict(found), probed, store.folder) if how.fit else None
-        return experiment.run(trial, *told, fresh, foresee), store.folder
-    except torch.OutOfMemoryError:
-        raise UserError(
-            f"out of memory at {exam.context} tokens; try a shorter --context or --precision int4"
-        ) from None
+ARMS_JOB = "harness.tune.experiment:run_arms"
 
 
-def _foresee(
-    device: dict[str, Any], rates: dict[str, MatmulSpeed], folder: Path
-) -> Callable[[Cell], Prediction | None]:
-    """What predicts a cell on `device`; traces are made in this process, where torch is loaded already."""
-    from harness.hardware.environment import versions
-    from harness.predict.cells import CellPredictor
-    from harness.predict.tracer import answerer
+class TuneObserver(Protocol):
+    """Whoever looks on: sentences, steps of an arm that trains, answers of those that were asked."""
 
-    trace = answerer()
-    return CellPredictor(device, rates, folder, versions(), lambda **question: trace(question["subject"])).of
+    def note(self, text: str) -> None: ...
+    def step(self, arm: str, step: int, total: int, loss: float) -> None: ...
+    def answers(self, done: int, total: int) -> None: ...
 
 
-def of_sweep(asked: SweepConfig, known: Catalog, swept: SweepResult, out: Console) -> list[ArmResult]:
-    """The accuracies of the models just profiled: a short fine-tune of each that has weights, in the native precision.
+@dataclass(frozen=True)
+class TuneResult:
+    folder: Path
+    rows: list[ArmResult]  # of the config's arms, in their order
 
-    A model without weights, or for which it would take too long here, is said to be unmeasured.
+
+def run(config: TuneConfig, observer: TuneObserver, executor: LocalExecutor | None = None) -> TuneResult:
+    """The results of the config's arms, from the record where they are there already.
+
+    Raises UserError for what the user must mend first.
     """
-    found = []
-    for spec, weights in asked.models:
-        rows = [row for row in swept.rows if row.ok and row.cell.model == spec and row.rate and row.rate.native]
-        try:
-            if weights == RANDOM:
-                raise UserError(f"{spec.name}: {NO_WEIGHTS}")
-            if not rows:
-                raise UserError(f"{spec.name}: accuracy not measured, for no cell was in a native precision")
-            native = [row for row in rows if row.cell.precision == row.cell.compute_dtype] or rows
-            how = How(arms="baseline, + color swap", precision=native[0].cell.precision, curve=True, seed=asked.seed)
-            how = replace(how, trim_vocab=asked.recipe.trim_vocab, kernels=asked.recipe.kernels, fit=asked.fit)
-            exam = exam_of(spec, weights, how, known, alone=len(asked.models) == 1)
-            expected = exam.steps * step_seconds(native[0])
-            if expected > LONGEST_S:
-                raise UserError(
-                    f"{spec.name}: accuracy not measured: {exam.steps} steps would take about {duration(expected)} "
-                    f"here; harness ttft {spec.name} measures it all the same"
-                )
-            found += measure(exam, swept.device["id"], swept.folder, asked.fresh, out)[0]
-        except UserError as problem:
-            out.print(Text(str(problem)), soft_wrap=True)
-    return found
+    with executor or LocalExecutor() as executor:
+        observer.note("looking at the device ...")
+        report = look(executor, config.device, config.recipe.data_parallel)
+        store = Store(config.results or RESULTS / slug(report.device.name), kind=ROWS)
+        if corrupt := store.repair():
+            observer.note(f"{corrupt} corrupt lines of {store.path} were put aside; the rest is used")
+        spec = _spec(config, report)
+        return TuneResult(store.folder, _Run(config, spec, report, store, observer, executor).all())
 
 
-class _Progress:
-    """Says now and then how far a long loop is, with the time left."""
+def _spec(config: TuneConfig, report: DeviceReport) -> TuneSpec:
+    precision = find(config.precision or native_dtype(report.rates))
+    return TuneSpec(
+        model=config.model,
+        weights=config.weights,
+        precision=precision.name,
+        compute_dtype=compute_dtype(precision, report.rates),
+        device=report.device.id,
+        device_name=report.device.name,
+        recipe=config.recipe,
+        dataset=config.dataset,
+        tasks=tuple(task.id for task in config.tasks),
+        steps=config.steps,
+        context=config.context,
+        encoding=config.encoding,
+        views=config.views,
+        seed=config.seed,
+        curve=config.curve,
+        scope=config.scope,
+        too_long=config.too_long,
+    )
 
-    def __init__(self, note: Callable[[str], None]):
-        self.note, self.of, self.first, self.at, self.said = note, "", 0.0, 0, 0.0
 
-    def step(self, arm: str, step: int, total: int, loss: float) -> None:
-        self._far(f"{arm}: step {step} of {total}, loss {loss:.3f}", f"{arm} training", step, total)
+class _Run:
+    def __init__(
+        self,
+        config: TuneConfig,
+        spec: TuneSpec,
+        report: DeviceReport,
+        store: Store,
+        observer: TuneObserver,
+        executor: LocalExecutor,
+    ):
+        self.config, self.spec, self.report, self.store = config, spec, report, store
+        self.observer, self.executor = observer, executor
+        self.versions = versions()
+        self.rows: dict[str, ArmResult] = {}
 
-    def answers(self, done: int, total: int) -> None:
-        self._far(f"{done} of {total} questions answered", "answering", done, total)
+    def all(self) -> list[ArmResult]:
+        recorded = self.store.rows()
+        for arm in self.config.arms:
+            row = recorded.get(self.spec.key(arm.name, self.versions))
+            if row and row.ok and not self.config.fresh:
+                discard(self.store.folder, row.key)  # killed after its row was written, the arm left one
+                self.observer.note(f"{arm.name}: from the record")
+                self.rows[arm.name] = row
+        while pending := [arm for arm in self.config.arms if arm.name not in self.rows]:
+            self._in_a_child(pending)
+        return [self.rows[arm.name] for arm in self.config.arms]
 
-    def _far(self, text: str, of: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if of != self.of or done <= self.at:
-            self.of, self.first, self.at, self.said = of, now, done, now
-        elif now - self.said >= _SAY_EVERY_S and done < total:
-            self.said = now
-            self.note(f"{text}, about {duration((now - self.first) / (done - self.at) * (total - done))} left")
+    def _in_a_child(self, pending: Sequence[Arm]) -> None:
+        """Runs `pending`; if the child fails, the arm that it was at has a row that says so."""
+        log = self.store.folder / "logs" / f"{self.spec.key(pending[0].name, self.versions)}.log"
+        log.parent.mkdir(exist_ok=True)
+        limits = RunLimits(log=log, guard_memory=self.report.device.kind == "cpu")
+        payload = {
+            "spec": to_stored(self.spec),
+            "tasks": to_stored(self.config.tasks),
+            "solutions": {task.id: self.config.solutions[task.id] for task in self.config.tasks},
+            "arms": [arm.name for arm in pending],
+            "folder": str(self.store.folder),
+            "fresh": self.config.fresh,
+            "report": to_stored(self.report) if self.config.autotune else None,
+        }
+        outcome = self.executor.run(ARMS_JOB, payload, limits, self._hear, self.spec.recipe.data_parallel)
+        ended = outcome.result or {"status": outcome.status, "reason": outcome.reason}
+        unfinished = [arm for arm in pending if arm.name not in self.rows]
+        if unfinished:
+            self._failed(unfinished[0], ended["status"], ended["reason"])
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        match event.pop("event", None):
+            case "note":
+                self.observer.note(event["text"])
+            case "step":
+                self.observer.step(event["arm"], event["step"], event["total"], event["loss"])
+            case "answers":
+                self.observer.answers(event["done"], event["total"])
+            case "row":
+                self._finished(from_json(event["row"]))
+
+    def _finished(self, row: ArmResult) -> None:
+        self.store.add(row)
+        discard(self.store.folder, row.key)
+        self.rows[row.arm] = row
+        spent = f"{row.train_s:.0f} s training, {row.decode_s:.0f} s decoding"
+        self.observer.note(f"{row.arm}: {sum(row.solved)} of {len(row.scores)} tasks, {spent}")
+
+    def _failed(self, arm: Arm, status: str, reason: str) -> None:
+        """A failure is a row too; its checkpoint stays, so that the arm can go on where memory or luck is better."""
+        if status == "oom":
+            reason += f"; at {self.spec.context} tokens: try a shorter --context or --precision int4"
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        ended = {"commit": commit(), "started": started, "status": status, "reason": reason}
+        row = ArmResult.of(self.spec, arm.name, self.versions, **ended)
+        self.store.add(row)
+        self.rows[arm.name] = row
+        self.observer.note(f"{arm.name}: {status}: {reason}")

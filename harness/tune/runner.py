@@ -101,7 +101,8 @@ class ArmRunner:
             )
         except Unsupported as problem:
             raise UserError(f"{trial.model.name}: {problem}") from None
-        self.model, self.adapter, self.kernels = loaded.model, Adapter(loaded.model), loaded.kernels
+        self.model, self.adapter = loaded.model, Adapter(loaded.model)
+        self.kernels, self.notes = loaded.kernels, loaded.notes
         self.tokens_at_once: int | None = None
 
     def fit(self, arm: Arm, foresee: Callable[[Cell], Prediction | None], note: Callable[[str], None]) -> None:

@@ -1,185 +1,121 @@
-"""The processes that a sweep starts, watched from outside: time, memory, and how they ended."""
+"""One child process: started, asked, followed, watched from outside, and how it ended."""
 
 import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
-from harness.errors import UserError
-from harness.hardware import host_memory
-
-WORKER = (sys.executable, "-m", "harness.measure.worker")
-SURVEY = (sys.executable, "-m", "harness.measure.inspector")
-_POLL_S = 0.5
-_ANSWER_WITHIN_S = 300
-_KEEP_FREE = 0.03  # of the machine's memory, at least 256 MiB: below it everything stalls before anything is killed
+SERVE = (sys.executable, "-m", "harness.workers.serve")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a worker ended: the fields of the Measurement that it gave, or a status and the reason for it."""
+    """How a job ended: its result, or a status (timeout, oom, killed, crashed) with the reason for it."""
 
     status: str
     reason: str
-    seen: dict[str, Any]
+    result: Any = None
 
 
-def run_worker(
-    job: dict[str, Any],
-    log: Path,
-    timeout_s: float,
-    on_event: Callable[[dict[str, Any]], None] = lambda event: None,
-    command: Sequence[str] = WORKER,
-    free_bytes: Callable[[], int] = host_memory.free_bytes,
-) -> Outcome:
-    """Runs one cell in a process of its own; whatever happens to that process comes back as an `Outcome`.
+class ChildEnded(Exception):
+    """The child's output closed before its last word."""
 
-    What it writes to stderr goes to `log`. It is ended after `timeout_s`, or when the machine's memory runs out.
-    """
-    total = host_memory.total_bytes()
-    keep = max(_KEEP_FREE * total, 256 << 20)
-    on_cpu = job["cell"]["device"] == "cpu"
-    result: dict[str, Any] | None = None
-    resident, ended = 0, ""
-    with log.open("wb") as stderr:
-        process = _start(command, stderr)
+
+class Child:
+    """A process that serves jobs (harness.workers.serve). `environment` is added to this process's own."""
+
+    def __init__(self, command: Sequence[str], stderr: IO[bytes], environment: Mapping[str, str] | None = None):
+        # A session of its own: Ctrl-C is for the parent, which then ends its children in order.
+        # CUDA then numbers the cards as NVML does, whose memory readings are about the same card only so.
+        root = str(Path(__file__).parents[2])
+        whole = {
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            **os.environ,
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+            **(environment or {}),
+        }
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": stderr}
+        self.process = subprocess.Popen(command, start_new_session=True, env=whole, **pipes)
+        self._ready = selectors.DefaultSelector()
+        self._ready.register(self.process.stdout, selectors.EVENT_READ)
+        self._buffer, self._events = b"", []
+        self.peak_resident_bytes = 0
+
+    def send(self, job: str, payload: Any) -> None:
+        line = json.dumps({"job": job, "payload": payload}).encode() + b"\n"
+        with suppress(BrokenPipeError):  # it has died already; whoever waits for its answer will see that
+            self.process.stdin.write(line)
+            self.process.stdin.flush()
+
+    def receive(self, wait_s: float) -> dict[str, Any] | None:
+        """The next event, or None if there is none within `wait_s`. Raises ChildEnded where none will come."""
+        until = time.monotonic() + wait_s
+        while not self._events:
+            if not self._ready.select(max(0.0, until - time.monotonic())):
+                return None
+            part = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not part:
+                raise ChildEnded
+            *lines, self._buffer = (self._buffer + part).split(b"\n")
+            self._events += [json.loads(line) for line in lines]
+        return self._events.pop(0)
+
+    def look_at_memory(self) -> int:
+        """Resident bytes now; the most that were seen are in `peak_resident_bytes`."""
         try:
-            with selectors.DefaultSelector() as ready:
-                _send(process, job)
-                ready.register(process.stdout, selectors.EVENT_READ)
-                until, buffer = time.monotonic() + timeout_s, b""
-                while not ended:
-                    if ready.select(_POLL_S):
-                        part = os.read(process.stdout.fileno(), 1 << 16)
-                        if not part:
-                            break
-                        *lines, buffer = (buffer + part).split(b"\n")
-                        for line in lines:
-                            event = json.loads(line)
-                            if event.pop("event") == "result":
-                                result = event
-                            else:
-                                on_event(event)
-                    else:
-                        on_event({})
-                    resident = max(resident, _resident(process.pid))
-                    if time.monotonic() > until:
-                        ended = "timeout"
-                    elif on_cpu and free_bytes() < keep:
-                        ended = "oom"
-        except BaseException:  # Ctrl-C above all: the worker must not go on
-            ended = "interrupted"
-            raise
+            now = psutil.Process(self.process.pid).memory_info().rss
+        except psutil.Error:
+            now = 0
+        self.peak_resident_bytes = max(self.peak_resident_bytes, now)
+        return now
+
+    def end(self, wait_s: float = 0.0) -> None:
+        """Ends the process with all that it started; one that has said its last word has `wait_s` to end itself."""
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
         finally:
-            _end(process, now=result is None and bool(ended))
-    if result is not None:
-        return Outcome(result.pop("status"), result.pop("reason"), result)
-    if ended == "timeout":
-        return Outcome("timeout", f"ended after {timeout_s:.0f} s without a result", {})
-    gib = resident / 2**30
-    if ended == "oom":
-        return Outcome("oom", f"the machine's memory ran out with {gib:.1f} GiB in this process", {})
-    return _how_it_died(process.returncode, resident, total, log)
+            self._ready.close()
+            self.process.stdout.close()
+
+    def how_it_died(self, total_bytes: int, log: Path) -> Outcome:
+        """The outcome of a process that ended without a result; its last words are in `log`."""
+        code = self.process.wait()
+        if code == -signal.SIGKILL and self.peak_resident_bytes > 0.7 * total_bytes:
+            gib = self.peak_resident_bytes / 2**30
+            return Outcome("oom", f"killed by the system with {gib:.1f} GiB in this process")
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = " (by the system for want of memory, or by somebody)" if code == -signal.SIGKILL else ""
+            return Outcome("killed" if code == -signal.SIGKILL else "crashed", f"ended by {name}{hint}")
+        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        return Outcome("crashed", (lines[-1][:300] if lines else f"ended with code {code}") + f"; see {log.name}")
 
 
-def _how_it_died(code: int, resident: int, total: int, log: Path) -> Outcome:
-    if code == -signal.SIGKILL and resident > 0.7 * total:
-        return Outcome("oom", f"killed by the system with {resident / 2**30:.1f} GiB in this process", {})
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = " (by the system for want of memory, or by somebody)" if code == -signal.SIGKILL else ""
-        return Outcome("killed" if code == -signal.SIGKILL else "crashed", f"ended by {name}{hint}", {})
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return Outcome("crashed", (lines[-1][:300] if lines else f"ended with code {code}") + f"; see {log.name}", {})
-
-
-class Survey:
-    """The process that answers for the device; started at the first question. Use in a `with`."""
-
-    def __init__(self, log: Path, command: Sequence[str] = SURVEY):
-        self.log, self.command, self.process = log, command, None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process:
-            _end(self.process, now=True)
-            self.stderr.close()
-
-    def ask(self, **question: Any) -> dict[str, Any]:
-        """The answer to `question`. Raises UserError with the survey's own words, or its last ones if it died."""
-        if not self.process:
-            self.stderr = self.log.open("wb")
-            self.process = _start(self.command, self.stderr)
-        _send(self.process, question)
-        with selectors.DefaultSelector() as ready:
-            ready.register(self.process.stdout, selectors.EVENT_READ)
-            if not ready.select(_ANSWER_WITHIN_S):
-                raise UserError(
-                    f"looking at the device took over {_ANSWER_WITHIN_S} s; try `nvidia-smi`, or --device cpu"
-                )
-        line = self.process.stdout.readline()
-        if not line:
-            code = self.process.wait()
-            died = _how_it_died(code, 0, 1, self.log)
-            raise UserError(f"looking at the device failed: {died.reason}; try `harness doctor`")
-        said = json.loads(line)
-        if "error" in said:
-            raise UserError(said["error"])
-        return said
-
-
-def _start(command: Sequence[str], stderr) -> subprocess.Popen:
-    # A group of its own: Ctrl-C is for the sweep, which then ends its worker in order.
-    # CUDA then numbers the cards as NVML does, whose memory readings are about the same card only so.
-    environment = {
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        **os.environ,
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
-    root = str(Path(__file__).parents[2])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True, env=environment
-    )
-
-
-def _send(process: subprocess.Popen, said: dict[str, Any]) -> None:
-    try:
-        process.stdin.write(json.dumps(said).encode() + b"\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        return  # it has died already; whoever waits for its answer will see that
-
-
-def _end(process: subprocess.Popen, now: bool) -> None:
-    """Waits for a process that has said its last word, or kills it with all that it started."""
-    try:
-        process.wait(0 if now else 10)
-    except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    finally:
-        for pipe in (process.stdin, process.stdout):
-            with suppress(BrokenPipeError):
-                pipe.close()
-
-
-def _resident(pid: int) -> int:
-    try:
-        return psutil.Process(pid).memory_info().rss
-    except psutil.Error:
-        return 0
+def rank_environments(processes: int) -> list[dict[str, str]]:
+    """What tells each of several processes on this machine its place, as torchrun does; none for one alone."""
+    if processes == 1:
+        return [{}]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
+    return [{**where, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]

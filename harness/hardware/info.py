@@ -1,0 +1,31 @@
+"""What is known of a device once it was looked at. Knows no torch: it travels between processes."""
+
+from dataclasses import dataclass
+
+from harness.records.measurement import MatmulSpeed
+
+
+@dataclass(frozen=True)
+class Device:
+    """`name` identifies the hardware in records and in the results folder's path: "Tesla T4", or CPU and its cores."""
+
+    id: str  # cpu, cuda:0
+    name: str
+    total_bytes: int
+    uuid: str = "cpu"
+    capability: str | None = None
+    others: tuple[str, ...] = ()  # further CUDA devices, which this sweep leaves idle
+    partners: tuple[str, ...] = ()  # the uuids of those that share its steps
+
+    @property
+    def kind(self) -> str:
+        """cpu or cuda."""
+        return self.id.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """A device, and by dtype what its matrix products reach."""
+
+    device: Device
+    rates: dict[str, MatmulSpeed]

@@ -1,0 +1,107 @@
+"""What joins verbs: a bench is a sweep, and then a short fine-tune of each model that has weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from harness.analysis.projection import step_seconds
+from harness.catalog.models import Catalog
+from harness.catalog.weights import RANDOM
+from harness.errors import UserError
+from harness.measure import sweep
+from harness.measure.config import SweepConfig
+from harness.measure.sweep import SweepObserver, SweepResult
+from harness.records.arm import ArmResult
+from harness.records.cell import ModelSpec
+from harness.tune import run as tuning
+from harness.tune.config import NO_WEIGHTS, TuneConfig, settings_for
+from harness.tune.run import TuneObserver
+from harness.workers.local import LocalExecutor
+
+LONGEST_S = 1800.0  # a bench does not go on to a fine-tune that would take longer
+ARMS = "baseline, + color swap"
+
+
+class Observer(SweepObserver, TuneObserver, Protocol):
+    """Whoever looks on at both."""
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    swept: SweepResult
+    results: list[ArmResult]
+
+
+def bench(
+    config: SweepConfig,
+    catalog: Catalog,
+    observer: Observer,
+    on_result: Callable[[BenchResult], None] = lambda result: None,
+    executor: Callable[[], LocalExecutor] = LocalExecutor,
+    accuracy: bool = True,
+) -> BenchResult:
+    """Sweeps, and with `accuracy` fine-tunes. `on_result` is called after the sweep, and again after the fine-tunes,
+    so that nothing is lost if one of them is killed.
+
+    A model without weights, or whose fine-tune would take too long here, is said to be unmeasured. Raises UserError
+    for what the user must mend first.
+    """
+    swept = sweep.run(config, observer, executor())
+    tunes = fine_tunes(config, catalog, swept, observer.note) if accuracy else []
+    result = BenchResult(swept, [])
+    on_result(result)
+    for tune in tunes:
+        try:
+            result = replace(result, results=[*result.results, *tuning.run(tune, observer, executor()).rows])
+        except UserError as problem:
+            observer.note(str(problem))
+    if tunes:
+        on_result(result)
+    return result
+
+
+def fine_tunes(
+    config: SweepConfig, catalog: Catalog, swept: SweepResult, note: Callable[[str], None]
+) -> list[TuneConfig]:
+    """A short fine-tune, in the native precision, of each swept model that has weights; of the others a sentence."""
+    configs = []
+    for spec, weights in config.models:
+        try:
+            configs.append(_fine_tune(spec, weights, config, catalog, swept))
+        except UserError as problem:
+            note(str(problem))
+    return configs
+
+
+def _fine_tune(spec: ModelSpec, weights: str, config: SweepConfig, catalog: Catalog, swept: SweepResult) -> TuneConfig:
+    """Raises UserError with the reason where the model's accuracy is not measured."""
+    rows = [row for row in swept.rows if row.ok and row.cell.model == spec and row.rate and row.rate.native]
+    if weights == RANDOM:
+        raise UserError(f"{spec.name}: {NO_WEIGHTS}")
+    if not rows:
+        raise UserError(f"{spec.name}: accuracy not measured, for no cell was in a native precision")
+    native = [row for row in rows if row.cell.precision == row.cell.compute_dtype] or rows
+    settings = settings_for(catalog, spec, alone=len(config.models) == 1)
+    recipe = catalog.recipe
+    if settings.learning_rate is not None:
+        recipe = replace(recipe, learning_rate=settings.learning_rate)
+    expected_s = settings.steps * step_seconds(native[0])
+    if expected_s > LONGEST_S:
+        raise UserError(
+            f"{spec.name}: accuracy not measured: {settings.steps} steps would take about {expected_s / 60:.0f} min "
+            f"here; harness ttft {spec.name} measures it all the same"
+        )
+    return TuneConfig.of(
+        spec,
+        weights,
+        settings,
+        arms=ARMS,
+        recipe=replace(recipe, trim_vocab=config.recipe.trim_vocab, kernels=config.recipe.kernels),
+        precision=native[0].cell.precision,
+        curve=True,
+        autotune=config.autotune,
+        seed=config.seed,
+        device=swept.report.device.id,
+        results=swept.folder,
+        fresh=config.fresh,
+    )

@@ -1,0 +1,75 @@
+"""The loop that a child process runs: one JSON line in per job, JSON lines out.
+
+In:  {"job": "harness.hardware.device:describe", "payload": {...}}
+Out: any number of {"event": NAME, ...}, then {"event": "result", "result": ...}; or, where the user must act,
+     {"event": "refused", "message": ...}.
+
+A job is a function (payload, emit) -> result; emit(NAME, **fields) sends an event. What libraries print goes to stderr.
+The input stays open as long as the parent lives; when it closes, this process ends at once, so that a killed parent
+leaves nothing running.
+
+    python -m harness.workers.serve
+"""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from harness.errors import UserError
+
+Job = Callable[[Any, Callable[..., None]], Any]
+
+
+def main() -> None:
+    # Standard output is the protocol's alone: what anybody prints goes to stderr.
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    lines: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    _be_killed_first()
+
+    def emit(event: str, **fields: Any) -> None:
+        out.write(json.dumps({"event": event, **fields}) + "\n")
+
+    while True:
+        request = json.loads(lines.get())
+        try:
+            result = job_named(request["job"])(request["payload"], emit)
+        except UserError as problem:
+            emit("refused", message=str(problem))
+        except ImportError as problem:
+            emit("refused", message=f"{problem}; install what is missing: pip install .")
+        else:
+            emit("result", result=result)
+
+
+def job_named(name: str) -> Job:
+    """The function of "package.module:function". Raises ValueError for one outside this program."""
+    module, _, function = name.partition(":")
+    if not module.startswith("harness."):
+        raise ValueError(f"no job of this program: {name}")
+    return getattr(import_module(module), function)
+
+
+def _read(lines: "SimpleQueue[str]") -> None:
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(1)
+
+
+def _be_killed_first() -> None:
+    """If the system runs out of memory it should end this process, not its parent (proc(5), oom_score_adj)."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError:
+        return  # not Linux
+
+
+if __name__ == "__main__":
+    main()
