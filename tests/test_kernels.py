@@ -22,7 +22,7 @@ from harness.train.losses import answer_loss
 from harness.train.ops import attention, autoselect, pointwise
 
 CPU = torch.device("cpu")
-SHAPES = autoselect.Shapes(heads=4, kv_heads=2, dim=8, width=32, inner=48)
+SHAPES = autoselect.Shapes(heads=4, kv_heads=2, head_dim=8, hidden_size=32, intermediate_size=48)
 FIRST = "attention=blocks pointwise=plain"
 
 
@@ -93,7 +93,7 @@ def test_measured_once_a_device_and_kept(empty, monkeypatch):
         assert "for compiled does not run here: no compiler" in " ".join(found.notes)
     assert asked == [(SHAPES, torch.float32)]
     autoselect.choose("auto", SHAPES, CPU, torch.bfloat16)
-    autoselect.choose("auto", replace(SHAPES, width=64), CPU, torch.float32)
+    autoselect.choose("auto", replace(SHAPES, hidden_size=64), CPU, torch.float32)
     assert len(asked) == 3 == len(list(empty.iterdir()))
 
 
@@ -221,7 +221,7 @@ def test_the_pointwise_kernel_that_was_chosen_runs_unless_it_computes_something_
 
 def test_without_liger_its_absence_is_the_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "liger_kernel", None)
-    said = autoselect._tried(lambda: pointwise._liger(), CPU)
+    said = autoselect._try(lambda: pointwise._liger(), CPU)
     assert "liger_kernel" in said
 
 

@@ -1,9 +1,9 @@
 """Puts our own operations (harness.train.ops.lora, harness.train.ops.pointwise) into a model of transformers and PEFT,
 where they compute the same.
 
-A model's classes differ from family to family, so nothing is taken on trust: each replacement of a kind is compared
-with what it replaces, values and gradients, on random numbers; what differs by more than the dtype's rounding stays as
-it was. The modules stay the same objects with the same parameters, so saving, counting and generating go on as before.
+A model's classes differ from family to family, so nothing is taken on trust: every replacement of a class is compared
+with what it replaces, values and gradients, on random inputs; what differs by more than the dtype's rounding stays as
+it was. The modules stay the same objects with the same parameters, so saving, counting and generating work as before.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,69 +22,74 @@ from harness.train.ops.lora import LoraAddition, LoraLinear
 from harness.train.ops.pointwise import Pointwise
 
 LoraLayer = import_peft().tuners.lora.LoraLayer
-# Of the largest value: what two orders of rounding may differ by in some products of a row.
+# Largest difference allowed, as a share of the largest value: two orders of summation round differently.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
-_OWN_HEAD = "computes_answer_losses"
+_OWN_HEAD = "computes_answer_losses"  # attribute of a patched model
 ALL = ("lora", "norm", "gated", "last", "head")
 
 
 def patch_model(
     model: torch.nn.Module, which: tuple[str, ...] = ALL, check: bool = True, kernel: str = PLAIN
 ) -> list[str]:
-    """Replaces in `model` (one of PEFT's) what `which` names; names what stayed as transformers has it.
+    """Replaces in `model` (one of PEFT's) what `which` names; returns the names of what stayed as it was.
 
     `kernel` is that of the pointwise parts; where it computes something else, the plain ones are tried. Without
-    `check`, for a model without storage, every replacement that looks right is taken.
+    `check`, for a model without storage, the first candidate is taken untried.
     """
     dtype = model.get_input_embeddings().weight.dtype
-    left, trusted, kernels = [], {}, [pointwise.of(name) for name in dict.fromkeys((kernel, PLAIN))]
+    kernels = [pointwise.of(name) for name in dict.fromkeys((kernel, PLAIN))]
+    unpatched: list[str] = []
+    agreeing: dict[type, int | None] = {}  # by class: the index of the first candidate that computes the same
     for name, module in model.named_modules():
         candidates = [(kind, forward) for kind, forward in _candidates(module, kernels) if kind in which]
         if not candidates:
             continue
-        if type(module) not in trusted:
-            agreeing = (
-                i for i, (_, forward) in enumerate(candidates) if not check or _tried(_agrees, module, forward, dtype)
+        # One module of a class is compared for all of them.
+        if type(module) not in agreeing:
+            indices = (
+                i for i, (_, forward) in enumerate(candidates) if not check or _passes(_agrees, module, forward, dtype)
             )
-            trusted[type(module)] = next(agreeing, None)
-            if trusted[type(module)] is None:
-                left.append(f"{type(module).__name__} of {name}")
-        if (chosen := trusted[type(module)]) is not None:
-            kind, forward = candidates[chosen]
+            agreeing[type(module)] = next(indices, None)
+            if agreeing[type(module)] is None:
+                unpatched.append(f"{type(module).__name__} of {name}")
+        if (index := agreeing[type(module)]) is not None:
+            kind, forward = candidates[index]
             module.forward = MethodType(forward, module)
             if kind == "gated":
                 recompute.enable(module)
+    # The last layer and the head go on with the tokens that have a loss alone.
     layers = getattr(_body(model), "layers", None)
     if "last" in which and layers is not None and (forward := _last_layer(layers[-1])):
         layers[-1].forward = MethodType(forward, layers[-1])
-    if "head" in which and (not check or _tried(_head_is_plain, model)):
+    if "head" in which and (not check or _passes(_head_is_plain, model)):
         setattr(model, _OWN_HEAD, True)
     elif "head" in which:
-        left.append("the loss")
-    return left
+        unpatched.append("the loss")
+    return unpatched
 
 
 def answer_losses(
-    model: torch.nn.Module, input_ids: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor, **how
+    model: torch.nn.Module, input_ids: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor, **layout
 ) -> torch.Tensor:
-    """Cross-entropy in nats, fp32 [sequences x rows], of `targets` after the tokens at `rows` of each sequence.
+    """Cross-entropy in nats, fp32 [sequences x rows], of `targets` after the tokens at `rows` of every sequence.
 
-    `input_ids` is int64 [sequences, tokens], `rows` int64 [n]; `how` goes to the layers.
+    `input_ids` is int64 [sequences, tokens], `rows` int64 [n], `targets` int64 [sequences x rows]; `layout` (position
+    ids, packed lengths) goes to the layers.
     """
-    hidden = _body(model)(input_ids=input_ids, use_cache=False, answer_rows=rows, **how).last_hidden_state
-    if hidden.shape[1] != len(rows):
+    hidden = _body(model)(input_ids=input_ids, use_cache=False, answer_rows=rows, **layout).last_hidden_state
+    if hidden.shape[1] != len(rows):  # the last layer was not patched
         hidden = hidden[:, rows]
     head = model.get_output_embeddings()
     return AnswerLosses.apply(hidden.reshape(-1, hidden.shape[-1]), head.weight, head.bias, targets)
 
 
 def has_own_head(model: torch.nn.Module) -> bool:
-    """Whether `answer_losses` may be asked: `patch_model` found that it gives what the model's own logits give."""
+    """Whether `answer_losses` may be used: `patch_model` found that it equals the loss of the model's own logits."""
     return getattr(model, _OWN_HEAD, False)
 
 
 def _head_is_plain(model: torch.nn.Module) -> bool:
-    """Whether logits are the head's product with the body's output: compared on a few tokens."""
+    """Whether logits are the head's product with the body's output, compared on a few tokens."""
     head, vocab = model.get_output_embeddings(), model.get_input_embeddings().weight.shape[0]
     if type(head) is not torch.nn.Linear or not hasattr(model.get_base_model(), "get_decoder"):
         return False
@@ -94,27 +99,28 @@ def _head_is_plain(model: torch.nn.Module) -> bool:
     with torch.no_grad():
         logits = model(input_ids=ids, use_cache=False).logits[0, rows].float()
         expected = cross_entropy(logits, ids[0, rows + 1], reduction="none")
-        found = answer_losses(model, ids, rows, ids[0, rows + 1])
-    return _close(found, expected, head.weight.dtype)
+        losses = answer_losses(model, ids, rows, ids[0, rows + 1])
+    return _close(losses, expected, head.weight.dtype)
 
 
 def _body(model: torch.nn.Module) -> torch.nn.Module:
+    """The decoder of a PEFT model: everything but the head."""
     return model.get_base_model().get_decoder()
 
 
 def _candidates(module: torch.nn.Module, kernels: Sequence[Pointwise]) -> Iterator[tuple[str, Callable]]:
-    """(kind, forward) of what might compute the same as `module`, the first that does is taken."""
+    """(kind, forward) of what might compute the same as `module`, judged by names; the best comes first."""
     if isinstance(module, LoraLayer):
         if (parts := _vanilla(module)) is not None:
             yield "lora", partial(_lora, parts=parts)
     elif type(module).__name__.endswith("RMSNorm") and not list(module.children()):
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
         if eps is not None and getattr(module, "weight", None) is not None:
-            for own in kernels:
-                yield "norm", _norm_of(own.norm, module.weight, eps, twice=True)
-                yield "norm", _norm_of(own.norm, (1 + module.weight.detach().float()), eps, twice=False)
+            for kernel in kernels:
+                yield "norm", _norm_of(kernel.norm, module.weight, eps, twice=True)  # Llama
+                yield "norm", _norm_of(kernel.norm, (1 + module.weight.detach().float()), eps, twice=False)  # Gemma
     elif hasattr(module, "down_proj"):
-        for gate in (gate for own in kernels for gate in (own.silu, own.gelu)):
+        for gate in (gate for kernel in kernels for gate in (kernel.silu, kernel.gelu)):
             if hasattr(module, "gate_proj") and hasattr(module, "up_proj"):
                 yield "gated", partial(_separate, gate=gate)
             elif hasattr(module, "gate_up_proj"):
@@ -122,7 +128,7 @@ def _candidates(module: torch.nn.Module, kernels: Sequence[Pointwise]) -> Iterat
 
 
 def _vanilla(layer: torch.nn.Module) -> tuple | None:
-    """What plain LoRA of one adapter is made of; None for what only PEFT should compute: dropout, DoRA, biases."""
+    """(A, B, scaling) of plain LoRA with one adapter; None for what is left to PEFT: dropout, DoRA, biases."""
     names = list(layer.lora_A)
     if len(names) != 1 or layer.lora_variant or layer.merged or layer.disable_adapters:
         return None
@@ -144,6 +150,7 @@ def _norm_of(norm: Callable, weight: torch.Tensor, eps: float, twice: bool) -> C
     return lambda self, x: norm(x, weight, eps, twice)
 
 
+# Forwards of gated MLPs: gate and up as two matrices, or as one.
 def _separate(self: torch.nn.Module, x: torch.Tensor, gate: Callable) -> torch.Tensor:
     return self.down_proj(recompute.recompute(self, lambda x: gate(self.gate_proj(x), self.up_proj(x)), x))
 
@@ -153,36 +160,36 @@ def _joined(self: torch.nn.Module, x: torch.Tensor, gate: Callable) -> torch.Ten
 
 
 def _last_layer(layer: torch.nn.Module) -> Callable | None:
-    """The last layer's forward, which after attention goes on with the tokens that have a loss alone.
+    """A forward of the last layer that computes its MLP for the tokens with a loss alone: nothing reads the others.
 
-    None of the others is looked at again. None where the layer is built another way.
+    None where the layer is not built as Llama's or Gemma's.
     """
     children = {name for name, _ in layer.named_children()}
     llama = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
     gemma = llama | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
-    silent = {name for name in children if isinstance(getattr(layer, name), torch.nn.Dropout)}
-    if children - silent not in (llama, gemma) or any(getattr(layer, name).p for name in silent):
+    dropouts = {name for name in children if isinstance(getattr(layer, name), torch.nn.Dropout)}
+    if children - dropouts not in (llama, gemma) or any(getattr(layer, name).p for name in dropouts):
         return None
-    original, sandwiched = layer.forward, children == gemma
+    original, norms_outputs = layer.forward, children == gemma  # Gemma norms what a block adds, too
 
     def forward(self, hidden_states, *args, answer_rows=None, **kwargs):
         if args or answer_rows is None:
             return original(hidden_states, *args, **kwargs)
         attended = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)[0]
-        if sandwiched:
+        if norms_outputs:
             kept = hidden_states[:, answer_rows] + self.post_attention_layernorm(attended[:, answer_rows])
-            through = self.mlp(self.pre_feedforward_layernorm(kept))
-            return kept + self.post_feedforward_layernorm(through)
+            mlp_out = self.mlp(self.pre_feedforward_layernorm(kept))
+            return kept + self.post_feedforward_layernorm(mlp_out)
         kept = hidden_states[:, answer_rows] + attended[:, answer_rows]
         return kept + self.mlp(self.post_attention_layernorm(kept))
 
     return forward
 
 
-def _tried(comparison: Callable[..., bool], *of: object) -> bool:
-    """The comparison, and False for a module that is asked in another way: only its name was like one that is known."""
+def _passes(comparison: Callable[..., bool], *arguments: object) -> bool:
+    """True if the comparison passes; False if the module's interface differs from what its name suggests."""
     try:
-        return comparison(*of)
+        return comparison(*arguments)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, StopIteration):
@@ -190,23 +197,25 @@ def _tried(comparison: Callable[..., bool], *of: object) -> bool:
 
 
 def _agrees(module: torch.nn.Module, forward: Callable, dtype: torch.dtype) -> bool:
-    """Whether `forward` gives what the module gives, and the same gradients of its input and of its adapter."""
+    """Whether `forward` equals the module's own: output, and gradients of the input and of the adapter."""
     trained = [p for p in module.parameters() if p.requires_grad]
     before, device = [p.detach().clone() for p in trained], next(module.parameters()).device
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 5, _width(module), generator=generator).to(device, dtype)
-    with torch.no_grad():  # an adapter starts at zero, where much is alike
+    with torch.no_grad():  # an adapter starts at zero, where errors do not show
         for p in trained:
             p.copy_(torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5)
-    found, expected = (_out_and_slopes(f, x, trained) for f in (partial(forward, module), module.forward))
+    ours, expected = (_out_and_gradients(f, x, trained) for f in (partial(forward, module), module.forward))
+    # The adapter gets its values back.
     with torch.no_grad():
         for p, value in zip(trained, before, strict=True):
             p.copy_(value)
-    alike = all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(found, expected, strict=True))
-    return alike and all(_close(a, b, dtype) for a, b in zip(found, expected, strict=True))
+    pairs = list(zip(ours, expected, strict=True))
+    alike = all(a.shape == b.shape and a.dtype == b.dtype for a, b in pairs)
+    return alike and all(_close(a, b, dtype) for a, b in pairs)
 
 
-def _out_and_slopes(forward: Callable, x: torch.Tensor, trained: list[torch.Tensor]) -> list[torch.Tensor]:
+def _out_and_gradients(forward: Callable, x: torch.Tensor, trained: list[torch.Tensor]) -> list[torch.Tensor]:
     x = x.clone().requires_grad_()
     with torch.enable_grad():
         out = forward(x)
@@ -214,9 +223,9 @@ def _out_and_slopes(forward: Callable, x: torch.Tensor, trained: list[torch.Tens
         return [out.detach(), *torch.autograd.grad((out.float() * weight).sum(), [x, *trained])]
 
 
-def _close(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
-    found, expected = found.float(), expected.float()
-    return bool((found - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max())
+def _close(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
+    ours, expected = ours.float(), expected.float()
+    return bool((ours - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max())
 
 
 def _width(module: torch.nn.Module) -> int:

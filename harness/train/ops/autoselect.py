@@ -1,9 +1,8 @@
-"""Which kernels a device runs a step's parts with: tried once for each device, dtype and width, and kept.
+"""Chooses the fastest kernels of a step on this device: measured once per device, dtype and shapes, then cached.
 
-Attention and the pointwise operations (RMSNorm, the gated activation) are what several libraries have kernels for. Each
-is run forward and backward in turns with the others, in the model's own shapes; what does not run here, for want of
-a compiler or of a library, is left out with the reason. No kernel of bitsandbytes' for 4-bit products has a backward,
-so of those there is nothing to choose.
+Attention and the pointwise operations (RMSNorm, the gated activation) each have several kernels. All run forward and
+backward, in turns, in the model's own shapes; what does not run here, for want of a compiler or of a library, is left
+out with the reason. None of bitsandbytes' kernels for 4-bit products has a backward, so there is no choice of those.
 """
 
 import hashlib
@@ -28,43 +27,48 @@ from harness.train.ops import attention, pointwise
 
 TOKENS = {"cpu": 256, "cuda": 2048}
 _ROUNDS = 5
-_LONGEST_S = 0.5  # a part that takes longer is emulated: no kernel makes that worth while
-_WINS_BELOW = 0.95  # of the seconds of the one before it in the list: more than noise
+_LONGEST_S = 0.5  # a part that takes longer is emulated in this dtype: no kernel would help
+_WINS_BELOW = 0.95  # share of the best time so far that a later kernel must stay below: more than noise
 
-Timings = dict[str, float | str]  # by kernel: its median seconds forward and backward, or why it does not run
+Timings = dict[str, float | str]  # by kernel: median seconds forward and backward, or why it does not run
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """What of a model its kernels' speed depends on."""
+    """The sizes of a model that its kernels' speed depends on."""
 
     heads: int
     kv_heads: int
-    dim: int
-    width: int
-    inner: int
+    head_dim: int
+    hidden_size: int
+    intermediate_size: int
 
     @classmethod
     def of(cls, config: Any) -> "Shapes | None":
         """From a text model's config, of its first layer; None for one without attention heads.
 
-        What a family leaves out is as transformers fills it in.
+        Where a family leaves a size out, it is transformers' default.
         """
 
-        def said(name: str, otherwise: int) -> int:
+        def size(name: str, default: int) -> int:
             value = getattr(config, name, None)
-            return (value[0] if isinstance(value, list | tuple) else value) or otherwise
+            return (value[0] if isinstance(value, list | tuple) else value) or default
 
-        heads, width = said("num_attention_heads", 0), said("hidden_size", 0)
-        if not heads or not width:
+        heads, hidden_size = size("num_attention_heads", 0), size("hidden_size", 0)
+        if not heads or not hidden_size:
             return None
-        inner = said("intermediate_size", 4 * width)
-        return cls(heads, said("num_key_value_heads", heads), said("head_dim", width // heads), width, inner)
+        return cls(
+            heads=heads,
+            kv_heads=size("num_key_value_heads", heads),
+            head_dim=size("head_dim", hidden_size // heads),
+            hidden_size=hidden_size,
+            intermediate_size=size("intermediate_size", 4 * hidden_size),
+        )
 
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """The kernel of each part, and what is to be said of how it was chosen."""
+    """The kernel of every part, and sentences on how it was chosen."""
 
     of: dict[str, str]
     notes: tuple[str, ...] = ()
@@ -73,96 +77,97 @@ class KernelChoice:
         return " ".join(f"{part}={name}" for part, name in self.of.items())
 
 
-def choose(asked: str, shapes: Shapes | None, device: torch.device, dtype: torch.dtype) -> KernelChoice:
-    """What `asked` (a Recipe's `kernels`) names, and for each part that it leaves open what is fastest on `device`.
+def choose(requested: str, shapes: Shapes | None, device: torch.device, dtype: torch.dtype) -> KernelChoice:
+    """The kernels that `requested` (a Recipe's `kernels`) names, and for the other parts the fastest on `device`.
 
-    Without `shapes` nothing is tried: the first of each part. Raises Unsupported for a kernel that is asked for and
-    does not run here.
+    Without `shapes` nothing is tried: the first of every part. Raises Unsupported for a requested kernel that does not
+    run here.
     """
-    known, named = KERNELS[device.type], parse(asked) if shapes else {}
-    chosen, notes = {part: names[0] for part, names in known.items()}, []
+    available, named = KERNELS[device.type], parse(requested) if shapes else {}
+    chosen, notes = {part: names[0] for part, names in available.items()}, []
+    # What is requested by name; the first of a part needs no trial.
     for part, name in named.items():
-        if name not in known[part]:
-            raise Unsupported(f"--kernels {part}={name} is not for {device.type}, which has {', '.join(known[part])}")
+        if name not in available[part]:
+            names = ", ".join(available[part])
+            raise Unsupported(f"--kernels {part}={name} is not for {device.type}, which has {names}")
         if name != chosen[part]:
-            said = _tried(_run_of(part, name, shapes, device, dtype), device)
-            if isinstance(said, str):
-                raise Unsupported(f"--kernels {part}={name} does not run here: {said}")
+            outcome = _try(_runner(part, name, shapes, device, dtype), device)
+            if isinstance(outcome, str):
+                raise Unsupported(f"--kernels {part}={name} does not run here: {outcome}")
         chosen[part] = name
-    if shapes and asked != PLAIN and (left := [part for part in known if part not in named]):
-        found = _known(shapes, device, dtype)
-        for part in left:
-            chosen[part], said = fastest(part, found[part])
-            notes += said
+    # The rest by measured time.
+    open_parts = [part for part in available if part not in named]
+    if shapes and requested != PLAIN and open_parts:
+        timings = _cached(shapes, device, dtype)
+        for part in open_parts:
+            chosen[part], sentences = fastest(part, timings[part])
+            notes += sentences
     return KernelChoice(chosen, tuple(notes))
 
 
-def fastest(part: str, found: Timings) -> tuple[str, list[str]]:
-    """The kernel to take, and sentences about it: later ones replace an earlier one where they are clearly faster."""
-    best = next(iter(found))
-    for name, seconds in found.items():
-        if isinstance(seconds, float) and seconds < _WINS_BELOW * found[best]:
+def fastest(part: str, timings: Timings) -> tuple[str, list[str]]:
+    """The kernel to take, and sentences about it. A later one replaces an earlier one if it is clearly faster."""
+    best = next(iter(timings))
+    for name, seconds in timings.items():
+        if isinstance(seconds, float) and seconds < _WINS_BELOW * timings[best]:
             best = name
-    times = [f"{name} {1000 * each:.2f} ms" for name, each in found.items() if isinstance(each, float)]
+    times = [f"{name} {1000 * seconds:.2f} ms" for name, seconds in timings.items() if isinstance(seconds, float)]
     notes = [f"{part}: {best} is used ({', '.join(times)})"] if len(times) > 1 else []
-    missing = [(name, why) for name, why in found.items() if isinstance(why, str)]
-    return best, notes + [f"{part}: {best} is used, for {name} does not run here: {why}" for name, why in missing]
+    missing = [(name, reason) for name, reason in timings.items() if isinstance(reason, str)]
+    return best, notes + [f"{part}: {best} is used, for {name} does not run here: {reason}" for name, reason in missing]
 
 
 def measure(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str, Timings]:
-    """Every part's kernels tried on `device`, in turns."""
-    found: dict[str, Timings] = {}
+    """Timings of every part's kernels on `device`, by part; the kernels of a part run in turns."""
+    timings: dict[str, Timings] = {}
     for part, names in KERNELS[device.type].items():
-        runs = {name: _run_of(part, name, shapes, device, dtype) for name in names}
-        first = _tried(runs[names[0]], device)
+        runners = {name: _runner(part, name, shapes, device, dtype) for name in names}
+        first = _try(runners[names[0]], device)
         if isinstance(first, str) or first > _LONGEST_S:
-            found[part] = {names[0]: 0.0}  # there is nothing to choose
+            timings[part] = {names[0]: 0.0}  # there is nothing to choose
             continue
-        found[part] = {name: _tried(run, device) for name, run in runs.items()}
-        taking_turns = [name for name in names if isinstance(found[part][name], float)]
-        seconds = {name: [] for name in taking_turns}
+        timings[part] = {name: _try(run, device) for name, run in runners.items()}
+        # In turns, so that a slow moment of the machine does not fall on one kernel alone.
+        running = [name for name in names if isinstance(timings[part][name], float)]
+        samples = {name: [] for name in running}
         for _ in range(_ROUNDS):
-            for name in taking_turns:
-                seconds[name].append(_timed(runs[name], device))
-        found[part] |= {name: median(each) for name, each in seconds.items()}
+            for name in running:
+                samples[name].append(_timed(runners[name], device))
+        timings[part] |= {name: median(seconds) for name, seconds in samples.items()}
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what the allocator kept would count as the model's
-    return found
+    return timings
 
 
-def save(shapes: Shapes, device: torch.device, dtype: torch.dtype, found: dict[str, Timings]) -> None:
-    """Keeps what was measured for the next processes on this device, with these versions."""
-    files.write_cache(_name(shapes, device, dtype), found)
+def _cached(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str, Timings]:
+    """Timings from the cache folder, or measured now and written there for the next processes."""
+    name = _cache_name(shapes, device, dtype)
+    timings = files.read_cache(name)
+    if not isinstance(timings, dict) or set(timings) != set(KERNELS[device.type]):
+        timings = measure(shapes, device, dtype)
+        files.write_cache(name, timings)
+    return timings
 
 
-def _known(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str, Timings]:
-    """What was kept, or is measured now."""
-    found = files.read_cache(_name(shapes, device, dtype))
-    if not isinstance(found, dict) or set(found) != set(KERNELS[device.type]):
-        found = measure(shapes, device, dtype)
-        save(shapes, device, dtype, found)
-    return found
-
-
-def _name(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> str:
-    what = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-    # What is installed later is tried then.
+def _cache_name(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> str:
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    # Kernels are measured again when what they need gets installed.
     liger = find_spec("liger_kernel") and metadata.version("liger-kernel")
     compilers = [name for name in ("c++", "g++", "cc", "gcc", "clang") if which(name)]
-    here = [what, str(dtype), torch.__version__, liger, compilers]
-    said = json.dumps([here, astuple(shapes), KERNELS[device.type]])
-    return f"kernels/{hashlib.sha256(said.encode()).hexdigest()[:24]}.json"
+    environment = [device_name, str(dtype), torch.__version__, liger, compilers]
+    key = json.dumps([environment, astuple(shapes), KERNELS[device.type]])
+    return f"kernels/{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
-def _tried(run: Callable[[], None], device: torch.device) -> float | str:
-    """Seconds of a second run, the first compiling or loading what it needs; or why it does not run."""
+def _try(run: Callable[[], None], device: torch.device) -> float | str:
+    """Seconds of a second run, after one that compiles or loads what it needs; or why it does not run."""
     try:
         with quiet():
             run()
             return _timed(run, device)
     except torch.OutOfMemoryError:
         raise
-    except Exception as problem:  # a compiler, an import, a kernel that refuses: each has errors of its own
+    except Exception as problem:  # compilers, imports and kernels all have errors of their own
         return first_line(problem)
 
 
@@ -175,7 +180,7 @@ def _timed(run: Callable[[], None], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def _run_of(part: str, name: str, shapes: Shapes, device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
+def _runner(part: str, name: str, shapes: Shapes, device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
     """One forward and backward of `part` by the kernel `name`."""
     tokens = TOKENS[device.type]
 
@@ -183,19 +188,20 @@ def _run_of(part: str, name: str, shapes: Shapes, device: torch.device, dtype: t
         return torch.randn(shape, device=device).to(dtype).requires_grad_()
 
     if part == ATTENTION:
-        given = [random(1, heads, tokens, shapes.dim) for heads in (shapes.heads, shapes.kv_heads, shapes.kv_heads)]
+        heads = (shapes.heads, shapes.kv_heads, shapes.kv_heads)
+        query_key_value = [random(1, count, tokens, shapes.head_dim) for count in heads]
 
         def attend() -> None:
-            out = attention.with_kernel(name, *given, alone=True)
-            torch.autograd.grad(out, given, torch.ones_like(out))
+            out = attention.with_kernel(name, *query_key_value, alone=True)
+            torch.autograd.grad(out, query_key_value, torch.ones_like(out))
 
         return attend
-    x, weight = random(1, tokens, shapes.width), random(shapes.width)
-    gate, up = random(1, tokens, shapes.inner), random(1, tokens, shapes.inner)
+    x, weight = random(1, tokens, shapes.hidden_size), random(shapes.hidden_size)
+    gate, up = random(1, tokens, shapes.intermediate_size), random(1, tokens, shapes.intermediate_size)
 
-    def both() -> None:
+    def norm_and_gate() -> None:
         kernels = pointwise.of(name)
-        for out, of in ((kernels.norm(x, weight.detach(), 1e-6, True), [x]), (kernels.silu(gate, up), [gate, up])):
-            torch.autograd.grad(out, of, torch.ones_like(out))
+        for out, inputs in ((kernels.norm(x, weight.detach(), 1e-6, True), [x]), (kernels.silu(gate, up), [gate, up])):
+            torch.autograd.grad(out, inputs, torch.ones_like(out))
 
-    return both
+    return norm_and_gate

@@ -1,17 +1,16 @@
 """Causal attention as products of blocks of rows, forward and backward: what is fastest on a CPU.
 
-torch's fused kernel for the CPU does not leave out what lies above the diagonal and hands small products one by one to
-the threads. Here a block of queries meets only the keys that it may see, all heads that share a key in one product;
-the softmax's backward is written out as FlashAttention does (Dao et al. 2022, section 3.1):
-dS = P * (dP - rowsum(dO * O)).
+torch's fused kernel for the CPU computes what lies above the diagonal too, and hands small products one by one to the
+threads. Here a block of queries is multiplied with the keys that it may see alone, all heads that share a key in one
+product; the softmax's backward is FlashAttention's (Dao et al. 2022, section 3.1): dS = P * (dP - rowsum(dO * O)).
 """
 
 from functools import lru_cache
 
 import torch
 
-ROWS = 128
-# Of a layer's attention weights, so many are kept for the backward; beyond, they are computed again.
+ROWS = 128  # queries per block
+# A layer with at most so many attention weights keeps them for the backward; else they are recomputed.
 _MOST_KEPT = 2**21
 
 
@@ -41,27 +40,28 @@ class _Blocks(torch.autograd.Function):
             if keeps:
                 kept.append(weights)
         ctx.save_for_backward(query, key, value, out, *kept)
-        ctx.scaling, ctx.max_context = scaling, window
+        ctx.scaling, ctx.window = scaling, window
         return out
 
     @staticmethod
     def backward(ctx, grad):
         query, key, value, out, *kept = ctx.saved_tensors
         tokens, kv_heads, groups = query.shape[2], key.shape[1], query.shape[1] // key.shape[1]
-        for_query = torch.empty_like(query)
-        queries, for_queries, grads = (_grouped(part, kv_heads) for part in (query, for_query, grad))
+        grad_query = torch.empty_like(query)
+        queries, grad_queries, grads = (_grouped(part, kv_heads) for part in (query, grad_query, grad))
         inner = _grouped((grad * out).sum(-1, keepdim=True), kv_heads)
         keys, values = _flat(key), _flat(value)
-        for_keys, for_values = torch.zeros_like(keys), torch.zeros_like(values)
-        for number, (low, start, end) in enumerate(_spans(tokens, ctx.max_context)):
-            rows, slopes, seen = _block(queries, start, end), _block(grads, start, end), keys[:, low:end]
-            weights = kept[number] if kept else _weights(rows, seen, ctx.scaling, ctx.max_context, groups, start - low)
-            scores = torch.bmm(slopes, values[:, low:end].transpose(1, 2))
-            scores.sub_(_block(inner, start, end)).mul_(weights).mul_(ctx.scaling)
-            _set_block(for_queries, start, end, torch.bmm(scores, seen))
-            for_keys[:, low:end].baddbmm_(scores.transpose(1, 2), rows)
-            for_values[:, low:end].baddbmm_(weights.transpose(1, 2), slopes)
-        return for_query, for_keys.view_as(key), for_values.view_as(value), None, None
+        grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
+        for number, (low, start, end) in enumerate(_spans(tokens, ctx.window)):
+            rows, grad_rows, visible = _block(queries, start, end), _block(grads, start, end), keys[:, low:end]
+            weights = kept[number] if kept else _weights(rows, visible, ctx.scaling, ctx.window, groups, start - low)
+            # dS = P * (dP - rowsum(dO * O)), with the scores' scaling.
+            grad_scores = torch.bmm(grad_rows, values[:, low:end].transpose(1, 2))
+            grad_scores.sub_(_block(inner, start, end)).mul_(weights).mul_(ctx.scaling)
+            _set_block(grad_queries, start, end, torch.bmm(grad_scores, visible))
+            grad_keys[:, low:end].baddbmm_(grad_scores.transpose(1, 2), rows)
+            grad_values[:, low:end].baddbmm_(weights.transpose(1, 2), grad_rows)
+        return grad_query, grad_keys.view_as(key), grad_values.view_as(value), None, None
 
 
 def _grouped(part: torch.Tensor, kv_heads: int) -> torch.Tensor:
@@ -80,9 +80,10 @@ def _block(grouped: torch.Tensor, start: int, end: int) -> torch.Tensor:
     return part.reshape(part.shape[0] * part.shape[1], -1, part.shape[-1])
 
 
-def _set_block(grouped: torch.Tensor, start: int, end: int, found: torch.Tensor) -> None:
+def _set_block(grouped: torch.Tensor, start: int, end: int, values: torch.Tensor) -> None:
+    """The inverse of `_block`: writes its rows."""
     part = grouped[..., start:end, :]
-    part.copy_(found.view(part.shape))
+    part.copy_(values.view(part.shape))
 
 
 def _spans(tokens: int, window: int | None) -> list[tuple[int, int, int]]:
@@ -94,14 +95,15 @@ def _spans(tokens: int, window: int | None) -> list[tuple[int, int, int]]:
 def _weights(
     rows: torch.Tensor, key: torch.Tensor, scaling: float, window: int | None, groups: int, ahead: int
 ) -> torch.Tensor:
-    """The softmax of [count, groups x rows, keys]; the first row stands at key `ahead`."""
+    """Attention weights [batch x kv_heads, groups x rows, keys]; the first row stands at key `ahead`."""
+    # With beta=0 the first argument is ignored: this is rows @ key' * scaling in one call.
     scores = torch.baddbmm(rows.new_empty(1, 1, 1), rows, key.transpose(1, 2), beta=0, alpha=scaling)
-    count, many, keys = scores.shape
-    by_group = scores.view(count, groups, many // groups, keys)
+    count, grouped_rows, keys = scores.shape
+    by_group = scores.view(count, groups, grouped_rows // groups, keys)
     if window:
-        by_group += mask(many // groups, keys, ahead, window, rows.dtype, rows.device)
-    else:  # only the block on the diagonal has something to hide
-        by_group[..., ahead:] += mask(many // groups, keys - ahead, 0, None, rows.dtype, rows.device)
+        by_group += mask(grouped_rows // groups, keys, ahead, window, rows.dtype, rows.device)
+    else:  # without a window only the block on the diagonal has keys to hide
+        by_group[..., ahead:] += mask(grouped_rows // groups, keys - ahead, 0, None, rows.dtype, rows.device)
     return torch.softmax(scores, -1)
 
 
@@ -109,8 +111,8 @@ def _weights(
 def mask(
     rows: int, keys: int, ahead: int, window: int | None, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
-    """[rows, keys] to add: -inf where a row, which stands at key `ahead` + its number, does not see the key."""
-    at = torch.arange(max(rows, keys), device=device)
-    behind = at[:rows, None] + ahead - at[None, :keys]
+    """[rows, keys] to add to scores: -inf where row i, which stands at key `ahead` + i, does not see the key."""
+    positions = torch.arange(max(rows, keys), device=device)
+    behind = positions[:rows, None] + ahead - positions[None, :keys]  # by how much the key comes before the row
     hidden = behind < 0 if window is None else (behind < 0) | (behind >= window)
     return torch.zeros(rows, keys, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))

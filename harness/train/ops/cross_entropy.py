@@ -7,45 +7,46 @@ from torch.nn.functional import linear
 
 from harness.train.ops.attention import kind_of
 
-# Logits of one chunk: rows x vocabulary.
+# Logits (rows x vocabulary) of one chunk.
 _LOGITS_AT_ONCE = 2**25
-# Of them so many are widened to fp32 at once: what a CPU's cache holds, and on cards what keeps the launches few.
+# Logits widened to fp32 at once: as many as a CPU's cache holds; on cards more, for fewer launches.
 _WIDENED_AT_ONCE = {"cpu": 2**20}
 _WIDENED_ELSEWHERE = 2**23
-# dlogits go down to 1 / vocabulary, where fp16 has hardly a digit left; a power of two costs none.
-_FP16_LIFT = 1024.0
+# Gradients of logits go down to 1 / vocabulary, where fp16 has hardly a digit left; scaling by a power of two is exact.
+_FP16_SCALE = 1024.0
 
 
 class AnswerLosses(torch.autograd.Function):
     """Cross-entropy in nats of each row: (hidden [rows, width], head [vocabulary, width], bias or None, targets int64
     [rows]) -> fp32 [rows].
 
-    rows x vocabulary is never held but for a chunk, and the gradient of a row's loss is computed with the loss, in the
-    logits' place, as Liger's fused linear cross-entropy does (Hsu et al. 2024, section 3.2); the head is frozen, so
-    none is for it.
+    Logits are held for one chunk of rows at a time. The gradient of a row's loss is computed with the loss, in the
+    logits' place, as in Liger's fused linear cross-entropy (Hsu et al. 2024, section 3.2). The head is frozen and gets
+    no gradient.
     """
 
     @staticmethod
     def forward(ctx, hidden, head, bias, targets):
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        wanted = ctx.needs_input_grad[0]
-        grads = torch.empty_like(hidden, dtype=torch.float32) if wanted else None
-        lift = _FP16_LIFT if hidden.dtype == torch.float16 else 1.0
-        most = max(1, _LOGITS_AT_ONCE // len(head))
-        narrow = max(1, _WIDENED_AT_ONCE.get(kind_of(hidden.device), _WIDENED_ELSEWHERE) // len(head))
-        for part, target, loss, grad in _in_chunks(most, hidden, targets, losses, grads):
-            logits = linear(part, head, bias)
-            for few, of_few, found in zip(logits.split(narrow), target.split(narrow), loss.split(narrow), strict=True):
-                said = torch.log_softmax(few, 1, dtype=torch.float32)
-                found.copy_(said.gather(1, of_few[:, None])[:, 0].neg_())
-                if wanted:
-                    slopes = said.exp_()
-                    slopes.scatter_add_(1, of_few[:, None], slopes.new_full((1, 1), -1.0).expand(len(few), 1))
-                    few.copy_(slopes.mul_(lift) if lift != 1 else slopes)
-            if wanted:
-                grad.copy_(logits @ head)
-        if wanted:
-            ctx.save_for_backward(grads.div_(lift) if lift != 1 else grads)
+        needs_grad = ctx.needs_input_grad[0]
+        grads = torch.empty_like(hidden, dtype=torch.float32) if needs_grad else None
+        scale = _FP16_SCALE if hidden.dtype == torch.float16 else 1.0
+        chunk_rows = max(1, _LOGITS_AT_ONCE // len(head))
+        wide_rows = max(1, _WIDENED_AT_ONCE.get(kind_of(hidden.device), _WIDENED_ELSEWHERE) // len(head))
+        for hidden_rows, target_rows, loss_rows, grad_rows in _in_chunks(chunk_rows, hidden, targets, losses, grads):
+            logits = linear(hidden_rows, head, bias)
+            parts = (rows.split(wide_rows) for rows in (logits, target_rows, loss_rows))
+            for part, target, loss in zip(*parts, strict=True):
+                log_probs = torch.log_softmax(part, 1, dtype=torch.float32)
+                loss.copy_(log_probs.gather(1, target[:, None])[:, 0].neg_())
+                if needs_grad:  # softmax - one-hot, in the logits' place
+                    dlogits = log_probs.exp_()
+                    dlogits.scatter_add_(1, target[:, None], dlogits.new_full((1, 1), -1.0).expand(len(part), 1))
+                    part.copy_(dlogits.mul_(scale) if scale != 1 else dlogits)
+            if needs_grad:
+                grad_rows.copy_(logits @ head)
+        if needs_grad:
+            ctx.save_for_backward(grads.div_(scale) if scale != 1 else grads)
         ctx.dtype = hidden.dtype
         return losses
 
@@ -55,10 +56,11 @@ class AnswerLosses(torch.autograd.Function):
         return (grads * grad[:, None]).to(ctx.dtype), None, None, None
 
 
-def _in_chunks(most: int, *parts: torch.Tensor | None) -> Iterator[tuple[torch.Tensor | None, ...]]:
-    """Views of `parts`, which have as many rows, in as few chunks of about equal size as hold at most `most` rows."""
-    rows = len(parts[0])
-    count = -(-rows // most)
+def _in_chunks(max_rows: int, *tensors: torch.Tensor | None) -> Iterator[tuple[torch.Tensor | None, ...]]:
+    """Views of `tensors`, which have the same number of rows: the fewest chunks of about equal size, at most `max_rows`
+    rows long."""
+    rows = len(tensors[0])
+    count = -(-rows // max_rows)
     for number in range(count):
         chunk = slice(rows * number // count, rows * (number + 1) // count)
-        yield tuple(part[chunk] if part is not None else None for part in parts)
+        yield tuple(tensor[chunk] if tensor is not None else None for tensor in tensors)

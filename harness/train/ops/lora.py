@@ -1,8 +1,8 @@
-"""The step's products with their backward written out: as many as the mathematics asks for, and nothing kept that the
-backward can do without. harness.train.ops.pointwise has what is no product.
+"""LoRA's matrix products with their backward written out: no product more than needed, and nothing kept that the
+backward can do without.
 
-Each is equal to what transformers and PEFT compute, to within the rounding of the dtype; harness.train.patch puts
-them in, and checks that.
+Both are equal to what transformers and PEFT compute, to within the rounding of the dtype; harness.train.patch checks
+that before it puts them in. harness.train.ops.pointwise has the operations between products.
 """
 
 import torch
@@ -12,8 +12,8 @@ from torch.nn.functional import linear
 class LoraLinear(torch.autograd.Function):
     """x W' + bias + scaling (x A') B' in x's dtype: (x [..., in], W [out, in], bias, A [r, in], B [out, r], scaling).
 
-    A and B are kept in fp32 for the optimiser and rounded to x's dtype here, two small matrices; PEFT instead widens
-    every activation to theirs. W and bias are frozen.
+    A and B are fp32 for the optimiser and rounded to x's dtype here, two small matrices; PEFT instead widens every
+    activation to fp32. W and bias are frozen.
     """
 
     @staticmethod
@@ -30,15 +30,15 @@ class LoraLinear(torch.autograd.Function):
     def backward(ctx, grad):
         flat, weight, a, b, inner = ctx.saved_tensors
         grad = grad.reshape(-1, grad.shape[-1])
-        through = grad @ b
+        grad_inner = grad @ b  # b holds the scaling
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = torch.mm(grad, weight).addmm_(through, a).view(ctx.shape)
-        return dx, None, None, (through.t() @ flat).float(), (grad.t() @ inner).float().mul_(ctx.scaling), None
+            dx = torch.mm(grad, weight).addmm_(grad_inner, a).view(ctx.shape)
+        return dx, None, None, (grad_inner.t() @ flat).float(), (grad.t() @ inner).float().mul_(ctx.scaling), None
 
 
 class LoraAddition(torch.autograd.Function):
-    """out + scaling (x A') B' as LoraLinear has it, `out` [..., out] being what a quantised layer made of x."""
+    """out + scaling (x A') B' as in LoraLinear, where `out` [..., out] is a quantised layer's output for x."""
 
     @staticmethod
     def forward(ctx, out, x, a, b, scaling):
@@ -53,6 +53,6 @@ class LoraAddition(torch.autograd.Function):
     def backward(ctx, grad):
         flat, a, b, inner = ctx.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1])
-        through = rows @ b
-        dx = (through @ a).view(ctx.shape) if ctx.needs_input_grad[1] else None
-        return grad, dx, (through.t() @ flat).float(), (rows.t() @ inner).float().mul_(ctx.scaling), None
+        grad_inner = rows @ b  # b holds the scaling
+        dx = (grad_inner @ a).view(ctx.shape) if ctx.needs_input_grad[1] else None
+        return grad, dx, (grad_inner.t() @ flat).float(), (rows.t() @ inner).float().mul_(ctx.scaling), None

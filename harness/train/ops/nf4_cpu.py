@@ -1,8 +1,8 @@
-"""What bitsandbytes' 4-bit matrices on a CPU need before they are trained with, or asked at all.
+"""Repairs of bitsandbytes' 4-bit layers on a CPU, which else compute wrong values or wrong gradients.
 
-Its CPU kernels take a matrix row by row, each of whole blocks of 64 values. Values are quantised 64 by 64 however the
-rows lie, so where a row's length is no multiple of 64 all rows but the first get other blocks' scales, without a word
-(seen in 0.50.2). The kernels of cards do not know rows.
+Its CPU kernels read a matrix row by row, each row as whole blocks of 64 values. But values are quantised 64 by 64
+across rows, so where the row length is not a multiple of 64 all rows but the first get other blocks' scales, silently
+(seen in 0.50.2). The kernels of cards do not read by rows.
 """
 
 from types import MethodType
@@ -12,11 +12,11 @@ from torch.nn.functional import linear
 
 
 def repair(model: torch.nn.Module) -> None:
-    """Puts a product of our own where the rows of a 4-bit matrix on a CPU are not whole blocks, and keeps all of them
-    as they are.
+    """Replaces the forward of CPU 4-bit layers whose row length is not a multiple of the block size, and disables
+    in-place repacking.
 
-    bitsandbytes would repack a matrix when first decoding, for good and without a backward: whoever trained after that
-    got wrong gradients.
+    bitsandbytes repacks a matrix when it first decodes, for good, and has no backward for the repacked one: training
+    after that would get wrong gradients.
     """
     for module in model.modules():
         if not hasattr(module, "support_avx512bf16_for_cpu"):
@@ -31,10 +31,12 @@ def matrix(weight: torch.Tensor) -> torch.Tensor:
     """The values [out, in] of a 4-bit `weight`, in the dtype that it was quantised from."""
     from bitsandbytes.functional import QuantState, dequantize_4bit
 
-    of = weight.quant_state
-    whole = torch.Size([1, of.shape.numel()])  # one row: blocks one after the other
-    state = QuantState(of.absmax, whole, of.code, of.blocksize, of.quant_type, of.dtype, of.offset, of.state2)
-    return dequantize_4bit(weight.data.view(-1, 1), state).view(of.shape)
+    state = weight.quant_state
+    one_row = torch.Size([1, state.shape.numel()])  # so that blocks follow one another
+    flat = QuantState(
+        state.absmax, one_row, state.code, state.blocksize, state.quant_type, state.dtype, state.offset, state.state2
+    )
+    return dequantize_4bit(weight.data.view(-1, 1), flat).view(state.shape)
 
 
 def _product(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -42,7 +44,7 @@ def _product(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 class _FourBitProduct(torch.autograd.Function):
-    """x W' + bias of a frozen 4-bit W, widened for the forward and again for the backward."""
+    """x W' + bias of a frozen 4-bit W, which is dequantised for the forward and again for the backward."""
 
     @staticmethod
     def forward(ctx, x, weight, bias):
