@@ -68,7 +68,7 @@ def published(path: Path) -> tuple[list[tuple], calibration.Calibration]:
         on = accelerators.find(row["accelerator"])
         precision = replace(precisions.find(row["precision"]), compute=row["compute"])
         recipe = resolve(models.recipe, RecipeOptions(name=row["recipe"]), precision.quantized)
-        asked = prediction.subjects(models.find(row["model"]), precision, recipe, on, int(row["context"]))
+        asked = prediction.trace_keys(models.find(row["model"]), precision, recipe, on, int(row["context"]))
         found = trace_pool.trace_all(list(asked.values()), versions())
         if wrong := [each for each in found if isinstance(each, str)]:
             raise SystemExit(f"{row['model']} {row['precision']}: {wrong[0]}")

@@ -107,11 +107,8 @@ def test_a_kept_trace_is_used_and_a_torn_one_made_again(monkeypatch, tmp_path):
         assert len(list((tmp_path / "traces").iterdir())) == 3
     with TracePool(versions()) as tracers:
         assert query.predict_all(question, tracers) == [first] and not tracers.executors
-    torn = (
-        tmp_path
-        / "traces"
-        / f"{prediction.subject(first.spec, first.precision, first.recipe, first.accelerator, 64).key(versions())}.json"
-    )
+    key = prediction.trace_key(first.spec, first.precision, first.recipe, first.accelerator, 64)
+    torn = tmp_path / "traces" / f"{key.key(versions())}.json"
     torn.write_text(torn.read_text()[:100])
     with TracePool(versions()) as tracers:
         assert query.predict_all(question, tracers) == [first] and tracers.executors

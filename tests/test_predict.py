@@ -133,7 +133,9 @@ def predicted(recipe=None, seconds=lambda n: n / 1024, on=CARD, context=1024, **
     certain = replace(calibration.prior("cuda"), slowdown=dict.fromkeys(KINDS, 1.0), error=0.1, fragmentation=1.0,
                       points=9, seconds_low=0.1, seconds_high=10.0)  # fmt: skip
     by_length = {n: trace(op(flops=10e12 * seconds(n)), tokens=n, **memory) for n in prediction.contexts_for(context)}
-    return prediction.predict(spec, precisions.find("fp16"), recipe or Recipe(), on, by_length, context, certain)
+    request = prediction.PredictRequest(spec=spec, precision=precisions.find("fp16"), recipe=recipe or Recipe(),
+                                        context=context, accelerator=on, calibration=certain)  # fmt: skip
+    return prediction.predict(request, by_length)
 
 
 def test_hours_are_over_arcs_lengths():

@@ -80,7 +80,9 @@ def points_of_rows(
     rows = [row for row in rows if row.cell.device_name == device and row.cell.recipe.data_parallel == 1]
     accelerator = _measured_on(rows)
     subjects = [
-        prediction.subject(r.cell.model, precisions.find(r.cell.precision), r.cell.recipe, accelerator, r.cell.context)
+        prediction.trace_key(
+            r.cell.model, precisions.find(r.cell.precision), r.cell.recipe, accelerator, r.cell.context
+        )
         for r in rows
     ]
     out = []

@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.hardware.info import DeviceReport
 from harness.predict import calibration, calibration_files, prediction, trace_pool
 from harness.predict.calibration import Calibration
-from harness.predict.prediction import Prediction
+from harness.predict.prediction import Prediction, PredictRequest
 from harness.predict.roofline import Trace
 from harness.records.cell import Cell
 from harness.records.stored import from_stored, to_stored
@@ -81,14 +81,19 @@ class CellPredictor:
         if cell.compute_dtype not in self.report.rates or cell.compute_dtype not in self.accelerator.rates:
             return f"this device has no {cell.compute_dtype} matrix product"
         precision = precisions.find(cell.precision)
-        key = prediction.subject(cell.model, precision, cell.recipe, self.accelerator, cell.context)
+        key = prediction.trace_key(cell.model, precision, cell.recipe, self.accelerator, cell.context)
         trace = self._trace(key)
         if isinstance(trace, str):
             return trace
-        by_length = {cell.context: trace}
-        return prediction.predict(
-            cell.model, precision, cell.recipe, self.accelerator, by_length, cell.context, self.calibration
+        request = PredictRequest(
+            spec=cell.model,
+            precision=precision,
+            recipe=cell.recipe,
+            context=cell.context,
+            accelerator=self.accelerator,
+            calibration=self.calibration,
         )
+        return prediction.predict(request, {cell.context: trace})
 
     def _trace(self, key: trace_pool.TraceKey) -> Trace | str:
         name = key.key(self.versions)

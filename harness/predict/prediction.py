@@ -23,12 +23,32 @@ from harness.records.cell import Goal, ModelSpec, Recipe
 _LOAD_S, _LOAD_BYTES_PER_S = 8.0, 1e9  # libraries; weights from a disk
 # Answers: mean tokens of an ARC-AGI-1 evaluation output and of a question, two views of each task, decoded by eight.
 _ANSWER_TOKENS, _QUESTION_TOKENS, _VIEWS, _DECODED_AT_ONCE = 248, 2316, 2, 8
-_FACTOR = 4  # beyond so many times what a calibration has seen, it is said to reach far
-_OTHER_STEP_SIGMA = 0.2
+_TRUSTED_REACH = 4  # times the micro-steps that a calibration has seen; beyond, the interval grows
+_OTHER_STEP_LOG_SIGMA = 0.2  # of one implementation's step predicted by another's
 _LINK_BYTES_PER_S = 10e9  # between cards, by PCIe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class PredictRequest:
+    """One cell on one accelerator, and the calibration that it is predicted by."""
+
+    spec: ModelSpec
+    precision: Precision
+    recipe: Recipe
+    context: int
+    accelerator: Accelerator
+    calibration: Calibration
+
+    @property
+    def compute_dtype(self) -> str:
+        return compute_of(self.precision, self.accelerator)
+
+    def trace_keys(self) -> dict[int, TraceKey]:
+        """What `predict` takes traces of, by context."""
+        return trace_keys(self.spec, self.precision, self.recipe, self.accelerator, self.context)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What is predicted of one cell. `log_sigma` and `memory_log_sigma` are standard deviations of the logarithms of
     seconds and bytes; `caveats` say what lies beyond all that was measured."""
@@ -58,12 +78,10 @@ class Prediction:
 
     def hours(self, goal: Goal) -> tuple[float, float, float]:
         """(low, middle, high) hours of load, `goal.steps` steps over ARC's lengths and the answers: 95 %."""
-        training = goal.steps * (self.arc_step_s if self.arc_step_s is not None else self.step_s)
-        answers = self.answers_s * goal.test_tasks
-        mid = (training + answers) / 3600
-        width = math.exp(1.96 * self.log_sigma)
-        load = (self.load_s + self.step_s) / 3600
-        return load + mid / width, load + mid, load + mid * width
+        training_s = goal.steps * (self.arc_step_s if self.arc_step_s is not None else self.step_s)
+        mid_h, factor = (training_s + self.answers_s * goal.test_tasks) / 3600, math.exp(1.96 * self.log_sigma)
+        load_h = (self.load_s + self.step_s) / 3600  # and a step of warm-up
+        return load_h + mid_h / factor, load_h + mid_h, load_h + mid_h * factor
 
     @property
     def memory_factor(self) -> float:
@@ -72,10 +90,9 @@ class Prediction:
 
     def fits_memory(self) -> bool | None:
         """Whether the card holds it; None where the interval does not say."""
-        width = self.memory_factor
-        if self.peak_bytes * width <= self.accelerator.memory_bytes:
+        if self.peak_bytes * self.memory_factor <= self.accelerator.memory_bytes:
             return True
-        return False if self.peak_bytes / width > self.accelerator.memory_bytes else None
+        return False if self.peak_bytes / self.memory_factor > self.accelerator.memory_bytes else None
 
     def verdict(self, goal: Goal) -> str:
         """Judged on the high end of the hours for everything; `unsure` where the interval spans the budget."""
@@ -87,16 +104,19 @@ class Prediction:
         return "too slow" if low > goal.budget_hours else "unsure"
 
 
-def subject(spec: ModelSpec, precision: Precision, recipe: Recipe, accelerator: Accelerator, context: int) -> TraceKey:
+def trace_key(
+    spec: ModelSpec, precision: Precision, recipe: Recipe, accelerator: Accelerator, context: int
+) -> TraceKey:
     """What is to be traced. 16-bit dtypes share their operations, so one trace serves both."""
-    compute = compute_of(precision, accelerator)
+    dtype = "fp32" if compute_of(precision, accelerator) == "fp32" else "bf16"
     if precision.name == "fp16":
         precision = precisions.find("bf16")
     recipe = replace(recipe, data_parallel=1, layer_split=1)
-    return TraceKey(spec, precision, "fp32" if compute == "fp32" else "bf16", recipe, context, kind_of(accelerator))
+    return TraceKey(spec, precision, dtype, recipe, context, kind_of(accelerator))
 
 
 def compute_of(precision: Precision, accelerator: Accelerator) -> str:
+    """The dtype that `precision` computes in on this accelerator."""
     return precision.compute or accelerator.native_half
 
 
@@ -105,79 +125,68 @@ def contexts_for(context: int) -> tuple[int, ...]:
     return tuple(sorted({context, max(16, context // 2), max(8, context // 4)}))
 
 
-def subjects(
+def trace_keys(
     spec: ModelSpec, precision: Precision, recipe: Recipe, accelerator: Accelerator, context: int
 ) -> dict[int, TraceKey]:
-    return {n: subject(spec, precision, recipe, accelerator, n) for n in contexts_for(context)}
+    """`trace_key` at each of `contexts_for(context)`."""
+    return {n: trace_key(spec, precision, recipe, accelerator, n) for n in contexts_for(context)}
 
 
-def predict(
-    spec: ModelSpec,
-    precision: Precision,
-    recipe: Recipe,
-    accelerator: Accelerator,
-    traces: Mapping[int, Trace],
-    context: int,
-    calibration: Calibration,
-) -> Prediction:
-    """The prediction of one cell from its `traces` by context (see `contexts_for`).
+def predict(request: PredictRequest, traces: Mapping[int, Trace]) -> Prediction:
+    """The prediction of a cell from its traces by context: of all `request.trace_keys()`, or of its context alone.
 
     Raises UserError for a dtype that the accelerator does not compute.
     """
-    compute = compute_of(precision, accelerator)
-    accelerator.rate(compute)
-    traces = {n: trace.computed_in(compute) for n, trace in traces.items()}
+    recipe, accelerator, calibration = request.recipe, request.accelerator, request.calibration
+    accelerator.rate(request.compute_dtype)
+    # Seconds, of full contexts and in the mean over ARC's lengths.
+    traces = {n: trace.computed_in(request.compute_dtype) for n, trace in traces.items()}
+    trace = traces[request.context]
     seconds = _seconds_by_length(traces, accelerator, calibration)
-    whole = traces[context]
-    micro_s = seconds(context)
-    per_step = recipe.micro_steps_per_step
-    update_s = _update_s(whole, accelerator, calibration) + _shared_s(whole, recipe)
-    mean_s = lengths.mean_over(seconds, context)
+    micro_s, mean_s = seconds(request.context), lengths.mean_over(seconds, request.context)
+    update_s = _update_s(trace, accelerator, calibration) + _all_reduce_s(trace, recipe)
+    answers_s = _answers_s(trace, accelerator, calibration, min(request.context, _QUESTION_TOKENS))
     log_sigma, caveats = _uncertainty(micro_s, accelerator, recipe, calibration)
-    allocator = calibration.allocator
-    transient = allocator.held(whole.memory.transient, compute == "fp32")
+    # Bytes. Of a split model the last card holds the logits, each its part of everything else.
+    allocator, memory = calibration.allocator, trace.memory
+    transient = allocator.held(memory.transient, request.compute_dtype == "fp32")
     overhead = (accelerator.context_bytes if accelerator.kind == CUDA else 0) + allocator.base_bytes
-    split = recipe.layer_split
-    # Of a split model the last card holds the logits, each its part of everything else.
-    shared = (whole.memory.persistent + transient) / split + whole.memory.logits
+    tensors = (memory.persistent + transient) / recipe.layer_split + memory.logits
     return Prediction(
-        spec,
-        precision,
-        compute,
-        context,
-        recipe,
-        accelerator,
-        whole,
-        micro_s,
-        per_step * micro_s + update_s,
-        per_step * mean_s + update_s if mean_s is not None else None,
-        _LOAD_S + whole.memory.weights / _LOAD_BYTES_PER_S,
-        _answers_s(whole, accelerator, calibration, min(context, _QUESTION_TOKENS)) / recipe.data_parallel,
-        shared + overhead,
-        overhead + transient - whole.memory.transient,
-        log_sigma,
-        calibration.memory_error,
-        caveats,
-        calibration.source,
+        spec=request.spec,
+        precision=request.precision,
+        compute_dtype=request.compute_dtype,
+        context=request.context,
+        recipe=recipe,
+        accelerator=accelerator,
+        trace=trace,
+        micro_s=micro_s,
+        step_s=recipe.micro_steps_per_step * micro_s + update_s,
+        arc_step_s=recipe.micro_steps_per_step * mean_s + update_s if mean_s is not None else None,
+        load_s=_LOAD_S + memory.weights / _LOAD_BYTES_PER_S,
+        answers_s=answers_s / recipe.data_parallel,
+        peak_bytes=tensors + overhead,
+        overhead_bytes=overhead + transient - memory.transient,
+        log_sigma=log_sigma,
+        memory_log_sigma=calibration.memory_error,
+        caveats=caveats,
+        source=calibration.source,
     )
 
 
 def nominal_over_lengths(traces: Mapping[int, Trace], accelerator: Accelerator, context: int) -> dict[str, float]:
     """Nominal seconds by kind of a micro-step, in the mean over ARC's lengths up to `context`."""
     nominal = {n: roofline.nominal_seconds(trace, accelerator) for n, trace in traces.items()}
-    out = {}
-    for kind in KINDS:
-        out[kind] = lengths.mean_over(_interpolate({n: each[kind] for n, each in nominal.items()}), context)
-    return out
+    of_kind = {kind: _interpolate({n: by_kind[kind] for n, by_kind in nominal.items()}) for kind in KINDS}
+    return {kind: lengths.mean_over(seconds, context) for kind, seconds in of_kind.items()}
 
 
 def _seconds_by_length(
     traces: Mapping[int, Trace], accelerator: Accelerator, calibration: Calibration
 ) -> Callable[[float], float]:
-    at = {
-        n: roofline.seconds(roofline.nominal_seconds(t, accelerator), calibration.slowdown) for n, t in traces.items()
-    }
-    return _interpolate(at)
+    """Seconds of a micro-step as a function of its tokens."""
+    nominal = {n: roofline.nominal_seconds(trace, accelerator) for n, trace in traces.items()}
+    return _interpolate({n: roofline.seconds(by_kind, calibration.slowdown) for n, by_kind in nominal.items()})
 
 
 def _interpolate(values: Mapping[int, float]) -> Callable[[float], float]:
@@ -199,34 +208,36 @@ def _update_s(trace: Trace, accelerator: Accelerator, calibration: Calibration) 
     return passes * calibration.slowdown[BANDWIDTH] + accelerator.launch_s * calibration.slowdown[LAUNCH]
 
 
-def _shared_s(trace: Trace, recipe: Recipe) -> float:
-    """Adding up gradients of several processes: each sends and receives them all once (a ring), over PCIe."""
+def _all_reduce_s(trace: Trace, recipe: Recipe) -> float:
+    """A ring over PCIe: each process sends and receives all gradients once."""
     return 2 * trace.memory.gradients / _LINK_BYTES_PER_S if recipe.data_parallel > 1 else 0.0
 
 
 def _answers_s(trace: Trace, accelerator: Accelerator, calibration: Calibration, question: int) -> float:
-    """Seconds a task: reading the question in each view, then a token at a time, for which all weights are read."""
+    """Seconds per task: the question of so many tokens read in each view, then one token at a time, for which all
+    weights are read."""
     forward = replace(trace, ops=tuple(op for op in trace.ops if not op.backward))
-    sequences = trace.sequences * trace.tokens / question
-    reading = roofline.seconds(roofline.nominal_seconds(forward, accelerator), calibration.slowdown) / sequences
-    launches = sum(op.count for op in forward.ops) * accelerator.launch_s * calibration.slowdown[LAUNCH]
-    read_s = (trace.memory.weights + trace.memory.constants) / accelerator.bandwidth * calibration.slowdown[BANDWIDTH]
-    token = read_s + launches
-    return _VIEWS * (reading + _ANSWER_TOKENS * token / _DECODED_AT_ONCE)
+    questions = trace.sequences * trace.tokens / question
+    read_s = roofline.seconds(roofline.nominal_seconds(forward, accelerator), calibration.slowdown) / questions
+    # A token's weights come over the bus, and every operation is launched.
+    launches_s = sum(op.count for op in forward.ops) * accelerator.launch_s * calibration.slowdown[LAUNCH]
+    weights_s = (trace.memory.weights + trace.memory.constants) / accelerator.bandwidth
+    token_s = weights_s * calibration.slowdown[BANDWIDTH] + launches_s
+    return _VIEWS * (read_s + _ANSWER_TOKENS * token_s / _DECODED_AT_ONCE)
 
 
 def _uncertainty(
     micro_s: float, accelerator: Accelerator, recipe: Recipe, calibration: Calibration
 ) -> tuple[float, tuple[str, ...]]:
-    """The logarithm's standard deviation, and what makes it larger than the calibration's own error."""
+    """The standard deviation of the logarithm of seconds, and what makes it larger than the calibration's own error."""
     log_sigma, caveats = calibration.error, []
     if not calibration.points:
         return log_sigma, (f"nothing was measured on {accelerator.name} yet",)
     if recipe.implementation != calibration.step:
         caveats.append(f"{accelerator.name} is known by another step than {recipe.implementation}'s")
-        log_sigma = math.hypot(log_sigma, _OTHER_STEP_SIGMA)
+        log_sigma = math.hypot(log_sigma, _OTHER_STEP_LOG_SIGMA)
     reach = max(micro_s / calibration.seconds_high, calibration.seconds_low / micro_s)
-    if reach > _FACTOR:
-        caveats.append(f"micro-steps over {_FACTOR} times beyond those measured on {accelerator.name}")
+    if reach > _TRUSTED_REACH:
+        caveats.append(f"micro-steps over {_TRUSTED_REACH} times beyond those measured on {accelerator.name}")
         log_sigma = math.hypot(log_sigma, 0.1 * math.log2(reach))
     return log_sigma, tuple(caveats)

@@ -1,4 +1,4 @@
-"""From what `harness predict` was asked to predictions: each cell on each card, and the largest that a card holds."""
+"""From the query of `harness predict` to predictions: each cell on each accelerator, and the largest that one holds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,18 +8,19 @@ from harness.catalog.accelerators import Accelerator
 from harness.catalog.precisions import Precision
 from harness.predict import calibration_files, prediction, trace_pool
 from harness.predict.calibration import Calibration
-from harness.predict.prediction import Prediction
+from harness.predict.prediction import Prediction, PredictRequest
 from harness.records.cell import Goal, ModelSpec, Recipe
 from harness.workers.local import LocalExecutor
 from harness.workers.look import look
 
+OnDone = Callable[[int, int], None]  # traces made, of how many
 _STEP = 64  # tokens that the largest context is a multiple of
 _TRIED = (512, 1024, 2048)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictQuery:
-    """What was asked, checked."""
+    """What is to be predicted, checked; each accelerator with the calibration that serves it."""
 
     models: Sequence[ModelSpec]
     precisions: Sequence[Precision]
@@ -27,6 +28,29 @@ class PredictQuery:
     accelerators: Sequence[tuple[Accelerator, Calibration]]
     recipes: Mapping[str, Recipe]  # by the name of the precision: some depend on whether it is quantised
     goal: Goal
+
+    def requests(self, contexts: Sequence[int]) -> list[PredictRequest]:
+        """Every model x precision x context on every accelerator, in that order, contexts cut to the model's window.
+
+        Raises UserError for a dtype that an accelerator does not compute.
+        """
+        requests = [
+            PredictRequest(
+                spec=spec,
+                precision=precision,
+                recipe=self.recipes[precision.name],
+                context=min(context, spec.max_context),
+                accelerator=accelerator,
+                calibration=calibration,
+            )
+            for spec in self.models
+            for precision in self.precisions
+            for context in contexts
+            for accelerator, calibration in self.accelerators
+        ]
+        for request in requests:
+            request.accelerator.rate(request.compute_dtype)
+        return requests
 
 
 def card_named(name: str) -> tuple[Accelerator, Calibration]:
@@ -51,113 +75,103 @@ class Unpredictable:
 
 
 def predict_all(
-    asked: PredictQuery, tracers: trace_pool.TracePool, on_done: Callable[[int, int], None] = lambda done, total: None
+    query: PredictQuery, pool: trace_pool.TracePool, on_done: OnDone = lambda done, total: None
 ) -> list[Prediction | Unpredictable]:
-    """Every model x precision x context on every card, in that order.
+    """The prediction of each of the query's cells. Raises UserError as `PredictQuery.requests` does."""
+    requests = query.requests(query.contexts)
+    return [
+        Unpredictable(r.spec, r.precision, r.context, r.accelerator, outcome) if isinstance(outcome, str) else outcome
+        for r, outcome in zip(requests, _predict_each(requests, pool, on_done), strict=True)
+    ]
 
-    Raises UserError for a dtype that a card does not compute.
-    """
-    cells = [
-        (spec, precision, min(context, spec.max_context), accelerator, calibration)
-        for spec in asked.models
-        for precision in asked.precisions
-        for context in asked.contexts
-        for accelerator, calibration in asked.accelerators
-    ]
-    for _, precision, _, accelerator, _ in cells:
-        accelerator.rate(prediction.compute_of(precision, accelerator))
-    wanted = [
-        prediction.subjects(s, p, asked.recipes[p.name], accelerator, context)
-        for s, p, context, accelerator, _ in cells
-    ]
-    traces = iter(tracers.trace_all([key for by_length in wanted for key in by_length.values()], on_done))
-    out: list[Prediction | Unpredictable] = []
-    for (spec, precision, context, accelerator, calibration), lengths in zip(cells, wanted, strict=True):
-        by_length = {n: next(traces) for n in lengths}
-        if wrong := [each for each in by_length.values() if isinstance(each, str)]:
-            out.append(Unpredictable(spec, precision, context, accelerator, wrong[0]))
-            continue
-        out.append(
-            prediction.predict(
-                spec, precision, asked.recipes[precision.name], accelerator, by_length, context, calibration
-            )
-        )
-    return out
+
+def _predict_each(
+    requests: Sequence[PredictRequest], pool: trace_pool.TracePool, on_done: OnDone
+) -> list[Prediction | str]:
+    """Each prediction, or why there is none; all traces are made together."""
+    keys = [request.trace_keys() for request in requests]
+    traces = iter(pool.trace_all([key for by_length in keys for key in by_length.values()], on_done))
+    outcomes: list[Prediction | str] = []
+    for request, by_length in zip(requests, keys, strict=True):
+        traced = {context: next(traces) for context in by_length}
+        reasons = [trace for trace in traced.values() if isinstance(trace, str)]
+        outcomes.append(reasons[0] if reasons else prediction.predict(request, traced))
+    return outcomes
 
 
 def find_largest(
-    asked: PredictQuery,
-    tracers: trace_pool.TracePool,
-    on_done: Callable[[int, int], None] = lambda done, total: None,
+    query: PredictQuery,
+    pool: trace_pool.TracePool,
+    on_done: OnDone = lambda done, total: None,
     batch: bool = False,
 ) -> list[Prediction | Unpredictable]:
-    """For each model, precision and card the cell with the longest context that surely fits its memory; with `batch`
-    that with the largest micro-batch at the first context asked for.
+    """For each model, precision and accelerator the cell with the longest context that surely fits its memory; with
+    `batch` that with the largest micro-batch at the query's first context.
 
-    Each is found on memory traced at small sizes, then traced itself: nothing is taken from the curve alone.
+    Each is searched for on memory traced at small sizes, then traced itself: nothing is taken from the curve alone.
     """
     out: list[Prediction | Unpredictable] = []
-    for spec in asked.models:
-        for precision in asked.precisions:
-            for accelerator, calibration in asked.accelerators:
-                recipe = asked.recipes[precision.name]
-                accelerator.rate(prediction.compute_of(precision, accelerator))
+    for request in query.requests(query.contexts[:1]):
 
-                def at(size: int, of=(spec, precision, recipe, accelerator, calibration)) -> Prediction | str:
-                    spec, precision, recipe, accelerator, calibration = of
-                    context = min(asked.contexts[0], spec.max_context) if batch else size
-                    recipe = replace(recipe, micro_batch=size) if batch else recipe
-                    wanted = prediction.subjects(spec, precision, recipe, accelerator, context)
-                    found = dict(zip(wanted, tracers.trace_all(list(wanted.values()), on_done), strict=True))
-                    if wrong := [each for each in found.values() if isinstance(each, str)]:
-                        return wrong[0]
-                    return prediction.predict(spec, precision, recipe, accelerator, found, context, calibration)
+        def predict_at(size: int, request: PredictRequest = request) -> Prediction | str:
+            if batch:
+                request = replace(request, recipe=replace(request.recipe, micro_batch=size))
+            else:
+                request = replace(request, context=size)
+            return _predict_each([request], pool, on_done)[0]
 
-                if batch:
-                    share = recipe.sequences_per_step // recipe.data_parallel
-                    sizes, tried = [n for n in range(1, share + 1) if share % n == 0], (1, 2)
-                else:
-                    sizes, tried = list(range(_STEP, spec.max_context + 1, _STEP)), _TRIED
-                found = _last_that_fits(at, sizes, tried)
-                out.append(Unpredictable(spec, precision, 0, accelerator, found) if isinstance(found, str) else found)
+        if batch:
+            share = request.recipe.sequences_per_step // request.recipe.data_parallel
+            sizes, tried = [n for n in range(1, share + 1) if share % n == 0], (1, 2)
+        else:
+            sizes, tried = list(range(_STEP, request.spec.max_context + 1, _STEP)), _TRIED
+        largest = _last_that_fits(predict_at, sizes, tried)
+        if isinstance(largest, str):
+            largest = Unpredictable(request.spec, request.precision, 0, request.accelerator, largest)
+        out.append(largest)
     return out
 
 
 def _last_that_fits(
-    at: Callable[[int], Prediction | str], sizes: Sequence[int], tried: Sequence[int]
+    predict_at: Callable[[int], Prediction | str], sizes: Sequence[int], tried: Sequence[int]
 ) -> Prediction | str:
     """The prediction at the last of `sizes` that fits for sure, or why there is none.
 
     `tried` are looked at first; then where the line through the two nearest the edge meets the card's memory, until
     the next size is known not to fit.
     """
-    seen: dict[int, Prediction] = {}
+    predicted: dict[int, Prediction] = {}
     low, high = 0, len(sizes)  # sizes[:low] fit, sizes[high:] do not
     first = [sizes.index(size) for size in tried if size in sizes] or [0]
     while low < high:
-        i = first.pop(0) if first else _guess(seen, sizes, low, high)
+        i = first.pop(0) if first else _guess(predicted, sizes, low, high)
         if not low <= i < high:
             continue
-        found = at(sizes[i])
-        if isinstance(found, str):
-            return found
-        seen[sizes[i]] = found
-        low, high = (i + 1, high) if found.fits_memory() else (low, i)
+        outcome = predict_at(sizes[i])
+        if isinstance(outcome, str):
+            return outcome
+        predicted[sizes[i]] = outcome
+        low, high = (i + 1, high) if outcome.fits_memory() else (low, i)
     if low:
-        return seen[sizes[low - 1]]
-    return f"not even {min(seen)} fit: {seen[min(seen)].peak_bytes / 2**30:.1f} GiB needed"
+        return predicted[sizes[low - 1]]
+    smallest = predicted[min(predicted)]
+    return f"not even {min(predicted)} fit: {smallest.peak_bytes / 2**30:.1f} GiB needed"
 
 
-def _guess(seen: dict[int, Prediction], sizes: Sequence[int], low: int, high: int) -> int:
-    """The index between `low` and `high` of the last size below the edge, by the line through two that were seen."""
-    near = sorted(
-        seen, key=lambda n: abs(seen[n].peak_bytes * seen[n].memory_factor - seen[n].accelerator.memory_bytes)
-    )[:2]
+def _guess(predicted: dict[int, Prediction], sizes: Sequence[int], low: int, high: int) -> int:
+    """The index between `low` and `high` of the last size below the edge, by the line through the two nearest it."""
+
+    def gap(size: int) -> float:
+        p = predicted[size]
+        return abs(p.peak_bytes * p.memory_factor - p.accelerator.memory_bytes)
+
+    near = sorted(predicted, key=gap)[:2]
     if len(near) < 2:
         return (low + high - 1) // 2
-    a, b = near
-    slope = (seen[a].peak_bytes - seen[b].peak_bytes) / (a - b)
+    # Bytes per unit of size between the two, and the size at which the sure bound reaches the memory.
+    (a, at_a), (b, at_b) = ((size, predicted[size]) for size in near)
+    slope = (at_a.peak_bytes - at_b.peak_bytes) / (a - b)
     if slope <= 0:
         return high - 1
-    edge = a + (seen[a].accelerator.memory_bytes / seen[a].memory_factor - seen[a].peak_bytes) / slope
+    edge = a + (at_a.accelerator.memory_bytes / at_a.memory_factor - at_a.peak_bytes) / slope
     return max(low, sum(size <= edge for size in sizes[:high]) - 1)
