@@ -26,8 +26,8 @@ LENGTHS = ((30, 7), (2, 1), (12, 11), (9, 4), (21, 2))
 
 
 def _loaded(kind, **recipe):
-    said = {**TINY, "model_type": kind, **ARCHITECTURES[kind]}
-    spec = ModelSpec(kind, {name: value for name, value in said.items() if value is not None}, 256)
+    architecture = {**TINY, "model_type": kind, **ARCHITECTURES[kind]}
+    spec = ModelSpec(kind, {name: value for name, value in architecture.items() if value is not None}, 256)
     loaded = models.load(spec, precisions.find("fp32"), "fp32", Recipe(lora_r=4, **recipe), "random", CPU, seed=1)
     generator = torch.Generator().manual_seed(2)
     for name, p in loaded.model.named_parameters():
@@ -78,8 +78,8 @@ def test_no_packed_sequence_sees_another(kind):
 
 def test_packing_is_the_same_under_gradient_checkpointing():
     found = []
-    for how in ("none", MLP, "all"):
-        model = _loaded("llama", gradient_checkpointing=how)
+    for mode in ("none", MLP, "all"):
+        model = _loaded("llama", gradient_checkpointing=mode)
         packed_losses(model, pack(_sequences(), CPU)).sum().backward()
         found.append(_gradients(model))
     for name, grad in found[0].items():

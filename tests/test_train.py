@@ -184,8 +184,8 @@ def test_accumulated_micro_steps_equal_one_batch(tiny_spec):
 def test_checkpointing_changes_no_gradient(tiny_spec):
     batch = random_batch(320, 24, Recipe(), CPU, seed=1)
     found = []
-    for how in ("none", MLP, "all"):
-        recipe = Recipe(gradient_checkpointing=how)
+    for mode in ("none", MLP, "all"):
+        recipe = Recipe(gradient_checkpointing=mode)
         loaded = models.load(tiny_spec, precisions.find("fp32"), "fp32", recipe, "random", CPU, seed=0)
         TrainingStep(loaded.model, recipe, "fp32", CPU).micro_step(batch)
         found.append([p.grad for p in loaded.model.parameters() if p.requires_grad])

@@ -1,8 +1,8 @@
-"""Several processes that train one adapter, a card each, on their shares of every step's sequences.
+"""Data parallelism: several processes, one per card, train one adapter on their shares of every step's sequences.
 
 They find each other as torchrun's do (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), over NCCL on cards, gloo on a CPU.
-Each holds the whole model and the same adapter. Gradients are added up once a step, as DistributedDataParallel does
-after its last micro-batch; an adapter has some MB of them, so there is nothing to hide behind the backward.
+All hold the whole model and the same adapter. Gradients are summed once per step, as DistributedDataParallel does
+after its last micro-batch; an adapter has a few MB of them, so overlapping with the backward would gain nothing.
 """
 
 import os

@@ -1,5 +1,4 @@
-"""A model ready to train: built or loaded, quantised, with its adapter. With architecture and libraries beside it the
-only module that knows transformers, peft and bitsandbytes."""
+"""A model ready to train: built or loaded, quantised, with its adapter."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -54,6 +53,7 @@ def load(
     if device.type == "cpu" and recipe.implementation != REFERENCE:
         keep_freed()
     dtype = TORCH_DTYPES[compute]
+    # The frozen base.
     if weights == RANDOM:
         model = random_model(as_measured(spec, recipe), precision, dtype, device)
     else:
@@ -64,6 +64,7 @@ def load(
     nf4_cpu.repair(model)
     model.requires_grad_(False)
     model = add_adapter(model, recipe)
+    # Its kernels: transformers' own, or the fastest here that compute the same.
     if recipe.implementation == REFERENCE:
         model.get_base_model().set_attn_implementation("sdpa")
         unpatched, kernels, notes = (), "", ()
