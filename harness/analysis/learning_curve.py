@@ -37,6 +37,7 @@ def accuracy_after(checkpoints: Sequence[CurvePoint], steps: int, seed: int = 0)
 
     Checkpoints before the first step do not count: a curve in log2(steps) has no zero.
     """
+    # Where a curve does not carry to `steps`, and why.
     seen = sorted((c for c in checkpoints if c.steps > 0), key=lambda c: c.steps)
     reach = steps / seen[-1].steps if seen else float("inf")
     if len(seen) < MIN_CHECKPOINTS:
@@ -49,6 +50,7 @@ def accuracy_after(checkpoints: Sequence[CurvePoint], steps: int, seed: int = 0)
         return Estimate(steps, reach, refused="a loss is no number")
     if seen[-1].loss > min(c.loss for c in seen) * 1.02:
         return Estimate(steps, reach, refused="the loss is rising: more steps would not help as before")
+    # The tasks drawn again: each draw is an accuracy at every checkpoint, and by each shape one at the end.
     scores = np.array([c.scores for c in seen]).T  # [tasks, checkpoints]
     tasks = len(scores)
     rng = np.random.default_rng(seed)
@@ -100,7 +102,7 @@ def chance_of_best(scores: dict[str, Sequence[float]], draws: int = 4000, seed: 
 
     All candidates on the same tasks in one order. Raises ValueError for none, or for different numbers of tasks.
     """
-    if not scores or len({len(each) for each in scores.values()}) != 1:
+    if not scores or len({len(by_task) for by_task in scores.values()}) != 1:
         raise ValueError("candidates are compared on the same tasks")
     table = np.array(list(scores.values()))  # [candidates, tasks]
     tasks = table.shape[1]

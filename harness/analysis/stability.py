@@ -10,32 +10,32 @@ _SHARE_NEEDED = 0.02  # half-width of the median that sampling aims at
 
 def warnings(row: Measurement) -> list[str]:
     """What is wrong with the row's samples, in sentences that end with the remedy."""
-    values, said = row.micro_s, []
+    values, sentences = row.micro_s, []
     mid = median(values)
     half = stats.median_half_width(values)
     if half is None or half > _SHARE_NEEDED:
-        known = f"to ± {100 * half:.0f} %" if half is not None else f"from {len(values)} samples only"
-        said.append(f"the median micro-step is known {known}; sample longer with --sample-seconds.")
+        precision = f"to ± {100 * half:.0f} %" if half is not None else f"from {len(values)} samples only"
+        sentences.append(f"the median micro-step is known {precision}; sample longer with --sample-seconds.")
     spread = stats.stdev(values) / fmean(values)
     if spread >= 0.10:
-        said.append(f"the micro-steps vary by {100 * spread:.0f} %; close what else runs on this machine.")
+        sentences.append(f"the micro-steps vary by {100 * spread:.0f} %; close what else runs on this machine.")
     if levels := stats.two_speeds(values):
-        said.append(
+        sentences.append(
             f"two speeds, {levels[0]:.3g} s and {levels[1]:.3g} s; something switches (clock, power or a neighbour): "
             "measure again with --fresh."
         )
     elif max(values) >= 1.5 * mid or min(values) <= 0.5 * mid:
         odd = max(values, key=lambda value: abs(value - mid))
-        said.append(f"one micro-step took {odd / mid:.1f} times the median; measure again with --fresh.")
+        sentences.append(f"one micro-step took {odd / mid:.1f} times the median; measure again with --fresh.")
     if trend := stats.trend(values):
         way = "slower" if trend > 0 else "faster"
-        said.append(
+        sentences.append(
             f"micro-steps grew {100 * abs(trend):.0f} % {way} while sampling (heat or a neighbour); "
             "sample longer with --sample-seconds."
         )
     if row.warmup_micro_s and row.warmup_micro_s[0] > 2 * mid:
-        said.append(
+        sentences.append(
             f"the first micro-step took {row.warmup_micro_s[0] / mid:.1f} times the median; "
             "it is counted once, as warm-up, and asks for nothing."
         )
-    return said
+    return sentences

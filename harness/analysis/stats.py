@@ -83,6 +83,7 @@ def trend(values: Sequence[float]) -> float:
         values = [fmean(values[int(i * width) : int((i + 1) * width)]) for i in range(400)]
         n = 400
     concordance = sum((b > a) - (b < a) for i, a in enumerate(values) for b in values[i + 1 :])
+    # Its standard deviation where the order of taking does not matter.
     z = concordance / math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
     if abs(z) < 2.576:
         return 0.0

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from harness.catalog.accelerators import CPU, CUDA, Accelerator
 from harness.errors import UserError
 from harness.files import replace_atomically
@@ -24,13 +22,14 @@ from harness.records.cell import OPTIMIZED
 from harness.records.stored import from_stored, to_stored
 
 # How much slower than nominal a kind is where nothing is known of the device: large products reach half of a
-# datasheet's rate, memory four fifths of its bandwidth. _PRIOR_SIGMA is of the logarithm of what this may be off by.
+# datasheet's rate, memory four fifths of its bandwidth.
 _PRIOR = {
     CUDA: {GEMM: 2.0, SKINNY_GEMM: 4.0, ATTENTION: 3.0, BANDWIDTH: 1.25, DEQUANTIZE: 2.0, LAUNCH: 1.0},
     CPU: {GEMM: 1.1, SKINNY_GEMM: 2.0, ATTENTION: 2.0, BANDWIDTH: 1.5, DEQUANTIZE: 4.0, LAUNCH: 1.0},
 }
-_PRIOR_SIGMA = 0.5
-_MEASURED_SIGMA = 0.03  # of a measured cell: what minutes of a shared machine drift by, or the middle of three sweeps
+# Standard deviations of logarithms: of what that may be off by, and of a measured cell's seconds.
+_PRIOR_LOG_SIGMA = 0.5
+_MEASURED_LOG_SIGMA = 0.03  # what minutes of a shared machine drift by, or the middle of three sweeps
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Point:
     model: str
     nominal: Mapping[str, float]
     seconds: float
-    log_sigma: float = _MEASURED_SIGMA
+    log_sigma: float = _MEASURED_LOG_SIGMA
 
 
 @dataclass(frozen=True)
@@ -111,104 +110,111 @@ def fit(
     device: str,
     kind: str,
     points: Sequence[Point],
-    held: Sequence[MemoryPoint] = (),
+    processes: Sequence[MemoryPoint] = (),
     source: str = "",
     step: str = OPTIMIZED,
     nominal: Accelerator | None = None,
 ) -> Calibration:
-    """The calibration on all `points` and `held`, its errors by leaving out each model.
+    """The calibration on all `points` and `processes`, its errors by leaving out each model.
 
     Raises UserError without points.
     """
     if not points:
         raise UserError(f"nothing measured to calibrate {device} by; run `harness bench` first")
-    misses = [math.log(p.seconds / roofline.seconds(p.nominal, slow)) for p, slow in left_out(kind, points)]
-    allocator = fit_memory(held, kind)
-    memory = [math.log(m.peak / fitted.peak(m)) for m, fitted in memory_left_out(kind, held)]
+    # What a model is missed by that the fit has not seen, as logarithms.
+    misses = [math.log(p.seconds / roofline.seconds(p.nominal, slowdown)) for p, slowdown in left_out(kind, points)]
+    memory_misses = [math.log(p.peak / fitted.peak(p)) for p, fitted in memory_left_out(kind, processes)]
+    allocator = fit_memory(processes, kind)
     return Calibration(
-        device,
-        kind,
-        _fitted(kind, points),
-        max(0.05, _rms(misses)),
-        allocator.base_bytes,
-        allocator.fragmentation,
-        allocator.fragmentation_fp32,
-        max(0.02, _rms(memory)) if held else 0.1,
-        tuple(sorted({p.model for p in points})),
-        len(points),
-        min(p.seconds for p in points),
-        max(p.seconds for p in points),
-        source,
-        step,
-        nominal,
+        device=device,
+        kind=kind,
+        slowdown=_fit_slowdown(kind, points),
+        error=max(0.05, _rms(misses)),
+        base_bytes=allocator.base_bytes,
+        fragmentation=allocator.fragmentation,
+        fragmentation_fp32=allocator.fragmentation_fp32,
+        memory_error=max(0.02, _rms(memory_misses)) if processes else 0.1,
+        models=tuple(sorted({p.model for p in points})),
+        points=len(points),
+        seconds_low=min(p.seconds for p in points),
+        seconds_high=max(p.seconds for p in points),
+        source=source,
+        step=step,
+        nominal=nominal,
     )
 
 
 def left_out(kind: str, points: Sequence[Point]) -> list[tuple[Point, dict[str, float]]]:
     """Each point with the slowdowns that are fitted on the other models' points."""
-    fits = {m: _fitted(kind, [p for p in points if p.model != m]) for m in {p.model for p in points}}
+    fits = {m: _fit_slowdown(kind, [p for p in points if p.model != m]) for m in {p.model for p in points}}
     return [(p, fits[p.model]) for p in points]
 
 
-def memory_left_out(kind: str, held: Sequence[MemoryPoint]) -> list[tuple[MemoryPoint, Allocator]]:
+def memory_left_out(kind: str, processes: Sequence[MemoryPoint]) -> list[tuple[MemoryPoint, Allocator]]:
     """Each process with what is fitted on the other models' ones."""
-    fits = {m: fit_memory([h for h in held if h.model != m], kind) for m in {h.model for h in held}}
-    return [(h, fits[h.model]) for h in held]
+    fits = {m: fit_memory([p for p in processes if p.model != m], kind) for m in {p.model for p in processes}}
+    return [(p, fits[p.model]) for p in processes]
 
 
 def _rms(values: Sequence[float]) -> float:
     return math.sqrt(sum(v * v for v in values) / len(values)) if values else 0.0
 
 
-def _fitted(kind: str, points: Sequence[Point]) -> dict[str, float]:
-    """Slowness by kind: the mode of the posterior of its logarithm, by damped Gauss-Newton."""
-    start = np.log([_PRIOR[kind][k] for k in KINDS])
+def _fit_slowdown(kind: str, points: Sequence[Point]) -> dict[str, float]:
+    """Slowdown by kind: the mode of the posterior of its logarithm, by damped Gauss-Newton."""
+    import numpy as np
+
     if not points:
         return dict(_PRIOR[kind])
-    nominal = np.array([[p.nominal[k] for k in KINDS] for p in points])
+    prior_logs = np.log([_PRIOR[kind][k] for k in KINDS])
+    nominal = np.array([[p.nominal[k] for k in KINDS] for p in points])  # [points, kinds]
     logs, sigmas = np.log([p.seconds for p in points]), np.array([p.log_sigma for p in points])
-    theta, weight = start.copy(), np.eye(len(KINDS)) / _PRIOR_SIGMA
+    theta, prior_rows = prior_logs.copy(), np.eye(len(KINDS)) / _PRIOR_LOG_SIGMA
     for _ in range(100):
         parts = nominal * np.exp(theta)
         total = parts.sum(1)
-        slopes = np.vstack([parts / total[:, None] / sigmas[:, None], weight])
-        missed = np.concatenate([(logs - np.log(total)) / sigmas, (start - theta) / _PRIOR_SIGMA])
-        step = np.linalg.lstsq(slopes, missed, rcond=None)[0]
+        # Residuals over their standard deviations, of the points and of the prior, and their slopes in theta.
+        slopes = np.vstack([parts / total[:, None] / sigmas[:, None], prior_rows])
+        residuals = np.concatenate([(logs - np.log(total)) / sigmas, (prior_logs - theta) / _PRIOR_LOG_SIGMA])
+        step = np.linalg.lstsq(slopes, residuals, rcond=None)[0]
         theta = theta + np.clip(step, -0.5, 0.5)
         if np.abs(step).max() < 1e-6:
             break
     return dict(zip(KINDS, map(float, np.exp(theta)), strict=True))
 
 
-def fit_memory(held: Sequence[MemoryPoint], kind: str) -> Allocator:
+def fit_memory(processes: Sequence[MemoryPoint], kind: str) -> Allocator:
     """The base and factors of peak = base + persistent + factor x transient that miss least relatively.
 
     Without two processes to fit on: nothing more than the tensors on a card, half a GiB of libraries on a CPU. With
     fewer than two in fp32, or in 16 bits, one factor for both.
     """
-    if len(held) < 2:
+    import numpy as np
+
+    if len(processes) < 2:
         return Allocator(0.0, 1.1, 1.1) if kind == CUDA else Allocator(0.5 * 2**30, 1.3, 1.3)
-    fp32 = np.array([m.fp32 for m in held])
-    groups = [~fp32, fp32] if min(fp32.sum(), (~fp32).sum()) > 1 else [np.ones(len(held), bool)]
-    peaks, transient = np.array([m.peak for m in held], float), np.array([m.transient for m in held])
-    columns = np.stack([np.ones(len(held)), *(transient * group for group in groups)], 1) / peaks[:, None]
-    wanted = 1 - np.array([m.persistent for m in held]) / peaks
+    fp32 = np.array([p.fp32 for p in processes])
+    groups = [~fp32, fp32] if min(fp32.sum(), (~fp32).sum()) > 1 else [np.ones(len(processes), bool)]
+    peaks, transient = np.array([p.peak for p in processes], float), np.array([p.transient for p in processes])
+    # Both sides over the peaks, so that every process counts alike; columns of norm 1, for bytes are large.
+    columns = np.stack([np.ones(len(processes)), *(transient * group for group in groups)], 1) / peaks[:, None]
+    rest = 1 - np.array([p.persistent for p in processes]) / peaks
     norm = np.linalg.norm(columns, axis=0)
-    base, *factors = np.linalg.lstsq(columns / norm, wanted, rcond=None)[0] / norm
-    return Allocator(*(float(max(least, found)) for least, found in ((0, base), (1, factors[0]), (1, factors[-1]))))
+    base, *factors = map(float, np.linalg.lstsq(columns / norm, rest, rcond=None)[0] / norm)
+    return Allocator(max(0.0, base), max(1.0, factors[0]), max(1.0, factors[-1]))
 
 
-def write(found: Calibration, path: Path) -> None:
+def write(calibration: Calibration, path: Path) -> None:
     """Raises UserError where it cannot be written; an older file is then as it was."""
-    replace_atomically(path, json.dumps(to_stored(found), indent=1) + "\n")
+    replace_atomically(path, json.dumps(to_stored(calibration), indent=1) + "\n")
 
 
 def read(path: Path) -> Calibration:
     """Raises UserError where the file is no calibration."""
     try:
-        found = from_stored(json.loads(path.read_text(encoding="utf-8")), Calibration)
-        if set(found.slowdown) != set(KINDS) or found.kind not in _PRIOR:
+        calibration = from_stored(json.loads(path.read_text(encoding="utf-8")), Calibration)
+        if set(calibration.slowdown) != set(KINDS) or calibration.kind not in _PRIOR:
             raise ValueError("kinds")
     except (OSError, ValueError) as problem:
         raise UserError(f"{path} is no calibration ({problem}); make it anew with `harness calibrate`") from None
-    return found
+    return calibration

@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.hardware.environment import versions
 from harness.predict import calibration, prediction, roofline, trace_pool
 from harness.predict.calibration import Calibration, MemoryPoint, Point
+from harness.predict.roofline import Trace
 from harness.records import store
 from harness.records.cell import OPTIMIZED
 from harness.records.measurement import Measurement
@@ -19,7 +20,7 @@ from harness.records.store import RESULTS, latest_folder
 
 NAME = "calibration.json"
 _SHIPPED = Path(__file__).parents[1] / "assets" / "calibrations"
-_OTHER_CPU_SIGMA = 0.3
+_OTHER_CPU_LOG_SIGMA = 0.3
 
 
 def for_card(accelerator: Accelerator, results: Path = RESULTS) -> Calibration:
@@ -31,13 +32,13 @@ def for_card(accelerator: Accelerator, results: Path = RESULTS) -> Calibration:
 
 
 def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Calibration]:
-    """This CPU with the figures that its calibration is relative to, and that; another's with a wider interval where it
-    has none."""
+    """(accelerator, calibration) of this CPU; the shipped calibration of another CPU, with a wider interval, where it
+    has none of its own."""
     if own := _own(results, lambda device: device == here.name):
         return own.nominal or here, own
-    found = calibration.read(_SHIPPED / "cpu.json")
-    wider = hypot(found.error, _OTHER_CPU_SIGMA)
-    return here, replace(found, error=wider, source=f"fitted on another CPU ({found.device})")
+    shipped = calibration.read(_SHIPPED / "cpu.json")
+    error = hypot(shipped.error, _OTHER_CPU_LOG_SIGMA)
+    return here, replace(shipped, error=error, source=f"fitted on another CPU ({shipped.device})")
 
 
 def last_swept_device(results: Path = RESULTS) -> tuple[Accelerator, Calibration] | None:
@@ -54,8 +55,9 @@ def last_swept_device(results: Path = RESULTS) -> tuple[Accelerator, Calibration
 def _own(results: Path, wanted: Callable[[str], bool]) -> Calibration | None:
     """The newest calibration under `results` whose device is wanted. Raises UserError for a file that is none."""
     for path in sorted(results.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime, reverse=True):
-        if wanted((found := calibration.read(path)).device):
-            return found
+        own = calibration.read(path)
+        if wanted(own.device):
+            return own
     return None
 
 
@@ -76,32 +78,37 @@ def points_of_rows(
     rows = [row for row in rows if row.ok and row.micro_s]
     if not rows:
         raise UserError("no cell of this record was measured; run `harness bench` first")
+    # Of one device, one process per cell: what several share is not in a trace.
     device = rows[-1].cell.device_name
     rows = [row for row in rows if row.cell.device_name == device and row.cell.recipe.data_parallel == 1]
     accelerator = _measured_on(rows)
-    subjects = [
-        prediction.trace_key(
-            r.cell.model, precisions.find(r.cell.precision), r.cell.recipe, accelerator, r.cell.context
-        )
-        for r in rows
+    keys = [
+        prediction.trace_key(cell.model, precisions.find(cell.precision), cell.recipe, accelerator, cell.context)
+        for cell in (row.cell for row in rows)
     ]
-    out = []
-    for row, found in zip(rows, trace_pool.trace_all(subjects, versions(), on_done), strict=True):
-        if isinstance(found, str):
-            continue
-        found = found.computed_in(row.cell.compute_dtype)
-        name, seen = row.cell.model.name, found.memory
-        held = MemoryPoint(
-            name,
-            seen.persistent + seen.logits,
-            seen.transient,
-            (row.peak_bytes or 0) - accelerator.context_bytes,
-            row.cell.compute_dtype == "fp32",
-        )
-        out.append((row, Point(name, roofline.nominal_seconds(found, accelerator), median(row.micro_s)), held))
+    traces = trace_pool.trace_all(keys, versions(), on_done)
+    out = [
+        _points_of(row, trace, accelerator)
+        for row, trace in zip(rows, traces, strict=True)
+        if not isinstance(trace, str)
+    ]
     if not out:
         raise UserError("none of the record's models can be traced; see `harness doctor`")
     return accelerator, out
+
+
+def _points_of(row: Measurement, trace: Trace, accelerator: Accelerator) -> tuple[Measurement, Point, MemoryPoint]:
+    """The row with its seconds and its memory, beside those of its trace."""
+    trace = trace.computed_in(row.cell.compute_dtype)
+    nominal = roofline.nominal_seconds(trace, accelerator)
+    memory_point = MemoryPoint(
+        model=row.cell.model.name,
+        persistent=trace.memory.persistent + trace.memory.logits,
+        transient=trace.memory.transient,
+        peak=(row.peak_bytes or 0) - accelerator.context_bytes,
+        fp32=row.cell.compute_dtype == "fp32",
+    )
+    return row, Point(row.cell.model.name, nominal, median(row.micro_s)), memory_point
 
 
 def _measured_on(rows: Sequence[Measurement]) -> Accelerator:
@@ -117,18 +124,20 @@ def calibrated(
     rows: Sequence[Measurement], source: str, on_done: Callable[[int, int], None] = lambda done, total: None
 ) -> Calibration:
     """The calibration by ok `rows` of one device. Raises UserError where there is nothing to fit it on."""
-    accelerator, seen = points_of_rows(rows, on_done)
+    accelerator, measured = points_of_rows(rows, on_done)
+    steps = {row.cell.recipe.implementation for row, _, _ in measured}
+    # No catalogue has a CPU's figures, so its calibration carries them.
     return calibration.fit(
-        accelerator.name if accelerator.kind != CPU else seen[-1][0].cell.device_name,
-        accelerator.kind,
-        [point for _, point, _ in seen],
-        [held for _, _, held in seen if held.peak > 0],
-        source,
-        max((row.cell.recipe.implementation for row, _, _ in seen), key=lambda step: step == OPTIMIZED),
-        accelerator if accelerator.kind == CPU else None,
+        device=accelerator.name if accelerator.kind != CPU else measured[-1][0].cell.device_name,
+        kind=accelerator.kind,
+        points=[point for _, point, _ in measured],
+        processes=[memory_point for _, _, memory_point in measured if memory_point.peak > 0],
+        source=source,
+        step=OPTIMIZED if OPTIMIZED in steps else steps.pop(),
+        nominal=accelerator if accelerator.kind == CPU else None,
     )
 
 
-def typical_error(found: Calibration) -> str:
+def typical_error(fitted: Calibration) -> str:
     """The standard deviation in words, as a factor's percentage."""
-    return f"{100 * (exp(found.error) - 1):.0f} %"
+    return f"{100 * (exp(fitted.error) - 1):.0f} %"

@@ -1,8 +1,8 @@
 """FLOPs of a micro-step, counted on the real forward and backward without a device.
 
-The model is built on the meta device with its adapter, run under torch's FlopCounterMode, and the count of three
-lengths gives the two coefficients of harness.records.Work. A frozen base needs no gradient of its weights, so LoRA
-costs about 4 N a token, not the 6 N of full training: here that is seen, not assumed.
+The model is built on the meta device with its adapter, run under torch's FlopCounterMode, and the counts of two
+lengths give the two coefficients of harness.records.measurement.FlopCount. A frozen base needs no gradient of its
+weights, so LoRA costs about 4 N per token, not the 6 N of full training: here that is seen, not assumed.
 """
 
 from collections.abc import Callable

@@ -28,7 +28,7 @@ from harness.train.losses import answer_loss, reference_loss
 from harness.train.ops import attention
 
 _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
-_THIN_BELOW = 128  # the smallest side of a product that a device runs at its rate
+_SKINNY_BELOW = 128  # the smallest side of a product that a device runs at its rate
 # What reads and writes only the rows that it is asked for.
 _SPARSE = ("embedding", "index", "gather", "index_select", "scatter_add_", "index_put_", "select_backward")
 _NO_KERNEL = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach", "alias")
@@ -50,29 +50,30 @@ def traced(model: torch.nn.Module, recipe: Recipe, context: int, kind: str) -> T
     trained = [p for p in model.parameters() if p.requires_grad]
     ids = torch.zeros(recipe.micro_batch, context, dtype=torch.int64, device="meta")
     batch = Batch(ids, min(recipe.answer_tokens(context), context - 1))
+    # As in a step's second micro-step: the gradients are there already.
     for p in trained:
         p.grad = torch.empty_like(p)
-    watch = OpRecorder(model.config.get_text_config().vocab_size)
+    recorder = OpRecorder(model.config.get_text_config().vocab_size)
     loss_of = reference_loss if recipe.implementation == REFERENCE else answer_loss
-    with attention.traced_as(kind), _kernels(watch), watch:
+    with attention.traced_as(kind), _kernels(recorder), recorder:
         loss = loss_of(model, batch)
-        watch.backward = True
+        recorder.backward = True
         loss.backward()
     del loss
     for p in trained:
         p.grad = None
-    ops = tuple(Op(*key, count) for key, count in watch.ops.items())
+    ops = tuple(Op(*key, count) for key, count in recorder.ops.items())
     state = sum(p.numel() * p.element_size() for p in trained)
-    return Trace(ops, _memory(model, state, watch), _count(model), sum(p.numel() for p in trained),
+    return Trace(ops, _memory(model, state, recorder), _count(model), sum(p.numel() for p in trained),
                  recipe.micro_batch, context)  # fmt: skip
 
 
-def _memory(model: torch.nn.Module, state: int, watch: "OpRecorder") -> Memory:
+def _memory(model: torch.nn.Module, state: int, recorder: "OpRecorder") -> Memory:
     held = {p.untyped_storage()._cdata: p.untyped_storage().nbytes() for p in model.parameters() if not p.requires_grad}
     buffers = sum(b.untyped_storage().nbytes() for b in model.buffers())
     adapted = any("lora_" in name for name, _ in model.named_parameters())
     return replace(
-        watch.at_peak,
+        recorder.at_peak,
         weights=sum(held.values()) + buffers + (0 if adapted else state),
         constants=_constants(model),
         adapters=state if adapted else 0,
@@ -126,6 +127,7 @@ class OpRecorder(TorchDispatchMode):
         fresh = [t for t in outs if t.untyped_storage()._cdata not in old]
         for t in fresh:
             self.holds(t)
+        # Views and empty tensors launch nothing.
         name = func._schema.name.partition("::")[2]
         if name not in _NO_KERNEL and (fresh or func._schema.is_mutable):
             self.count(name, ins, outs, fresh, args)
@@ -164,9 +166,9 @@ class OpRecorder(TorchDispatchMode):
         elif name in _PRODUCTS:
             *_, a, b = (t for t in ins if t.dim() >= 2)
             flops = 2 * outs[0].numel() * a.shape[-1]
-            thin = min(a.shape[-2], a.shape[-1], outs[0].shape[-1]) < _THIN_BELOW
+            skinny = min(a.shape[-2], a.shape[-1], outs[0].shape[-1]) < _SKINNY_BELOW
             batched = name.endswith(("bmm", "bmm_"))
-            self.add(ATTENTION if batched else SKINNY_GEMM if thin else GEMM, a.dtype, flops, _bytes([a, b, *outs]))
+            self.add(ATTENTION if batched else SKINNY_GEMM if skinny else GEMM, a.dtype, flops, _bytes([a, b, *outs]))
         elif name.startswith("dequantize"):
             self.add(DEQUANTIZE, outs[0].dtype, 0, _bytes([*ins, *outs]))
         elif name in _SPARSE:
@@ -197,14 +199,14 @@ def _bytes(tensors: list) -> int:
 
 
 @contextmanager
-def _kernels(watch: OpRecorder) -> Iterator[None]:
+def _kernels(recorder: OpRecorder) -> Iterator[None]:
     """Puts in what a device has one kernel for, and the meta device would take apart.
 
     The functions themselves are exchanged: a mode would be off when checkpointing computes again in the backward.
     """
 
     def attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
-        return _FusedAttention.apply(query, key, value, watch, 0.5 if is_causal else 1.0)
+        return _FusedAttention.apply(query, key, value, recorder, 0.5 if is_causal else 1.0)
 
     def dropout(input, p=0.5, training=True, inplace=False):
         return torch.native_dropout(input, p, True)[0] if training and p else input
@@ -218,22 +220,22 @@ def _kernels(watch: OpRecorder) -> Iterator[None]:
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Stands for FlashAttention or its like: of tokens x tokens nothing is held but a number a row (Dao et al. 2022);
+    """Stands for FlashAttention or its like: of tokens x tokens nothing is held but a number per row (Dao et al. 2022);
     the backward makes the weights again, five products for the forward's two."""
 
     @staticmethod
-    def forward(ctx, query, key, value, watch, share):
+    def forward(ctx, query, key, value, recorder, share):
         out = query.new_empty(*query.shape[:-1], value.shape[-1])
         sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(query, key, value, out, sums)
         products = 2 * query.shape[-2] * key.shape[-2] * prod(query.shape[:-2]) * share
-        ctx.watch, ctx.flops = watch, products * query.shape[-1]
-        watch.add(ATTENTION, query.dtype, 2 * ctx.flops, _bytes([query, key, value, out]))
+        ctx.recorder, ctx.flops = recorder, products * query.shape[-1]
+        recorder.add(ATTENTION, query.dtype, 2 * ctx.flops, _bytes([query, key, value, out]))
         return out
 
     @staticmethod
     def backward(ctx, grad):
         saved = ctx.saved_tensors
         grads = [torch.empty_like(t) for t in saved[:3]]
-        ctx.watch.add(ATTENTION, grad.dtype, 5 * ctx.flops, _bytes([grad, *saved, *grads]))
+        ctx.recorder.add(ATTENTION, grad.dtype, 5 * ctx.flops, _bytes([grad, *saved, *grads]))
         return *grads, None, None

@@ -11,14 +11,9 @@ from typing import Any
 from harness.catalog.accelerators import CPU, Accelerator
 from harness.records.measurement import FlopCount
 
-GEMM, SKINNY_GEMM, ATTENTION, BANDWIDTH, DEQUANTIZE, LAUNCH = (
-    "product",
-    "thin",
-    "attention",
-    "memory",
-    "dequantize",
-    "launch",
-)
+# Kinds of operation, by the names that calibrations and kept traces have.
+GEMM, SKINNY_GEMM, ATTENTION = "product", "thin", "attention"
+BANDWIDTH, DEQUANTIZE, LAUNCH = "memory", "dequantize", "launch"
 _HALVES = ("bf16", "fp16")
 KINDS = (GEMM, SKINNY_GEMM, ATTENTION, BANDWIDTH, DEQUANTIZE, LAUNCH)
 
@@ -99,7 +94,7 @@ class Trace:
 def nominal_seconds(trace: Trace, accelerator: Accelerator) -> dict[str, float]:
     """Seconds by kind at the accelerator's nominal figures, forward and backward of one micro-step.
 
-    What is bound by its bytes counts as MEMORY whatever it computes, except dequantising. A CPU is busy launching;
+    What is bound by its bytes counts as BANDWIDTH whatever it computes, except dequantising. A CPU is busy launching;
     a card computes meanwhile, and only waits where an operation is shorter than its launch. Raises UserError for a
     dtype that the accelerator lacks.
     """
