@@ -68,7 +68,7 @@ def test_the_faster_of_two_that_run_is_used(monkeypatch, trial, seconds, best):
         return seconds[tokens]
 
     monkeypatch.setattr(autotune, "seconds_a_token", measured)
-    monkeypatch.setattr(autotune.recompute, "use", lambda model, how: setattr(model, "checkpointing", how))
+    monkeypatch.setattr(autotune.recompute, "apply", lambda model, mode: setattr(model, "checkpointing", mode))
     model, said = Model(), []
     assert (
         autotune.fastest(
@@ -85,7 +85,7 @@ def test_where_nothing_fits_memory_is_what_is_said(monkeypatch, trial):
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(autotune, "seconds_a_token", never)
-    monkeypatch.setattr(autotune.recompute, "use", lambda model, how: None)
+    monkeypatch.setattr(autotune.recompute, "apply", lambda model, mode: None)
     with pytest.raises(torch.OutOfMemoryError):
         autotune.fastest(Model(), [], [PackSetting(1, "all")], trial, lambda text: None)
 
