@@ -39,13 +39,13 @@ def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list
     loaded = models.load(spec, find(dtype), dtype, exam.recipe, exam.weights, device, seed)
     tokenizer = models.load_tokenizer(exam.weights)
     answerer = decode.greedy(loaded.model, tokenizer)
-    truths = {puzzle.id: exam.solutions[puzzle.id] for puzzle in exam.puzzles}
+    truths = {task.id: exam.solutions[task.id] for task in exam.tasks}
     points, seen, begun = {*eval_steps(int(steps / MAX_REACH)), steps}, [], time.monotonic()
 
     def on_step(step: int, loss: float, state) -> None:
         if step in points:
-            asked = decode.predict(exam.puzzles, tokenizer, answerer, exam.views, "rows", exam.context, seed)
-            losses = decode.losses(loaded.model, tokenizer, exam.puzzles, truths, "rows", exam.context)
+            asked = decode.predict(exam.tasks, tokenizer, answerer, exam.views, "rows", exam.context, seed)
+            losses = decode.losses(loaded.model, tokenizer, exam.tasks, truths, "rows", exam.context)
             scores = tuple(each.attempts for each in score(asked.answers, truths))
             seen.append(CurvePoint(step, mean_loss(losses), scores))
             took = time.monotonic() - begun
@@ -54,7 +54,7 @@ def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list
     finetune.tune(
         loaded.model,
         tokenizer,
-        exam.puzzles,
+        exam.tasks,
         exam.arms[0],
         exam.recipe,
         dtype,

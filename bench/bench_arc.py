@@ -29,16 +29,16 @@ def test_score_tasks(benchmark, evaluation):
 @pytest.mark.parametrize("name", encode.ENCODINGS)
 def test_view_and_encode_examples(benchmark, evaluation, name):
     """A round augments and encodes every leave-one-out example of the evaluation set, 1363 of them."""
-    there = encode.ENCODINGS[name][0]
-    made = [e for puzzle in evaluation[0] for e in examples.leave_one_out(puzzle)]
+    to_text, _ = encode.ENCODINGS[name]
+    made = [e for task in evaluation[0] for e in examples.leave_one_out(task)]
     rng = random.Random(0)
 
     def build():
         texts = []
         for example in made:
-            seen = example.seen(augment.draw(rng, len(example.pairs)))
-            grids = [grid for pair in seen.pairs for grid in (pair.input, pair.output)]
-            texts.append("\n".join(map(there, [*grids, seen.input, seen.output])))
+            seen = example.seen(augment.draw(rng, len(example.demonstrations)))
+            grids = [grid for pair in seen.demonstrations for grid in (pair.input, pair.output)]
+            texts.append("\n".join(map(to_text, [*grids, seen.test_input, seen.output])))
         return texts
 
     benchmark.extra_info["examples"] = len(made)

@@ -52,9 +52,11 @@ def arc_lengths(longest: int) -> list[tuple[int, int]]:
 
     tokens = load_tokenizer(weights.BUNDLED + "arc-tiny")
     prompts = [
-        build(tokens, e.pairs, e.input, e.output, "rows") for p in load("arc1-evaluation")[0] for e in SETS["n-1"](p)
+        build(tokens, e.demonstrations, e.test_input, e.output, "rows")
+        for p in load("arc1-evaluation")[0]
+        for e in SETS["n-1"](p)
     ]
-    return [(len(p.ids), p.answer) for p in prompts if len(p.ids) <= longest]
+    return [(len(p.ids), p.answer_tokens) for p in prompts if len(p.ids) <= longest]
 
 
 def turns(run_step) -> None:

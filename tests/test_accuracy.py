@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from conftest import cell, curve, made_puzzles, result, row, write_tasks
+from conftest import cell, curve, made_tasks, result, row, write_tasks
 from trials import InProcess, Listener
 
 from harness import pipeline
@@ -26,7 +26,7 @@ NATIVE, EMULATED = MatmulSpeed(1e12, 1e12, True), MatmulSpeed(1e9, 1e8, False)
 @pytest.fixture
 def known(tmp_path, shipped):
     """A catalogue whose ttft block is over in seconds: three made tasks, eight steps."""
-    folder = write_tasks(tmp_path / "tasks", *made_puzzles(4))
+    folder = write_tasks(tmp_path / "tasks", *made_tasks(4))
     ttft = catalog.TuneDefaults(set=str(folder), grid_limit=30, tasks=3, steps=8, context=256, views=2)
     return replace(shipped, ttft=ttft, recipe=replace(shipped.recipe, lora_r=4, sequences_per_step=2))
 

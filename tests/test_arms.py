@@ -5,7 +5,7 @@ from collections import Counter
 from itertools import islice, permutations
 
 import pytest
-from conftest import made_puzzles
+from conftest import made_tasks
 
 from harness.arc import augment, examples, sources
 from harness.arc.arms import ARMS, Arm
@@ -15,36 +15,38 @@ from harness.arc.task import Pair, Task, subset, within
 PLAIN = Arm("on the fly", ON_THE_FLY)  # without turns and other colours, so that grids can be recognised
 
 
-def _first(arm, puzzles, count, seed=0):
-    return list(islice(arm.stream(puzzles, seed), count))
+def _first(arm, tasks, count, seed=0):
+    return list(islice(arm.stream(tasks, seed), count))
 
 
 def test_on_the_fly_every_demonstration_is_asked_and_only_demonstrations_are():
-    puzzles, _ = made_puzzles(3, pairs=4)
-    pairs = {puzzle.id: puzzle.pairs for puzzle in puzzles}
-    asked = {puzzle.id: Counter() for puzzle in puzzles}
-    for e in _first(PLAIN, puzzles, 600):
-        question = Pair(e.input, e.output)
+    tasks, _ = made_tasks(3, shown=4)
+    pairs = {task.id: task.demonstrations for task in tasks}
+    asked = {task.id: Counter() for task in tasks}
+    for e in _first(PLAIN, tasks, 600):
+        question = Pair(e.test_input, e.output)
         assert question in pairs[e.id]
-        assert sorted(map(repr, (*e.pairs, question))) == sorted(map(repr, pairs[e.id]))  # each once, and no other
+        whole = sorted(map(repr, pairs[e.id]))  # each once, and no other
+        assert sorted(map(repr, (*e.demonstrations, question))) == whole
         asked[e.id][question] += 1
     for name, counts in asked.items():
         assert set(counts) == set(pairs[name])
-        assert sum(counts.values()) == 200  # no puzzle comes again before all have come
+        assert sum(counts.values()) == 200  # no task comes again before all have come
         assert min(counts.values()) > 25  # 50 expected of each, with a deviation of 6
 
 
 def test_on_the_fly_the_others_are_shown_in_every_order():
-    (puzzle,), _ = made_puzzles(1)
-    orders = Counter((puzzle.pairs.index(Pair(e.input, e.output)), *map(puzzle.pairs.index, e.pairs))
-                     for e in _first(PLAIN, [puzzle], 300))  # fmt: skip
+    (task,), _ = made_tasks(1)
+    place = task.demonstrations.index
+    orders = Counter((place(Pair(e.test_input, e.output)), *map(place, e.demonstrations))
+                     for e in _first(PLAIN, [task], 300))  # fmt: skip
     assert len(orders) == 6 and min(orders.values()) > 20
 
 
-def test_on_the_fly_a_puzzle_of_one_demonstration_is_left_out():
-    puzzles, _ = made_puzzles(2)
-    lone = Task("lone", puzzles[0].pairs[:1], puzzles[0].test_inputs)
-    assert {e.id for e in _first(PLAIN, [lone, *puzzles], 50)} == {"t0", "t1"}
+def test_on_the_fly_a_task_of_one_demonstration_is_left_out():
+    tasks, _ = made_tasks(2)
+    lone = Task("lone", tasks[0].demonstrations[:1], tasks[0].test_inputs)
+    assert {e.id for e in _first(PLAIN, [lone, *tasks], 50)} == {"t0", "t1"}
     assert _first(PLAIN, [lone], 50) == []
     assert examples.drawn(lone, random.Random(0)) is None
 
@@ -52,14 +54,14 @@ def test_on_the_fly_a_puzzle_of_one_demonstration_is_left_out():
 @pytest.mark.parametrize("name", [name for name in ARMS if name != "baseline"])
 def test_streams_begin_again_the_same(name):
     """What a stopped arm relies on: the n-th example is the same however often one begins."""
-    puzzles, _ = made_puzzles(4)
-    whole = _first(ARMS[name], puzzles, 90)
-    assert _first(ARMS[name], puzzles, 90) == whole
-    stream = ARMS[name].stream(puzzles, 0)
+    tasks, _ = made_tasks(4)
+    whole = _first(ARMS[name], tasks, 90)
+    assert _first(ARMS[name], tasks, 90) == whole
+    stream = ARMS[name].stream(tasks, 0)
     for _ in range(37):
         next(stream)
     assert list(islice(stream, 53)) == whole[37:]
-    assert _first(ARMS[name], puzzles, 90, seed=1) != whole
+    assert _first(ARMS[name], tasks, 90, seed=1) != whole
 
 
 def _canonical(*grids):
@@ -76,20 +78,22 @@ def _canonical(*grids):
 def test_every_example_is_made_of_its_own_demonstrations_in_one_view(name):
     """On sixty real tasks: question, answer and what is shown go back to demonstrations; the test is never among them,
     nor the question's own output among what is shown. One view turns and colours the whole example alike."""
-    puzzles, solutions = sources.load("arc1-evaluation")
-    puzzles = subset(within(puzzles, 12), 60)
-    demonstrations = {p.id: Counter(_canonical(pair.input, pair.output) for pair in p.pairs) for p in puzzles}
-    tests = {p.id: {_canonical(g, s) for g, s in zip(p.test_inputs, solutions[p.id], strict=True)} for p in puzzles}
-    for e in _first(ARMS[name], puzzles, 300):
-        pairs = [_canonical(pair.input, pair.output) for pair in (*e.pairs, Pair(e.input, e.output))]
+    tasks, solutions = sources.load("arc1-evaluation")
+    tasks = subset(within(tasks, 12), 60)
+    demonstrations = {p.id: Counter(_canonical(pair.input, pair.output) for pair in p.demonstrations) for p in tasks}
+    tests = {p.id: {_canonical(g, s) for g, s in zip(p.test_inputs, solutions[p.id], strict=True)} for p in tasks}
+    for e in _first(ARMS[name], tasks, 300):
+        pairs = [_canonical(pair.input, pair.output) for pair in (*e.demonstrations, Pair(e.test_input, e.output))]
         assert not Counter(pairs) - demonstrations[e.id]
         assert not tests[e.id] & set(pairs) or tests[e.id] & set(demonstrations[e.id])
-        (puzzle,) = (p for p in puzzles if p.id == e.id)
-        left_out = len(puzzle.pairs) - len(e.pairs)
+        (task,) = (p for p in tasks if p.id == e.id)
+        left_out = len(task.demonstrations) - len(e.demonstrations)
         assert left_out == 1 or (name == "n-2" and left_out == 2)
     # With two demonstrations the whole example is one of two, joined grid by grid: so it is in one view.
-    two = [puzzle for puzzle in puzzles if len(puzzle.pairs) == 2]
-    joint = {p.id: {_canonical(a.input, a.output, b.input, b.output) for a, b in permutations(p.pairs)} for p in two}
+    two = [task for task in tasks if len(task.demonstrations) == 2]
+    joint = {
+        p.id: {_canonical(a.input, a.output, b.input, b.output) for a, b in permutations(p.demonstrations)} for p in two
+    }
     for e in _first(ARMS[name], two, 100):
-        (shown,) = e.pairs
-        assert _canonical(shown.input, shown.output, e.input, e.output) in joint[e.id]
+        (shown,) = e.demonstrations
+        assert _canonical(shown.input, shown.output, e.test_input, e.output) in joint[e.id]

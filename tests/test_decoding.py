@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import made_puzzles
+from conftest import made_tasks
 from transformers import LlamaConfig
 
 from harness.arc.arms import ARMS
@@ -26,18 +26,22 @@ def tuned(arc_folder):
     spec = catalog.from_folder(arc_folder)
     model = models.load(spec, find("fp32"), "fp32", recipe, str(arc_folder), torch.device("cpu")).model
     tokens = models.load_tokenizer(str(arc_folder))
-    puzzles, _ = made_puzzles(6, rule=lambda grid: (grid * 4)[: 1 + grid[0][0]])
-    tune(model, tokens, puzzles, ARMS["n-1"], recipe, "fp32", 25, "rows", 512)
-    shown = [(puzzle.pairs[:n], puzzle.test_inputs[0]) for puzzle in puzzles for n in (1, 2, 3)]
-    return model, tokens, [build(tokens, pairs, asked, None, "rows") for pairs, asked in shown]
+    tasks, _ = made_tasks(6, rule=lambda grid: (grid * 4)[: 1 + grid[0][0]])
+    tune(model, tokens, tasks, ARMS["n-1"], recipe, "fp32", 25, "rows", 512)
+    shown = [(task.demonstrations[:n], task.test_inputs[0]) for task in tasks for n in (1, 2, 3)]
+    return (
+        model,
+        tokens,
+        [build(tokens, demonstrations, test_input, None, "rows") for demonstrations, test_input in shown],
+    )
 
 
-def _plainly(model, tokens, prompt, room):
-    """The text of argmax after argmax over the whole sequence; empty where the end does not come within `room`."""
+def _plainly(model, tokens, prompt, max_new_tokens):
+    """The text of argmax after argmax over the whole sequence; empty where `max_new_tokens` pass without the end."""
     ids = list(prompt.ids)
     model.eval()
     with torch.no_grad():
-        for _ in range(room):
+        for _ in range(max_new_tokens):
             token = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
             if token == tokens.eos_token_id:
                 return tokens.decode(ids[len(prompt.ids) :])
@@ -53,34 +57,34 @@ def _rows_of_each_forward(model):
 
 
 def test_rows_that_leave_the_batch_change_no_text(tuned):
-    """Rooms from 1 to 40, so that some rows end, some run out of room early and some late: all as each one alone."""
+    """1 to 40 new tokens, so that some rows end, some run out of them early and some late: all as each one alone."""
     model, tokens, prompts = tuned
-    rooms = [(1, 3, 12, 40)[i % 4] for i in range(len(prompts))]
-    expected = [_plainly(model, tokens, prompt, room) for prompt, room in zip(prompts, rooms, strict=True)]
+    limits = [(1, 3, 12, 40)[i % 4] for i in range(len(prompts))]
+    expected = [_plainly(model, tokens, prompt, limit) for prompt, limit in zip(prompts, limits, strict=True)]
     assert len(set(map(len, expected))) >= 3 and "" in expected  # early, late and never
     seen, hook = _rows_of_each_forward(model)
-    together = decode.greedy(model, tokens, batch_tokens=10**6)(prompts, rooms)
+    together = decode.greedy(model, tokens, batch_tokens=10**6)(prompts, limits)
     hook.remove()
     assert together == expected
     assert seen[0] == len(prompts) and seen[-1] < len(prompts) / 2  # one batch, which shrank
     assert sorted(seen, reverse=True) == seen
     answer = decode.greedy(model, tokens)
-    assert [answer([prompt], [room])[0] for prompt, room in zip(prompts, rooms, strict=True)] == expected
+    assert [answer([prompt], [limit])[0] for prompt, limit in zip(prompts, limits, strict=True)] == expected
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 150, 400, 1000])
 def test_the_size_of_batches_changes_no_text(tuned, batch_tokens):
     model, tokens, prompts = tuned
-    rooms = [12 + i % 3 for i in range(len(prompts))]
+    limits = [12 + i % 3 for i in range(len(prompts))]
     heard = []
     answer = decode.greedy(model, tokens, batch_tokens, lambda finished, total: heard.append((finished, total)))
-    assert answer(prompts, rooms) == decode.greedy(model, tokens, 10**6)(prompts, rooms)
+    assert answer(prompts, limits) == decode.greedy(model, tokens, 10**6)(prompts, limits)
     assert heard[-1] == (len(prompts), len(prompts))
     assert heard == sorted(heard)
 
 
 def test_an_endless_answer_is_no_answer(tuned):
-    """Without room for the end there is no text, however good its beginning: a grid cut short is not guessed at."""
+    """Without a token for the end there is no text, however good its beginning: a grid cut short is not guessed at."""
     model, tokens, prompts = tuned
     answer = decode.greedy(model, tokens)
     whole = answer(prompts, [40] * len(prompts))
@@ -135,8 +139,8 @@ def test_no_beginning_of_a_grid_is_hopeless(encoding):
     """Every prefix of the largest grids in every encoding, and of some others."""
     rng = random.Random(1)
     for height, width in ((30, 30), (1, 30), (30, 1), *((rng.randint(1, 30), rng.randint(1, 30)) for _ in range(5))):
-        there, _ = ENCODINGS[encoding]
-        text = there(tuple(tuple(rng.randrange(10) for _ in range(width)) for _ in range(height)))
+        to_text, _ = ENCODINGS[encoding]
+        text = to_text(tuple(tuple(rng.randrange(10) for _ in range(width)) for _ in range(height)))
         assert not any(decode._hopeless(text[:n]) for n in range(len(text) + 1))
 
 
@@ -146,19 +150,19 @@ def test_what_is_hopeless_is_no_grid_and_stays_so():
         text = "".join(rng.choices("0123456789 x\n", [1] * 10 + [2, 1, rng.choice([0.1, 1, 9])], k=rng.randint(1, 400)))
         if decode._hopeless(text):
             hopeless += 1
-            assert all(back(text) is None for _, back in ENCODINGS.values())
+            assert all(to_grid(text) is None for _, to_grid in ENCODINGS.values())
             assert decode._hopeless(text + rng.choice("12 x"))
     assert 50 < hopeless < 250
 
 
 def test_batches_keep_to_their_tokens_and_lose_nothing():
     prompts = [Prompt(tuple(range(n)), 0, 1) for n in (5, 90, 40, 41, 7, 200)]
-    rooms = [10, 10, 60, 10, 3, 1]
-    found = decode._batches(prompts, rooms, 200)
+    limits = [10, 10, 60, 10, 3, 1]
+    found = decode._batches(prompts, limits, 200)
     assert sorted(i for members in found for i in members) == list(range(6))
     assert found[0] == [5]  # the longest alone, and first
     for members in found[1:]:
-        assert len(members) * max(len(prompts[i].ids) + rooms[i] for i in members) <= 200
+        assert len(members) * max(len(prompts[i].ids) + limits[i] for i in members) <= 200
 
 
 def test_the_model_is_as_it_was_after_decoding(tuned):
@@ -174,17 +178,17 @@ def test_the_model_is_as_it_was_after_decoding(tuned):
 
 
 def test_dropping_asks_fewer_questions_than_shortening(tuned):
-    """A grid is 1 + 7 tokens, three demonstrations and the question 1 + 7 x 8 + 1 = 58, an answer's room is
+    """A grid is 1 + 7 tokens, three demonstrations and the question 1 + 7 x 8 + 1 = 58, an answer may take
     2 x 7 + 32 = 46: 104 in all; 16 fewer with each demonstration less, so that in 71 there is no question."""
     _, tokens, _ = tuned
-    puzzles, _ = made_puzzles(4)
+    tasks, _ = made_tasks(4)
     seen = []
 
-    def answer(prompts, rooms):
-        seen.append([(len(p.ids), p.pairs, room) for p, room in zip(prompts, rooms, strict=True)])
+    def answer(prompts, limits):
+        seen.append([(len(p.ids), p.shown, limit) for p, limit in zip(prompts, limits, strict=True)])
         return [""] * len(prompts)
 
-    asked = [decode.predict(puzzles, tokens, answer, 1, "rows", context, shorten=s) for context, s in
+    asked = [decode.predict(tasks, tokens, answer, 1, "rows", context, shorten=s) for context, s in
              ((104, False), (103, False), (103, True), (87, True), (71, True))]  # fmt: skip
     assert [(a.asked, a.skipped) for a in asked] == [(4, 0), (0, 4), (4, 0), (4, 0), (0, 4)]
     assert [set(each) for each in seen] == [{(58, 3, 46)}, set(), {(42, 2, 46)}, {(26, 1, 46)}, set()]

@@ -18,13 +18,13 @@ SMALL = ((1, 2, 3), (4, 5, 6))
 @settings(max_examples=60, deadline=None)
 @given(GRIDS)
 def test_every_encoding_loses_nothing(name, grid):
-    there, back = encode.ENCODINGS[name]
-    assert back(there(grid)) == grid
-    assert back(there(grid) + "\n") == grid
+    to_text, to_grid = encode.ENCODINGS[name]
+    assert to_grid(to_text(grid)) == grid
+    assert to_grid(to_text(grid) + "\n") == grid
 
 
 def test_encodings_by_hand():
-    assert {name: there(SMALL) for name, (there, _) in encode.ENCODINGS.items()} == {
+    assert {name: to_text(SMALL) for name, (to_text, _) in encode.ENCODINGS.items()} == {
         "rows": "123\n456",
         "spaced": "1 2 3\n4 5 6",
         "numbered": "1 123\n2 456",
@@ -58,6 +58,6 @@ def test_headers_must_be_right(name, text):
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="0123456789 x\n", max_size=40))
 def test_decoding_never_raises_and_never_guesses(text):
-    for there, back in encode.ENCODINGS.values():
-        grid = back(text)
-        assert grid is None or there(grid) == text.strip("\n")
+    for to_text, to_grid in encode.ENCODINGS.values():
+        grid = to_grid(text)
+        assert grid is None or to_text(grid) == text.strip("\n")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import TINY, made_puzzles, write_tasks
+from conftest import TINY, made_tasks, write_tasks
 
 from harness.cli import app
 from harness.records.arm import ROWS
@@ -135,7 +135,7 @@ models:
 def compared(tmp_path_factory, arc_folder):
     """One bench of a model with weights, and of one that only models.yaml knows; its folder, words and output."""
     folder = tmp_path_factory.mktemp("compared")
-    tasks = write_tasks(folder / "tasks", *made_puzzles(4))
+    tasks = write_tasks(folder / "tasks", *made_tasks(4))
     known = {name: value for name, value in TINY.items() if name != "max_position_embeddings"}
     (folder / "models.yaml").write_text(CATALOGUE.format(tasks=tasks, architecture=json.dumps(known)))
     words = (str(arc_folder), "bare", "--models-file", str(folder / "models.yaml"))
@@ -194,7 +194,7 @@ def test_pick_and_report_read_what_the_bench_left(compared, capsys, budget, code
 
 def test_a_fine_tune_that_is_killed_goes_on_to_the_same_row(tmp_path, arc_folder):
     """SIGKILL once a checkpoint is on the disk; the same command again then ends as one that nothing disturbed."""
-    tasks = write_tasks(tmp_path / "tasks", *made_puzzles(3))
+    tasks = write_tasks(tmp_path / "tasks", *made_tasks(3))
     words = ("ttft", str(arc_folder), "--set", str(tasks), "--arms", "+ color swap", "--precision", "fp32")
     words += ("--steps", "200", "--context", "256", "--learning-rate", "1e-3", "--project-to", "400")
     whole = _harness(tmp_path / "whole", *words)

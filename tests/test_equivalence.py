@@ -40,11 +40,11 @@ def prompts() -> list[tuple[tuple[int, ...], int]]:
     spec = catalog.load().find("arc-tiny")
     tokenizer = models.load_tokenizer(weights.resolve(spec, "auto"))
     found = []
-    for puzzle in load("arc1-training")[0]:
-        for e in SETS["n-1"](puzzle):
-            prompt = build(tokenizer, e.pairs, e.input, e.output, "rows")
+    for task in load("arc1-training")[0]:
+        for e in SETS["n-1"](task):
+            prompt = build(tokenizer, e.demonstrations, e.test_input, e.output, "rows")
             if 60 <= len(prompt.ids) <= 250:
-                found.append((tuple(prompt.ids), prompt.answer))
+                found.append((tuple(prompt.ids), prompt.answer_tokens))
         if len(found) == STEPS * PER_STEP:
             return found
     raise AssertionError("too few prompts")

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from conftest import made_puzzles, write_tasks
+from conftest import made_tasks, write_tasks
 
 from harness.arc.task import Pair, Task
 from harness.catalog import models as catalog
@@ -20,11 +20,11 @@ OWN = {"tasks": 3, "steps": 5, "context": 256, "views": 3, "grid_limit": 10, "le
 @pytest.fixture
 def known(tmp_path, shipped):
     """A catalogue whose ttft block names a folder of six tasks, one of them with a grid of 12 x 12."""
-    puzzles, solutions = made_puzzles(5)
+    tasks, solutions = made_tasks(5)
     big = tuple(tuple((i + j) % 10 for j in range(12)) for i in range(12))
-    puzzles.append(Task("big", (Pair(big, big[::-1]),) * 3, (big,)))
-    folder = write_tasks(tmp_path / "tasks", puzzles, solutions | {"big": (big[::-1],)})
-    write_tasks(tmp_path / "own", *made_puzzles(4))
+    tasks.append(Task("big", (Pair(big, big[::-1]),) * 3, (big,)))
+    folder = write_tasks(tmp_path / "tasks", tasks, solutions | {"big": (big[::-1],)})
+    write_tasks(tmp_path / "own", *made_tasks(4))
     return replace(
         shipped, ttft=catalog.TuneDefaults(set=str(folder), grid_limit=30, tasks=20, steps=64, context=2048, views=2)
     )
@@ -72,10 +72,10 @@ def test_the_default_context_ends_with_the_window(known):
 
 def test_only_small_tasks_and_the_set_is_named_so(known):
     found = _of(known, grid_limit=10)
-    assert "big" not in [puzzle.id for puzzle in found.tasks] and len(found.tasks) == 5
+    assert "big" not in [task.id for task in found.tasks] and len(found.tasks) == 5
     assert found.dataset.endswith(", grids to 10")
     assert _of(known, grid_limit=30).dataset == _of(known).dataset == known.ttft.set
-    assert "big" in [puzzle.id for puzzle in _of(known, grid_limit=12).tasks]
+    assert "big" in [task.id for task in _of(known, grid_limit=12).tasks]
 
 
 def test_the_same_tasks_for_every_model_of_a_comparison(known):
@@ -143,6 +143,6 @@ def test_the_verb_refuses_in_one_line(arc_folder, tmp_path, capsys, words, said)
 
 
 def _wide(count):
-    puzzles, solutions = made_puzzles(count)
+    tasks, solutions = made_tasks(count)
     grid = ((1, 2, 3, 4, 5, 6, 7, 8),) * 8
-    return [Task(p.id, (Pair(grid, grid),) * 3, (grid,)) for p in puzzles], dict.fromkeys(solutions, (grid,))
+    return [Task(p.id, (Pair(grid, grid),) * 3, (grid,)) for p in tasks], dict.fromkeys(solutions, (grid,))

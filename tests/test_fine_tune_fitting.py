@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import made_puzzles, write_tasks
+from conftest import made_tasks, write_tasks
 from trials import arms_of, trial_of
 
 from harness.cli import app
@@ -31,7 +31,7 @@ def foresee(cell):
 
 @pytest.fixture
 def trial(arc_folder):
-    return trial_of(arc_folder, made_puzzles(2)[0])
+    return trial_of(arc_folder, made_tasks(2)[0])
 
 
 class Model:
@@ -92,18 +92,18 @@ def test_where_nothing_fits_memory_is_what_is_said(monkeypatch, trial):
 
 def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder):
     """Packs and checkpointing as they were found best change the order of sums alone."""
-    puzzles, solutions = made_puzzles(3)
-    trial = trial_of(arc_folder, puzzles)
-    (plain,), _ = arms_of(trial, puzzles, solutions, tmp_path / "plain")
-    (fitted,), said = arms_of(trial, puzzles, solutions, tmp_path / "fitted", foresee=foresee)
+    tasks, solutions = made_tasks(3)
+    trial = trial_of(arc_folder, tasks)
+    (plain,), _ = arms_of(trial, tasks, solutions, tmp_path / "plain")
+    (fitted,), said = arms_of(trial, tasks, solutions, tmp_path / "fitted", foresee=foresee)
     assert any(line.startswith("fitted: ") and "tokens/s" in line for line in said)
     assert fitted.step_losses == pytest.approx(plain.step_losses, rel=1e-4)
     assert fitted.step_losses[-1] < fitted.step_losses[0]
 
 
 def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder):
-    puzzles, solutions = made_puzzles(2)
-    _, said = arms_of(trial_of(arc_folder, puzzles), puzzles, solutions, tmp_path, "baseline", foresee=foresee)
+    tasks, solutions = made_tasks(2)
+    _, said = arms_of(trial_of(arc_folder, tasks), tasks, solutions, tmp_path, "baseline", foresee=foresee)
     assert not any("fit" in line for line in said)
 
 
@@ -117,7 +117,7 @@ def test_cells_of_a_fine_tune_are_predicted_here(tmp_path, trial):
 
 
 def test_the_verb_fits(weights_folder, tmp_path, capsys):
-    tasks = write_tasks(tmp_path / "tasks", *made_puzzles(2))
+    tasks = write_tasks(tmp_path / "tasks", *made_tasks(2))
     common = ["--set", str(tasks), "--device", "cpu", "--results", str(tmp_path / "results"), "--context", "256"]
     with pytest.raises(SystemExit) as end:
         app.main(["ttft", str(weights_folder), *common, "--arms", "n-1", "--tasks", "2", "--steps", "1", "--fit"])

@@ -58,10 +58,10 @@ def test_a_trained_model_with_odd_rows_keeps_what_it_knows_in_int4():
     """arc-tiny is 160 wide. With other blocks' scales its loss on these answers was 4 nats a token; it is 0.3."""
     spec, where, found = catalog.load().find("arc-tiny"), weights.BUNDLED + "arc-tiny", {}
     tokens = models.load_tokenizer(where)
-    examples = [e for puzzle in tasks("arc1-training")[0][:4] for e in SETS["n-1"](puzzle)][:3]
-    prompts = [build(tokens, e.pairs, e.input, e.output, "rows") for e in examples]
+    examples = [e for task in tasks("arc1-training")[0][:4] for e in SETS["n-1"](task)][:3]
+    prompts = [build(tokens, e.demonstrations, e.test_input, e.output, "rows") for e in examples]
     for name in ("fp32", "int4"):
         model = models.load(spec, precisions.find(name), "fp32", Recipe(lora_r=4), where, CPU).model
         with torch.no_grad():
-            found[name] = [answer_loss(model, Batch(torch.tensor([p.ids]), p.answer)).item() for p in prompts]
+            found[name] = [answer_loss(model, Batch(torch.tensor([p.ids]), p.answer_tokens)).item() for p in prompts]
     assert found["int4"] == pytest.approx(found["fp32"], rel=0.3)

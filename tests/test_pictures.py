@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from conftest import made_puzzles
+from conftest import made_tasks
 from rich.console import Console
 
 from harness.arc.encode import rows
@@ -24,7 +24,7 @@ def _spoilt(grid):
     return (((grid[0][0] + 1) % 10, *grid[0][1:]), *grid[1:])
 
 
-def _puzzle(name="t", tests=((2, 3),)):
+def _task(name="t", tests=((2, 3),)):
     return Task(name, (Pair(_grid(2, 3), _grid(3, 2)),), tuple(_grid(*size) for size in tests))
 
 
@@ -33,8 +33,8 @@ def _texts(attempts):
     return {name: tuple(tuple(map(rows, tried)) for tried in each) for name, each in attempts.items()}
 
 
-def _drawn(folder, puzzle, attempts, solutions, title="arm n-1"):
-    [path] = pictures.write(folder, [puzzle], _texts(attempts), solutions, title, 1)
+def _drawn(folder, task, attempts, solutions, title="arm n-1"):
+    [path] = pictures.write(folder, [task], _texts(attempts), solutions, title, 1)
     return ET.fromstring(path.read_text(encoding="utf-8"))
 
 
@@ -56,18 +56,18 @@ def _words(root):
     return [text.text for text in root.iter(f"{SVG}text")]
 
 
-def _shown(puzzles, attempts, solutions, most=9, width=80, **how):
+def _shown(tasks, attempts, solutions, most=9, width=80, **how):
     out = io.StringIO()
-    pictures.show(puzzles, _texts(attempts), solutions, Console(file=out, width=width, highlight=False, **how), most)
+    pictures.show(tasks, _texts(attempts), solutions, Console(file=out, width=width, highlight=False, **how), most)
     return out.getvalue()
 
 
 def test_every_grid_is_drawn_cell_by_cell_in_its_colours(tmp_path):
-    puzzle, truth = _puzzle(), _grid(4, 4, 3)
+    task, truth = _task(), _grid(4, 4, 3)
     wrong = _spoilt(truth)
-    root = _drawn(tmp_path / "made" / "here", puzzle, {"t": [(wrong, truth)]}, {"t": (truth,)})
-    pair = puzzle.pairs[0]
-    assert _grids(root) == [pair.input, pair.output, puzzle.test_inputs[0], wrong, truth, truth]
+    root = _drawn(tmp_path / "made" / "here", task, {"t": [(wrong, truth)]}, {"t": (truth,)})
+    pair = task.demonstrations[0]
+    assert _grids(root) == [pair.input, pair.output, task.test_inputs[0], wrong, truth, truth]
     fills = Counter(rect.get("fill") for rect in root.iter(f"{SVG}rect"))
     assert sum(fills[colour] for colour in pictures.COLOURS) == 6 + 6 + 6 + 3 * 16
     assert len(list(root.iter(f"{SVG}circle"))) == 1  # the one wrong cell
@@ -83,7 +83,7 @@ def test_arcs_ten_colours():
 
 def test_a_hostile_id_is_a_safe_file_name_and_words_in_the_picture(tmp_path):
     names = ["../a b<c>&\x1b[2J", "../a b<c>& [2J", "A", "a", "con fig", "", "x" * 300, "\udcff"]
-    paths = pictures.write(tmp_path, [_puzzle(name) for name in names], {}, {}, 'a & "b" <i>', len(names))
+    paths = pictures.write(tmp_path, [_task(name) for name in names], {}, {}, 'a & "b" <i>', len(names))
     assert sorted(paths) == sorted(tmp_path.iterdir())  # nothing elsewhere, nothing left over
     assert len({path.name.lower() for path in paths}) == len(names)
     assert paths[3].name == "a.svg"
@@ -95,8 +95,8 @@ def test_a_hostile_id_is_a_safe_file_name_and_words_in_the_picture(tmp_path):
 
 def test_the_largest_grids_stay_inside_the_picture_and_apart(tmp_path):
     big = _grid(30, 30)
-    puzzle = Task("big", (Pair(big, big),) * 3, (big,))
-    root = _drawn(tmp_path, puzzle, {"big": [(_spoilt(big), _grid(30, 29))]}, {"big": (big,)})
+    task = Task("big", (Pair(big, big),) * 3, (big,))
+    root = _drawn(tmp_path, task, {"big": [(_spoilt(big), _grid(30, 29))]}, {"big": (big,)})
     assert [len(grid) * len(grid[0]) for grid in _grids(root)] == [900] * 8 + [870, 900]
     _, _, width, height = map(float, root.get("viewBox").split())
     assert width <= 1000
@@ -114,57 +114,57 @@ def test_the_largest_grids_stay_inside_the_picture_and_apart(tmp_path):
 
 
 def test_without_attempts_or_truth_the_picture_says_so(tmp_path):
-    puzzle, truth = _puzzle(), _grid(2, 2)
-    root = _drawn(tmp_path, puzzle, {}, {"t": (truth,)})
+    task, truth = _task(), _grid(2, 2)
+    root = _drawn(tmp_path, task, {}, {"t": (truth,)})
     assert {"t: no answer", "no answer", "truth"} <= set(_words(root))
     assert _grids(root)[-1] == truth and len(_grids(root)) == 4
-    root = _drawn(tmp_path, puzzle, {"t": [(truth,)]}, {})
+    root = _drawn(tmp_path, task, {"t": [(truth,)]}, {})
     assert {"t: truth unknown", "attempt 1", "truth unknown"} <= set(_words(root))
     assert not list(root.iter(f"{SVG}circle"))
 
 
 def test_each_test_input_has_its_row(tmp_path):
-    puzzle, truths = _puzzle(tests=((1, 2), (2, 1), (2, 2))), (_grid(1, 1), _grid(2, 2), _grid(3, 3))
+    task, truths = _task(tests=((1, 2), (2, 1), (2, 2))), (_grid(1, 1), _grid(2, 2), _grid(3, 3))
     attempts = {"t": [(truths[0],), (_grid(1, 2),)]}  # the third was not asked
-    root = _drawn(tmp_path, puzzle, attempts, {"t": truths})
-    first, second, third = puzzle.test_inputs
+    root = _drawn(tmp_path, task, attempts, {"t": truths})
+    first, second, third = task.test_inputs
     assert _grids(root)[2:] == [first, truths[0], truths[0], second, _grid(1, 2), truths[1], third, truths[2]]
     words = _words(root)
     assert words.index("attempt 1: right") < words.index("attempt 1: wrong shape") < words.index("no answer")
     assert "t: wrong (1 of 3 right)" in words
-    said = _shown([puzzle], attempts, {"t": truths})
+    said = _shown([task], attempts, {"t": truths})
     assert "t: wrong (1 of 3 right)" in said and "test input 3" in said
     attempts = {"t": [(truth,) for truth in truths]}
-    assert "t: solved" in _words(_drawn(tmp_path, puzzle, attempts, {"t": truths}))
+    assert "t: solved" in _words(_drawn(tmp_path, task, attempts, {"t": truths}))
 
 
 def test_more_attempts_than_test_inputs_are_refused(tmp_path):
     with pytest.raises(ValueError, match="attempts at 2 test inputs, of which there are 1"):
-        pictures.write(tmp_path, [_puzzle()], {"t": [(), ()]}, {}, "", 1)
+        pictures.write(tmp_path, [_task()], {"t": [(), ()]}, {}, "", 1)
 
 
 def test_only_so_many_are_drawn_and_printed(tmp_path):
-    puzzles, solutions = made_puzzles(3)
-    assert [path.name for path in pictures.write(tmp_path, puzzles, {}, solutions, "", 2)] == ["t0.svg", "t1.svg"]
-    assert pictures.write(tmp_path, puzzles, {}, solutions, "", 0) == []
-    said = _shown(puzzles, {}, solutions, most=2)
+    tasks, solutions = made_tasks(3)
+    assert [path.name for path in pictures.write(tmp_path, tasks, {}, solutions, "", 2)] == ["t0.svg", "t1.svg"]
+    assert pictures.write(tmp_path, tasks, {}, solutions, "", 0) == []
+    said = _shown(tasks, {}, solutions, most=2)
     assert "t1: no answer" in said and "t2" not in said
 
 
 def test_what_cannot_be_written_is_a_user_error_and_leaves_the_old_file(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="cannot be written"):
-        pictures.write(tmp_path / "file", [_puzzle()], {}, {}, "", 1)
+        pictures.write(tmp_path / "file", [_task()], {}, {}, "", 1)
     assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / "t.svg").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
-        pictures.write(tmp_path, [_puzzle()], {}, {}, "", 1)
+        pictures.write(tmp_path, [_task()], {}, {}, "", 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "t.svg"]
 
 
 def test_the_terminal_shows_input_attempt_and_truth_beside_each_other():
-    puzzle, truth = _puzzle(), ((5, 6), (7, 8))
-    said = _shown([puzzle], {"t": [(truth, _grid(2, 2))]}, {"t": (truth,)})
+    task, truth = _task(), ((5, 6), (7, 8))
+    said = _shown([task], {"t": [(truth, _grid(2, 2))]}, {"t": (truth,)})
     lines = [" ".join(line.split()) for line in said.splitlines()]
     assert lines == ["", "t: solved", "test input attempt 1: right truth", "0 1 2 5 6 5 6", "1 2 3 7 8 7 8"]
     assert "\x1b" not in said
@@ -172,7 +172,7 @@ def test_the_terminal_shows_input_attempt_and_truth_beside_each_other():
 
 def test_the_second_attempt_can_solve_it():
     truth = _grid(2, 2)
-    said = _shown([_puzzle()], {"t": [(_spoilt(truth), truth)]}, {"t": (truth,)})
+    said = _shown([_task()], {"t": [(_spoilt(truth), truth)]}, {"t": (truth,)})
     assert "t: solved" in said and "attempt 1: wrong (2: right)" in said
 
 
@@ -180,8 +180,8 @@ def test_the_second_attempt_can_solve_it():
 @pytest.mark.parametrize("width", [80, 40, 20])
 def test_no_line_is_wider_than_the_terminal_and_no_cell_is_lost(side, width):
     grid = _grid(side, side)
-    puzzle = replace(_puzzle("[bold]a name/with <all> and words " * 4), test_inputs=(grid,))
-    said = _shown([puzzle], {puzzle.id: [(_spoilt(grid),)]}, {puzzle.id: (grid,)}, width=width)
+    task = replace(_task("[bold]a name/with <all> and words " * 4), test_inputs=(grid,))
+    said = _shown([task], {task.id: [(_spoilt(grid),)]}, {task.id: (grid,)}, width=width)
     assert max(map(len, said.splitlines())) <= width
     assert "attempt 1: wrong" in said and "[bold]" in said
     body = said[said.index("test input") :]
@@ -194,8 +194,8 @@ def test_no_line_is_wider_than_the_terminal_and_no_cell_is_lost(side, width):
 
 
 def test_colours_are_backgrounds_and_go_where_they_are_unwanted():
-    puzzle, truth = _puzzle(tests=((1, 1),)), ((4,),)
-    asked = ([puzzle], {"t": [(((2,),),)]}, {"t": (truth,)})
+    task, truth = _task(tests=((1, 1),)), ((4,),)
+    asked = ([task], {"t": [(((2,),),)]}, {"t": (truth,)})
     said = _shown(*asked, force_terminal=True, color_system="truecolor")
     assert "48;2;255;220;0" in said and "48;2;255;65;54" in said  # yellow and red
     assert "\x1b[1;4;" in said  # the wrong cell, bold and underlined
@@ -204,5 +204,5 @@ def test_colours_are_backgrounds_and_go_where_they_are_unwanted():
 
 
 def test_no_answer_and_no_truth_are_words_in_the_terminal():
-    said = " ".join(_shown([_puzzle(tests=((1, 1),))], {}, {}).split())
+    said = " ".join(_shown([_task(tests=((1, 1),))], {}, {}).split())
     assert said == "t: no answer test input no answer truth unknown 0"

@@ -19,10 +19,10 @@ def test_a_question_by_hand():
 def test_without_a_chat_template(tokenizer):
     found = prompt.build(tokenizer, PAIRS[:1], ((4, 5),), ((5, 4),), "rows")
     assert _text(tokenizer, found.ids) == "<s>Input 1:\n12\nOutput 1:\n21\n\nInput 2:\n45\nOutput 2:\n54</s>"
-    assert _text(tokenizer, found.ids[-found.answer :]) == "54</s>"
+    assert _text(tokenizer, found.ids[-found.answer_tokens :]) == "54</s>"
     asked = prompt.build(tokenizer, PAIRS[:1], ((4, 5),), None, "rows")
-    assert asked.answer == 0
-    assert asked.ids == found.ids[: -found.answer]
+    assert asked.answer_tokens == 0
+    assert asked.ids == found.ids[: -found.answer_tokens]
 
 
 def test_through_the_chat_template(tokenizer, monkeypatch):
@@ -39,7 +39,7 @@ def test_the_answer_decodes_to_the_output(tokenizer, encoding):
     rng = random.Random(1)
     output = tuple(tuple(rng.randrange(10) for _ in range(7)) for _ in range(5))
     found = prompt.build(tokenizer, PAIRS, ((4,),), output, encoding)
-    answer = _text(tokenizer, found.ids[-found.answer : -1])
+    answer = _text(tokenizer, found.ids[-found.answer_tokens : -1])
     assert encode.ENCODINGS[encoding][1](answer) == output
 
 
@@ -48,10 +48,10 @@ def test_what_does_not_fit_is_dropped_or_loses_demonstrations(tokenizer):
     size = len(whole.ids)
     assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size) == whole
     assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size - 1) is None
-    assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size, room=1) is None
-    shorter = prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size - 1, drop_pairs=True)
-    assert shorter.pairs == 1
-    assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", 10, drop_pairs=True) is None
+    assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size, max_new_tokens=1) is None
+    shorter = prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size - 1, shorten=True)
+    assert shorter.shown == 1
+    assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", 10, shorten=True) is None
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,9 @@ def test_the_estimate_is_near_the_published_lengths(name, count, mean, shares):
 
 
 def test_sets_without_examples_have_questions_only():
-    puzzle = Task("p", PAIRS[:1], (((1,),),))
-    assert examples.leave_one_out(puzzle) == []
-    (only,) = coverage.lengths([puzzle])
+    task = Task("p", PAIRS[:1], (((1,),),))
+    assert examples.leave_one_out(task) == []
+    (only,) = coverage.lengths([task])
     assert (only.name, only.coverage(10_000)) == ("test questions", 1.0)
 
 
@@ -95,7 +95,8 @@ def test_the_verb_counts_by_a_tokenizer_or_says_that_it_estimates(tokenizer, tmp
     (tmp_path / "tasks" / "t.json").write_text(task)
     code, shown = said(str(tmp_path / "tasks"), "--contexts", "64", "--tokenizer", str(tmp_path / "tokenizer"))
     assert not code
-    size = len(prompt.build(tokenizer, sources.load(str(tmp_path / "tasks"))[0][0].pairs, ((5,),), None, "rows").ids)
+    (task,), _ = sources.load(str(tmp_path / "tasks"))
+    size = len(prompt.build(tokenizer, task.demonstrations, ((5,),), None, "rows").ids)
     assert f"test questions 1 {size}" in " ".join(shown.out.split())
     assert "counted by the tokenizer" in " ".join(shown.out.split())
     for words, fault in (

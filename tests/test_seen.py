@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import made_puzzles
+from conftest import made_tasks
 from trials import RECIPE, STEPS, Watched, arms_of, trial_of
 
+from harness.arc.encode import from_rows
 from harness.arc.score import score
 from harness.arc.task import Pair, Task
 from harness.errors import UserError
@@ -19,12 +20,12 @@ from harness.tune.runner import Outcome, joined
 @pytest.mark.parametrize("name", ["n-1", "+ color swap", "n-2", "on the fly"])
 def test_test_outputs_are_never_seen_by_training(tmp_path, arc_folder, scope, name):
     """The same arm with other solutions, of another shape: every adapter, loss and answer on the way is the same."""
-    puzzles, solutions = made_puzzles(3)
+    tasks, solutions = made_tasks(3)
     others = {name: (((9, 9, 9, 9), (0, 0, 0, 0), (1, 2, 3, 4)),) for name in solutions}
     recipe = replace(RECIPE, learning_rate=1e-3)  # low enough to leave it answering with grids
-    trial = trial_of(arc_folder, puzzles, scope=scope, curve=True, recipe=recipe)
-    one = Watched(trial, puzzles, solutions, tmp_path / "one.pt", 1e9, arm=name)
-    two = Watched(trial, puzzles, others, tmp_path / "two.pt", 1e9, arm=name)
+    trial = trial_of(arc_folder, tasks, scope=scope, curve=True, recipe=recipe)
+    one = Watched(trial, tasks, solutions, tmp_path / "one.pt", 1e9, arm=name)
+    two = Watched(trial, tasks, others, tmp_path / "two.pt", 1e9, arm=name)
     for mine, theirs in zip(one.adapters, two.adapters, strict=True):
         assert all(torch.equal(mine[p], theirs[p]) for p in theirs)
     one, two = one.outcome, two.outcome
@@ -37,12 +38,13 @@ def test_test_outputs_are_never_seen_by_training(tmp_path, arc_folder, scope, na
 
 
 def test_solutions_change_nothing_of_a_row_but_its_scores(tmp_path, arc_folder):
-    puzzles, solutions = made_puzzles(3)
-    trial = trial_of(arc_folder, puzzles)
-    (one,), _ = arms_of(trial, puzzles, solutions, tmp_path / "one")
-    told = {name: tried[0][:1] or solutions[name] for name, tried in one.attempts.items()}
-    assert told != solutions
-    (two,), _ = arms_of(trial, puzzles, told, tmp_path / "two")
+    tasks, solutions = made_tasks(3)
+    trial = trial_of(arc_folder, tasks)
+    (one,), _ = arms_of(trial, tasks, solutions, tmp_path / "one")
+    answered = {name: tuple(map(from_rows, tried[0][:1])) for name, tried in one.attempts.items()}
+    others = {name: first or solutions[name] for name, first in answered.items()}
+    assert others != solutions
+    (two,), _ = arms_of(trial, tasks, others, tmp_path / "two")
     assert (one.step_losses, one.attempts, one.key) == (two.step_losses, two.attempts, two.key)
     answered = [s.answered for s in one.scores]
     assert 1.0 in answered and [s.attempts for s in two.scores] == answered  # what was answered is now right
@@ -50,10 +52,10 @@ def test_solutions_change_nothing_of_a_row_but_its_scores(tmp_path, arc_folder):
 
 def test_a_task_of_one_demonstration_stays_in_the_denominator(tmp_path, arc_folder):
     """With one adapter a task it cannot be trained: it is counted, and answered as the baseline answers it."""
-    puzzles, solutions = made_puzzles(3)
-    puzzles[1] = replace(puzzles[1], pairs=puzzles[1].pairs[:1])
-    trial = trial_of(arc_folder, puzzles, scope=TASK, curve=True)
-    (base, tuned), _ = arms_of(trial, puzzles, solutions, tmp_path, "baseline, n-1")
+    tasks, solutions = made_tasks(3)
+    tasks[1] = replace(tasks[1], demonstrations=tasks[1].demonstrations[:1])
+    trial = trial_of(arc_folder, tasks, scope=TASK, curve=True)
+    (base, tuned), _ = arms_of(trial, tasks, solutions, tmp_path, "baseline, n-1")
     assert (base.untrained, tuned.untrained) == (0, 1)
     assert [s.id for s in tuned.scores] == ["t0", "t1", "t2"]
     assert tuned.attempts["t1"] == base.attempts["t1"]
@@ -65,22 +67,22 @@ def test_a_task_of_one_demonstration_stays_in_the_denominator(tmp_path, arc_fold
 
 
 def test_with_one_adapter_for_all_a_task_of_one_demonstration_is_answered_too(tmp_path, arc_folder):
-    puzzles, solutions = made_puzzles(2)
-    lone = [replace(puzzle, pairs=puzzle.pairs[:1]) for puzzle in puzzles]
-    (found,), _ = arms_of(trial_of(arc_folder, puzzles), [puzzles[0], lone[1]], solutions, tmp_path / "one")
+    tasks, solutions = made_tasks(2)
+    lone = [replace(task, demonstrations=task.demonstrations[:1]) for task in tasks]
+    (found,), _ = arms_of(trial_of(arc_folder, tasks), [tasks[0], lone[1]], solutions, tmp_path / "one")
     assert len(found.scores) == 2 and found.untrained == 0
     with pytest.raises(UserError, match="no task has the two demonstrations"):
-        arms_of(trial_of(arc_folder, puzzles), lone, solutions, tmp_path / "none")
+        arms_of(trial_of(arc_folder, tasks), lone, solutions, tmp_path / "none")
 
 
 def test_every_task_has_an_adapter_of_its_own(tmp_path, arc_folder):
     """With one adapter a task its answers do not depend on which other tasks there are."""
-    puzzles, solutions = made_puzzles(3)
-    (three,), _ = arms_of(trial_of(arc_folder, puzzles, scope=TASK), puzzles, solutions, tmp_path / "three")
-    (last,), _ = arms_of(trial_of(arc_folder, puzzles[2:], scope=TASK), puzzles[2:], solutions, tmp_path / "last")
+    tasks, solutions = made_tasks(3)
+    (three,), _ = arms_of(trial_of(arc_folder, tasks, scope=TASK), tasks, solutions, tmp_path / "three")
+    (last,), _ = arms_of(trial_of(arc_folder, tasks[2:], scope=TASK), tasks[2:], solutions, tmp_path / "last")
     assert three.attempts["t2"] == last.attempts["t2"]
     assert three.answer_losses[2] == last.answer_losses[0]
-    (shared,), _ = arms_of(trial_of(arc_folder, puzzles), puzzles, solutions, tmp_path / "shared")
+    (shared,), _ = arms_of(trial_of(arc_folder, tasks), tasks, solutions, tmp_path / "shared")
     assert three.answer_losses != shared.answer_losses
 
 
@@ -109,17 +111,17 @@ def test_outcomes_joined_by_hand():
 
 
 def _long():
-    """Two puzzles of 8 x 8 cells. A grid is 1 + 71 tokens, three demonstrations and the question 1 + 7 x 72 + 1 = 506,
-    one demonstration and the question 1 + 3 x 72 + 1 = 218; an answer has room for 2 x 71 + 32 = 174 more."""
+    """Two tasks of 8 x 8 cells. A grid is 1 + 71 tokens, three demonstrations and the question 1 + 7 x 72 + 1 = 506,
+    one demonstration and the question 1 + 3 x 72 + 1 = 218; an answer may take 2 x 71 + 32 = 174 more."""
     grid = tuple(tuple((i * j) % 10 for j in range(8)) for i in range(8))
     pairs = tuple(Pair(grid, grid[::-1]) for _ in range(3))
     return [Task(name, pairs, (grid,)) for name in "ab"], {name: (grid[::-1],) for name in "ab"}
 
 
 def test_dropping_long_prompts_asks_fewer_questions_than_shortening(tmp_path, arc_folder):
-    puzzles, solutions = made_puzzles(2)
+    tasks, solutions = made_tasks(2)
     long, answers = _long()
-    both, truths = [*puzzles, *long], solutions | answers
+    both, truths = [*tasks, *long], solutions | answers
     (cut,), _ = arms_of(trial_of(arc_folder, both, context=400), both, truths, tmp_path / "cut")
     (dropped,), _ = arms_of(trial_of(arc_folder, both, context=400, too_long=DROP), both, truths, tmp_path / "dropped")
     assert (cut.asked, cut.skipped) == (8, 0)
@@ -132,7 +134,7 @@ def test_dropping_long_prompts_asks_fewer_questions_than_shortening(tmp_path, ar
 
 @pytest.mark.parametrize("context", [64, 180, 290])
 def test_where_no_question_fits_it_is_one_line(tmp_path, arc_folder, context):
-    """One demonstration and the question are 218 tokens, and 392 with the room for the answer."""
+    """One demonstration and the question are 218 tokens, and 392 with those of the answer."""
     long, answers = _long()
     with pytest.raises(UserError, match=f"none of 2 tasks fits {context} tokens") as error:
         arms_of(trial_of(arc_folder, long, context=context), long, answers, tmp_path, "baseline")

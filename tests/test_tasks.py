@@ -19,20 +19,20 @@ TASK = {
 def test_a_folder_of_tasks(tmp_path):
     for name in ("b", "a"):
         (tmp_path / f"{name}.json").write_text(json.dumps(TASK))
-    puzzles, solutions = sources.load(str(tmp_path))
-    assert [p.id for p in puzzles] == ["a", "b"]
-    assert puzzles[0].pairs[0] == Pair(((0, 1),), ((1, 0),))
+    tasks, solutions = sources.load(str(tmp_path))
+    assert [p.id for p in tasks] == ["a", "b"]
+    assert tasks[0].demonstrations[0] == Pair(((0, 1),), ((1, 0),))
     assert solutions["a"] == (((4, 3),),)
-    assert puzzles[0].cells == 2 + 2 + 1 + 1 + 2
+    assert tasks[0].cells == 2 + 2 + 1 + 1 + 2
 
 
-def test_a_puzzle_holds_no_test_output():
-    """Whatever trains is given puzzles: every grid that can be reached from one is a demonstration or a test input."""
-    puzzle, outputs = sources.task_of("t", TASK, "here")
+def test_a_task_holds_no_test_output():
+    """Whatever trains is given tasks: every grid that can be reached from one is a demonstration or a test input."""
+    task, outputs = sources.task_of("t", TASK, "here")
     assert outputs == (((4, 3),),)
-    shown = [grid for pair in puzzle.pairs for grid in (pair.input, pair.output)] + list(puzzle.test_inputs)
+    shown = [grid for pair in task.demonstrations for grid in (pair.input, pair.output)] + list(task.test_inputs)
     assert ((4, 3),) not in shown
-    assert set(vars(puzzle)) == {"id", "pairs", "test_inputs"}
+    assert set(vars(task)) == {"id", "demonstrations", "test_inputs"}
 
 
 def test_kaggles_pair_of_files(tmp_path):
@@ -95,16 +95,16 @@ def test_sources_that_are_none(tmp_path):
     ("name", "count"), [("arc1-training", 400), ("arc1-evaluation", 400), ("arc2-evaluation", 120)]
 )
 def test_the_real_sets(name, count):
-    puzzles, solutions = sources.load(name)
-    assert len(puzzles) == count == len(solutions)
-    assert all(len(solutions[p.id]) == len(p.test_inputs) for p in puzzles)
+    tasks, solutions = sources.load(name)
+    assert len(tasks) == count == len(solutions)
+    assert all(len(solutions[p.id]) == len(p.test_inputs) for p in tasks)
 
 
 def test_sets_are_joined_by_a_plus_each_task_once():
     """400 training and 400 evaluation tasks of ARC-AGI-1 have no id in common; a set named twice counts once."""
     parts = [sources.load(name) for name in ("arc1-training", "arc1-evaluation")]
-    puzzles, solutions = sources.load("arc1-training+arc1-evaluation")
-    assert puzzles == sorted(parts[0][0] + parts[1][0], key=lambda p: p.id) and len(puzzles) == 800
+    tasks, solutions = sources.load("arc1-training+arc1-evaluation")
+    assert tasks == sorted(parts[0][0] + parts[1][0], key=lambda p: p.id) and len(tasks) == 800
     assert solutions == parts[0][1] | parts[1][1]
     assert sources.load("arc1-training+arc1-training") == parts[0]
     again, known = sources.load("arc1-training+arc2-training")  # ARC-AGI-2 took many of ARC-AGI-1's tasks
@@ -129,9 +129,9 @@ def test_within_by_hand():
 
 
 def test_within_of_the_real_sets():
-    puzzles, _ = sources.load("arc1-training+arc1-evaluation")
-    assert within(puzzles, LARGEST) == puzzles
-    small = within(puzzles, 10)
+    tasks, _ = sources.load("arc1-training+arc1-evaluation")
+    assert within(tasks, LARGEST) == tasks
+    small = within(tasks, 10)
     assert 100 < len(small) < 400
     assert max(max(len(g), len(g[0])) for p in small for g in p.grids) == 10
 
@@ -140,33 +140,35 @@ def test_generated_tasks_are_always_the_same_and_held_out():
     """120 tasks, the held-out families in turn, small grids; none of them of a family that arc-tiny was trained on."""
     from harness.arc.generated import families
 
-    puzzles, solutions = sources.load("generated")
-    assert (puzzles, solutions) == sources.load("generated")
-    assert len(puzzles) == len({p.id for p in puzzles}) == len(solutions) == 120
-    assert puzzles == sorted(puzzles, key=lambda p: p.id)
-    made = Counter(p.id.rpartition("-")[0] for p in puzzles)
+    tasks, solutions = sources.load("generated")
+    assert (tasks, solutions) == sources.load("generated")
+    assert len(tasks) == len({p.id for p in tasks}) == len(solutions) == 120
+    assert tasks == sorted(tasks, key=lambda p: p.id)
+    made = Counter(p.id.rpartition("-")[0] for p in tasks)
     assert made == dict.fromkeys(families.HELD_OUT, 20)
     assert not set(made) & set(families.TRAINED)
-    whole = [(p.id, [(pair.input, pair.output) for pair in p.pairs], p.test_inputs, solutions[p.id]) for p in puzzles]
+    whole = [
+        (p.id, [(pair.input, pair.output) for pair in p.demonstrations], p.test_inputs, solutions[p.id]) for p in tasks
+    ]
     digest = hashlib.sha256(json.dumps(whole).encode()).hexdigest()
     assert digest[:16] == "d6ee117866e5db92"  # another set would need another name: results are compared on it
-    for p in puzzles:
-        assert len(p.pairs) == 4 and len(p.test_inputs) == len(solutions[p.id]) == 1
+    for p in tasks:
+        assert len(p.demonstrations) == 4 and len(p.test_inputs) == len(solutions[p.id]) == 1
         assert within([p], 12) == [p]
 
 
 def test_no_generated_task_is_solved_by_copying_its_input():
-    puzzles, solutions = sources.load("generated")
-    assert [p.id for p in puzzles if solutions[p.id] == p.test_inputs] == []
+    tasks, solutions = sources.load("generated")
+    assert [p.id for p in tasks if solutions[p.id] == p.test_inputs] == []
 
 
 def test_the_subset_is_stratified_and_the_same_for_everyone():
-    puzzles, _ = sources.load("arc1-evaluation")
-    chosen = subset(puzzles, 20, seed=1)
-    assert chosen == subset(list(reversed(puzzles)), 20, seed=1)
-    assert chosen != subset(puzzles, 20, seed=2)
-    ordered = sorted(puzzles, key=lambda p: (p.cells, p.id))
+    tasks, _ = sources.load("arc1-evaluation")
+    chosen = subset(tasks, 20, seed=1)
+    assert chosen == subset(list(reversed(tasks)), 20, seed=1)
+    assert chosen != subset(tasks, 20, seed=2)
+    ordered = sorted(tasks, key=lambda p: (p.cells, p.id))
     assert [ordered.index(p) // 20 for p in chosen] == list(range(20))
-    assert len(subset(puzzles, 10_000)) == len(puzzles)
+    assert len(subset(tasks, 10_000)) == len(tasks)
     with pytest.raises(UserError, match="--tasks"):
-        subset(puzzles, 0)
+        subset(tasks, 0)

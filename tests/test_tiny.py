@@ -20,12 +20,12 @@ def test_every_family_makes_tasks_that_its_rule_explains(name, largest):
     """Twenty tasks each (fifty of the usual size): proper grids of at most 30 a side, at least one pair changed, the
     same for the same seed."""
     for seed in range(50 if largest == 6 else 20):
-        puzzle, output = families.task(ALL[name], random.Random(seed), largest)
-        assert (puzzle, output) == families.task(ALL[name], random.Random(seed), largest)
-        assert len(puzzle.pairs) == 4
-        tested = (puzzle.test_inputs[0], output)
-        assert any(a != b for a, b in (*((p.input, p.output) for p in puzzle.pairs), tested))
-        for grid in (*(g for p in puzzle.pairs for g in (p.input, p.output)), *tested):
+        task, output = families.task(ALL[name], random.Random(seed), largest)
+        assert (task, output) == families.task(ALL[name], random.Random(seed), largest)
+        assert len(task.demonstrations) == 4
+        tested = (task.test_inputs[0], output)
+        assert any(a != b for a, b in (*((p.input, p.output) for p in task.demonstrations), tested))
+        for grid in (*(g for p in task.demonstrations for g in (p.input, p.output)), *tested):
             assert sources.grid_of([list(row) for row in grid], name) == grid
 
 
@@ -39,8 +39,8 @@ def test_held_out_families_are_not_trained():
 def _tasks(name, count=60, largest=7):
     """`count` tasks of a family, each as all of its inputs with their outputs."""
     for seed in range(count):
-        puzzle, output = families.task(ALL[name], random.Random(seed), largest)
-        yield [(p.input, p.output) for p in puzzle.pairs] + [(puzzle.test_inputs[0], output)]
+        task, output = families.task(ALL[name], random.Random(seed), largest)
+        yield [(p.input, p.output) for p in task.demonstrations] + [(task.test_inputs[0], output)]
 
 
 def _explained(name, rules, count=60):
@@ -257,7 +257,7 @@ def test_cropping_by_hand():
 
 
 def test_a_view_of_a_made_task_is_one_too():
-    puzzle, output = families.task(families.TRAINED["roll_rows"], random.Random(0), 5)
+    task, output = families.task(families.TRAINED["roll_rows"], random.Random(0), 5)
     view = View("transpose")
-    assert view.invert(view.of(puzzle).test_inputs[0]) == puzzle.test_inputs[0]
+    assert view.invert(view.of(task).test_inputs[0]) == task.test_inputs[0]
     assert view.invert(view.apply(output)) == output

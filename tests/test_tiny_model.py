@@ -13,10 +13,10 @@ def test_the_tokenizer_spends_one_token_a_cell():
     from harness.tiny.model import SYMBOLS, tokenizer
 
     tokens = tokenizer()
-    puzzle = Task("p", (Pair(((1, 2), (3, 4)), ((5,),)),), (((6, 7),),))
-    prompt = build(tokens, puzzle.pairs, puzzle.test_inputs[0], ((8,),), "rows")
+    task = Task("p", (Pair(((1, 2), (3, 4)), ((5,),)),), (((6, 7),),))
+    prompt = build(tokens, task.demonstrations, task.test_inputs[0], ((8,),), "rows")
     assert "".join(SYMBOLS[i] for i in prompt.ids) == "<s>I12\n34O5I67O8</s>"
-    assert prompt.answer == 2
+    assert prompt.answer_tokens == 2
 
 
 @pytest.mark.parametrize("seed", range(20))

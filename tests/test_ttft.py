@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import made_puzzles, write_tasks
+from conftest import made_tasks, write_tasks
 
 from harness.arc import arms
 from harness.cli import app
@@ -13,7 +13,7 @@ from harness.tune import runner
 
 @pytest.fixture
 def set_of_tasks(tmp_path):
-    return write_tasks(tmp_path / "tasks", *made_puzzles(4))
+    return write_tasks(tmp_path / "tasks", *made_tasks(4))
 
 
 def _ttft(folder, set_of_tasks, *words):

@@ -1,5 +1,5 @@
 import pytest
-from conftest import made_puzzles
+from conftest import made_tasks
 
 from harness.arc import arms, encode, score, sources
 from harness.arc.examples import leave_one_out
@@ -21,23 +21,23 @@ def test_arms_are_one_change_after_another():
 
 
 def test_streams_are_the_same_for_a_seed_and_vary_as_the_arm_says():
-    puzzles, _ = made_puzzles(3)
+    tasks, _ = made_tasks(3)
 
     def first(name, seed=0, count=60):
-        stream = arms.ARMS[name].stream(puzzles, seed)
+        stream = arms.ARMS[name].stream(tasks, seed)
         return [next(stream) for _ in range(count)]
 
     assert first("+ color swap") == first("+ color swap")
     assert first("+ color swap") != first("+ color swap", seed=1)
-    plain = {(e.input, e.output) for p in puzzles for e in leave_one_out(p)}
-    assert {(e.input, e.output) for e in first("n-1")} == plain
-    assert not {(e.input, e.output) for e in first("+ geometric")} <= plain
-    shapes = {(len(e.input), len(e.input[0])) for e in first("+ geometric")}
+    plain = {(e.test_input, e.output) for p in tasks for e in leave_one_out(p)}
+    assert {(e.test_input, e.output) for e in first("n-1")} == plain
+    assert not {(e.test_input, e.output) for e in first("+ geometric")} <= plain
+    shapes = {(len(e.test_input), len(e.test_input[0])) for e in first("+ geometric")}
     assert shapes == {(2, 3), (3, 2)}
-    kept = [e for e in first("preserve color", count=400) if (e.input, e.output) in plain]
-    swapped = [e for e in first("+ color swap", count=400) if (e.input, e.output) in plain]
+    kept = [e for e in first("preserve color", count=400) if (e.test_input, e.output) in plain]
+    swapped = [e for e in first("+ color swap", count=400) if (e.test_input, e.output) in plain]
     assert len(kept) > 3 * max(1, len(swapped))
-    assert {len(e.pairs) for e in first("n-2", count=100)} == {1, 2}
+    assert {len(e.demonstrations) for e in first("n-2", count=100)} == {1, 2}
 
 
 # --- predicting
@@ -45,14 +45,14 @@ def test_streams_are_the_same_for_a_seed_and_vary_as_the_arm_says():
 
 def _solver(tokens, rule):
     """Answers by the rule instead of a model: reads the question's last input from the prompt's text."""
-    there, back = encode.ENCODINGS["rows"]
+    to_text, to_grid = encode.ENCODINGS["rows"]
 
-    def answer(prompts, rooms):
+    def answer(prompts, max_new_tokens):
         texts = []
         for prompt in prompts:
             text = "".join(tokens.convert_ids_to_tokens(list(prompt.ids)))
-            asked = text.split("Input ")[-1].split(":\n", 1)[1].split("\nOutput")[0]
-            texts.append(there(rule(text, back(asked))))
+            test_input = text.split("Input ")[-1].split(":\n", 1)[1].split("\nOutput")[0]
+            texts.append(to_text(rule(text, to_grid(test_input))))
         return texts
 
     return answer
@@ -60,20 +60,20 @@ def _solver(tokens, rule):
 
 def test_predictions_come_back_from_their_views(tokenizer):
     """A solver that turns by half works in any view; all answers must then be the truth, taken back right."""
-    puzzles, solutions = made_puzzles(4, rule=lambda g: tuple(r[::-1] for r in g[::-1]))
+    tasks, solutions = made_tasks(4, rule=lambda g: tuple(r[::-1] for r in g[::-1]))
     solver = _solver(tokenizer, lambda text, grid: tuple(r[::-1] for r in grid[::-1]))
-    found = decode.predict(puzzles, tokenizer, solver, views=12, encoding="rows", context=2048)
+    found = decode.predict(tasks, tokenizer, solver, views=12, encoding="rows", context=2048)
     assert (found.asked, found.skipped) == (48, 0)
-    for puzzle in puzzles:
-        assert set(found.answers[puzzle.id][0]) == {solutions[puzzle.id][0]}
+    for task in tasks:
+        assert set(found.answers[task.id][0]) == {solutions[task.id][0]}
     assert all(s.solved for s in score.score(found.answers, solutions))
 
 
 def test_what_does_not_fit_or_is_no_grid_is_counted_wrong(tokenizer):
-    puzzles, solutions = made_puzzles(2)
-    found = decode.predict(puzzles, tokenizer, lambda prompts, rooms: ["x"] * len(prompts), 2, "rows", 2048)
+    tasks, solutions = made_tasks(2)
+    found = decode.predict(tasks, tokenizer, lambda prompts, max_new_tokens: ["x"] * len(prompts), 2, "rows", 2048)
     assert all(s.answered == s.attempts == 0 for s in score.score(found.answers, solutions))
-    found = decode.predict(puzzles, tokenizer, lambda prompts, rooms: [""] * len(prompts), 2, "rows", 64)
+    found = decode.predict(tasks, tokenizer, lambda prompts, max_new_tokens: [""] * len(prompts), 2, "rows", 64)
     assert (found.asked, found.skipped) == (0, 4)
 
 
@@ -101,9 +101,9 @@ def test_batched_greedy_decoding_equals_one_by_one_without_a_cache(weights_folde
     from harness.tune import finetune
 
     model, tokens, recipe = _loaded(weights_folder)
-    puzzles, _ = made_puzzles(3)
-    finetune.tune(model, tokens, puzzles, arms.ARMS["n-1"], recipe, "fp32", 40, "rows", 1024)
-    prompts = [build(tokens, p.pairs[: 1 + i], p.test_inputs[0], None, "rows") for i, p in enumerate(puzzles)]
+    tasks, _ = made_tasks(3)
+    finetune.tune(model, tokens, tasks, arms.ARMS["n-1"], recipe, "fp32", 40, "rows", 1024)
+    prompts = [build(tokens, p.demonstrations[: 1 + i], p.test_inputs[0], None, "rows") for i, p in enumerate(tasks)]
     plain = []
     model.eval()
     for prompt in prompts:
@@ -128,22 +128,22 @@ def test_tuning_lowers_the_loss_moves_the_adapter_alone_and_resets(weights_folde
 
     model, tokens, recipe = _loaded(weights_folder)
     adapter = finetune.Adapter(model)
-    puzzles, solutions = made_puzzles(3)
-    before = decode.losses(model, tokens, puzzles, solutions, "rows", 1024)
+    tasks, solutions = made_tasks(3)
+    before = decode.losses(model, tokens, tasks, solutions, "rows", 1024)
     base = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
-    found = finetune.tune(model, tokens, puzzles, arms.ARMS["n-1"], recipe, "fp32", 25, "rows", 1024)
-    after = decode.losses(model, tokens, puzzles, solutions, "rows", 1024)
+    found = finetune.tune(model, tokens, tasks, arms.ARMS["n-1"], recipe, "fp32", 25, "rows", 1024)
+    after = decode.losses(model, tokens, tasks, solutions, "rows", 1024)
     assert len(found.losses) == 25
     assert found.used == 100
     assert found.losses[-1] < found.losses[0] - 0.2
     assert sum(loss for loss, _ in after) < sum(loss for loss, _ in before)
     assert all(torch.equal(p, base[n]) for n, p in model.named_parameters() if n in base)
     adapter.reset()
-    assert decode.losses(model, tokens, puzzles, solutions, "rows", 1024) == before
-    untouched = finetune.tune(model, tokens, puzzles, arms.ARMS["baseline"], recipe, "fp32", 25, "rows", 1024)
+    assert decode.losses(model, tokens, tasks, solutions, "rows", 1024) == before
+    untouched = finetune.tune(model, tokens, tasks, arms.ARMS["baseline"], recipe, "fp32", 25, "rows", 1024)
     assert untouched.losses == []
     with pytest.raises(UserError, match="no training example fits 40 tokens"):
-        finetune.tune(model, tokens, puzzles, arms.ARMS["n-1"], recipe, "fp32", 1, "rows", 40)
+        finetune.tune(model, tokens, tasks, arms.ARMS["n-1"], recipe, "fp32", 1, "rows", 40)
 
 
 def test_tuning_is_the_same_for_the_same_seed(weights_folder):
@@ -152,8 +152,8 @@ def test_tuning_is_the_same_for_the_same_seed(weights_folder):
     losses = []
     for _ in range(2):
         model, tokens, recipe = _loaded(weights_folder)
-        puzzles, _ = made_puzzles(3)
-        losses.append(finetune.tune(model, tokens, puzzles, arms.ARMS["n-2"], recipe, "fp32", 4, "rows", 1024).losses)
+        tasks, _ = made_tasks(3)
+        losses.append(finetune.tune(model, tokens, tasks, arms.ARMS["n-2"], recipe, "fp32", 4, "rows", 1024).losses)
     assert losses[0] == losses[1]
 
 

@@ -55,18 +55,18 @@ def test_random_prompts_go_through_the_trimmed_vocabulary(which, name, request):
     kept = trim_vocab.used_token_ids(whole)
     trimmed = trim_vocab.TrimmedTokenizer(whole, kept)
     assert len(trimmed) == len(kept) < len(whole)
-    there, back = ENCODINGS[name]
+    to_text, to_grid = ENCODINGS[name]
     rng = random.Random(name)
     for _ in range(60):
         pairs = [Pair(_grid(rng), _grid(rng)) for _ in range(rng.randint(1, 4))]
-        asked, output = _grid(rng), _grid(rng)
-        ours, theirs = (build(t, pairs, asked, output, name) for t in (trimmed, whole))
+        test_input, output = _grid(rng), _grid(rng)
+        ours, theirs = (build(t, pairs, test_input, output, name) for t in (trimmed, whole))
         assert [kept[i] for i in ours.ids] == list(theirs.ids)
-        assert ours.answer == theirs.answer
-        said = [t.decode(t(there(output), add_special_tokens=False)["input_ids"]) for t in (trimmed, whole)]
+        assert ours.answer_tokens == theirs.answer_tokens
+        said = [t.decode(t(to_text(output), add_special_tokens=False)["input_ids"]) for t in (trimmed, whole)]
         assert said[0] == said[1]
         if which == "bpe":  # the tokenizer of characters puts spaces between, trimmed or not
-            assert back(said[0]) == output
+            assert to_grid(said[0]) == output
 
 
 def test_what_was_cut_is_refused(bpe):

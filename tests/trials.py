@@ -24,7 +24,7 @@ STEPS = 8
 RECIPE = Recipe(lora_r=4, sequences_per_step=2, learning_rate=1e-2)
 
 
-def trial_of(folder, puzzles, **changes):
+def trial_of(folder, tasks, **changes):
     said = {
         "model": catalog.from_folder(folder),
         "weights": str(folder),
@@ -34,7 +34,7 @@ def trial_of(folder, puzzles, **changes):
         "device_name": "a CPU",
         "recipe": RECIPE,
         "dataset": "made",
-        "tasks": tuple(puzzle.id for puzzle in puzzles),
+        "tasks": tuple(task.id for task in tasks),
         "steps": STEPS,
         "context": 512,
         "encoding": "rows",
@@ -76,12 +76,12 @@ class InProcess:
         return Outcome("ok", "", job_named(job)(json.loads(json.dumps(payload)), emit))
 
 
-def arms_of(trial, puzzles, solutions, folder, names="n-1", on_step=lambda *_: None, **more):
+def arms_of(trial, tasks, solutions, folder, names="n-1", on_step=lambda *_: None, **more):
     """The rows of the arms, and what was said."""
     shared = ("model", "weights", "recipe", "dataset", "steps", "context", "views", "precision", "encoding", "scope")
     config = TuneConfig(
         **{name: getattr(trial, name) for name in (*shared, "too_long", "curve", "seed")},
-        tasks=puzzles,
+        tasks=tasks,
         solutions=solutions,
         arms=arms.choose(names),
         results=folder,
@@ -114,9 +114,9 @@ def stop_at(number):
 class Watched:
     """A Subject and its arm, with the adapter's values after every step; `stop` ends it at that one."""
 
-    def __init__(self, trial, puzzles, solutions, path, every_s, stop=None, arm="n-1"):
+    def __init__(self, trial, tasks, solutions, path, every_s, stop=None, arm="n-1"):
         self.steps, self.adapters, self.said = [], [], []
-        self.subject = ArmRunner(trial, puzzles, {name: solutions[name] for name in trial.tasks})
+        self.subject = ArmRunner(trial, tasks, {name: solutions[name] for name in trial.tasks})
 
         def on_step(arm, step, total, loss):
             if step == stop:

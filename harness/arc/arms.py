@@ -20,32 +20,32 @@ class Arm:
     colours: bool = False
     keep_colours: float = 0.0
 
-    def pool(self, puzzles: Sequence[Task]) -> list[Example]:
-        """The examples that the arm can be trained on, each once, unvaried; none for puzzles of one demonstration."""
-        return [example for puzzle in puzzles for example in SETS[self.examples](puzzle)]
+    def pool(self, tasks: Sequence[Task]) -> list[Example]:
+        """The examples that the arm can be trained on, each once, unvaried; none for tasks of one demonstration."""
+        return [example for task in tasks for example in SETS[self.examples](task)]
 
-    def stream(self, puzzles: Sequence[Task], seed: int) -> Iterator[Example]:
+    def stream(self, tasks: Sequence[Task], seed: int) -> Iterator[Example]:
         """Training examples without end, each in a view of its own; the same ones for the same seed.
 
         The order of an example's demonstrations is varied in every arm that trains.
         """
         rng = random.Random(f"{self.name} {seed}")
-        for example in self._drawn(puzzles, rng):
+        for example in self._drawn(tasks, rng):
             view = draw(
                 rng,
-                len(example.pairs),
+                len(example.demonstrations),
                 geometry=self.geometry,
                 colours=self.colours,
                 keep_colours=self.keep_colours,
             )
             yield example.seen(view)
 
-    def _drawn(self, puzzles: Sequence[Task], rng: random.Random) -> Iterator[Example]:
+    def _drawn(self, tasks: Sequence[Task], rng: random.Random) -> Iterator[Example]:
         if self.examples != ON_THE_FLY:
-            yield from shuffled(self.pool(puzzles), rng)
+            yield from shuffled(self.pool(tasks), rng)
             return
-        for puzzle in shuffled([puzzle for puzzle in puzzles if len(puzzle.pairs) > 1], rng):
-            yield drawn(puzzle, rng)
+        for task in shuffled([task for task in tasks if len(task.demonstrations) > 1], rng):
+            yield drawn(task, rng)
 
 
 ARMS = {

@@ -1,11 +1,10 @@
-"""Views of a puzzle that leave its rule as it is, each with its way back for the prediction.
+"""Views of a task that leave its rule as it is, each with its way back for the prediction.
 
 A view is a geometric turn, a permutation of the colours, and an order of the demonstrations. A prediction made in a
 view is taken back by the inverses in reverse order.
 """
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.arc.task import Grid, Pair, Task
@@ -88,24 +87,24 @@ class View:
         plain = grid if self.colours == SAME else recolour(grid, inverse(self.colours))
         return GEOMETRY[self.geometry][1](plain)
 
-    def of(self, puzzle: Task) -> Task:
-        """`puzzle` in this view: every grid of it, and the demonstrations in the view's order."""
-        pairs = tuple(Pair(self.apply(pair.input), self.apply(pair.output)) for pair in puzzle.pairs)
+    def of(self, task: Task) -> Task:
+        """`task` in this view: every grid of it, and the demonstrations in the view's order."""
+        demonstrations = tuple(Pair(self.apply(pair.input), self.apply(pair.output)) for pair in task.demonstrations)
         if self.order is not None:
-            pairs = tuple(pairs[i] for i in self.order)
-        return Task(puzzle.id, pairs, tuple(map(self.apply, puzzle.test_inputs)))
+            demonstrations = tuple(demonstrations[i] for i in self.order)
+        return Task(task.id, demonstrations, tuple(map(self.apply, task.test_inputs)))
 
 
 def draw(
     rng: random.Random,
-    pairs: int,
+    shown: int,
     geometry: bool = True,
     colours: bool = True,
     order: bool = True,
     keep_background: float = 0.9,
     keep_colours: float = 0.0,
 ) -> View:
-    """A random view for a puzzle of `pairs` demonstrations; what is not asked for stays as it is.
+    """A random view for a task of `shown` demonstrations; what is not asked for stays as it is.
 
     `keep_background` is the probability that colour 0 stays 0 (0.9 in the published recipe), `keep_colours` that all
     colours stay: the arm that preserves the original ones.
@@ -118,32 +117,18 @@ def draw(
         permuted = (*range(first), *moved)
     shuffled = None
     if order:
-        shuffled = list(range(pairs))
+        shuffled = list(range(shown))
         rng.shuffle(shuffled)
         shuffled = tuple(shuffled)
     return View(rng.choice(list(GEOMETRY)) if geometry else "identity", permuted, shuffled)
 
 
-def views(count: int, pairs: int, seed: int = 0) -> list[View]:
+def views(count: int, shown: int, seed: int = 0) -> list[View]:
     """`count` views to predict in: the plain one first, the other seven turns next, then random ones, none twice."""
     rng = random.Random(seed)
     found: dict[View, None] = {View(): None}
     for name in GEOMETRY:
         found.setdefault(View(name))
     while len(found) < count:
-        found.setdefault(draw(rng, pairs))
+        found.setdefault(draw(rng, shown))
     return list(found)[:count]
-
-
-def compose(views: Sequence[View], grid: Grid) -> Grid:
-    """`grid` through all of `views`, the first one first."""
-    for view in views:
-        grid = view.apply(grid)
-    return grid
-
-
-def undo(views: Sequence[View], grid: Grid) -> Grid:
-    """The grid that `compose` made `grid` of."""
-    for view in reversed(views):
-        grid = view.invert(grid)
-    return grid

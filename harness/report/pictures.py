@@ -143,7 +143,7 @@ def _picture(task: Task, tests: Sequence[TestInput], title: str) -> str:
     """The task as an SVG document."""
     demonstrations = [
         [Panel(f"input {number}", pair.input), Panel("output", pair.output)]
-        for number, pair in enumerate(task.pairs, 1)
+        for number, pair in enumerate(task.demonstrations, 1)
     ]
     rows = [_panels(f"input {number}" if len(tests) > 1 else "input", test) for number, test in enumerate(tests, 1)]
     name = _printable(task.id)

@@ -39,9 +39,9 @@ def sequence(rng: random.Random, limit: int, tokens) -> list[int]:
         family = families.chained if rng.random() < 0.15 else rng.choice(list(families.TRAINED.values()))
         sizes = range(3, limit + 1)
         largest = rng.choices(sizes, [1 / size for size in sizes])[0]
-        puzzle, output = families.task(family, rng, largest, pairs=rng.randint(3, 4))
-        seen = (view := draw(rng, len(puzzle.pairs), keep_background=0.9)).of(puzzle)
-        ids = build(tokens, seen.pairs, seen.test_inputs[0], view.apply(output), "rows").ids
+        task, output = families.task(family, rng, largest, shown=rng.randint(3, 4))
+        seen = (view := draw(rng, len(task.demonstrations), keep_background=0.9)).of(task)
+        ids = build(tokens, seen.demonstrations, seen.test_inputs[0], view.apply(output), "rows").ids
         if len(ids) <= LONGEST:
             return list(ids)
 

@@ -38,7 +38,7 @@ class Predictions:
 
 
 def predict(
-    puzzles: Sequence[Task],
+    tasks: Sequence[Task],
     tokenizer: Any,
     answer: Answerer,
     views: int,
@@ -47,31 +47,31 @@ def predict(
     seed: int = 0,
     shorten: bool = True,
 ) -> Predictions:
-    """Asks every test input of `puzzles` in `views` views, through `answer`: prompts and room to texts.
+    """Asks every test input of `tasks` in `views` views, through `answer`: prompts and max_new_tokens to texts.
 
     A question that is too long for `context` loses demonstrations, or without `shorten` is not asked.
     """
-    back = ENCODINGS[encoding][1]
+    _, decode = ENCODINGS[encoding]
     answers: dict[str, list[list[Grid | None]]] = {}
     todo: list[tuple[list[Grid | None], int, augment.View, Prompt, int]] = []
     skipped = 0
-    for puzzle in puzzles:
-        drawn = augment.views(views, len(puzzle.pairs), seed)
-        answers[puzzle.id] = [[None] * views for _ in puzzle.test_inputs]
+    for task in tasks:
+        drawn = augment.views(views, len(task.demonstrations), seed)
+        answers[task.id] = [[None] * views for _ in task.test_inputs]
         for i, view in enumerate(drawn):
-            seen = view.of(puzzle)
-            room = room_for(seen, tokenizer, encoding)
-            for slot, (pairs, asked) in zip(answers[puzzle.id], questions(seen), strict=True):
-                prompt = fitted(tokenizer, pairs, asked, None, encoding, context, drop_pairs=shorten, room=room)
+            seen = view.of(task)
+            max_new_tokens = max_new_tokens_for(seen, tokenizer, encoding)
+            for slot, (shown, test_input) in zip(answers[task.id], questions(seen), strict=True):
+                prompt = fitted(tokenizer, shown, test_input, None, encoding, context, shorten, max_new_tokens)
                 if prompt is None:
                     skipped += 1
                 else:
-                    todo.append((slot, i, view, prompt, room))
+                    todo.append((slot, i, view, prompt, max_new_tokens))
     start = time.perf_counter()
-    texts = answer([prompt for *_, prompt, _ in todo], [room for *_, room in todo])
+    texts = answer([prompt for *_, prompt, _ in todo], [limit for *_, limit in todo])
     seconds = time.perf_counter() - start
     for (slot, i, view, _, _), text in zip(todo, texts, strict=True):
-        grid = back(text)
+        grid = decode(text)
         slot[i] = None if grid is None else view.invert(grid)
     return Predictions(answers, len(todo), skipped, seconds)
 
@@ -83,10 +83,11 @@ def joined(parts: Sequence[Predictions], order: Sequence[str]) -> Predictions:
     return Predictions({name: answers[name] for name in order}, asked, skipped, max(part.seconds for part in parts))
 
 
-def room_for(puzzle: Task, tokenizer: Any, encoding: str) -> int:
-    """Tokens that an answer to `puzzle` may take."""
-    there = ENCODINGS[encoding][0]
-    longest = max(len(tokenizer(there(p.output), add_special_tokens=False)["input_ids"]) for p in puzzle.pairs)
+def max_new_tokens_for(task: Task, tokenizer: Any, encoding: str) -> int:
+    """Tokens that an answer to `task` may take."""
+    encode, _ = ENCODINGS[encoding]
+    outputs = (encode(pair.output) for pair in task.demonstrations)
+    longest = max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in outputs)
     return _LONGEST_ANSWER * longest + 32
 
 
@@ -98,7 +99,7 @@ def greedy(
 ) -> Answerer:
     """Greedy decoding with a KV cache, in batches of prompts of like length.
 
-    A batch holds `batch_tokens` tokens at most, room for the answers included; by default as many as keep the cache
+    A batch holds `batch_tokens` tokens at most, the answers' included; by default as many as keep the cache
     under a quarter of a GiB, so that a small model is not held up by many small steps. `on_batch` hears how many are
     answered, of how many.
     """
@@ -107,16 +108,16 @@ def greedy(
     end = tokenizer.eos_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
 
-    def answer(prompts: Sequence[Prompt], rooms: Sequence[int]) -> list[str]:
+    def answer(prompts: Sequence[Prompt], max_new_tokens: Sequence[int]) -> list[str]:
         texts, finished = [""] * len(prompts), 0
         base = model.get_base_model()
         model.eval()
         base.set_attn_implementation("sdpa")  # padded batches need masks
         try:
             with torch.no_grad(), quiet():
-                for chosen in _batches(prompts, rooms, batch_tokens):
+                for chosen in _batches(prompts, max_new_tokens, batch_tokens):
                     ids, mask = _left_padded([prompts[i].ids for i in chosen], pad, device)
-                    said_of = _decode(model, ids, mask, [rooms[i] for i in chosen], end, tokenizer.decode)
+                    said_of = _decode(model, ids, mask, [max_new_tokens[i] for i in chosen], end, tokenizer.decode)
                     for i, said in zip(chosen, said_of, strict=True):
                         texts[i] = tokenizer.decode(said[: said.index(end)]) if end in said else ""
                     finished += len(chosen)
@@ -134,18 +135,18 @@ def _decode(
     model: torch.nn.Module,
     ids: torch.Tensor,
     mask: torch.Tensor,
-    rooms: Sequence[int],
+    max_new_tokens: Sequence[int],
     end: int,
     text: Callable[[list[int]], str],
 ) -> list[list[int]]:
-    """The tokens of most weight one after the other: for each row of `ids` until `end`, or as many as its room.
+    """The most likely token again and again: for each row of `ids` until `end`, or for its `max_new_tokens`.
 
     What can be no grid any more (see `_hopeless`) is not waited for; now and then `text` is made of it to see.
 
     Rows that are finished leave the batch and its cache, so that one endless answer is not waited for by all.
     """
-    cache, said = DynamicCache(config=model.get_base_model().config), [[] for _ in rooms]
-    live = list(range(len(rooms)))
+    cache, said = DynamicCache(config=model.get_base_model().config), [[] for _ in max_new_tokens]
+    live = list(range(len(max_new_tokens)))
     at = mask.cumsum(1) - 1
     step = {"input_ids": ids, "position_ids": at.clamp(min=0)}
     at = at[:, -1:]
@@ -155,10 +156,10 @@ def _decode(
         going = []
         for row, token in enumerate(chosen.tolist()):
             done = said[live[row]]
-            if len(done) < rooms[live[row]] and (not done or done[-1] != end):
+            if len(done) < max_new_tokens[live[row]] and (not done or done[-1] != end):
                 done.append(token)
             lost = len(done) % _LOOK_EVERY == 0 and _hopeless(text(done))
-            if done[-1] != end and len(done) < rooms[live[row]] and not lost:
+            if done[-1] != end and len(done) < max_new_tokens[live[row]] and not lost:
                 going.append(row)
         if not going:
             break
@@ -182,7 +183,7 @@ def _hopeless(text: str) -> bool:
 def losses(
     model: torch.nn.Module,
     tokenizer: Any,
-    puzzles: Sequence[Task],
+    tasks: Sequence[Task],
     solutions: Solutions,
     encoding: str,
     context: int,
@@ -192,12 +193,12 @@ def losses(
     device, found = next(model.parameters()).device, []
     model.eval()
     with torch.no_grad():
-        for puzzle in puzzles:
-            for (pairs, asked), output in zip(questions(puzzle), solutions.get(puzzle.id, ()), strict=False):
-                prompt = fitted(tokenizer, pairs, asked, output, encoding, context, drop_pairs=shorten)
+        for task in tasks:
+            for (shown, test_input), output in zip(questions(task), solutions.get(task.id, ()), strict=False):
+                prompt = fitted(tokenizer, shown, test_input, output, encoding, context, shorten)
                 if prompt:
                     ids = torch.tensor([prompt.ids], device=device)
-                    found.append((answer_loss(model, Batch(ids, prompt.answer)).item(), prompt.answer))
+                    found.append((answer_loss(model, Batch(ids, prompt.answer_tokens)).item(), prompt.answer_tokens))
     with quiet():
         model.train()
     return found
@@ -211,12 +212,12 @@ def _cache_bytes_a_token(model: torch.nn.Module) -> int:
     return 2 * config.num_hidden_layers * heads * width * model.get_input_embeddings().weight.element_size()
 
 
-def _batches(prompts: Sequence[Prompt], rooms: Sequence[int], tokens: int) -> list[list[int]]:
+def _batches(prompts: Sequence[Prompt], max_new_tokens: Sequence[int], tokens: int) -> list[list[int]]:
     """Indices in batches, the longest prompts first, so that what runs out of memory does so at once."""
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].ids) - rooms[i])
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].ids) - max_new_tokens[i])
     out: list[list[int]] = []
     for i in order:
-        widest = len(prompts[out[-1][0]].ids) + rooms[out[-1][0]] if out else 0
+        widest = len(prompts[out[-1][0]].ids) + max_new_tokens[out[-1][0]] if out else 0
         if out and (len(out[-1]) + 1) * widest <= tokens:
             out[-1].append(i)
         else:

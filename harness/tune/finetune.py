@@ -1,4 +1,4 @@
-"""Test-time fine-tuning of an adapter on puzzles' own demonstrations, with the step that profiling times."""
+"""Test-time fine-tuning of an adapter on tasks' own demonstrations, with the step that profiling times."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -57,7 +57,7 @@ class Adapter:
 def tune(
     model: torch.nn.Module,
     tokenizer: Any,
-    puzzles: Sequence[Task],
+    tasks: Sequence[Task],
     arm: Arm,
     recipe: Recipe,
     compute_dtype: str,
@@ -82,7 +82,7 @@ def tune(
     device = next(model.parameters()).device
     step = TrainingStep(model, recipe, compute_dtype, device)
     budget = tokens_at_once or max(context, _tokens_at_once(model))
-    examples = arm.stream(puzzles, seed)
+    examples = arm.stream(tasks, seed)
     if begun:
         found = Tuned(**begun["found"])
         Adapter(model).restore(begun["adapter"])
@@ -137,14 +137,16 @@ def sequences_of(
     """
     missed = 0
     for e in examples:
-        prompt = fitted(tokenizer, e.pairs, e.input, e.output, encoding, context, drop_pairs=too_long == SHORTEN)
+        prompt = fitted(
+            tokenizer, e.demonstrations, e.test_input, e.output, encoding, context, shorten=too_long == SHORTEN
+        )
         if prompt is None:
             found.too_long, missed = found.too_long + 1, missed + 1
             if missed >= _HOPELESS:
                 break
             continue
         found.used, missed = found.used + 1, 0
-        yield prompt.ids, prompt.answer
+        yield prompt.ids, prompt.answer_tokens
     if missed:
         raise UserError(f"no training example fits {context} tokens; ask for a longer context with --context")
     raise UserError("no task has the two demonstrations that leave-one-out needs; use --arms baseline")

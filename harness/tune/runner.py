@@ -1,4 +1,4 @@
-"""The model under test with its puzzles, and what one adapter makes of them."""
+"""The model under test with its tasks, and what one adapter makes of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +23,7 @@ Answers = dict[str, list[list[Grid | None]]]  # by task: for each test input wha
 
 @dataclass
 class Outcome:
-    """What one adapter gave on its puzzles; raw, so that the outcomes of single tasks can be joined."""
+    """What one adapter gave on its tasks; raw, so that the outcomes of single tasks can be joined."""
 
     answers: Answers = field(default_factory=dict)
     losses: list[tuple[float, int]] = field(default_factory=list)
@@ -67,7 +67,7 @@ def eval_steps(steps: int) -> list[int]:
 
 
 class ArmRunner:
-    """The loaded model with its adapter's first values and its tokenizer, and the puzzles it is asked.
+    """The loaded model with its adapter's first values and its tokenizer, and the tasks it is asked.
 
     Raises UserError where the model cannot be loaded, has no tokenizer, or no question fits the context.
     """
@@ -75,7 +75,7 @@ class ArmRunner:
     def __init__(
         self,
         trial: TuneSpec,
-        puzzles: Sequence[Task],
+        tasks: Sequence[Task],
         truths: Solutions,
         on_answers: Callable[[int, int], None] = lambda done, total: None,
     ):
@@ -86,10 +86,10 @@ class ArmRunner:
         from harness.train import model as models
         from harness.tune.finetune import Adapter
 
-        self.trial, self.puzzles, self.truths, self.on_answers = trial, puzzles, truths, on_answers
+        self.trial, self.tasks, self.truths, self.on_answers = trial, tasks, truths, on_answers
         try:
             self.tokenizer = models.tokenizer_for(trial.weights, trial.recipe)
-            self.coverage = _coverage(trial, puzzles, self.tokenizer)
+            self.coverage = _coverage(trial, tasks, self.tokenizer)
             loaded = models.load(
                 trial.model,
                 find(trial.precision),
@@ -114,14 +114,14 @@ class ArmRunner:
 
         trial = self.trial
         how = self.tokenizer, trial.encoding, trial.context, trial.too_long, finetune.Tuned()
-        sequences = islice(finetune.sequences_of(arm.stream(self.puzzles, trial.seed), *how), _FITTED_ON)
+        sequences = islice(finetune.sequences_of(arm.stream(self.tasks, trial.seed), *how), _FITTED_ON)
         found = autotune.fastest(self.model, list(sequences), autotune.variants(trial, foresee), trial, note)
         self.tokens_at_once = found.tokens
 
     def run(self, arm: Arm, keeper: Checkpointer, on_step: Callable[[str, int, int, float], None]) -> Outcome:
-        """The outcome of one arm: with one adapter for all puzzles, or with one for each, whose outcomes are joined."""
+        """The outcome of one arm: with one adapter for all tasks, or with one for each, whose outcomes are joined."""
         trial = self.trial
-        groups = [self.puzzles] if trial.scope == SHARED else [[puzzle] for puzzle in self.puzzles]
+        groups = [self.tasks] if trial.scope == SHARED else [[task] for task in self.tasks]
         begun = keeper.load()
         done = [Outcome(**each) for each in begun.get("done", ())]
         current = begun.get("current")
@@ -142,7 +142,7 @@ class ArmRunner:
                 keeper.keep(state)
         return done[0] if trial.scope == SHARED else joined(done)
 
-    def _one(self, arm: Arm, puzzles: Sequence[Task], stepped: Callable, begun: dict | None) -> Outcome:
+    def _one(self, arm: Arm, tasks: Sequence[Task], stepped: Callable, begun: dict | None) -> Outcome:
         import torch
 
         from harness.tune import finetune
@@ -153,19 +153,19 @@ class ArmRunner:
 
         def on_step(step: int, loss: float, state: Callable[[], dict]) -> None:
             if trial.curve and step in eval_steps(trial.steps)[:-1]:
-                answers, losses = self._evaluated(puzzles)[:2]
+                answers, losses = self._evaluated(tasks)[:2]
                 found.curve.append((step, answers, losses))
             stepped(step, loss, state, found.curve)
 
         self.adapter.reset()
         torch.manual_seed(trial.seed)  # dropout draws the same whatever was trained before
-        trains = arm.examples is not None and (trial.scope == SHARED or arm.pool(puzzles))
+        trains = arm.examples is not None and (trial.scope == SHARED or arm.pool(tasks))
         found.untrained = int(arm.examples is not None and not trains)
         if trains:
             tuned = finetune.tune(
                 self.model,
                 self.tokenizer,
-                puzzles,
+                tasks,
                 arm,
                 trial.recipe,
                 trial.compute_dtype,
@@ -180,46 +180,46 @@ class ArmRunner:
             )
             found.step_losses, found.train_s = tuned.losses, tuned.seconds
             found.used, found.too_long = tuned.used, tuned.too_long
-        found.answers, found.losses, asked = self._evaluated(puzzles)
+        found.answers, found.losses, asked = self._evaluated(tasks)
         found.asked, found.skipped, found.decode_s = asked.asked, asked.skipped, asked.seconds
         if trial.curve and trains:
             found.curve.append((len(found.step_losses), found.answers, found.losses))
         return found
 
-    def _evaluated(self, puzzles: Sequence[Task]):
+    def _evaluated(self, tasks: Sequence[Task]):
         from harness.train import distributed
         from harness.tune import decode
 
         trial, shorten = self.trial, self.trial.too_long == SHORTEN
         answerer = decode.greedy(self.model, self.tokenizer, on_batch=self.on_answers)
         how = (trial.encoding, trial.context)
-        own = puzzles[distributed.rank() :: distributed.world_size()]
+        own = tasks[distributed.rank() :: distributed.world_size()]
         asked = decode.predict(own, self.tokenizer, answerer, trial.views, *how, trial.seed, shorten)
-        truths = {puzzle.id: self.truths[puzzle.id] for puzzle in own}
+        truths = {task.id: self.truths[task.id] for task in own}
         losses = decode.losses(self.model, self.tokenizer, own, truths, *how, shorten)
         parts, every = zip(*distributed.all_gather((asked, losses)), strict=True)
-        asked = decode.joined(parts, [puzzle.id for puzzle in puzzles])
+        asked = decode.joined(parts, [task.id for task in tasks])
         return asked.answers, [loss for each in every for loss in each], asked
 
 
-def _coverage(trial: TuneSpec, puzzles: Sequence[Task], tokenizer: Any) -> Coverage:
-    from harness.tune.decode import room_for
+def _coverage(trial: TuneSpec, tasks: Sequence[Task], tokenizer: Any) -> Coverage:
+    from harness.tune.decode import max_new_tokens_for
 
-    def tokens(pairs, asked, output):
-        return len(build(tokenizer, pairs, asked, output, trial.encoding).ids)
+    def tokens(demonstrations, test_input, output):
+        return len(build(tokenizer, demonstrations, test_input, output, trial.encoding).ids)
 
-    found = lengths(puzzles, tokens)
-    rooms = [room_for(p, tokenizer, trial.encoding) for p in puzzles for _ in p.test_inputs]
-    whole = sum(count + room <= trial.context for count, room in zip(found[0].tokens, rooms, strict=True))
+    found = lengths(tasks, tokens)
+    limits = [max_new_tokens_for(p, tokenizer, trial.encoding) for p in tasks for _ in p.test_inputs]
+    whole = sum(count + limit <= trial.context for count, limit in zip(found[0].tokens, limits, strict=True))
     shortest = min(
-        tokens(p.pairs[:1] if trial.too_long == SHORTEN else p.pairs, asked, None)
-        + room_for(p, tokenizer, trial.encoding)
-        for p in puzzles
-        for asked in p.test_inputs
+        tokens(p.demonstrations[:1] if trial.too_long == SHORTEN else p.demonstrations, test_input, None)
+        + max_new_tokens_for(p, tokenizer, trial.encoding)
+        for p in tasks
+        for test_input in p.test_inputs
     )
     if shortest > trial.context:
         raise UserError(
-            f"none of {len(puzzles)} tasks fits {trial.context} tokens (the shortest needs {shortest}); "
+            f"none of {len(tasks)} tasks fits {trial.context} tokens (the shortest needs {shortest}); "
             "ask for a longer --context"
         )
     examples = found[1].tokens if len(found) > 1 else ()

@@ -128,8 +128,8 @@ def chained(rng: random.Random, largest: int):
     return make, lambda g: then(rule(g))
 
 
-def task(family: Family, rng: random.Random, largest: int, pairs: int = 4, name: str = "made") -> tuple[Task, Grid]:
-    """A task of `pairs` demonstrations and one test input, and the test's output; grids of at most 30 a side.
+def task(family: Family, rng: random.Random, largest: int, shown: int = 4, name: str = "made") -> tuple[Task, Grid]:
+    """A task of `shown` demonstrations and one test input, and the test's output; grids of at most 30 a side.
 
     A rule that shows nothing (no pair changes), that always answers alike, or that makes too large a grid is drawn
     again.
@@ -137,7 +137,7 @@ def task(family: Family, rng: random.Random, largest: int, pairs: int = 4, name:
     while True:
         try:
             make, rule = family(rng, largest)
-            inputs = [make() for _ in range(pairs + 1)]
+            inputs = [make() for _ in range(shown + 1)]
             outputs = [rule(grid) for grid in inputs]
         except ValueError:  # no input that fits these parameters
             continue
