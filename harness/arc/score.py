@@ -1,6 +1,6 @@
 """From predictions to metrics: votes over views, two attempts, and what each is compared with.
 
-The definitions are in the README. A task that was not answered, or failed, is wrong and stays in the denominator.
+The definitions are in docs/accuracy.md. A task that was not answered, or failed, is wrong and stays in the denominator.
 """
 
 from collections.abc import Sequence

@@ -12,7 +12,8 @@ from harness.records.cell import Goal
 from harness.records.measurement import Measurement
 from harness.report.format import GIB, safe_cell
 
-# Stable: columns may be added at the end, none is renamed, moved or given another unit. The README describes them.
+# Stable: columns may be added at the end, none is renamed, moved or given another unit. results/README.md describes
+# them.
 COLUMNS = (
     "model",
     "hub_id",
