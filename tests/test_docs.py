@@ -11,9 +11,14 @@ import pytest
 from typer.main import get_command
 
 import harness
+from harness.arc.arms import ARMS
+from harness.catalog.accelerators import ACCELERATORS
+from harness.catalog.kernels import KERNELS
 from harness.cli import app, bench, predict, ttft
+from harness.records.measurement import FAILURES, OK
 from harness.report import frame
 from harness.workers.look import look
+from harness.workers.serve import job_named
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -254,6 +259,22 @@ def test_every_package_is_in_the_tree_of_the_code():
         assert (ROOT / "harness" / block / name).exists(), name
 
 
+def test_lists_are_the_tables():
+    """What documents enumerate is what the tables of the program have."""
+    measuring, accuracy, predictions = (
+        (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("measuring", "accuracy", "predict")
+    )
+    for part, on_card, on_cpu in re.findall(r"^\| `(\w+)=` \| (.*) \| (.*) \|$", measuring, re.M):
+        assert re.findall(r"`(\w+)`", on_card) == list(KERNELS["cuda"][part])
+        assert re.findall(r"`(\w+)`", on_cpu) == list(KERNELS["cpu"][part])
+    assert re.findall(r"^\| `([^`]+)` \|", accuracy, re.M) == list(ARMS)
+    cards = re.search(r"a card of the table: (.*?)\. The driver", predictions, re.S)[1]
+    assert " ".join(cards.split()).split(", ") == list(ACCELERATORS)
+    columns = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    statuses = re.search(r"`status`, `verdict`, `reason` \| (.*?);", columns)[1]
+    assert re.findall(r"`(\w+)`", statuses) == [OK, *FAILURES]
+
+
 # ---- Code that documents show
 
 
@@ -271,6 +292,12 @@ def test_the_readmes_python_calls_what_there_is():
 def test_the_readmes_record_is_loaded():
     record = harness.load(str(ROOT / "results/reference/make-bench-qwen-0.5b"), budget_hours=9)
     assert list(record.frame[["precision", "context", "hours_mid", "verdict"]]["verdict"])[-1] == "tight"
+
+
+def test_the_jobs_exist():
+    text = (ROOT / "harness" / "README.md").read_text(encoding="utf-8")
+    jobs = re.findall(r"`(harness\.[\w.]+:\w+)`", text)
+    assert jobs and all(list(inspect.signature(job_named(job)).parameters) == ["payload", "emit"] for job in jobs)
 
 
 def test_the_sketch_of_an_executor_runs_jobs():
