@@ -18,10 +18,11 @@ from harness.analysis.learning_curve import MAX_REACH, accuracy_after
 from harness.arc.score import score
 from harness.catalog import models as catalog
 from harness.catalog import weights as weights_of
+from harness.catalog.recipes import RecipeOptions, resolve
 from harness.records.arm import CurvePoint, mean_loss
 from harness.train import model as models
 from harness.tune import decode, finetune
-from harness.tune.config import How, of
+from harness.tune.config import TuneConfig, settings_for
 from harness.tune.runner import eval_steps
 
 
@@ -32,8 +33,9 @@ def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list
 
     known = catalog.load()
     spec = known.find("arc-tiny")
-    how = How(arms=arm, source=source, tasks=tasks, steps=steps, seed=seed)
-    exam = of(spec, weights_of.resolve(spec, "auto"), how, known)
+    settings = settings_for(known, spec).override(set=source, tasks=tasks, steps=steps)
+    recipe = resolve(known.recipe, RecipeOptions(learning_rate=settings.learning_rate))
+    exam = TuneConfig.of(spec, weights_of.resolve(spec, "auto"), settings, arms=arm, recipe=recipe, seed=seed)
     device = torch.device("cpu")
     dtype = native_dtype(rates(device, DTYPES))
     loaded = models.load(spec, find(dtype), dtype, exam.recipe, exam.weights, device, seed)

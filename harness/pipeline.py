@@ -55,7 +55,7 @@ def bench(
             result = replace(result, results=[*result.results, *tuning.run(tune, observer, executor()).rows])
         except UserError as problem:
             observer.note(str(problem))
-    if tunes:
+    if result.results:
         on_result(result)
     return result
 

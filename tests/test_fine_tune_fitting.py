@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 from conftest import made_tasks, write_tasks
-from trials import arms_of, trial_of
+from trials import InProcess, arms_of, trial_of
 
 from harness.cli import app
 from harness.records.cell import MLP, Cell
-from harness.records.measurement import MatmulSpeed
-from harness.tune import autotune, run
+from harness.tune import autotune, experiment
 from harness.tune.autotune import PackSetting
 
 
@@ -90,29 +89,29 @@ def test_where_nothing_fits_memory_is_what_is_said(monkeypatch, trial):
         autotune.fastest(Model(), [], [PackSetting(1, "all")], trial, lambda text: None)
 
 
-def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder):
+def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder, monkeypatch):
     """Packs and checkpointing as they were found best change the order of sums alone."""
     tasks, solutions = made_tasks(3)
     trial = trial_of(arc_folder, tasks)
+    monkeypatch.setattr(experiment, "_predictor", lambda job: foresee)
     (plain,), _ = arms_of(trial, tasks, solutions, tmp_path / "plain")
-    (fitted,), said = arms_of(trial, tasks, solutions, tmp_path / "fitted", foresee=foresee)
+    (fitted,), said = arms_of(trial, tasks, solutions, tmp_path / "fitted", autotune=True)
     assert any(line.startswith("fitted: ") and "tokens/s" in line for line in said)
     assert fitted.step_losses == pytest.approx(plain.step_losses, rel=1e-4)
     assert fitted.step_losses[-1] < fitted.step_losses[0]
 
 
-def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder):
+def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder, monkeypatch):
+    monkeypatch.setattr(experiment, "_predictor", lambda job: foresee)
     tasks, solutions = made_tasks(2)
-    _, said = arms_of(trial_of(arc_folder, tasks), tasks, solutions, tmp_path, "baseline", foresee=foresee)
+    _, said = arms_of(trial_of(arc_folder, tasks), tasks, solutions, tmp_path, "baseline", autotune=True)
     assert not any("fit" in line for line in said)
 
 
 def test_cells_of_a_fine_tune_are_predicted_here(tmp_path, trial):
-    rates = {"fp32": MatmulSpeed(1e12, 1e12, True)}
-    device = {"id": "cpu", "name": "a CPU, 2 threads", "total_bytes": 2**34, "capability": None}
-    of = run._foresee(device, rates, tmp_path / "results" / "here")
-    cell = Cell(trial.model, "fp32", "fp32", 512, trial.recipe, trial.weights, "cpu", "a CPU, 2 threads")
-    found = of(cell)
+    job = experiment.ArmsJob(trial, (), {}, (), str(tmp_path / "results" / "here"), report=InProcess.report)
+    cell = Cell(trial.model, "fp32", "fp32", 512, trial.recipe, trial.weights, "cpu", "a CPU")
+    found = experiment._predictor(job)(cell)
     assert found.fits_memory() is True and found.micro_s > 0
 
 

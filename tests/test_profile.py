@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.catalog import precisions
 from harness.errors import UserError
 from harness.hardware import device, peak_memory, probe
-from harness.measure import plan
 from harness.predict import flops
+from harness.predict.cells import Judgement
 from harness.records.cell import Recipe
 from harness.records.measurement import MatmulSpeed
 from harness.records.stored import to_stored
@@ -119,23 +119,20 @@ def test_lora_costs_four_flops_a_parameter_not_six(shipped):
     assert 3.9 < per_token < 4.1
 
 
-def test_an_architecture_that_fails_while_counting_is_a_row_not_the_end(tiny_spec):
+def test_an_architecture_that_fails_while_it_is_traced_is_a_row_not_the_end(tiny_spec):
     from dataclasses import replace
 
-    from harness.measure.inspector import answer
+    from harness.predict.trace_pool import TraceKey
+    from harness.predict.tracer import trace
 
     odd = replace(tiny_spec, architecture={**tiny_spec.architecture, "num_attention_heads": 3})
-    said = answer({"ask": "work", "model": to_stored(odd), "recipe": to_stored(Recipe())})
-    assert said.keys() == {"unsupported"}
-    assert said["unsupported"]
+    key = TraceKey(odd, precisions.find("fp32"), "fp32", Recipe(), 64, "cpu")
+    answer = trace(to_stored(key), print)
+    assert answer.keys() == {"unsupported"}
+    assert answer["unsupported"]
 
 
-def test_estimate_by_hand():
-    """Forward 1e9 x 1024 at 1e12, backward twice that at 1e12: 3.07 s over 0.7 = 4.39 s, four of them 17.6 s, and
-    8 s and 1e6 x 4 bytes at 1 GB/s to load."""
-    from conftest import cell
-
-    from harness.records.measurement import FlopCount
-
-    work = FlopCount(1e9, 0, 2e9, 0)
-    assert plan.estimate_s(cell(), work, 1_000_000, MatmulSpeed(1e12, 1e12, True)) == pytest.approx(25.56, abs=0.01)
+def test_the_smallest_run_by_hand():
+    """A load of 8 s, one micro-step of 3 s to warm up and three samples: 20 s."""
+    assert Judgement(prediction=SimpleNamespace(load_s=8.0, micro_s=3.0)).smallest_run_s == 20.0
+    assert Judgement("unsupported", "no such architecture").smallest_run_s is None

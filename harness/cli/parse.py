@@ -13,7 +13,7 @@ from harness.records.cell import Goal, ModelSpec
 from harness.records.measurement import Measurement
 
 DEVICE_KINDS = ("cuda", "cpu")
-Words = str | Iterable[str | int] | None
+Words = str | int | Iterable[str | int] | None
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def goal(
 
 def words(text: Words) -> list[str]:
     """The names in "a b", "a,b" or ["a", "b"], each once."""
-    parts = [text] if isinstance(text, str) else map(str, text or ())
+    parts = [str(text)] if isinstance(text, str | int) else map(str, text or ())
     return list(dict.fromkeys(word for part in parts for word in part.replace(",", " ").split()))
 
 

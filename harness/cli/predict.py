@@ -188,7 +188,7 @@ def calibrate(results: Results = None) -> None:
         found = calibration_files.calibrated(rows, source, partial(progress.count, "tracing"))
     calibrations.write(found, folder / calibration_files.NAME)
     out.print(f"{found.device}: {found.points} cells of {', '.join(found.models)}", markup=False)
-    for kind, times in found.slowness.items():
+    for kind, times in found.slowdown.items():
         out.print(f"  {kind:<11} {times:.2f} times its nominal seconds", markup=False)
     if len(found.models) > 1:
         out.print(
