@@ -76,7 +76,7 @@ def _from_figures(
 
 # name: compute capability, usable GiB, TFLOP/s of fp16 (tensor cores where there are), bf16 and fp32, GB/s, and
 # patterns of what else it is called, by the driver above all (see `find`). A new card is one row. The 16-bit rates of
-# the RTX PRO 6000 are its makers' approximate ones.
+# the RTX PRO 6000 are its makers' approximate ones, and its fp32 rates have not been checked against their sheet.
 _ROWS = {
     "t4": ("7.5", 14.7, (65, EMULATED, 8.1), 320, ()),
     "p100": ("6.0", 15.9, (18.7, EMULATED, 9.3), 732, ("p100 16gb", "p100 pcie 16gb", "p100 sxm2 16gb")),
