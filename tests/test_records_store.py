@@ -9,7 +9,7 @@ from conftest import row
 
 from harness.errors import UserError
 from harness.records.measurement import to_json
-from harness.records.store import MEASUREMENTS, Store, read
+from harness.records.store import MEASUREMENTS, Store, latest_folder, read, slug
 
 
 def test_rows_come_back_equal(tmp_path):
@@ -118,3 +118,18 @@ def test_processes_that_add_at_once_tear_nothing(tmp_path):
     assert [process.wait(60) for process in started] == [0] * 4
     assert len(store.rows()) == 200
     assert store.repair() == 0
+
+
+def test_slugs_stay_inside_the_folder():
+    assert slug("../../A [red]CPU/…") == "a-red-cpu"
+    assert slug("///") == "device"
+
+
+def test_latest_folder(tmp_path):
+    with pytest.raises(UserError, match="harness bench"):
+        latest_folder(tmp_path)
+    for i, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "records.jsonl").touch()
+        os.utime(tmp_path / name / "records.jsonl", (i, i))
+    assert latest_folder(tmp_path).name == "b"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from test_accelerators import OWN
+from test_catalog_accelerators import OWN
 
 from bench import backtest
 from harness.cli.app import main

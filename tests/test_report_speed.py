@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import cell, row
 from rich.console import Console
-from test_predict import predicted
+from test_predict_prediction import predicted
 
 from harness.errors import UserError
 from harness.records.cell import MLP, Goal, ModelSpec, Recipe

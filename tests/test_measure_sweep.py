@@ -253,7 +253,7 @@ def test_time_left_counts_what_will_be_started(bench):
 SWEEP = """
 import sys, json; sys.path[:0] = [{tests!r}, {root!r}]
 from pathlib import Path
-from test_sweep import Bench
+from test_measure_sweep import Bench
 b = Bench.__new__(Bench)
 b.folder = Path({folder!r}); b.results, b.file = b.folder / "results", b.folder / "world.json"
 b.run(names=("fp32", "bf16", "int4"), contexts=(64, 128, 256))
