@@ -156,7 +156,7 @@ def test_a_wrong_command_is_noticed():
     ):
         with pytest.raises(AssertionError):
             check(line, whole=True)
-    with pytest.raises(Exception, match="valid integer"):
+    with pytest.raises(Exception, match="valid int"):
         check("harness pick --steps one", whole=True)
 
 
