@@ -3,7 +3,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from conftest import cell, row
+from helpers.records import cell, row
 
 from harness.analysis import projection, token_curve
 from harness.analysis.pick import pick

@@ -1,13 +1,13 @@
-"""Which candidate is picked, and what is said where none fits: by hand, in the numbers of choosing."""
+"""Which candidate is picked, and what is said where none fits: by hand, in the numbers of helpers/ranking.py."""
 
 from dataclasses import replace
 
 import pytest
-from choosing import GOAL
-from choosing import result_of as _result
-from choosing import row_of as _row
-from choosing import shown as _shown
-from conftest import curve, result
+from helpers.ranking import GOAL
+from helpers.ranking import result_of as _result
+from helpers.ranking import row_of as _row
+from helpers.ranking import shown as _shown
+from helpers.records import curve, result
 
 from harness.analysis.ranking import candidates, rank
 

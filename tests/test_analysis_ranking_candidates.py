@@ -1,13 +1,13 @@
-"""Speed and accuracy under one budget, by hand, in the numbers of choosing."""
+"""Speed and accuracy under one budget, by hand, in the numbers of helpers/ranking.py."""
 
 from dataclasses import replace
 
 import pytest
-from choosing import FULL_SLOW, FULL_STEP_S, GOAL, SLOW, STEP_S
-from choosing import result_of as _result
-from choosing import row_of as _row
-from choosing import shown as _shown
-from conftest import cell, curve, result, row
+from helpers.ranking import FULL_SLOW, FULL_STEP_S, GOAL, SLOW, STEP_S
+from helpers.ranking import result_of as _result
+from helpers.ranking import row_of as _row
+from helpers.ranking import shown as _shown
+from helpers.records import cell, curve, result, row
 
 from harness.analysis.learning_curve import accuracy_after
 from harness.analysis.ranking import best_arm, candidates, rank, same_exam

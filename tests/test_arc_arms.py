@@ -5,7 +5,7 @@ from collections import Counter
 from itertools import islice, permutations
 
 import pytest
-from conftest import made_tasks
+from helpers.tasks import made_tasks
 
 from harness.arc import augment, examples, sources
 from harness.arc.arms import ARMS, Arm

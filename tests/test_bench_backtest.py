@@ -4,7 +4,7 @@ import re
 from statistics import median
 
 import pytest
-from conftest import row
+from helpers.records import row
 
 from bench import backtest
 from harness.predict import calibration

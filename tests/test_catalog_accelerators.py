@@ -1,6 +1,7 @@
 """Accelerators by name and from a file of one's own, and every way in which such a file may be wrong."""
 
 import pytest
+from helpers.predictions import OWN_ACCELERATOR
 
 from harness.catalog import accelerators
 from harness.errors import UserError
@@ -77,12 +78,9 @@ def test_names_as_people_write_them():
         accelerators.find("rtx 3091")
 
 
-OWN = "name: mine\nmemory: 24 GiB\nbandwidth: 936 GB/s\nfp32: 35.6 TFLOP/s\nfp16: 71 TFLOP/s\nbf16: emulated\n"
-
-
 def test_an_accelerator_of_ones_own(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(OWN)
+    path.write_text(OWN_ACCELERATOR)
     card = accelerators.find(str(path))
     assert (card.name, card.memory_bytes, card.bandwidth) == ("mine", 24 << 30, 936e9)
     assert card.native == ("fp32", "fp16") and card.rate("bf16")[0] < card.rate("fp32")[0]
@@ -102,6 +100,6 @@ def test_an_accelerator_of_ones_own(tmp_path):
 )
 def test_a_bad_accelerator_is_one_line(tmp_path, line, instead, message):
     path = tmp_path / "mine.yaml"
-    path.write_text(OWN.replace(line, instead))
+    path.write_text(OWN_ACCELERATOR.replace(line, instead))
     with pytest.raises(UserError, match=message):
         accelerators.find(str(path))

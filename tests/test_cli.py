@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import curve, result, row
+from helpers.records import curve, result, row
 
 from harness.cli import app
 from harness.records.arm import ROWS

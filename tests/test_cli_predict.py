@@ -5,8 +5,8 @@ import io
 from dataclasses import replace
 
 import pytest
+from helpers.predictions import OWN_ACCELERATOR
 from rich.console import Console
-from test_catalog_accelerators import OWN
 
 from bench import backtest
 from harness.cli.app import main
@@ -155,6 +155,6 @@ def test_plan_predicts_its_cells_for_the_device_that_was_measured_last(capsys, t
 
 def test_a_dtype_that_a_card_lacks(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(OWN.replace("bf16: emulated\n", ""))
+    path.write_text(OWN_ACCELERATOR.replace("bf16: emulated\n", ""))
     with pytest.raises(UserError, match="mine does not compute bf16; it has fp16, fp32"):
         query.predict_all(asked(precisions="bf16", gpus=str(path)), None)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import made_tasks, write_tasks
+from helpers.tasks import made_tasks, write_tasks
 
 from harness.arc import arms
 from harness.cli import app

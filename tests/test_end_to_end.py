@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import TINY, made_tasks, write_tasks
+from helpers.records import TINY
+from helpers.tasks import made_tasks, write_tasks
 
 from harness.cli import app
 from harness.records.arm import ROWS

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import curve, result, row
+from helpers.records import curve, result, row
 
 from harness.cli import app
 from harness.records.arm import ROWS

@@ -1,7 +1,6 @@
-"""The sweep against fakes of its processes: order, failures as rows, resume. The real ones are in test_end_to_end."""
+"""The sweep with a stand-in for its worker: order, failures as rows, resume. The real ones are in test_end_to_end."""
 
 import getpass
-import json
 import os
 import signal
 import subprocess
@@ -9,91 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TINY
 from filelock import FileLock
+from helpers.sweep import EMULATED, WORLD, Bench
 
-from harness.catalog import accelerators, precisions
+from harness.catalog import accelerators
 from harness.errors import UserError
 from harness.measure import sweep
-from harness.measure.config import SweepConfig
 from harness.predict import calibration_files
-from harness.records.cell import Goal, ModelSpec, Recipe
 from harness.records.store import Store, read
-from harness.workers.local import LocalExecutor
 
-FAKES = str(Path(__file__).with_name("fakes.py"))
-NATIVE = {"forward": 1e12, "backward": 1e12, "native": True}
 # How much slower than its probe a CPU is taken to be in large products, by the calibration that comes with the program.
 SLOWER = calibration_files.for_cpu(accelerators.cpu("any", 1, {}), Path("none"))[1].slowdown["product"]
-EMULATED = {"forward": 1e9, "backward": 1e8, "native": False}
-WORLD = {
-    "device": {
-        "id": "cpu",
-        "name": "A [red]CPU",
-        "total_bytes": 8 << 30,
-        "uuid": "cpu",
-        "capability": None,
-        "others": [],
-    },
-    "rates": {"fp32": NATIVE, "fp16": EMULATED, "bf16": {**NATIVE, "forward": 4e12}},
-}
-
-
-class Watch:
-    def __init__(self):
-        self.notes, self.rows, self.cells = [], [], []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def begin(self, device_name, cells):
-        self.expected = cells
-
-    def cell(self, number, cell, seconds, seconds_after):
-        self.cells.append((number, cell.precision, cell.context, seconds, seconds_after))
-
-    def phase(self, event):
-        pass
-
-    def row(self, row, measured):
-        self.rows.append((f"{row.cell.precision} {row.cell.context}", row.status, measured))
-
-
-class Bench:
-    """A folder with a world in it; `run` sweeps one tiny model there."""
-
-    def __init__(self, folder):
-        self.folder, self.results, self.file = folder, folder / "results", folder / "world.json"
-        self.world(WORLD)
-
-    def world(self, world, **changes):
-        self.file.write_text(json.dumps(world | changes))
-
-    def run(self, names=("bf16",), contexts=(256, 512), windows=(4096,), watch=None, **more):
-        models = [(ModelSpec(f"tiny{i}" if i else "tiny", TINY, w), "random") for i, w in enumerate(windows)]
-        seconds = {"cap": 60, "sample": 5} | {name: more.pop(f"{name}_seconds") for name in ("cap", "sample")
-                                              if f"{name}_seconds" in more}  # fmt: skip
-        config = SweepConfig(
-            models=models,
-            precisions=[precisions.find(name) for name in names],
-            recipe=Recipe(),
-            contexts={"cpu": contexts},
-            sample_seconds={"cpu": seconds["sample"]},
-            cap_seconds={"cpu": seconds["cap"]},
-            goal=Goal(12, 1000, 400),
-            results=self.results,
-            locks=self.folder,
-            **more,
-        )
-        watch = watch or Watch()
-        return sweep.run(config, watch, LocalExecutor((sys.executable, FAKES, str(self.file)))), watch
-
-    def jobs(self):
-        log = self.file.with_suffix(".log")
-        return log.read_text().splitlines() if log.exists() else []
-
-    def will(self, seconds=0, **ends):
-        self.world(WORLD, ends=ends, seconds=seconds)
 
 
 @pytest.fixture
@@ -253,7 +178,7 @@ def test_time_left_counts_what_will_be_started(bench):
 SWEEP = """
 import sys, json; sys.path[:0] = [{tests!r}, {root!r}]
 from pathlib import Path
-from test_measure_sweep import Bench
+from helpers.sweep import Bench
 b = Bench.__new__(Bench)
 b.folder = Path({folder!r}); b.results, b.file = b.folder / "results", b.folder / "world.json"
 b.run(names=("fp32", "bf16", "int4"), contexts=(64, 128, 256))

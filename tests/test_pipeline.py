@@ -4,8 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from conftest import cell, curve, made_tasks, result, row, write_tasks
-from trials import InProcess, Listener
+from helpers.records import cell, curve, result, row
+from helpers.tasks import made_tasks, write_tasks
+from helpers.tuning import InProcess, Listener
 
 from harness import pipeline
 from harness.catalog import models as catalog

@@ -5,11 +5,11 @@ import math
 from dataclasses import astuple, replace
 
 import pytest
+from helpers.predictions import CARD, op, predicted, trace
 
-from harness.catalog import accelerators, precisions
-from harness.catalog import models as catalog
+from harness.catalog import accelerators
 from harness.errors import UserError
-from harness.predict import calibration, calibration_files, prediction, roofline
+from harness.predict import calibration, calibration_files, roofline
 from harness.predict.calibration import MemoryPoint, Point
 from harness.predict.roofline import (
     ATTENTION,
@@ -19,21 +19,8 @@ from harness.predict.roofline import (
     KINDS,
     LAUNCH,
     SKINNY_GEMM,
-    Memory,
-    Op,
-    Trace,
 )
 from harness.records.cell import Goal, Recipe
-
-CARD = accelerators.Accelerator("card", 16 << 30, 100e9, {"fp16": (10e12, 5e12)}, ("fp16",), launch_s=1e-5)
-
-
-def op(kind=GEMM, backward=False, flops=0.0, size=0.0, count=1, dtype="fp16"):
-    return Op(kind, backward, dtype, flops, size, count)
-
-
-def trace(*ops, tokens=1024, **memory):
-    return Trace(ops, Memory(**memory), 1000, 10, 1, tokens)
 
 
 def test_each_operation_takes_its_arithmetic_or_its_bytes():
@@ -125,17 +112,6 @@ def test_a_calibration_survives_its_file_and_others_are_refused(tmp_path):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(UserError, match="is no calibration"):
             calibration.read(tmp_path / "bad.json")
-
-
-def predicted(recipe=None, seconds=lambda n: n / 1024, on=CARD, context=1024, **memory):
-    """A prediction of a device whose products take `seconds` a micro-step, at nominal speed."""
-    spec = catalog.load().find("qwen2.5-0.5b")
-    certain = replace(calibration.prior("cuda"), slowdown=dict.fromkeys(KINDS, 1.0), error=0.1, fragmentation=1.0,
-                      points=9, seconds_low=0.1, seconds_high=10.0)  # fmt: skip
-    by_length = {n: trace(op(flops=10e12 * seconds(n)), tokens=n, **memory) for n in prediction.contexts_for(context)}
-    request = prediction.PredictRequest(spec=spec, precision=precisions.find("fp16"), recipe=recipe or Recipe(),
-                                        context=context, accelerator=on, calibration=certain)  # fmt: skip
-    return prediction.predict(request, by_length)
 
 
 def test_hours_are_over_arcs_lengths():

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import row
+from helpers.records import row
 
 from harness.errors import UserError
 from harness.records.measurement import to_json

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from conftest import made_tasks
+from helpers.tasks import made_tasks
 from rich.console import Console
 
 from harness.arc.encode import rows

@@ -1,16 +1,16 @@
-"""The tables and columns that say which candidate to take, and why, in the numbers of choosing."""
+"""The tables and columns that say which candidate to take, and why, in the numbers of helpers/ranking.py."""
 
 import csv
 import io
 from dataclasses import replace
 
 import pytest
-from choosing import FULL_SLOW, GOAL
-from choosing import flat as _flat
-from choosing import result_of as _result
-from choosing import row_of as _row
-from choosing import shown as _shown
-from conftest import cell, curve, result, row
+from helpers.ranking import FULL_SLOW, GOAL
+from helpers.ranking import flat as _flat
+from helpers.ranking import result_of as _result
+from helpers.ranking import row_of as _row
+from helpers.ranking import shown as _shown
+from helpers.records import cell, curve, result, row
 from rich.console import Console
 
 from harness.analysis.learning_curve import accuracy_after

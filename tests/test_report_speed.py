@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import cell, row
+from helpers.predictions import predicted
+from helpers.records import cell, row
 from rich.console import Console
-from test_predict_prediction import predicted
 
 from harness.errors import UserError
 from harness.records.cell import MLP, Goal, ModelSpec, Recipe

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from conftest import TINY
+from helpers.records import TINY
 
 from harness.catalog import precisions
 from harness.records.cell import MLP, ModelSpec, Recipe

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY
+from helpers.records import TINY
 
 from harness.catalog import precisions
 from harness.catalog.recipes import RecipeOptions, resolve

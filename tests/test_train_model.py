@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY
+from helpers.records import TINY
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.catalog import precisions

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TINY, row
+from helpers.records import TINY, row
 from torch.nn.attention import SDPBackend
 
 from harness import files

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TINY
+from helpers.records import TINY
 
 from harness.catalog import precisions
 from harness.records.cell import OPTIMIZED, REFERENCE, ModelSpec, Recipe

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from conftest import TINY
+from helpers.records import TINY
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.arc.examples import SETS

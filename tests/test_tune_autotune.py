@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import made_tasks, write_tasks
-from trials import InProcess, arms_of, trial_of
+from helpers.tasks import made_tasks, write_tasks
+from helpers.tuning import InProcess, arms_of, trial_of
 
 from harness.cli import app
 from harness.records.cell import MLP, Cell

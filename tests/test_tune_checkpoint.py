@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import made_tasks
-from trials import RECIPE, STEPS, Stopped, Watched, arms_of, stop_at, timeless, trial_of
+from helpers.tasks import made_tasks
+from helpers.tuning import RECIPE, STEPS, Stopped, Watched, arms_of, stop_at, timeless, trial_of
 
 from harness.records.arm import ROWS, SHARED, TASK
 from harness.records.store import Store

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from conftest import made_tasks, write_tasks
+from helpers.tasks import made_tasks, write_tasks
 
 from harness.arc.task import Pair, Task
 from harness.catalog import models as catalog

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import made_tasks
+from helpers.tasks import made_tasks
 from transformers import LlamaConfig
 
 from harness.arc.arms import ARMS

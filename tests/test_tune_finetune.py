@@ -1,5 +1,5 @@
 import pytest
-from conftest import made_tasks
+from helpers.tasks import made_tasks
 
 from harness.arc import arms, encode, score, sources
 from harness.arc.examples import leave_one_out

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import made_tasks
-from trials import RECIPE, STEPS, Watched, arms_of, trial_of
+from helpers.tasks import made_tasks
+from helpers.tuning import RECIPE, STEPS, Watched, arms_of, trial_of
 
 from harness.arc.encode import from_rows
 from harness.arc.score import score

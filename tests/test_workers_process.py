@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import cell
+from helpers.records import cell
 
 from harness.errors import UserError
 from harness.records.stored import to_stored

@@ -1,6 +1,6 @@
 """A stand-in for harness.workers.serve, run as the executor runs the real one: JSON lines in, JSON lines out.
 
-python -m tests.fakes WORLD     WORLD is a JSON file: {"device": ..., "rates": ..., "trace": ..., "ends": {...}}
+python tests/helpers/worker.py WORLD    WORLD is a JSON file: {"device": ..., "rates": ..., "trace": ..., "ends": {...}}
 
 It reports the world's device, answers every trace with the world's, and ends each cell's job as "ends" says for its
 model, precision and context, by default well. WORLD.log has a line for every cell that was run.

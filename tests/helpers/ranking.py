@@ -1,4 +1,4 @@
-"""Rows and results of one small model, and the table of a choice: what the tests of choosing have in common.
+"""Rows and results of one small model, and the table of a choice: what the tests of ranking share.
 
 A row is 16 micro-steps of a second per step at 1024 tokens, loaded in no time, with a second of warm-up. Its seconds
 are in proportion to tokens, and ARC's lengths to 1024 are spread evenly from 350: 687 in the mean, 10.734 s per step.
@@ -9,7 +9,7 @@ no length fits, they are 16000 s, 4.444 h, and 4.836 at the slow end.
 import io
 from dataclasses import replace
 
-from conftest import cell, result, row
+from helpers.records import cell, result, row
 from rich.console import Console
 
 from harness.analysis.projection import DRIFT

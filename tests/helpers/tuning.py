@@ -1,4 +1,4 @@
-"""What the tests of the experiment share: a trial of few steps, and an arm that is watched and may be stopped."""
+"""What the tests of fine-tuning share: a trial of few steps, and an arm that is watched and may be stopped."""
 
 import json
 from dataclasses import replace

@@ -1,0 +1,85 @@
+"""A sweep of one tiny model whose worker is helpers/worker.py, and an observer that keeps what it is told."""
+
+import json
+import sys
+from pathlib import Path
+
+from helpers.records import TINY
+
+from harness.catalog import precisions
+from harness.measure import sweep
+from harness.measure.config import SweepConfig
+from harness.records.cell import Goal, ModelSpec, Recipe
+from harness.workers.local import LocalExecutor
+
+WORKER = str(Path(__file__).with_name("worker.py"))
+NATIVE = {"forward": 1e12, "backward": 1e12, "native": True}
+EMULATED = {"forward": 1e9, "backward": 1e8, "native": False}
+WORLD = {
+    "device": {
+        "id": "cpu",
+        "name": "A [red]CPU",
+        "total_bytes": 8 << 30,
+        "uuid": "cpu",
+        "capability": None,
+        "others": [],
+    },
+    "rates": {"fp32": NATIVE, "fp16": EMULATED, "bf16": {**NATIVE, "forward": 4e12}},
+}
+
+
+class Watch:
+    def __init__(self):
+        self.notes, self.rows, self.cells = [], [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def begin(self, device_name, cells):
+        self.expected = cells
+
+    def cell(self, number, cell, seconds, seconds_after):
+        self.cells.append((number, cell.precision, cell.context, seconds, seconds_after))
+
+    def phase(self, event):
+        pass
+
+    def row(self, row, measured):
+        self.rows.append((f"{row.cell.precision} {row.cell.context}", row.status, measured))
+
+
+class Bench:
+    """A folder with a world in it; `run` sweeps one tiny model there."""
+
+    def __init__(self, folder):
+        self.folder, self.results, self.file = folder, folder / "results", folder / "world.json"
+        self.world(WORLD)
+
+    def world(self, world, **changes):
+        self.file.write_text(json.dumps(world | changes))
+
+    def run(self, names=("bf16",), contexts=(256, 512), windows=(4096,), watch=None, **more):
+        models = [(ModelSpec(f"tiny{i}" if i else "tiny", TINY, w), "random") for i, w in enumerate(windows)]
+        seconds = {"cap": 60, "sample": 5} | {name: more.pop(f"{name}_seconds") for name in ("cap", "sample")
+                                              if f"{name}_seconds" in more}  # fmt: skip
+        config = SweepConfig(
+            models=models,
+            precisions=[precisions.find(name) for name in names],
+            recipe=Recipe(),
+            contexts={"cpu": contexts},
+            sample_seconds={"cpu": seconds["sample"]},
+            cap_seconds={"cpu": seconds["cap"]},
+            goal=Goal(12, 1000, 400),
+            results=self.results,
+            locks=self.folder,
+            **more,
+        )
+        watch = watch or Watch()
+        return sweep.run(config, watch, LocalExecutor((sys.executable, WORKER, str(self.file)))), watch
+
+    def jobs(self):
+        log = self.file.with_suffix(".log")
+        return log.read_text().splitlines() if log.exists() else []
+
+    def will(self, seconds=0, **ends):
+        self.world(WORLD, ends=ends, seconds=seconds)
