@@ -97,7 +97,7 @@ def predict(*models: str, **options: Any) -> Predictions:
         return Predictions(predict_all(request, tracers, partial(progress.count, "tracing")), request.goal)
 
 
-def load(folder: str | Path | None = None, **goal: float) -> Record:
+def load(folder: str | Path | None = None, **goal: Any) -> Record:
     """The record in `folder`, by default the newest one under results/; `goal` may say budget_hours, steps and
     test_tasks. Needs no torch."""
     from harness.catalog import models

@@ -5,15 +5,17 @@ published runs support best, and the saturating power law a - b * steps**-c. The
 the checkpoints around their curve together make the interval.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
+from typing import TypeVar
 
 import numpy as np
 
 from harness.analysis.stats import wilson
 from harness.records.arm import CurvePoint
 
+Name = TypeVar("Name", bound=Hashable)
 MAX_REACH = 8.0
 MIN_CHECKPOINTS = 4
 _DRAWS = 2000
@@ -22,13 +24,16 @@ _POWERS = np.array([0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5])
 
 @dataclass(frozen=True)
 class Estimate:
-    """Projected accuracy after `steps`, 95 %, or why it is refused; `reach` is steps over the last checkpoint's."""
+    """Accuracy projected to `steps`, with its 95 % interval; nan where it is `refused` for the reason given.
+
+    `reach` is `steps` over the steps of the last checkpoint.
+    """
 
     steps: int
     reach: float
-    low: float | None = None
-    mid: float | None = None
-    high: float | None = None
+    low: float = nan
+    mid: float = nan
+    high: float = nan
     refused: str = ""
 
 
@@ -44,11 +49,12 @@ def accuracy_after(checkpoints: Sequence[CurvePoint], steps: int, seed: int = 0)
         return Estimate(steps, reach, refused=f"{len(seen)} checkpoints; a curve needs {MIN_CHECKPOINTS}")
     if reach > MAX_REACH:
         return Estimate(steps, reach, refused=f"x{reach:.1f} beyond the last checkpoint; at most x{MAX_REACH:g}")
-    if any(c.loss is None for c in seen):
+    losses = [c.loss for c in seen if c.loss is not None]
+    if len(losses) < len(seen):
         return Estimate(steps, reach, refused="no answer fits the context, so whether the loss rises is not known")
-    if not all(isfinite(c.loss) for c in seen):
+    if not all(map(isfinite, losses)):
         return Estimate(steps, reach, refused="a loss is no number")
-    if seen[-1].loss > min(c.loss for c in seen) * 1.02:
+    if losses[-1] > min(losses) * 1.02:
         return Estimate(steps, reach, refused="the loss is rising: more steps would not help as before")
     # The tasks drawn again: each draw is an accuracy at every checkpoint, and by each shape one at the end.
     scores = np.array([c.scores for c in seen]).T  # [tasks, checkpoints]
@@ -97,7 +103,7 @@ def _ends(
     return coefficients @ end + noise, missed, coefficients[:, 1] < 0
 
 
-def chance_of_best(scores: dict[str, Sequence[float]], draws: int = 4000, seed: int = 0) -> dict[str, float]:
+def chance_of_best(scores: Mapping[Name, Sequence[float]], draws: int = 4000, seed: int = 0) -> dict[Name, float]:
     """For each candidate the share of bootstrap draws of the tasks in which it scores best; ties share a draw.
 
     All candidates on the same tasks in one order. Raises ValueError for none, or for different numbers of tasks.

@@ -64,10 +64,6 @@ class Candidate:
         """Whether everything is done within the budget."""
         return fits(self.hours_high, goal.budget_hours, WHOLE_SHARE)
 
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the measured accuracy."""
-        return wilson(sum(self.result.by_task), len(self.result.scores))
-
 
 @dataclass(frozen=True)
 class Ranking:
@@ -105,6 +101,11 @@ def same_exam(results: Sequence[ArmResult]) -> list[ArmResult]:
         return len({subject(result) for result in exam}), max(result.started for result in exam)
 
     return max(exams.values(), key=importance)
+
+
+def interval(result: ArmResult) -> tuple[float, float]:
+    """Wilson's 95 % interval of the measured accuracy."""
+    return wilson(sum(result.by_task), len(result.scores))
 
 
 def subject(result: ArmResult) -> tuple[str, str, str]:
@@ -153,8 +154,7 @@ def rank(measured: Sequence[Candidate], goal: Goal) -> Ranking:
     # By accuracy, or by size.
     scored = [c for c in longest.values() if c.result]
     projected = bool(scored) and all(c.estimate and not c.estimate.refused for c in scored)
-    score = (lambda c: c.estimate.mid) if projected else (lambda c: c.result.mean("attempts"))
-    scored.sort(key=lambda c: (-score(c), -c.result.mean("attempts"), c.hours_high))
+    scored.sort(key=lambda c: (-_accuracy(c, projected), -_accuracy(c), c.hours_high))
     others = sorted((c for c in longest.values() if not c.result), key=lambda c: (-(c.row.params or 0), c.hours_high))
     tied = tuple(c for c in scored[1:] if not _told_apart(scored[0], c))
     if not longest:
@@ -171,15 +171,24 @@ def _by_size(fitting: Sequence[Candidate], goal: Goal) -> str:
     return f"{text} No accuracy was measured: it may not be the best."
 
 
+def _accuracy(candidate: Candidate, projected: bool = False) -> float:
+    """The projected or the measured accuracy, 0 to 1; 0 where there is none."""
+    if projected and candidate.estimate:
+        return candidate.estimate.mid
+    return candidate.result.mean("attempts") if candidate.result else 0.0
+
+
 def _told_apart(first: Candidate, second: Candidate) -> bool:
     a, b = first.result, second.result
+    if not a or not b:
+        return True
     low, _, high = paired_difference(b.by_task, a.by_task)
     return mcnemar(a.solved, b.solved) < _TIED and not low <= 0 <= high
 
 
 def _why(scored: Sequence[Candidate], tied: Sequence[Candidate], projected: bool, goal: Goal) -> str:
     first, by = scored[0], "projected" if projected else "measured"
-    accuracy = 100 * (first.estimate.mid if projected else first.result.mean("attempts"))
+    accuracy = 100 * _accuracy(first, projected)
     which = f"the highest {by} accuracy of {len(scored)}" if len(scored) > 1 else f"the only one with a {by} accuracy"
     text = (
         f"Pick: {first.name} at {first.row.cell.context} tokens: {which}, {accuracy:.1f} %; load, {goal.steps} steps "

@@ -57,10 +57,11 @@ def fit_token_curve(rows: Sequence[Measurement]) -> TokenCurve | None:
     context suffices to scale it; two add a fixed cost; three tell attention's speed from that of the rest.
     """
     rows = [row for row in rows if row.ok and row.work and row.micro_s]
-    if not rows:
+    work = rows[-1].work if rows else None
+    if work is None:
         return None
     # Columns of FLOPs, and the seconds that they took: [rows].
-    work, tokens = rows[-1].work, np.array([row.cell.context for row in rows], dtype=float)
+    tokens = np.array([row.cell.context for row in rows], dtype=float)
     seconds = np.array([np.mean(row.micro_s) for row in rows])
     linear = (work.forward_linear + work.backward_linear) * tokens
     quadratic = (work.forward_quadratic + work.backward_quadratic) * tokens**2
@@ -81,7 +82,7 @@ def fit_token_curve(rows: Sequence[Measurement]) -> TokenCurve | None:
 
 def _nonnegative(columns: np.ndarray, seconds: np.ndarray) -> list[float]:
     """Coefficients >= 0 of `columns` [rows, n] that miss `seconds` [rows] least, relatively: best of all subsets."""
-    scaled, best, solved = columns / seconds[:, None], np.inf, None
+    scaled, best, coefficients = columns / seconds[:, None], np.inf, np.zeros(columns.shape[1])
     for size in range(1, columns.shape[1] + 1):
         for chosen in combinations(range(columns.shape[1]), size):
             part = scaled[:, chosen]
@@ -91,11 +92,9 @@ def _nonnegative(columns: np.ndarray, seconds: np.ndarray) -> list[float]:
             solution, *_ = np.linalg.lstsq(part / norm, np.ones(len(seconds)), rcond=None)
             missed = float(np.sum((part / norm @ solution - 1) ** 2))
             if (solution >= 0).all() and missed < best - 1e-12:
-                best, solved = missed, (chosen, solution / norm)
-    coefficients = [0.0] * columns.shape[1]
-    for column, value in zip(*solved, strict=True):
-        coefficients[column] = float(value)
-    return coefficients
+                best, coefficients = missed, np.zeros(columns.shape[1])
+                coefficients[list(chosen)] = solution / norm
+    return coefficients.tolist()
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Accelerator:
 def _card(name: str, capability: str, gib: float, tflops: tuple[float, float | str, float], gb_s: float) -> Accelerator:
     """A row of the table; `tflops` are fp16's, bf16's and fp32's."""
     rates = dict(zip(("fp16", "bf16", "fp32"), tflops, strict=True))
-    by_dtype = {dtype: rate if rate == EMULATED else rate * 1e12 for dtype, rate in rates.items()}
+    by_dtype = {dtype: rate if rate == EMULATED else float(rate) * 1e12 for dtype, rate in rates.items()}
     return _from_figures(name, gib * _GIB, gb_s * 1e9, by_dtype, capability)
 
 
@@ -68,7 +68,8 @@ def _from_figures(
     name: str, memory_bytes: float, bandwidth: float, rates: dict[str, float | str], capability: str | None = None
 ) -> Accelerator:
     """An accelerator whose backward products are as fast as the forward ones; `rates` are FLOP/s, or EMULATED."""
-    flops = {dtype: float(rates["fp32"] * _EMULATED_SHARE if r == EMULATED else r) for dtype, r in rates.items()}
+    widened = float(rates["fp32"]) * _EMULATED_SHARE
+    flops = {dtype: widened if rate == EMULATED else float(rate) for dtype, rate in rates.items()}
     native = tuple(dtype for dtype in DTYPES if rates.get(dtype, EMULATED) != EMULATED)
     both_ways = {dtype: (rate, rate) for dtype, rate in flops.items()}
     return Accelerator(name, int(memory_bytes), bandwidth, both_ways, native, capability=capability)
@@ -77,7 +78,7 @@ def _from_figures(
 # name: compute capability, usable GiB, TFLOP/s of fp16 (tensor cores where there are), bf16 and fp32, GB/s, and
 # patterns of what else it is called, by the driver above all (see `find`). A new card is one row. The 16-bit rates of
 # the RTX PRO 6000 are its makers' approximate ones, and its fp32 rates have not been checked against their sheet.
-_ROWS = {
+_ROWS: dict[str, tuple[str, float, tuple[float, float | str, float], float, tuple[str, ...]]] = {
     "t4": ("7.5", 14.7, (65, EMULATED, 8.1), 320, ()),
     "p100": ("6.0", 15.9, (18.7, EMULATED, 9.3), 732, ("p100 16gb", "p100 pcie 16gb", "p100 sxm2 16gb")),
     "v100": ("7.0", 15.8, (112, EMULATED, 14), 900, ("v100 16gb", "v100 pcie 16gb", "v100 sxm2 16gb")),
@@ -93,7 +94,7 @@ _ROWS = {
     "rtx-pro-6000": ("12.0", 95, (500, 500, 125), 1792, ("pro 6000 blackwell workstation edition",)),
     "rtx-pro-6000-server": ("12.0", 95, (500, 500, 120), 1597, ("pro 6000 blackwell server edition",)),
 }
-ACCELERATORS: dict[str, Accelerator] = {name: _card(name, *figures) for name, (*figures, _) in _ROWS.items()}
+ACCELERATORS: dict[str, Accelerator] = {name: _card(name, *row[:4]) for name, row in _ROWS.items()}
 
 
 def _words(name: str) -> frozenset[str]:
@@ -160,7 +161,7 @@ def find(name: str) -> Accelerator:
     raise unknown("accelerator", name, (*ACCELERATORS, CPU))
 
 
-class _CardFile(strict_yaml.Strict):
+class _CardFile(strict_yaml.Strict, frozen=True):
     """An accelerator of the user's own. The amounts are texts with a unit, checked one by one."""
 
     name: str

@@ -9,7 +9,7 @@ AUTO = "auto"  # measured on the device, once
 PLAIN = "plain"  # the first of each part: what runs everywhere
 ATTENTION, POINTWISE = "attention", "pointwise"
 # By kind of device; the first needs nothing but torch.
-KERNELS = {
+KERNELS: dict[str, dict[str, tuple[str, ...]]] = {
     "cpu": {ATTENTION: ("blocks", "sdpa"), POINTWISE: ("plain", "compiled")},
     "cuda": {ATTENTION: ("sdpa", "flash", "efficient", "cudnn"), POINTWISE: ("plain", "compiled", "liger")},
 }

@@ -23,7 +23,7 @@ Positive = Annotated[float, Meta(gt=0)]
 _NotNegative = Annotated[float, Meta(ge=0)]
 
 
-class Contexts(Strict):
+class Contexts(Strict, frozen=True):
     """Tokens, by kind of device."""
 
     cuda: tuple[Count, ...]
@@ -33,7 +33,7 @@ class Contexts(Strict):
         return getattr(self, kind)
 
 
-class Seconds(Strict):
+class Seconds(Strict, frozen=True):
     """Seconds, by kind of device."""
 
     cuda: Positive
@@ -43,11 +43,11 @@ class Seconds(Strict):
         return getattr(self, kind)
 
 
-class Defaults(Strict):
+class Defaults(Strict, frozen=True):
     """What a sweep does where the command line is silent."""
 
     model: str
-    precisions: tuple[Literal[tuple(PRECISIONS)], ...]
+    precisions: tuple[Literal[tuple(PRECISIONS)], ...]  # type: ignore[valid-type]  # mypy reads no constants here
     contexts: Contexts
     budget_hours: Positive
     steps: Count
@@ -56,7 +56,7 @@ class Defaults(Strict):
     cap_seconds: Seconds
 
 
-class TuneDefaults(Strict):
+class TuneDefaults(Strict, frozen=True):
     """What a fine-tune does where the command line is silent; models.yaml may say otherwise for one model.
 
     `grid_limit` is the most cells per side of the grids that a task shows; `learning_rate` None is the recipe's.
@@ -78,19 +78,20 @@ class TuneDefaults(Strict):
         return self.override(**(spec.ttft or {}))
 
 
-class _RecipeBlock(Strict):
+class _RecipeBlock(Strict, frozen=True):
     """The fields of Recipe that models.yaml gives; the others are the command line's alone."""
 
     lora_r: Annotated[int, Meta(ge=0)]
     lora_alpha: Annotated[int, Meta(ge=0)]
     lora_dropout: _NotNegative
-    lora_targets: Literal[TARGETS]
+    lora_targets: Literal[TARGETS]  # type: ignore[valid-type]  # mypy reads no constants here
     sequences_per_step: Count
     micro_batch: Annotated[int, Meta(ge=0)]
     learning_rate: _NotNegative
-    gradient_checkpointing: Literal[RECOMPUTE] | bool  # a bool in older files
+    # A bool in older files.
+    gradient_checkpointing: Literal[RECOMPUTE] | bool  # type: ignore[valid-type]  # mypy reads no constants here
     answer_share: Annotated[float, Meta(gt=0, le=1)]
-    implementation: Literal[OPTIMIZED, REFERENCE] = OPTIMIZED
+    implementation: Literal[OPTIMIZED, REFERENCE] = OPTIMIZED  # type: ignore[valid-type]  # mypy reads no constants here
     optimizer: Literal["adamw"] = "adamw"  # in older files: the one that there is
 
     def __post_init__(self):
@@ -103,7 +104,7 @@ class _RecipeBlock(Strict):
         return Recipe(**Recipe.from_older(values))
 
 
-class _Architecture(Strict):
+class _Architecture(Strict, frozen=True):
     """What models.yaml may say of an architecture, as its config.json does; a config.json itself may say anything."""
 
     model_type: str
@@ -119,7 +120,7 @@ class _Architecture(Strict):
     sliding_window: Count | UnsetType | None = UNSET  # None: attention is full
 
 
-class _ModelBlock(Strict):
+class _ModelBlock(Strict, frozen=True):
     window: Count
     architecture: _Architecture
     hub_id: str | None = None
@@ -128,7 +129,7 @@ class _ModelBlock(Strict):
     ttft: dict[str, Any] | None = None  # some of TuneDefaults' fields
 
 
-class _File(Strict):
+class _File(Strict, frozen=True):
     defaults: Defaults
     recipe: _RecipeBlock
     ttft: TuneDefaults

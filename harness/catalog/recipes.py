@@ -4,6 +4,7 @@ Named recipes exist so that others' runs can be measured or predicted as they we
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from harness.catalog import kernels as kernel_table
 from harness.catalog.kernels import AUTO
@@ -51,7 +52,7 @@ def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Re
         ("checkpointing", options.recompute, RECOMPUTE),
         ("LoRA target", options.lora_targets, TARGETS),
     ):
-        if value not in (None, *allowed):
+        if value is not None and value not in allowed:
             raise unknown(what, value, allowed)
     counts = {
         "--gpus": options.gpus,
@@ -62,7 +63,7 @@ def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Re
         if count is not None and count < 1:
             raise UserError(f"{option} must be 1 or more, not {count}")
 
-    changes = {
+    changes: dict[str, Any] = {
         "method": options.method,
         # another step may not be a multiple of the micro-batch that the file gives
         "micro_batch": options.micro_batch or (1 if options.sequences_per_step else None),
@@ -100,7 +101,7 @@ def _named(name: str | None, base: Recipe, quantized: bool = False) -> Recipe:
     dropout 0.1 on q, k, v, o, with logits of every token and the layers on two cards, one at work at a time. Over a
     quantised base PEFT's prepare_model_for_kbit_training widens the 16-bit parameters and turns checkpointing on.
     """
-    if name not in (None, *NAMES):
+    if name is not None and name not in NAMES:
         raise unknown("recipe", name, NAMES)
     if name == REFERENCE:
         return replace(base, implementation=REFERENCE, micro_batch=1, gradient_checkpointing=ALL)

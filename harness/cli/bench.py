@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -163,7 +163,7 @@ def configure(
         ],
         precisions=[precision_table.find(name) for name in names],
         recipe=resolve(catalog.recipe, measurable(options)),
-        contexts=dict.fromkeys(parse.DEVICE_KINDS, lengths) if lengths else catalog.defaults.contexts,
+        contexts={kind: lengths or catalog.defaults.contexts[kind] for kind in parse.DEVICE_KINDS},
         sample_seconds=parse.by_device_kind("--sample-seconds", sample_seconds, catalog.defaults.sample_seconds),
         cap_seconds=parse.by_device_kind("--cap-seconds", cap_seconds, catalog.defaults.cap_seconds),
         goal=parse.goal(catalog, budget_hours, steps),
@@ -199,7 +199,7 @@ def plan(
     from harness.predict import calibration_files
     from harness.report import info, style
 
-    words = {"contexts": contexts, "precisions": precisions, "models_file": models_file}
+    words: dict[str, Any] = {"contexts": contexts, "precisions": precisions, "models_file": models_file}
     config, _ = configure(models, weights="random", device=device, **words)
     out = style.console()
     info.plan(config, out)

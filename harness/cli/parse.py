@@ -1,7 +1,7 @@
 """From words to values, each checked before anything is started; what several verbs read."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,6 @@ def models_of(names: Words, catalog: Catalog) -> list[ModelSpec]:
     return list(by_name.values())
 
 
-def by_device_kind(option: str, value: float | None, defaults: Seconds) -> Mapping[str, float] | Seconds:
+def by_device_kind(option: str, value: float | None, defaults: Seconds) -> dict[str, float]:
     """`value` for every kind of device, or the defaults. Raises UserError for what is not above 0."""
-    return dict.fromkeys(DEVICE_KINDS, value) if positive(option, value) else defaults
+    return {kind: positive(option, value) or defaults[kind] for kind in DEVICE_KINDS}

@@ -226,7 +226,7 @@ def coverage(
 
 
 def _lengths(
-    source: str, contexts: str, tokenizer: str | None, encoding: str
+    source: str, contexts: parse.Words, tokenizer: str | None, encoding: str
 ) -> tuple["list[Lengths]", list[int], str]:
     """Lengths of the set's sequences, the contexts, and how the lengths were found. Raises UserError."""
     from harness.arc.coverage import lengths

@@ -5,7 +5,7 @@ from statistics import fmean, median
 from typing import Any
 
 from harness.analysis import projection, token_curve
-from harness.analysis.ranking import Candidate, candidates
+from harness.analysis.ranking import Candidate, candidates, interval
 from harness.analysis.verdict import verdict
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
@@ -109,7 +109,7 @@ def _accuracy(candidate: Candidate | None) -> dict[str, Any]:
     if candidate is None or candidate.result is None:
         return {}
     result, estimate = candidate.result, candidate.estimate
-    low, high = candidate.interval()
+    low, high = interval(result)
     columns = {
         "accuracy_arm": result.arm,
         "accuracy": result.mean("attempts"),

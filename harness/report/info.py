@@ -8,7 +8,7 @@ from rich.text import Text
 
 from harness.catalog.models import Catalog
 from harness.report.format import gib, millions, number, thousands
-from harness.report.style import plain_table
+from harness.report.style import Column, plain_table
 
 if TYPE_CHECKING:
     from harness.arc.coverage import Lengths
@@ -67,7 +67,8 @@ def coverage(distributions: "list[Lengths]", contexts: list[int], encoding: str,
 
     `encoding` says in words how the lengths were counted.
     """
-    columns = [(name, "right") for name in ("n", "mean", "p50", "p90", "p95", "max", *(f"fit\n{c}" for c in contexts))]
+    names = ("n", "mean", "p50", "p90", "p95", "max", *(f"fit\n{c}" for c in contexts))
+    columns: list[Column] = [(name, "right") for name in names]
     table = plain_table(("sequences", "left"), *columns)
     for lengths in distributions:
         quantiles = [str(lengths.quantile(share)) for share in (0.5, 0.9, 0.95, 1.0)]

@@ -66,7 +66,7 @@ def show(tasks: Sequence[Task], attempts: Attempts, solutions: Solutions, out: C
 
 def _test_inputs(task: Task, attempts: Attempts, solutions: Solutions) -> list[TestInput]:
     count = len(task.test_inputs)
-    tried = [tuple(map(from_rows, texts)) for texts in attempts.get(task.id, ())]
+    tried = [tuple(grid for text in texts if (grid := from_rows(text))) for texts in attempts.get(task.id, ())]
     truths = solutions.get(task.id, (None,) * count)
     if len(tried) > count:
         raise ValueError(f"{task.id}: attempts at {len(tried)} test inputs, of which there are {count}")

@@ -30,7 +30,7 @@ class ProgressLine:
         self.console, self.goal_steps, self.clock = console, goal_steps, clock
         self.cells, self.number, self.cell_name, self.last_phase = 0, 0, "", ""
         self.cell_end_s = self.later_cells_s = 0.0
-        self.loop: _Loop | None = None
+        self.loop = _Loop("", 0)
         self.announced: set[str] = set()
         self.drawn_s = float("-inf")
         self.bar: Progress | None = None
@@ -118,7 +118,7 @@ class ProgressLine:
     def _seconds_left(self, loop_name: str, done: int, total: int) -> float | None:
         """Seconds to the end of the loop at its mean speed so far; None at its first call, which starts the clock."""
         now, loop = self.clock(), self.loop
-        same = loop is not None and (loop.name, loop.total) == (loop_name, total)
+        same = (loop.name, loop.total) == (loop_name, total)
         # The same loop run once more begins below where it ended.
         if not same or done <= loop.first or done < loop.done:
             self.loop = _Loop(loop_name, total, first=done, done=done, begun_s=now, printed_s=now)
@@ -150,10 +150,10 @@ class _Loop:
 
     name: str
     total: int
-    first: int
-    done: int
-    begun_s: float
-    printed_s: float
+    first: int = 0
+    done: int = 0
+    begun_s: float = 0.0
+    printed_s: float = 0.0
 
 
 def _name(cell: Cell) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from harness.analysis.ranking import Candidate, Ranking
+from harness.analysis.ranking import Candidate, Ranking, interval
 from harness.arc.lengths import coverage
 from harness.catalog.published import ACCURACIES, SOURCE
 from harness.catalog.weights import RANDOM
@@ -40,7 +40,7 @@ def table(choice: Ranking, goal: Goal, out: Console) -> None:
             f"{c.hours_high:.3g}",
             "yes" if c in choice.fits else "no",
             f"{100 * c.baseline.mean('attempts'):.1f}" if c.baseline else "-",
-            _span(c.result.mean("attempts"), *c.interval()) if c.result else "not measured",
+            _span(c.result.mean("attempts"), *interval(c.result)) if c.result else "not measured",
             str(c.result.steps) if c.result else "-",
             f"{100 * c.chance:.0f}" if c.chance is not None else "-",
             _projected(c),
@@ -80,14 +80,13 @@ def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
         if full:
             cells = ", ".join(f"{c.name} {c.row.cell.context}" for c in full)
             notes.append(f"{cells}: hours are of full contexts, for {why}.")
-    with_result = [c for c in ranked if c.result]
-    if with_result:
-        spec = with_result[0].result.spec
+    if specs := [c.result.spec for c in ranked if c.result]:
+        spec = specs[0]
         notes.append(
             f"tuned: measured on {len(spec.tasks)} tasks of {spec.dataset}, 2 attempts, {spec.views} views; best: "
             "chance of being the best candidate on such tasks; projected: from the checkpoints, on the same tasks."
         )
-    for c in with_result:
+    for c in ranked:
         if c.estimate and c.estimate.refused:
             notes.append(f"{c.name}: no projection to {c.steps} steps: {c.estimate.refused}.")
         elif c.estimate:

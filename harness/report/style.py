@@ -1,9 +1,12 @@
 """The style that all tables share, and the console that they are printed on."""
 
+from typing import Literal
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+Column = tuple[str, Literal["left", "right"]]  # heading and side
 _LABEL_WIDTH = 9  # "bf16/ckpt"
 
 
@@ -13,8 +16,8 @@ def console(quiet: bool = False) -> Console:
     return out if out.is_terminal else Console(highlight=False, quiet=quiet, width=max(80, out.width))
 
 
-def plain_table(*columns: tuple[str, str]) -> Table:
-    """A table of (heading, "left" or "right") columns in the one style of all reports."""
+def plain_table(*columns: Column) -> Table:
+    """A table of `columns` in the one style of all reports."""
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     for name, justify in columns:
         table.add_column(name, justify=justify, no_wrap=name not in ("also", "model"), overflow="fold")

@@ -101,14 +101,14 @@ def _row(panels: Sequence[Panel], x: int, y: int, cell: int, arrow: bool) -> tup
         parts.append(_words(x, y + _LINE, label, "normal", _BLACK if truth is None else mark))
         end = x + 8 * len(label)
         if grid is not None:
-            parts += _grid(panel, x, y + _LINE + 8, cell, mark)
+            parts += _grid(panel, grid, x, y + _LINE + 8, cell, mark)
             end, low = max(end, x + cell * len(grid[0])), max(low, y + _LINE + 8 + cell * len(grid))
     return parts, end, low + 8
 
 
-def _grid(panel: Panel, left: int, top: int, cell: int, mark: str) -> list[str]:
+def _grid(panel: Panel, grid: Grid, left: int, top: int, cell: int, mark: str) -> list[str]:
     """One square per cell, a dot in the wrong ones, and a frame: thick where there was something to compare."""
-    grid, wrong, parts = panel.grid, panel.wrong_cells, []
+    wrong, parts = panel.wrong_cells, []
     for y, row in enumerate(grid):
         for x, colour in enumerate(row):
             place = f'x="{cell * x}" y="{cell * y}" width="{cell}" height="{cell}"'

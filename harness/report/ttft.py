@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.analysis.learning_curve import accuracy_after, chance_of_best
-from harness.analysis.stats import mcnemar, paired_difference, wilson
+from harness.analysis.ranking import interval
+from harness.analysis.stats import mcnemar, paired_difference
 from harness.records.arm import SHARED, ArmResult, TuneSpec
 from harness.report.format import number
 from harness.report.style import plain_table
@@ -40,7 +41,7 @@ def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None
     before = None
     for row in rows:
         n = len(row.scores)
-        low, high = wilson(sum(score.attempts for score in row.scores), n)
+        low, high = interval(row)
         p = mcnemar(before.solved, row.solved) if before else None
         shown.add_row(
             row.arm,
