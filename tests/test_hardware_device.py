@@ -75,6 +75,14 @@ def test_a_dtype_that_the_device_refuses_is_left_out(monkeypatch):
     assert "bf16" not in probe.rates(CPU, ("bf16",))
 
 
+def test_a_device_without_fp32_is_refused_even_where_its_error_has_no_message():
+    def fail():
+        raise RuntimeError
+
+    with pytest.raises(UserError, match="cannot multiply matrices: RuntimeError; try another"):
+        probe.rates(CPU, (), clock=fail)
+
+
 def test_peak_memory_sees_what_was_let_go():
     """Mapped by hand, for the heap may keep what is freed (harness.train.heap)."""
     peak = peak_memory.PeakMemory(CPU)

@@ -92,6 +92,14 @@ def test_four_bit_weights_are_packed_with_their_constants(tiny_spec):
     assert {op.backward for op in widened} == {False, True}
 
 
+def test_four_bit_constants_without_double_quantisation(tiny_spec):
+    """fp32 scales, 4 n / 64 bytes, and one code table of 16 fp32 values for each matrix of n values."""
+    single = replace(find("int4"), quantization=replace(find("int4").quantization, double=False))
+    shapes = 2 * [64 * 64, 64 * 64, 32 * 64, 32 * 64, 64 * 128, 64 * 128, 64 * 128]
+    trace = tracing.trace(tiny_spec, single, "bf16", RECIPE, 64, "cuda")
+    assert trace.memory.constants == sum(4 * n // 64 + 4 * 16 for n in shapes)
+
+
 @pytest.mark.parametrize("kind", ["cuda", "cuda-7", "cpu"])
 @pytest.mark.parametrize("precision", list(PRECISIONS))
 def test_every_precision_on_every_kind(tiny_spec, precision, kind):

@@ -7,11 +7,12 @@ both are timed. A 16-bit dtype is native where it is clearly faster than fp32; f
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.hardware.device import TORCH_DTYPES, choose, synchronizer
 from harness.hardware.info import DeviceReport
 from harness.records.measurement import MatmulSpeed
@@ -39,7 +40,7 @@ def rates(
         except RuntimeError as problem:
             # "not implemented for 'Half'": the device has no such product. Without fp32 it has none at all.
             if name == "fp32" or isinstance(problem, torch.OutOfMemoryError):
-                reason = str(problem).strip().splitlines()[0]
+                reason = first_line(problem)
                 raise UserError(f"{device} cannot multiply matrices: {reason}; try another with --device") from None
     # What is native shows against fp32.
     fp32 = MatmulSpeed(*directions["fp32"], native=True)
@@ -72,10 +73,10 @@ def _directions(
         w = torch.randn(n, k).to(device, dtype)
         g = torch.randn(m, n).to(device, dtype)
         if not slow["forward"]:
-            seconds = _fastest(lambda x=x, w=w: x @ w.T, wait, clock, on_card)
+            seconds = _fastest(partial(torch.matmul, x, w.T), wait, clock, on_card)
             forward, slow["forward"] = 2 * m * k * n / seconds, seconds > _LARGER_BELOW_S
         if not slow["backward"]:
-            seconds = _fastest(lambda g=g, w=w: g @ w, wait, clock, on_card)
+            seconds = _fastest(partial(torch.matmul, g, w), wait, clock, on_card)
             backward, slow["backward"] = 2 * m * k * n / seconds, seconds > _LARGER_BELOW_S
     return forward, backward
 

@@ -31,14 +31,14 @@ class Findings:
     advice: list[str] = field(default_factory=list)
 
 
-def examine(device: str, hub: str = HUB) -> Findings:
+def examine(device: str, hub: str = HUB, executor: LocalExecutor | None = None) -> Findings:
     """Examines this machine. Raises UserError for a device that is asked for and not there."""
     findings = Findings(sys.version.split()[0], versions(), tested_versions())
     missing = [name for name in LIBRARIES if name not in findings.versions]
     if missing:
         findings.problems.append(f"{', '.join(missing)} not installed: run `make` or `pip install .`")
     if "torch" in findings.versions:
-        report = look(LocalExecutor(), device)
+        report = look(executor or LocalExecutor(), device)
         findings.device, findings.rates = report.device, report.rates
     findings.hub = reachable(hub)
     _advise(findings)
@@ -48,9 +48,7 @@ def examine(device: str, hub: str = HUB) -> Findings:
 def _advise(findings: Findings) -> None:
     findings.advice += untested(findings.versions)
     if findings.device and findings.device.others:
-        findings.advice.append(
-            f"idle beside it: {', '.join(findings.device['others'])}; measure one with --device cuda:N"
-        )
+        findings.advice.append(f"idle beside it: {', '.join(findings.device.others)}; measure one with --device cuda:N")
     if findings.device and findings.device.id == "cpu":
         findings.advice.append(
             "no CUDA device is used: hours on a CPU say little of a GPU, memory and order of models do"

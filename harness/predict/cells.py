@@ -36,10 +36,13 @@ class Judgement:
 
     @property
     def smallest_run_s(self) -> float | None:
-        """Seconds of load and `SMALLEST_RUN` micro-steps: an estimate, never reported as a measurement."""
-        if self.prediction is None:
-            return None
-        return self.prediction.load_s + SMALLEST_RUN * self.prediction.micro_s
+        """As the function `smallest_run_s`; None where there is no prediction."""
+        return smallest_run_s(self.prediction) if self.prediction else None
+
+
+def smallest_run_s(predicted: Prediction) -> float:
+    """Seconds of load and `SMALLEST_RUN` micro-steps: an estimate, never reported as a measurement."""
+    return predicted.load_s + SMALLEST_RUN * predicted.micro_s
 
 
 class CellPredictor:
@@ -64,12 +67,11 @@ class CellPredictor:
             return Judgement("unsupported", predicted)
         if reason := too_big(predicted, self.report.device.total_bytes):
             return Judgement("skipped", reason, predicted)
-        judgement = Judgement(prediction=predicted)
-        if judgement.smallest_run_s <= cap_s:
-            return judgement
+        least_s = smallest_run_s(predicted)
+        if least_s <= cap_s:
+            return Judgement(prediction=predicted)
         reason = (
-            f"not started: about {predicted.micro_s:.0f} s per micro-step, {judgement.smallest_run_s:.0f} s at least, "
-            f"cap {cap_s:.0f} s"
+            f"not started: about {predicted.micro_s:.0f} s per micro-step, {least_s:.0f} s at least, cap {cap_s:.0f} s"
         )
         if not self.report.rates[cell.compute_dtype].native:
             native = precisions.native_dtype(self.report.rates)

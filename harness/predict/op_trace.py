@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -45,7 +46,7 @@ def trace(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, c
     return traced(meta_model.build(spec, precision, compute, recipe, kind), recipe, context, kind)
 
 
-def traced(model: torch.nn.Module, recipe: Recipe, context: int, kind: str) -> Trace:
+def traced(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
     """As `trace`, of a model that harness.train.meta_model built: it may be traced at several contexts."""
     trained = [p for p in model.parameters() if p.requires_grad]
     ids = torch.zeros(recipe.micro_batch, context, dtype=torch.int64, device="meta")
@@ -88,7 +89,8 @@ def _constants(model: torch.nn.Module) -> int:
     for module in model.modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None:
-            held += [state.absmax, state.code, state.state2.absmax, state.state2.code]
+            states = [state, state.state2] if state.state2 is not None else [state]  # state2: double quantisation
+            held += [tensor for s in states for tensor in (s.absmax, s.code)]
         elif (scales := getattr(getattr(module, "state", None), "SCB", None)) is not None:
             held.append(scales)
     # PEFT's layers show their base's weight as their own.
@@ -110,9 +112,9 @@ class OpRecorder(TorchDispatchMode):
     def __init__(self, vocab: int):
         super().__init__()
         self.vocab, self.backward = vocab, False
-        self.ops: Counter = Counter()
+        self.ops: Counter[tuple[str, bool, str, float, float]] = Counter()  # by the fields of Op before count
         self.at_peak, self.peak, self.held = Memory(), 0, 0
-        self.by = Counter()
+        self.by: Counter[str] = Counter()
         self.seen: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

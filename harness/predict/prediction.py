@@ -14,6 +14,7 @@ from harness.arc import lengths
 from harness.catalog import precisions
 from harness.catalog.accelerators import CUDA, Accelerator
 from harness.catalog.precisions import Precision
+from harness.errors import UserError
 from harness.predict import roofline
 from harness.predict.calibration import Calibration
 from harness.predict.roofline import BANDWIDTH, KINDS, LAUNCH, Trace
@@ -175,10 +176,18 @@ def predict(request: PredictRequest, traces: Mapping[int, Trace]) -> Prediction:
 
 
 def nominal_over_lengths(traces: Mapping[int, Trace], accelerator: Accelerator, context: int) -> dict[str, float]:
-    """Nominal seconds by kind of a micro-step, in the mean over ARC's lengths up to `context`."""
+    """Nominal seconds by kind of a micro-step, in the mean over ARC's lengths up to `context`.
+
+    Raises UserError where no sequence of ARC is so short.
+    """
     nominal = {n: roofline.nominal_seconds(trace, accelerator) for n, trace in traces.items()}
-    of_kind = {kind: _interpolate({n: by_kind[kind] for n, by_kind in nominal.items()}) for kind in KINDS}
-    return {kind: lengths.mean_over(seconds, context) for kind, seconds in of_kind.items()}
+    means: dict[str, float] = {}
+    for kind in KINDS:
+        mean_s = lengths.mean_over(_interpolate({n: by_kind[kind] for n, by_kind in nominal.items()}), context)
+        if mean_s is None:
+            raise UserError(f"no sequence of ARC has {context} tokens or fewer")
+        means[kind] = mean_s
+    return means
 
 
 def _seconds_by_length(

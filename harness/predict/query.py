@@ -95,7 +95,8 @@ def _predict_each(
     for request, by_length in zip(requests, keys, strict=True):
         traced = {context: next(traces) for context in by_length}
         reasons = [trace for trace in traced.values() if isinstance(trace, str)]
-        outcomes.append(reasons[0] if reasons else prediction.predict(request, traced))
+        usable = {context: trace for context, trace in traced.items() if not isinstance(trace, str)}
+        outcomes.append(reasons[0] if reasons else prediction.predict(request, usable))
     return outcomes
 
 
@@ -122,13 +123,13 @@ def find_largest(
 
         if batch:
             share = request.recipe.sequences_per_step // request.recipe.data_parallel
-            sizes, tried = [n for n in range(1, share + 1) if share % n == 0], (1, 2)
+            largest = _last_that_fits(predict_at, [n for n in range(1, share + 1) if share % n == 0], (1, 2))
         else:
-            sizes, tried = list(range(_STEP, request.spec.max_context + 1, _STEP)), _TRIED
-        largest = _last_that_fits(predict_at, sizes, tried)
+            largest = _last_that_fits(predict_at, range(_STEP, request.spec.max_context + 1, _STEP), _TRIED)
         if isinstance(largest, str):
-            largest = Unpredictable(request.spec, request.precision, 0, request.accelerator, largest)
-        out.append(largest)
+            out.append(Unpredictable(request.spec, request.precision, 0, request.accelerator, largest))
+        else:
+            out.append(largest)
     return out
 
 

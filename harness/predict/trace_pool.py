@@ -26,6 +26,7 @@ from harness.workers.local import AskFailed, LocalExecutor
 _RULE = 3  # raised when tracing changes: what is kept was traced in another way
 _FLASH_FROM = (8, 0)  # compute capability
 TRACE = "harness.predict.tracer:trace"
+_Answers = Queue[tuple["TraceKey", dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,21 @@ class TraceKey:
     kind: str
 
     def key(self, versions: dict[str, str]) -> str:
-        # What says nothing of a micro-step is left out.
-        silent = {"sequences_per_step": 0, "data_parallel": 1, "layer_split": 1, "learning_rate": 0.0, "kernels": AUTO}
-        recipe = to_stored(replace(self.recipe, **silent))
-        said = [
+        # Fields that do not change a micro-step are set to one value.
+        recipe = replace(
+            self.recipe, sequences_per_step=0, data_parallel=1, layer_split=1, learning_rate=0.0, kernels=AUTO
+        )
+        parts = [
             self.spec.architecture,
             to_stored(self.precision),
             self.compute_dtype,
-            recipe,
+            to_stored(recipe),
             self.context,
             self.kind,
             versions,
             _RULE,
         ]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def kind_of(on: Accelerator) -> str:
@@ -87,7 +89,8 @@ class TracePool:
     def __init__(self, versions: dict[str, str], executor: Callable[[], LocalExecutor] | None = None):
         unseen = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         self._new = executor or (lambda: LocalExecutor(environment=unseen))
-        self.versions, self.executors = versions, []
+        self.versions = versions
+        self.executors: list[LocalExecutor] = []
 
     def __enter__(self) -> "TracePool":
         return self
@@ -111,7 +114,8 @@ class TracePool:
                 traces[name] = kept
             else:
                 groups.setdefault(replace(key, context=0).key(self.versions), []).append(key)
-        total, waiting, answers = sum(map(len, groups.values())), list(groups.values()), Queue()
+        total, waiting = sum(map(len, groups.values())), list(groups.values())
+        answers: _Answers = Queue()
         if total:
             on_done(0, total)
             for _ in range(min(len(groups), os.cpu_count() or 1) - len(self.executors)):
@@ -137,7 +141,7 @@ def trace_all(
         return pool.trace_all(keys, on_done)
 
 
-def _work(executor: LocalExecutor, waiting: list[list[TraceKey]], answers: Queue) -> None:
+def _work(executor: LocalExecutor, waiting: list[list[TraceKey]], answers: _Answers) -> None:
     """Takes groups from `waiting` until none is left, and puts (key, answer) of each member into `answers`."""
     while True:
         try:

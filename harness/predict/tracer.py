@@ -6,8 +6,6 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-import torch
-
 from harness.errors import Unsupported, first_line
 from harness.predict import flops, op_trace
 from harness.predict.trace_pool import TraceKey
@@ -35,7 +33,7 @@ def _model_of(key: TraceKey) -> str:
 
 
 @lru_cache(maxsize=1)
-def _built(text: str) -> torch.nn.Module:
+def _built(text: str) -> Any:
     key = from_stored(json.loads(text), TraceKey)
     return meta_model.build(key.spec, key.precision, key.compute_dtype, key.recipe, key.kind)
 

@@ -70,13 +70,12 @@ def all_reduce_gradients(params: Sequence[torch.nn.Parameter]) -> None:
     """Replaces every gradient by its sum over the processes, in one message."""
     if world_size() == 1:
         return
-    for p in params:
-        if p.grad is None:  # this process had no sequence
-            p.grad = torch.zeros_like(p)
-    flat = torch.cat([p.grad.flatten() for p in params])
+    # None where this process had no sequence.
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+    flat = torch.cat([grad.flatten() for grad in grads])
     dist.all_reduce(flat)
-    for p, part in zip(params, flat.split([p.numel() for p in params]), strict=True):
-        p.grad.copy_(part.view_as(p))
+    for p, grad, part in zip(params, grads, flat.split([p.numel() for p in params]), strict=True):
+        p.grad = grad.copy_(part.view_as(grad))
 
 
 def all_reduce(value: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from types import MethodType
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from harness.train.patch import patch_model
 from harness.train.quantize import quantized_weight, replace_linear_layers
 
 
-def build(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, kind: str) -> torch.nn.Module:
+def build(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, kind: str) -> Any:
     """What harness.train.model.load returns on a device of `kind` ("cpu", "cuda"), without storage.
 
     Takes a second for any size. Raises Unsupported where the architecture cannot be built or not be trained as the
@@ -26,7 +27,7 @@ def build(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, k
     if recipe.method == FULL and precision.quantized:
         raise Unsupported("full fine-tuning needs weights that are not quantised; choose fp32, bf16 or fp16")
     dtype = TORCH_DTYPES[compute]
-    model = random_init.on_meta(models.as_measured(spec, recipe), dtype)
+    model: Any = random_init.on_meta(models.as_measured(spec, recipe), dtype)
     if precision.quantization:
         _quantize(model, precision.quantization, dtype, kind)
     if recipe.prepared_for_kbit and precision.quantized:
@@ -48,7 +49,7 @@ def build(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, k
     return model
 
 
-def _quantize(model: torch.nn.Module, quantization: Quantization, dtype: torch.dtype, kind: str) -> None:
+def _quantize(model: Any, quantization: Quantization, dtype: torch.dtype, kind: str) -> None:
     """Every linear layer but the head becomes bitsandbytes', as harness.train.random_init has it."""
     meta = torch.device("meta")
     # Without a threshold: how many columns pass it depends on the values, which are none here.
@@ -65,7 +66,7 @@ def _quantize(model: torch.nn.Module, quantization: Quantization, dtype: torch.d
             layer.forward = MethodType(_forward_int8_on_cpu, layer)
 
 
-def _forward_int8_on_cpu(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _forward_int8_on_cpu(self: Any, x: torch.Tensor) -> torch.Tensor:
     """What bitsandbytes computes on a CPU in training: a plain product with the matrix widened to x's dtype."""
     from bitsandbytes.autograd._functions import MatMul8bitFp
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 import transformers
@@ -27,7 +28,7 @@ _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "dense", "out_
 
 @dataclass(frozen=True)
 class Loaded:
-    model: torch.nn.Module
+    model: Any  # of PEFT
     params: int  # of the base, as published: quantised ones counted as values, tied ones once
     trainable_params: int
     unpatched: tuple[str, ...] = ()  # modules left to transformers, because our replacement computes something else
@@ -54,6 +55,7 @@ def load(
         keep_freed()
     dtype = TORCH_DTYPES[compute]
     # The frozen base.
+    model: Any
     if weights == RANDOM:
         model = random_model(as_measured(spec, recipe), precision, dtype, device)
     else:
@@ -65,9 +67,11 @@ def load(
     model.requires_grad_(False)
     model = add_adapter(model, recipe)
     # Its kernels: transformers' own, or the fastest here that compute the same.
+    unpatched: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    kernels = ""
     if recipe.implementation == REFERENCE:
         model.get_base_model().set_attn_implementation("sdpa")
-        unpatched, kernels, notes = (), "", ()
     else:
         shapes = autoselect.Shapes.of(model.config.get_text_config())
         choice = autoselect.choose(recipe.kernels, shapes, device, dtype)
@@ -91,7 +95,7 @@ def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
     return replace(spec, architecture=spec.architecture | {"vocab_size": trim_vocab.RANDOM_SIZE, "pad_token_id": None})
 
 
-def tokenizer_for(weights: str, recipe: Recipe):
+def tokenizer_for(weights: str, recipe: Recipe) -> Any:
     """What `load_tokenizer` gives, for a trimmed model that of its vocabulary."""
     tokenizer = load_tokenizer(weights)
     return trim_vocab.TrimmedTokenizer(tokenizer, _used_token_ids(weights)) if recipe.trim_vocab else tokenizer
@@ -103,7 +107,7 @@ def _used_token_ids(weights: str) -> list[int]:
     return trim_vocab.used_token_ids(load_tokenizer(weights))
 
 
-def load_tokenizer(weights: str):
+def load_tokenizer(weights: str) -> Any:
     """The tokenizer beside `weights`. Raises Unsupported where there is none that can ask and end an answer."""
     from transformers import AutoTokenizer
 
@@ -118,15 +122,14 @@ def load_tokenizer(weights: str):
     return tokenizer
 
 
-def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> torch.nn.Module:
+def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> Any:
     """`model` with LoRA on the recipe's matrices, A and B in fp32 whatever the base is."""
-    if recipe.lora_targets == "attention":
+    targets: str | list[str] = recipe.lora_targets
+    if targets == "attention":
         inside = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_matrix(module)}
         targets = [name for name in _ATTENTION if name in inside]
         if not targets:
             raise Unsupported("no attention projection of a known name to adapt; use lora_targets: all-linear")
-    else:
-        targets = recipe.lora_targets
     config = peft.LoraConfig(
         r=recipe.lora_r,
         lora_alpha=recipe.lora_alpha,

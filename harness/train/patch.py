@@ -9,6 +9,7 @@ it was. The modules stay the same objects with the same parameters, so saving, c
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import MethodType
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -28,9 +29,7 @@ _OWN_HEAD = "computes_answer_losses"  # attribute of a patched model
 ALL = ("lora", "norm", "gated", "last", "head")
 
 
-def patch_model(
-    model: torch.nn.Module, which: tuple[str, ...] = ALL, check: bool = True, kernel: str = PLAIN
-) -> list[str]:
+def patch_model(model: Any, which: tuple[str, ...] = ALL, check: bool = True, kernel: str = PLAIN) -> list[str]:
     """Replaces in `model` (one of PEFT's) what `which` names; returns the names of what stayed as it was.
 
     `kernel` is that of the pointwise parts; where it computes something else, the plain ones are tried. Without
@@ -59,8 +58,8 @@ def patch_model(
                 recompute.enable(module)
     # The last layer and the head go on with the tokens that have a loss alone.
     layers = getattr(_body(model), "layers", None)
-    if "last" in which and layers is not None and (forward := _last_layer(layers[-1])):
-        layers[-1].forward = MethodType(forward, layers[-1])
+    if "last" in which and layers is not None and (shortened := _last_layer(layers[-1])):
+        layers[-1].forward = MethodType(shortened, layers[-1])
     if "head" in which and (not check or _passes(_head_is_plain, model)):
         setattr(model, _OWN_HEAD, True)
     elif "head" in which:
@@ -69,7 +68,7 @@ def patch_model(
 
 
 def answer_losses(
-    model: torch.nn.Module, input_ids: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor, **layout
+    model: Any, input_ids: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor, **layout
 ) -> torch.Tensor:
     """Cross-entropy in nats, fp32 [sequences x rows], of `targets` after the tokens at `rows` of every sequence.
 
@@ -88,7 +87,7 @@ def has_own_head(model: torch.nn.Module) -> bool:
     return getattr(model, _OWN_HEAD, False)
 
 
-def _head_is_plain(model: torch.nn.Module) -> bool:
+def _head_is_plain(model: Any) -> bool:
     """Whether logits are the head's product with the body's output, compared on a few tokens."""
     head, vocab = model.get_output_embeddings(), model.get_input_embeddings().weight.shape[0]
     if type(head) is not torch.nn.Linear or not hasattr(model.get_base_model(), "get_decoder"):
@@ -103,12 +102,12 @@ def _head_is_plain(model: torch.nn.Module) -> bool:
     return _close(losses, expected, head.weight.dtype)
 
 
-def _body(model: torch.nn.Module) -> torch.nn.Module:
+def _body(model: Any) -> torch.nn.Module:
     """The decoder of a PEFT model: everything but the head."""
     return model.get_base_model().get_decoder()
 
 
-def _candidates(module: torch.nn.Module, kernels: Sequence[Pointwise]) -> Iterator[tuple[str, Callable]]:
+def _candidates(module: Any, kernels: Sequence[Pointwise]) -> Iterator[tuple[str, Callable]]:
     """(kind, forward) of what might compute the same as `module`, judged by names; the best comes first."""
     if isinstance(module, LoraLayer):
         if (parts := _vanilla(module)) is not None:
@@ -127,7 +126,7 @@ def _candidates(module: torch.nn.Module, kernels: Sequence[Pointwise]) -> Iterat
                 yield "gated", partial(_joined, gate=gate)
 
 
-def _vanilla(layer: torch.nn.Module) -> tuple | None:
+def _vanilla(layer: Any) -> tuple | None:
     """(A, B, scaling) of plain LoRA with one adapter; None for what is left to PEFT: dropout, DoRA, biases."""
     names = list(layer.lora_A)
     if len(names) != 1 or layer.lora_variant or layer.merged or layer.disable_adapters:
@@ -138,7 +137,7 @@ def _vanilla(layer: torch.nn.Module) -> tuple | None:
     return a, b, layer.scaling[names[0]]
 
 
-def _lora(self: torch.nn.Module, x: torch.Tensor, parts: tuple) -> torch.Tensor:
+def _lora(self: Any, x: torch.Tensor, parts: tuple) -> torch.Tensor:
     a, b, scaling = parts
     base = self.base_layer
     if type(base) is torch.nn.Linear:
@@ -151,15 +150,15 @@ def _norm_of(norm: Callable, weight: torch.Tensor, eps: float, twice: bool) -> C
 
 
 # Forwards of gated MLPs: gate and up as two matrices, or as one.
-def _separate(self: torch.nn.Module, x: torch.Tensor, gate: Callable) -> torch.Tensor:
+def _separate(self: Any, x: torch.Tensor, gate: Callable) -> torch.Tensor:
     return self.down_proj(recompute.recompute(self, lambda x: gate(self.gate_proj(x), self.up_proj(x)), x))
 
 
-def _joined(self: torch.nn.Module, x: torch.Tensor, gate: Callable) -> torch.Tensor:
+def _joined(self: Any, x: torch.Tensor, gate: Callable) -> torch.Tensor:
     return self.down_proj(recompute.recompute(self, lambda x: gate(*self.gate_up_proj(x).chunk(2, -1)), x))
 
 
-def _last_layer(layer: torch.nn.Module) -> Callable | None:
+def _last_layer(layer: Any) -> Callable | None:
     """A forward of the last layer that computes its MLP for the tokens with a loss alone: nothing reads the others.
 
     None where the layer is not built as Llama's or Gemma's.
@@ -215,7 +214,7 @@ def _agrees(module: torch.nn.Module, forward: Callable, dtype: torch.dtype) -> b
     return alike and all(_close(a, b, dtype) for a, b in pairs)
 
 
-def _out_and_gradients(forward: Callable, x: torch.Tensor, trained: list[torch.Tensor]) -> list[torch.Tensor]:
+def _out_and_gradients(forward: Callable, x: torch.Tensor, trained: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     x = x.clone().requires_grad_()
     with torch.enable_grad():
         out = forward(x)
@@ -228,7 +227,7 @@ def _close(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bo
     return bool((ours - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max())
 
 
-def _width(module: torch.nn.Module) -> int:
+def _width(module: Any) -> int:
     """The last dimension of what the module takes."""
     inner = getattr(module, "base_layer", None) or getattr(module, "gate_proj", None)
     inner = inner or getattr(module, "gate_up_proj", None)

@@ -6,24 +6,25 @@ Random weights and models without storage are quantised layer by layer here; rea
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-import transformers
 from transformers import BitsAndBytesConfig
 
 from harness.catalog.precisions import INT8, NF4, Quantization
 from harness.errors import Unsupported
 from harness.train.compat import bitsandbytes_for
 
+_INITIALIZED = "_is_hf_initialized"  # attribute of parameters that transformers looks at
 _SCALES_PER_BLOCK = 256  # of bitsandbytes' double quantisation
 
 
 def replace_linear_layers(
-    model: transformers.PreTrainedModel,
+    model: Any,
     quantization: Quantization,
     device: torch.device,
     weight_of: Callable[[torch.Size], torch.nn.Parameter],
-) -> list[torch.nn.Module]:
+) -> list[Any]:
     """Puts a quantised layer in the place of every linear layer but the head, as transformers does; returns them.
 
     `weight_of` gives the quantised matrix for a shape [out, in], a new one at every call. Biases are zero.
@@ -34,11 +35,11 @@ def replace_linear_layers(
             continue
         quantized = linear_layer(layer, quantization, device)
         quantized.weight = weight_of(layer.weight.shape)
-        quantized.weight._is_hf_initialized = True  # transformers would draw its values anew
+        mark_initialized(quantized.weight)
         if layer.bias is not None:
             zeros = torch.zeros(layer.out_features, dtype=layer.weight.dtype, device=device)
             quantized.bias = torch.nn.Parameter(zeros, requires_grad=False)
-            quantized.bias._is_hf_initialized = True
+            mark_initialized(quantized.bias)
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, quantized)
         layers.append(quantized)
@@ -48,7 +49,12 @@ def replace_linear_layers(
     return layers
 
 
-def linear_layer(layer: torch.nn.Linear, quantization: Quantization, device: torch.device) -> torch.nn.Module:
+def mark_initialized(param: torch.nn.Parameter) -> None:
+    """Keeps transformers' `initialize_weights` from drawing the values of `param` anew."""
+    setattr(param, _INITIALIZED, True)
+
+
+def linear_layer(layer: torch.nn.Linear, quantization: Quantization, device: torch.device) -> Any:
     """bitsandbytes' layer of the shape and dtype of `layer`, without storage. Raises Unsupported for another kind."""
     bnb = bitsandbytes_for(device)
     shape = layer.in_features, layer.out_features, layer.bias is not None
@@ -88,11 +94,14 @@ def quantized_weight(values: torch.Tensor, quantization: Quantization) -> torch.
     raise _unknown(quantization)
 
 
-def _nf4_state(values: torch.Tensor, quantization: Quantization):
+def _nf4_state(values: torch.Tensor, quantization: Quantization) -> Any:
     """bitsandbytes' QuantState without storage: a byte per block, or fp32 where scales are not quantised in turn.
 
-    Double quantisation adds fp32 per 256 blocks (QLoRA, Dettmers et al. 2023, section 3).
+    Double quantisation adds fp32 per 256 blocks (QLoRA, Dettmers et al. 2023, section 3). Raises Unsupported without a
+    block size.
     """
+    if quantization.block_size is None:
+        raise Unsupported("4-bit quantisation needs the number of values per block")
     QuantState = bitsandbytes_for(values.device).functional.QuantState
     blocks = -(-values.numel() // quantization.block_size)
 

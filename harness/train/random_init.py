@@ -11,7 +11,7 @@ from harness.errors import Unsupported, first_line
 from harness.records.cell import ModelSpec
 from harness.train.compat import quiet
 from harness.train.ops import attention
-from harness.train.quantize import quantized_weight, replace_linear_layers
+from harness.train.quantize import mark_initialized, quantized_weight, replace_linear_layers
 
 _RANDOM_STD = 0.02
 _BLOCK = (1 << 20) + 7  # values drawn once and repeated; odd, so that the rows of a matrix differ
@@ -74,7 +74,8 @@ def _materialize(model: torch.nn.Module, device: torch.device, block: torch.Tens
             if param not in made:
                 real = torch.empty_like(param, device=device)
                 made[param] = torch.nn.Parameter(_fill(real, block) if real.dim() > 1 else real, requires_grad=False)
-                made[param]._is_hf_initialized = real.dim() > 1
+                if real.dim() > 1:
+                    mark_initialized(made[param])
             module._parameters[name] = made[param]
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_meta:

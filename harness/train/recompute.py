@@ -6,6 +6,7 @@ Korthikanti et al. 2022 do for attention).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -16,7 +17,7 @@ from harness.train.compat import quiet
 _RECOMPUTES = "recomputes_activations"  # bool attribute of the modules that `enable` marked
 
 
-def apply(model: torch.nn.Module, mode: str) -> None:
+def apply(model: Any, mode: str) -> None:
     """Sets `model` to recompute what `mode`, a Recipe's `gradient_checkpointing`, says.
 
     A model without a gated MLP of ours recomputes all layers in mode MLP.

@@ -42,7 +42,7 @@ def used_token_ids(tokenizer: Any) -> list[int]:
     return sorted(kept)
 
 
-def trim(model: torch.nn.Module, kept: Sequence[int]) -> None:
+def trim(model: Any, kept: Sequence[int]) -> None:
     """Cuts embeddings and head of `model`, tied or not, to the rows `kept`: row i is then token kept[i]."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied, rows = head.weight is embedding.weight, torch.tensor(kept, device=embedding.weight.device)
