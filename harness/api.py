@@ -69,7 +69,7 @@ def bench(*models: str, accuracy: bool = True, **options: Any) -> Record:
     from harness import pipeline
     from harness.cli.bench import configure
 
-    config, catalog = configure(models, **_paths(options))
+    config, catalog = configure(list(models), **_paths(options))
     with _progress(config.goal.steps) as progress:
         result = pipeline.bench(config, catalog, progress, accuracy=accuracy)
     return Record(result.swept.folder, result.swept.rows, result.results, config.goal)
@@ -92,7 +92,7 @@ def predict(*models: str, **options: Any) -> Predictions:
     from harness.predict.query import predict_all
     from harness.predict.trace_pool import TracePool
 
-    request = configure(models, **_paths(options))
+    request = configure(list(models), **_paths(options))
     with TracePool(versions()) as tracers, _progress(request.goal.steps) as progress:
         return Predictions(predict_all(request, tracers, partial(progress.count, "tracing")), request.goal)
 

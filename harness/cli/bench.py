@@ -1,7 +1,6 @@
 """The verbs that measure, or say what they would: bench and plan."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +28,7 @@ from harness.cli.options import (
     Steps,
     TrimVocab,
     Weights,
+    options_of,
 )
 from harness.errors import UserError
 
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from harness.measure.config import SweepConfig
 
 
-def bench(
+def configure(
     models: Models = None,
+    *,
     contexts: Contexts = None,
     precisions: Precisions = None,
     budget_hours: Budget = None,
@@ -57,95 +58,7 @@ def bench(
     retry: Annotated[
         bool, typer.Option("--retry", help="Measure again what crashed, was killed or timed out.")
     ] = False,
-    accuracy: Annotated[bool, typer.Option(help="Fine-tune models with weights for a short time too.")] = True,
     seed: Annotated[int, typer.Option(help="Of the random weights and tokens.")] = 0,
-    fit: Fit = False,
-) -> None:
-    """Profile models: steps per minute, memory, hours for 1000 steps, whether that fits the budget, and how accurate.
-
-    Examples:
-
-      harness bench qwen-0.5b
-
-      harness bench qwen-0.5b smollm2-135m --contexts "1024 4096" --precisions "fp16 int4" --budget-hours 12
-
-    Stopped at any time and started again, it goes on where it was.
-    """
-    from harness import pipeline
-    from harness.hardware.environment import versions
-    from harness.measure import doctor
-    from harness.report import style
-    from harness.report.progress import ProgressLine
-
-    config, catalog = configure(
-        models,
-        contexts=contexts,
-        precisions=precisions,
-        budget_hours=budget_hours,
-        steps=steps,
-        weights=weights,
-        recipe=recipe,
-        gpus=gpus,
-        trim_vocab=trim_vocab,
-        kernels=kernels,
-        autotune=autotune or fit,
-        device=device,
-        results=results,
-        models_file=models_file,
-        sample_seconds=sample_seconds,
-        cap_seconds=cap_seconds,
-        fresh=fresh,
-        retry=retry,
-        seed=seed,
-    )
-    out = style.console()
-    for line in doctor.untested(versions()):
-        print(line, file=sys.stderr)
-    with ProgressLine(out, config.goal.steps) as progress:
-
-        def on_result(result: pipeline.BenchResult) -> None:
-            progress.clear()
-            _write_and_show(result, config, out)
-
-        result = pipeline.bench(config, catalog, progress, on_result, accuracy=accuracy)
-    if not any(row.ok for row in result.swept.rows):
-        raise typer.Exit(1)
-
-
-def _write_and_show(result, config: "SweepConfig", out) -> None:
-    """The files of the whole record, and the tables of what this bench was asked for."""
-    from harness.report import formats
-    from harness.report.terminal import show
-
-    record = parse.record(result.swept.folder)
-    for name in formats.FORMATS:
-        formats.write(name, record.rows, record.results, config.goal, record.folder)
-    names = " and ".join(entry.file_name for entry in formats.FORMATS.values())
-    out.print(f"Record, {names} in {record.folder}/", soft_wrap=True, markup=False)
-    show(result.swept.rows, result.results, config.goal, out)
-
-
-def configure(
-    models: parse.Words = None,
-    *,
-    contexts: parse.Words = None,
-    precisions: parse.Words = None,
-    budget_hours: float | None = None,
-    steps: int | None = None,
-    weights: str = "auto",
-    recipe: str | None = None,
-    gpus: int = 1,
-    trim_vocab: bool = False,
-    kernels: str = AUTO,
-    autotune: bool = False,
-    device: str = "auto",
-    results: Path | None = None,
-    models_file: Path | None = None,
-    sample_seconds: float | None = None,
-    cap_seconds: float | None = None,
-    fresh: bool = False,
-    retry: bool = False,
-    seed: int = 0,
 ) -> "tuple[SweepConfig, Catalog]":
     """What `bench` is to do, and the catalogue. Raises UserError for the first value that cannot be."""
     from harness.measure.config import SweepConfig
@@ -175,6 +88,57 @@ def configure(
         seed=seed,
     )
     return config, catalog
+
+
+@options_of(configure)
+def bench(
+    accuracy: Annotated[bool, typer.Option(help="Fine-tune models with weights for a short time too.")] = True,
+    fit: Fit = False,
+    **options: Any,
+) -> None:
+    """Profile models: steps per minute, memory, hours for 1000 steps, whether that fits the budget, and how accurate.
+
+    Examples:
+
+      harness bench qwen-0.5b
+
+      harness bench qwen-0.5b smollm2-135m --contexts "1024 4096" --precisions "fp16 int4" --budget-hours 12
+
+    Stopped at any time and started again, it goes on where it was.
+    """
+    from harness import pipeline
+    from harness.hardware.environment import versions
+    from harness.measure import doctor
+    from harness.report import style
+    from harness.report.progress import ProgressLine
+
+    options["autotune"] |= fit
+    config, catalog = configure(**options)
+    out = style.console()
+    for line in doctor.untested(versions()):
+        print(line, file=sys.stderr)
+    with ProgressLine(out, config.goal.steps) as progress:
+
+        def on_result(result: pipeline.BenchResult) -> None:
+            progress.clear()
+            _write_and_show(result, config, out)
+
+        result = pipeline.bench(config, catalog, progress, on_result, accuracy=accuracy)
+    if not any(row.ok for row in result.swept.rows):
+        raise typer.Exit(1)
+
+
+def _write_and_show(result, config: "SweepConfig", out) -> None:
+    """The files of the whole record, and the tables of what this bench was asked for."""
+    from harness.report import formats
+    from harness.report.terminal import show
+
+    record = parse.record(result.swept.folder)
+    for name in formats.FORMATS:
+        formats.write(name, record.rows, record.results, config.goal, record.folder)
+    names = " and ".join(entry.file_name for entry in formats.FORMATS.values())
+    out.print(f"Record, {names} in {record.folder}/", soft_wrap=True, markup=False)
+    show(result.swept.rows, result.results, config.goal, out)
 
 
 def plan(

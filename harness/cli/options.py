@@ -1,8 +1,10 @@
 """The command line's options that several verbs share. Singular and plural are both taken; old words stay, hidden, for
 one version."""
 
+from collections.abc import Callable
+from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_origin
 
 import typer
 
@@ -37,3 +39,20 @@ Weights = Annotated[
 ]
 # Older words.
 Fit = Annotated[bool, typer.Option("--fit", hidden=True)]
+
+
+def options_of(configure: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a verb the options of `configure` in place of its own `**options`, so that they are written once.
+
+    Options are the parameters with typer's help; the verb passes them on: `configure(**options)`.
+    """
+    shared = [p for p in signature(configure).parameters.values() if get_origin(p.annotation) is Annotated]
+
+    def with_options(verb: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in signature(verb).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        # What typer reads.
+        whole = Signature([p.replace(kind=p.KEYWORD_ONLY) for p in (*shared, *own)])
+        verb.__signature__ = whole  # type: ignore[attr-defined]  # of every function, but not in typeshed
+        return verb
+
+    return with_options

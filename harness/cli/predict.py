@@ -1,30 +1,31 @@
 """The verbs about hardware that is not at hand: predict and calibrate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.catalog import models as model_table
 from harness.catalog import precisions as precision_table
 from harness.catalog.accelerators import Accelerator
-from harness.catalog.recipes import ARC24, DATA, RecipeOptions, resolve
+from harness.catalog.recipes import ARC24, RecipeOptions, resolve
 from harness.cli import parse
-from harness.cli.options import Budget, Contexts, Models, ModelsFile, Precisions, Results, Steps, TrimVocab
+from harness.cli.options import Budget, Contexts, Models, ModelsFile, Precisions, Results, Steps, TrimVocab, options_of
 from harness.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.predict.calibration import Calibration
-    from harness.predict.query import PredictQuery
+    from harness.predict.prediction import Prediction
+    from harness.predict.query import PredictQuery, Unpredictable
 
 
-def predict(
+def configure(
     models: Models = None,
-    model: Annotated[str | None, typer.Option("--model", help="The same, as an option.")] = None,
+    *,
     precisions: Precisions = None,
     contexts: Contexts = None,
     gpu: Annotated[
@@ -40,93 +41,10 @@ def predict(
         str | None, typer.Option(help="Activations made again in the backward: none, mlp (gate and up) or all.")
     ] = None,
     trim_vocab: TrimVocab = False,
-    max_context: Annotated[
-        bool, typer.Option("--max-context", help="The longest context that fits each card.")
-    ] = False,
-    max_batch: Annotated[
-        bool, typer.Option("--max-batch", help="The largest micro-batch that fits each card.")
-    ] = False,
     budget_hours: Budget = None,
     steps: Steps = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the predictions to this file.")] = None,
     models_file: ModelsFile = None,
-) -> None:
-    """Predict time and memory on hardware that is not at hand, with an interval; nothing is measured.
-
-    Examples:
-
-      harness predict --model phi-3-mini --precision int4 --context 4096 --gpu t4
-
-      harness predict qwen-0.5b qwen-1.5b --precision "fp16 int4" --context "2048 4096" --gpu "2xt4"
-
-      harness predict qwen2.5-3b --precision int4 --gpu l4 --max-context
-    """
-    from harness.hardware.environment import versions
-    from harness.predict import query
-    from harness.predict.trace_pool import TracePool
-    from harness.report import predictions, style
-    from harness.report.progress import ProgressLine
-
-    if max_context and max_batch:
-        raise UserError("--max-context and --max-batch look for one edge each; ask for them one by one")
-    out = style.console()
-    request = configure(
-        [*(models or []), *([model] if model else [])],
-        precisions=precisions,
-        contexts=contexts,
-        gpu=gpu,
-        recipe=recipe,
-        method=method,
-        split=split,
-        micro_batch=micro_batch,
-        checkpointing=checkpointing,
-        trim_vocab=trim_vocab,
-        budget_hours=budget_hours,
-        steps=steps,
-        models_file=models_file,
-    )
-    with TracePool(versions()) as tracers, ProgressLine(out) as progress:
-        on_done = partial(progress.count, "tracing")
-        if max_context or max_batch:
-            answers = query.find_largest(request, tracers, on_done, batch=max_batch)
-        else:
-            answers = query.predict_all(request, tracers, on_done)
-    if csv:
-        predictions.FORMATS["csv"].write(answers, request.goal, csv)
-    predictions.table(answers, request.goal, out)
-    if all(isinstance(answer, query.Unpredictable) for answer in answers):
-        raise typer.Exit(1)
-
-
-def show(request: "PredictQuery", out: "Console") -> None:
-    """Prints the table of what is predicted. Raises UserError for a dtype that a card does not compute."""
-    from harness.hardware.environment import versions
-    from harness.predict import query
-    from harness.predict.trace_pool import TracePool
-    from harness.report import predictions
-    from harness.report.progress import ProgressLine
-
-    with TracePool(versions()) as tracers, ProgressLine(out) as progress:
-        answers = query.predict_all(request, tracers, partial(progress.count, "tracing"))
-    predictions.table(answers, request.goal, out)
-
-
-def configure(
-    models: parse.Words = None,
-    *,
-    precisions: parse.Words = None,
-    contexts: parse.Words = None,
-    gpu: str = "t4",
     targets: "Sequence[tuple[Accelerator, Calibration]] | None" = None,
-    recipe: str | None = None,
-    method: str | None = None,
-    split: str = DATA,
-    micro_batch: int | None = None,
-    checkpointing: str | None = None,
-    trim_vocab: bool = False,
-    budget_hours: float | None = None,
-    steps: int | None = None,
-    models_file: Path | None = None,
 ) -> "PredictQuery":
     """What is to be predicted: on the cards that `gpu` names, or on `targets`. Raises UserError for the first value
     that cannot be."""
@@ -164,6 +82,62 @@ def configure(
         recipes={p.name: resolve(catalog.recipe, options, bool(p.quantized)) for p in chosen},
         goal=parse.goal(catalog, budget_hours, steps),
     )
+
+
+@options_of(configure)
+def predict(
+    model: Annotated[str | None, typer.Option("--model", help="The same, as an option.")] = None,
+    max_context: Annotated[
+        bool, typer.Option("--max-context", help="The longest context that fits each card.")
+    ] = False,
+    max_batch: Annotated[
+        bool, typer.Option("--max-batch", help="The largest micro-batch that fits each card.")
+    ] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the predictions to this file.")] = None,
+    **options: Any,
+) -> None:
+    """Predict time and memory on hardware that is not at hand, with an interval; nothing is measured.
+
+    Examples:
+
+      harness predict --model phi-3-mini --precision int4 --context 4096 --gpu t4
+
+      harness predict qwen-0.5b qwen-1.5b --precision "fp16 int4" --context "2048 4096" --gpu "2xt4"
+
+      harness predict qwen2.5-3b --precision int4 --gpu l4 --max-context
+    """
+    from harness.predict import query
+    from harness.report import style
+
+    if max_context and max_batch:
+        raise UserError("--max-context and --max-batch look for one edge each; ask for them one by one")
+    if model:
+        options["models"] = [*(options["models"] or []), model]
+    search = partial(query.find_largest, batch=max_batch) if max_context or max_batch else query.predict_all
+    answers = show(configure(**options), style.console(), search, csv)
+    if all(isinstance(answer, query.Unpredictable) for answer in answers):
+        raise typer.Exit(1)
+
+
+def show(
+    request: "PredictQuery", out: "Console", search: Callable[..., Any] | None = None, csv: Path | None = None
+) -> "list[Prediction | Unpredictable]":
+    """Prints the table of what `search` predicts, by default all cells of the request; writes it to `csv` too.
+
+    Raises UserError for a dtype that a card does not compute, and where `csv` cannot be written.
+    """
+    from harness.hardware.environment import versions
+    from harness.predict import query
+    from harness.predict.trace_pool import TracePool
+    from harness.report import predictions
+    from harness.report.progress import ProgressLine
+
+    with TracePool(versions()) as tracers, ProgressLine(out) as progress:
+        answers = (search or query.predict_all)(request, tracers, partial(progress.count, "tracing"))
+    if csv:
+        predictions.FORMATS["csv"].write(answers, request.goal, csv)
+    predictions.table(answers, request.goal, out)
+    return answers
 
 
 def calibrate(results: Results = None) -> None:

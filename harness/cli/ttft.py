@@ -1,7 +1,6 @@
 """The verbs about ARC tasks: ttft and coverage."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +20,7 @@ from harness.cli.options import (
     Results,
     TrimVocab,
     Weights,
+    options_of,
 )
 from harness.errors import Unsupported, UserError, unknown
 
@@ -33,8 +33,9 @@ Dataset = Annotated[
 ]
 
 
-def ttft(
+def configure(
     model: Annotated[str | None, typer.Argument(help="A name of models.yaml, a hub id, or a folder.")] = None,
+    *,
     arms: Annotated[str, typer.Option(help='all, or some by name, as in "baseline, n-1"; also "on the fly".')] = "all",
     tasks: Annotated[int | None, typer.Option(help="How many tasks, drawn from short to long.")] = None,
     dataset: Dataset = None,
@@ -63,101 +64,8 @@ def ttft(
     results: Results = None,
     models_file: ModelsFile = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what the record has already.")] = False,
-    project_to: Annotated[int | None, typer.Option(help="Estimate the accuracy after so many steps.")] = None,
-    show: Annotated[int, typer.Option(help="Show the first so many tasks with their predictions here.")] = 0,
-    pictures: Annotated[int, typer.Option(help="Draw the first so many tasks as SVG beside the record.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the tasks drawn, the order of examples, and dropout.")] = 0,
-    old_set: Annotated[str | None, typer.Option("--set", hidden=True)] = None,
-    fit: Fit = False,
-) -> None:
-    """Test-time fine-tune a model with weights on ARC tasks, arm by arm at equal steps, and measure its accuracy.
-
-    Examples:
-
-      harness ttft
-
-      harness ttft qwen-0.5b --weights hub --arms all --tasks 20
-
-      harness ttft ./my-model --arms "baseline, + color swap" --steps 128 --views 8 --project-to 1000 --show 3
-    """
-    from harness.report import pictures as drawing
-    from harness.report import style
-    from harness.report import ttft as table
-    from harness.report.progress import ProgressLine
-    from harness.tune import run
-
-    config = configure(
-        model,
-        arms=arms,
-        tasks=tasks,
-        dataset=dataset or old_set,
-        solutions=solutions,
-        grid_limit=grid_limit,
-        steps=steps,
-        context=context,
-        too_long=too_long,
-        scope=scope,
-        views=views,
-        encoding=encoding,
-        precision=precision,
-        learning_rate=learning_rate,
-        lora_targets=lora_targets,
-        sequences_per_step=sequences_per_step,
-        weights=weights,
-        gpus=gpus,
-        trim_vocab=trim_vocab,
-        kernels=kernels,
-        autotune=autotune or fit,
-        device=device,
-        results=results,
-        models_file=models_file,
-        fresh=fresh,
-        curve=project_to is not None,
-        seed=seed,
-    )
-    out = style.console()
-    with ProgressLine(out) as progress:
-        result = run.run(config, progress)
-    best = table.table(result.rows, out, project_to)
-    if best is None:
-        raise typer.Exit(1)
-    outcome = (config.tasks, best.attempts, config.solutions)
-    drawing.show(*outcome, out, show)
-    if pictures > 0:
-        caption = f"{config.model.name}, {best.arm}, {best.steps} steps"
-        paths = drawing.write(result.folder / "pictures", *outcome, caption, pictures)
-        out.print(f"{len(paths)} pictures in {result.folder / 'pictures'}/", soft_wrap=True, markup=False)
-
-
-def configure(
-    model: str | None = None,
-    *,
-    arms: str = "all",
-    tasks: int | None = None,
-    dataset: str | None = None,
-    solutions: str | None = None,
-    grid_limit: int | None = None,
-    steps: int | None = None,
-    context: int | None = None,
-    too_long: str = "shorten",
-    scope: str = "shared",
-    views: int | None = None,
-    encoding: str = "rows",
-    precision: str | None = None,
-    learning_rate: float | None = None,
-    lora_targets: str | None = None,
-    sequences_per_step: int | None = None,
-    weights: str = "auto",
-    gpus: int = 1,
-    trim_vocab: bool = False,
-    kernels: str = AUTO,
-    autotune: bool = False,
-    device: str = "auto",
-    results: Path | None = None,
-    models_file: Path | None = None,
-    fresh: bool = False,
     curve: bool = False,
-    seed: int = 0,
 ) -> "TuneConfig":
     """What `ttft` is to do. Raises UserError for the first value that cannot be; a model without weights is one."""
     from harness.tune.config import TuneConfig, settings_for
@@ -199,6 +107,48 @@ def configure(
         results=results,
         fresh=fresh,
     )
+
+
+@options_of(configure)
+def ttft(
+    project_to: Annotated[int | None, typer.Option(help="Estimate the accuracy after so many steps.")] = None,
+    show: Annotated[int, typer.Option(help="Show the first so many tasks with their predictions here.")] = 0,
+    pictures: Annotated[int, typer.Option(help="Draw the first so many tasks as SVG beside the record.")] = 0,
+    old_set: Annotated[str | None, typer.Option("--set", hidden=True)] = None,
+    fit: Fit = False,
+    **options: Any,
+) -> None:
+    """Test-time fine-tune a model with weights on ARC tasks, arm by arm at equal steps, and measure its accuracy.
+
+    Examples:
+
+      harness ttft
+
+      harness ttft qwen-0.5b --weights hub --arms all --tasks 20
+
+      harness ttft ./my-model --arms "baseline, + color swap" --steps 128 --views 8 --project-to 1000 --show 3
+    """
+    from harness.report import pictures as drawing
+    from harness.report import style
+    from harness.report import ttft as table
+    from harness.report.progress import ProgressLine
+    from harness.tune import run
+
+    options["dataset"] = options["dataset"] or old_set
+    options["autotune"] |= fit
+    config = configure(**options, curve=project_to is not None)
+    out = style.console()
+    with ProgressLine(out) as progress:
+        result = run.run(config, progress)
+    best = table.table(result.rows, out, project_to)
+    if best is None:
+        raise typer.Exit(1)
+    outcome = (config.tasks, best.attempts, config.solutions)
+    drawing.show(*outcome, out, show)
+    if pictures > 0:
+        caption = f"{config.model.name}, {best.arm}, {best.steps} steps"
+        paths = drawing.write(result.folder / "pictures", *outcome, caption, pictures)
+        out.print(f"{len(paths)} pictures in {result.folder / 'pictures'}/", soft_wrap=True, markup=False)
 
 
 def coverage(
