@@ -6,11 +6,10 @@ import pytest
 from helpers.records import cell, row
 
 from harness.analysis import projection, token_curve
-from harness.analysis.pick import pick
 from harness.analysis.stability import warnings
 from harness.analysis.verdict import TRAINING_SHARE, WHOLE_SHARE, fits, verdict
 from harness.arc import lengths
-from harness.records.cell import ModelSpec, Recipe
+from harness.records.cell import Recipe
 from harness.records.measurement import FlopCount
 
 
@@ -154,28 +153,3 @@ def test_verdicts_without_hours():
     assert verdict(row(status="beyond_window"), 12) == "over window"
     assert verdict(row(losses=(2.0, float("nan"))), 12) == "unstable"
     assert verdict(row((1.5, 2.7, 3.9)), 12) == "unstable"  # an interval from 0 to 2.3 times the middle
-
-
-def _model(name, params, seconds, context=2048, **more):
-    return row((seconds,) * 12, cell=cell(model=ModelSpec(name, {}, 8192), context=context), params=params, **more)
-
-
-def test_pick_takes_the_largest_that_fits():
-    rows = [_model("small", 10, 0.5), _model("large", 20, 1.0), _model("huge", 30, 9.0), row(status="oom")]
-    found = pick(rows, 12)
-    assert found.row.cell.model.name == "large"
-    assert "the largest of 2 models that fit 12 h" in found.why
-
-
-def test_pick_wants_half_of_the_tasks_covered():
-    rows = [_model("small", 10, 0.5, context=2048), _model("large", 20, 1.0, context=512)]
-    assert pick(rows, 12).row.cell.model.name == "small"
-
-
-def test_pick_says_which_change_comes_nearest():
-    """10 s a micro-step: 1000 steps take 44.4 h, 48.37 at the high end: 4.0 times over 12 h, which holds 248 steps."""
-    found = pick([_model("slow", 10, 10.0, warmup_micro_s=(0.0,))], 12)
-    assert found.row is None
-    assert "4.0 times as fast" in found.why
-    assert "with 248 steps" in found.why
-    assert "no cell was measured" in pick([row(status="oom")], 12).why

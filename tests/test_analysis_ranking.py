@@ -1,15 +1,19 @@
 """Which candidate is picked, and what is said where none fits: by hand, in the numbers of helpers/ranking.py."""
 
+import io
 from dataclasses import replace
 
 import pytest
-from helpers.ranking import GOAL
+from helpers.ranking import GOAL, spec
 from helpers.ranking import result_of as _result
 from helpers.ranking import row_of as _row
 from helpers.ranking import shown as _shown
 from helpers.records import curve, result
+from rich.console import Console
 
 from harness.analysis.ranking import candidates, rank
+from harness.records.cell import REFERENCE, Recipe
+from harness.report import terminal
 
 
 def _names(found):
@@ -103,7 +107,7 @@ def test_none_that_fits_names_the_nearest_and_what_would_fit():
     chosen = rank(candidates(rows, [], goal), goal)
     assert chosen.fits == () and len(chosen.too_slow) == 2
     assert chosen.why.startswith("Pick: none fits 12 h. Nearest: near fp32 at 1024 tokens")
-    assert "take up to 35.4 h; 338 steps would fit." in chosen.why
+    assert "take up to 35.4 h; 338 steps would fit, or all on a device 2.95 times as fast." in chosen.why
     empty = rank([], GOAL)
     assert (empty.fits, empty.too_slow, empty.why) == ((), (), "Pick: none: no cell was measured.")
 
@@ -122,8 +126,30 @@ def test_a_tie_is_admitted():
 def test_without_any_accuracy_the_pick_is_by_speed_and_says_so():
     chosen = rank(candidates([_row("small", params=1), _row("large", params=2)], [], GOAL), GOAL)
     assert chosen.why.startswith("Best candidate: large")
+    assert "the largest of 2 models that fit 12 h" in chosen.why
     assert chosen.why.endswith("No accuracy was measured: it may not be the best.")
     assert chosen.tied == ()
+
+
+def test_without_any_accuracy_half_of_the_tasks_are_covered_where_a_model_allows_it():
+    rows = [_row("small", context=2048, params=1), _row("large", context=512, params=2)]
+    assert rank(candidates(rows, [], GOAL), GOAL).why.startswith("Best candidate: small")
+
+
+def test_reference_steps_are_ranked_where_nothing_else_was_measured():
+    own = _row("own")
+    plain = replace(own.cell, model=spec("plain"), recipe=Recipe(implementation=REFERENCE))
+    reference = replace(own, cell=plain)
+    assert _names(rank(candidates([reference], [], GOAL), GOAL).fits) == ["plain"]
+    assert _names(rank(candidates([reference, own], [], GOAL), GOAL).fits) == ["own"]
+
+
+def test_a_report_names_the_candidate_that_pick_names():
+    """17.8 h of the wide model at full contexts are over 12 h; over ARC's lengths, as it will be trained, it fits."""
+    rows = [_row("wide", 4.0, context=2048, params=1), _row("large", 1.0, params=2)]
+    out = io.StringIO()
+    terminal.show(rows, [], GOAL, Console(file=out, width=1000, highlight=False))
+    assert out.getvalue().rstrip().endswith(rank(candidates(rows, [], GOAL), GOAL).why)
 
 
 def test_a_pick_without_accuracy_is_of_what_the_table_says_fits():

@@ -15,7 +15,7 @@ from rich.console import Console
 from harness.errors import UserError
 from harness.records.cell import MLP, Goal, ModelSpec, Recipe
 from harness.records.measurement import MatmulSpeed, from_json, to_json
-from harness.report import export, format, formats, frame, predictions, speed, style
+from harness.report import export, format, formats, frame, predictions, style, terminal
 from harness.report.progress import ProgressLine
 
 GOAL = Goal(12, 1000, 400)
@@ -41,7 +41,7 @@ def _read(path):
 def _print(rows, **options):
     out = io.StringIO()
     console = Console(file=out, width=80, highlight=False, **options)
-    speed.summary(rows, 12, 1000, console)
+    terminal.show(rows, [], GOAL, console)
     return out.getvalue()
 
 

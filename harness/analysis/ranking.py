@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 from harness.analysis.learning_curve import Estimate, accuracy_after, chance_of_best
-from harness.analysis.pick import merit, sentence, steps_within
 from harness.analysis.projection import Projection, project
 from harness.analysis.stats import mcnemar, paired_difference, wilson
 from harness.analysis.token_curve import ArcHours, TokenCurve, arc_hours, by_curve, curve_key, fit_token_curve
 from harness.analysis.verdict import WHOLE_SHARE, fits
+from harness.arc import lengths
 from harness.records.arm import ArmResult
 from harness.records.cell import OPTIMIZED, Goal
 from harness.records.measurement import Measurement
 
+_HALF = 0.5  # of ARC's sequences: a context that admits fewer is of little use
 _TIED = 0.05  # two candidates whose difference has a larger p are not told apart
 
 
@@ -77,9 +78,9 @@ class Ranking:
 
 def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal) -> list[Candidate]:
     """Every measured cell, with the accuracy that was measured for its model, precision and weights, if any."""
-    # The others are there to compare; a loss that is no number is no training.
-    trained = [row for row in rows if row.ok and row.cell.recipe.implementation == OPTIMIZED]
-    trained = [row for row in trained if all(map(isfinite, row.losses))]
+    # A loss that is no number is no training. Reference steps are there to compare, unless they are all that there is.
+    trained = [row for row in rows if row.ok and all(map(isfinite, row.losses))]
+    trained = [row for row in trained if row.cell.recipe.implementation == OPTIMIZED] or trained
     curves = {key: fit_token_curve(group) for key, group in by_curve(rows).items()}
     comparable = same_exam(results)
     measured = [_candidate(row, curves[curve_key(row)], comparable, goal) for row in trained]
@@ -128,7 +129,7 @@ def _candidate(row: Measurement, curve: TokenCurve | None, results: Sequence[Arm
     training = project(row, goal.steps)
     arc = arc_hours(curve, row, cell.context, goal.steps) if curve else None
     left_h = goal.budget_hours - (inference_h or 0.0)
-    steps = min(goal.steps, steps_within(arc or training, training.fixed_h, goal.steps, left_h))
+    steps = min(goal.steps, _steps_within(arc or training, training.fixed_h, goal.steps, left_h))
     return Candidate(
         row=row,
         training=training,
@@ -139,6 +140,14 @@ def _candidate(row: Measurement, curve: TokenCurve | None, results: Sequence[Arm
         baseline=next((r for r in own if r.steps == 0), None),
         estimate=accuracy_after(result.curve_points, steps) if result and steps else None,
     )
+
+
+def _steps_within(hours: Projection | ArcHours, fixed_h: float, steps: int, budget_hours: float) -> int:
+    """Of the `steps` that take `hours`, those that end within the budget at the slow end; more than all if that is so.
+
+    `fixed_h` of the hours are there whatever the steps.
+    """
+    return max(0, int(steps * (budget_hours - fixed_h) / (hours.hours_high - fixed_h)))
 
 
 def rank(measured: Sequence[Candidate], goal: Goal) -> Ranking:
@@ -165,10 +174,27 @@ def rank(measured: Sequence[Candidate], goal: Goal) -> Ranking:
 
 
 def _by_size(fitting: Sequence[Candidate], goal: Goal) -> str:
-    best = max(fitting, key=lambda c: merit(c.row, c.hours_mid))
-    work = f"{goal.steps} steps over ARC's lengths" if best.arc else f"{goal.steps} steps"
-    text = sentence(best.row, [c.row for c in fitting], goal.budget_hours, work, best.arc or best.training)
-    return f"{text} No accuracy was measured: it may not be the best."
+    """Names the largest model, at a context that admits half of ARC's sequences if any such fits.
+
+    Among the cells of that model the longest context wins, then the fewest hours.
+    """
+
+    def useful(candidate: Candidate) -> bool:
+        return lengths.coverage(candidate.row.cell.context) >= _HALF
+
+    best = max(fitting, key=lambda c: (useful(c), c.row.params or 0, c.row.cell.context, -c.hours_mid))
+    models = {c.row.cell.model.name for c in fitting}
+    alike = {c.row.cell.model.name for c in fitting if useful(c) == useful(best)}
+    why = f"the largest of {len(alike)} models that fit" if len(alike) > 1 else "the only model that fits"
+    where = " at a context that admits half of ARC's sequences" if alike != models else ""
+    context, hours = best.row.cell.context, best.arc or best.training
+    work = " over ARC's lengths" if best.arc else ""
+    return (
+        f"Best candidate: {best.name} at {context} tokens: {why} {goal.budget_hours:g} h{where}, with {goal.steps} "
+        f"steps{work} in {hours.hours_mid:.3g} h ({hours.hours_low:.3g} to "
+        f"{hours.hours_high:.3g}); its context admits {100 * lengths.coverage(context):.0f} % of ARC's leave-one-out "
+        "sequences. No accuracy was measured: it may not be the best."
+    )
 
 
 def _accuracy(candidate: Candidate, projected: bool = False) -> float:
@@ -206,5 +232,6 @@ def _none(slow: Sequence[Candidate], goal: Goal) -> str:
     near = slow[0]
     return (
         f"Pick: none fits {goal.budget_hours:g} h. Nearest: {near.name} at {near.row.cell.context} tokens: load, "
-        f"{goal.steps} steps and the answers take up to {near.hours_high:.3g} h; {near.steps} steps would fit."
+        f"{goal.steps} steps and the answers take up to {near.hours_high:.3g} h; {near.steps} steps would fit, or "
+        f"all on a device {near.hours_high / goal.budget_hours:.3g} times as fast."
     )

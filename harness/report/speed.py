@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis import projection, token_curve
-from harness.analysis.pick import pick
 from harness.analysis.stability import warnings
 from harness.analysis.verdict import TRAINING_SHARE, verdict
 from harness.arc import lengths
@@ -21,13 +20,8 @@ FARTHEST = 8  # times the longest measured context: beyond it nothing is project
 _COLOURS = {"fits": "green", "tight": "yellow", "too slow": "red", "too big": "red", "unstable": "magenta"}
 
 
-def summary(
-    rows: Sequence[Measurement], budget_hours: float, steps: int, out: Console, details: bool = True, best: bool = True
-) -> None:
-    """Prints the tables with what their columns mean, notes, and with `best` as last line the best candidate by speed.
-
-    `details` adds the second table: tokens and FLOPs per second, free memory, hours over ARC's lengths.
-    """
+def summary(rows: Sequence[Measurement], budget_hours: float, steps: int, out: Console) -> None:
+    """Prints the table of hours and memory, that of throughput and hours over ARC's lengths, and notes."""
     if not rows:
         out.print("The record is empty.")
         return
@@ -35,7 +29,7 @@ def summary(
     out.print(_main_table(rows, budget_hours, steps))
     out.print()
     out.print(Text(definition(rows, steps, budget_hours)))
-    if details and any(row.ok for row in rows):
+    if any(row.ok for row in rows):
         out.print()
         out.print(_details(rows, steps))
         out.print()
@@ -50,8 +44,6 @@ def summary(
         *_warnings(rows),
     ):
         out.print(Text(f"- {line}"))
-    if best:
-        out.print(Text(f"\n{pick(rows, budget_hours, steps).why}", style="bold"))
 
 
 def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> str:

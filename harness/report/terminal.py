@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.text import Text
 
 from harness.analysis.ranking import candidates, rank
 from harness.records.arm import ArmResult
@@ -12,10 +13,12 @@ from harness.report import ranking, speed, ttft
 
 
 def show(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, out: Console) -> None:
-    """Prints the tables; the last line says which candidate to take, by accuracy where any was measured."""
-    speed.summary(rows, goal.budget_hours, goal.steps, out, best=not results)
-    if not results:
-        return
+    """Prints the tables; the last line says which candidate to take, the same one that `harness pick` takes."""
+    speed.summary(rows, goal.budget_hours, goal.steps, out)
+    choice = rank(candidates(rows, results, goal), goal)
     for group in ttft.by_comparison(results):
         ttft.table(group, out, goal.steps)
-    ranking.table(rank(candidates(rows, results, goal), goal), goal, out)
+    if results:
+        ranking.table(choice, goal, out)
+    elif rows:
+        out.print(Text(f"\n{choice.why}", style="bold"))
