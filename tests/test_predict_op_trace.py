@@ -65,7 +65,7 @@ def test_peak_of_a_real_step(tiny_spec, precision):
         watch.backward = True
         loss.backward()
     expected = traced(tiny_spec, precision, context=200, kind="cpu")
-    assert expected.memory.total - expected.memory.persistent == pytest.approx(watch.peak, rel=0.02)
+    assert expected.memory.total - expected.memory.persistent == pytest.approx(watch.peak_bytes, rel=0.02)
     assert expected.flops == pytest.approx(sum(key[3] * n for key, n in watch.ops.items()), rel=1e-6)
 
 

@@ -18,7 +18,7 @@ def best(variants: list[Cell], measure: Callable[[Cell], Measurement]) -> Measur
     rows: list[Measurement] = []
     for variant in variants:
         rows.append(measure(variant))
-        done = [row for row in rows if row.ok]
-        if len(done) == MEASURED or (rows[-1].status not in ("ok", "oom")):
+        measured = [row for row in rows if row.ok]
+        if len(measured) == MEASURED or (rows[-1].status not in ("ok", "oom")):
             break
-    return min(done, key=step_seconds) if done else rows[-1]
+    return min(measured, key=step_seconds) if measured else rows[-1]

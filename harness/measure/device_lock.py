@@ -15,7 +15,7 @@ from harness.records.store import slug
 @contextmanager
 def hold(locks: Path, device: Device) -> Iterator[None]:
     """Two sweeps on one device would time each other; on two devices they may share a folder."""
-    with ExitStack() as held:
+    with ExitStack() as locked:
         # In one order whoever comes first, so that two sweeps of several cards never wait for each other.
         for uuid in sorted({device.uuid, *device.partners}):
             lock = FileLock(locks / f"ttft-bench-{getpass.getuser()}-{slug(uuid)}.lock")
@@ -24,5 +24,5 @@ def hold(locks: Path, device: Device) -> Iterator[None]:
             except Timeout:
                 where = "one of these cards" if device.partners else device.id
                 raise UserError(f"another sweep is measuring on {where}; let it end, or stop it first") from None
-            held.callback(lock.release)
+            locked.callback(lock.release)
         yield

@@ -14,14 +14,14 @@ SHORTEST = 32  # tokens of the shortest context that is tried instead of one tha
 
 def with_natives(requested: Sequence[Precision], rates: dict[str, MatmulSpeed]) -> list[tuple[Precision, str]]:
     """The requested precisions and why, each emulated one followed by what a user of this device would take instead."""
-    out = [(precision, "asked") for precision in requested]
+    chosen = [(precision, "asked") for precision in requested]
     for precision in requested:
         if precision.compute and not _native(precision.compute, rates):
             native = precisions.find(precisions.native_dtype(rates))
-            names = [each for each, _ in out]
-            if native not in names:
-                out.insert(names.index(precision) + 1, (native, f"native here; {precision.name} is emulated"))
-    return out
+            present = [listed for listed, _ in chosen]
+            if native not in present:
+                chosen.insert(present.index(precision) + 1, (native, f"native here; {precision.name} is emulated"))
+    return chosen
 
 
 def _native(dtype: str, rates: dict[str, MatmulSpeed]) -> bool:

@@ -173,10 +173,10 @@ class _Sweep:
             self.observer.phase,
             cell.recipe.data_parallel,
         )
-        seen = dict(outcome.result or {"status": outcome.status, "reason": outcome.reason})
-        seen |= {name: tuple(seen.get(name, ())) for name in _SAMPLES}
+        measured = dict(outcome.result or {"status": outcome.status, "reason": outcome.reason})
+        measured |= {name: tuple(measured.get(name, ())) for name in _SAMPLES}
         wall_s = (datetime.now(UTC) - start).total_seconds()
-        return replace(blank, wall_s=wall_s, **{"params": blank.params, **seen})
+        return replace(blank, wall_s=wall_s, **{"params": blank.params, **measured})
 
     def shorter(self, cell: Cell) -> Cell | None:
         """`cell` at the longest power of two below its context whose smallest run stays under the cap.

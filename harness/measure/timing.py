@@ -43,35 +43,35 @@ def sample(
     `max_seconds` (warm-up included), but three micro-steps at least.
     """
     samples = Samples()
-    begun = clock()
+    began_s = clock()
 
-    def timed(what: Callable[[], None], into: list[float], phase: str) -> None:
+    def timed(run: Callable[[], None], seconds: list[float], phase: str) -> None:
         wait()
         start = clock()
-        what()
+        run()
         wait()
-        into.append(clock() - start)
-        on_sample(phase, into[-1])
+        seconds.append(clock() - start)
+        on_sample(phase, seconds[-1])
 
     timed(micro_step, samples.warmup_micro_s, "warm-up")
     timed(update, samples.warmup_optimizer_s, "warm-up")
     after_first_step()
     while sum(samples.warmup_micro_s) < _WARM_S and len(samples.warmup_micro_s) < _WARM_MAX:
         timed(micro_step, samples.warmup_micro_s, "warm-up")
-    sampled_from, look_at = clock(), MIN_SAMPLES
+    sampled_from, next_check = clock(), MIN_SAMPLES
     while True:
         timed(micro_step, samples.micro_s, "sampling")
         taken = len(samples.micro_s)
         if taken % micro_steps_per_step == 0:
             timed(update, samples.optimizer_s, "update")
         now = clock()
-        if taken >= MIN_SAMPLES and now - begun + samples.micro_s[-1] > max_seconds:
+        if taken >= MIN_SAMPLES and now - began_s + samples.micro_s[-1] > max_seconds:
             break
-        if taken >= look_at and now - sampled_from >= MIN_SECONDS:
+        if taken >= next_check and now - sampled_from >= MIN_SECONDS:
             half = median_half_width(samples.micro_s)
             if half is not None and half <= TARGET:
                 break
-            look_at = taken + 1 + taken // 20  # sorting at every sample would cost more than short micro-steps do
+            next_check = taken + 1 + taken // 20  # sorting at every sample would cost more than short micro-steps do
     if not samples.optimizer_s:
         timed(update, samples.optimizer_s, "update")
     return samples

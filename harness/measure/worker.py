@@ -33,39 +33,39 @@ def measure_cell(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     memory = PeakMemory(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    seen: dict[str, Any] = {"status": "ok", "reason": "", "memory": {}, "seed": payload["seed"]}
+    result: dict[str, Any] = {"status": "ok", "reason": "", "memory": {}, "seed": payload["seed"]}
     try:
-        _measure(cell, payload, memory, seen, emit)
+        _measure(cell, payload, memory, result, emit)
     except Unsupported as problem:
-        seen |= {"status": "unsupported", "reason": str(problem)}
+        result |= {"status": "unsupported", "reason": str(problem)}
     except (torch.OutOfMemoryError, MemoryError) as problem:
-        seen |= {"status": "oom", "reason": first_line(problem)}
-        seen["memory"]["failed"] = memory.read()
+        result |= {"status": "oom", "reason": first_line(problem)}
+        result["memory"]["failed"] = memory.read()
     except RuntimeError as problem:
         if _ran_out(problem, device):
-            seen |= {"status": "oom", "reason": first_line(problem)}
+            result |= {"status": "oom", "reason": first_line(problem)}
         elif "not implemented for" in str(problem):
-            seen |= {"status": "unsupported", "reason": first_line(problem)}
+            result |= {"status": "unsupported", "reason": first_line(problem)}
         else:
             raise
-    return seen
+    return result
 
 
-def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, seen: dict[str, Any], emit: Emit) -> None:
-    """Loads the cell's model and times its step; what is seen goes into `seen` at once, for the rest may fail."""
+def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: dict[str, Any], emit: Emit) -> None:
+    """Loads the cell's model and times its step; what is measured goes into `result` at once, for the rest may fail."""
     device, seed = memory.device, payload["seed"]
     wait = synchronizer(device)
     emit("phase", phase="load")
-    seen["memory"]["imported"] = memory.read()
+    result["memory"]["imported"] = memory.read()
     memory.reset()
     start = time.perf_counter()
     precision = precisions.find(cell.precision)
     loaded = models.load(cell.model, precision, cell.compute_dtype, cell.recipe, cell.weights, device, seed)
     wait()
-    seen["load_s"] = time.perf_counter() - start
-    seen["params"], seen["trainable_params"] = loaded.params, loaded.trainable_params
-    seen["kernels"] = loaded.kernels
-    seen["memory"]["after_load"] = memory.read()
+    result["load_s"] = time.perf_counter() - start
+    result["params"], result["trainable_params"] = loaded.params, loaded.trainable_params
+    result["kernels"] = loaded.kernels
+    result["memory"]["after_load"] = memory.read()
     gc.collect()
 
     step = TrainingStep(loaded.model, cell.recipe, cell.compute_dtype, device)
@@ -78,7 +78,7 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, seen: dict
         losses.append(step.micro_step(batch))
 
     def first_step_done() -> None:
-        seen["memory"]["first_step"] = memory.read()
+        result["memory"]["first_step"] = memory.read()
         memory.reset()
 
     def on_sample(phase: str, seconds: float) -> None:
@@ -102,9 +102,9 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, seen: dict
         on_sample=on_sample,
     )
     distributed.stop()
-    seen["memory"]["steady"] = memory.read()
-    seen |= vars(samples)
-    seen["losses"] = [losses[0].item(), losses[-1].item()]
+    result["memory"]["steady"] = memory.read()
+    result |= vars(samples)
+    result["losses"] = [losses[0].item(), losses[-1].item()]
 
 
 def _ran_out(problem: RuntimeError, device: torch.device) -> bool:

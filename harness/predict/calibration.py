@@ -66,8 +66,8 @@ class Allocator:
     def held(self, transient: float, fp32: bool) -> float:
         return transient * (self.fragmentation_fp32 if fp32 else self.fragmentation)
 
-    def peak(self, of: MemoryPoint) -> float:
-        return self.base_bytes + of.persistent + self.held(of.transient, of.fp32)
+    def peak(self, process: MemoryPoint) -> float:
+        return self.base_bytes + process.persistent + self.held(process.transient, process.fp32)
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,9 @@ def fit_memory(processes: Sequence[MemoryPoint], kind: str) -> Allocator:
     peaks, transient = np.array([p.peak for p in processes], float), np.array([p.transient for p in processes])
     # Both sides over the peaks, so that every process counts alike; columns of norm 1, for bytes are large.
     columns = np.stack([np.ones(len(processes)), *(transient * group for group in groups)], 1) / peaks[:, None]
-    rest = 1 - np.array([p.persistent for p in processes]) / peaks
+    remaining = 1 - np.array([p.persistent for p in processes]) / peaks
     norm = np.linalg.norm(columns, axis=0)
-    base, *factors = map(float, np.linalg.lstsq(columns / norm, rest, rcond=None)[0] / norm)
+    base, *factors = map(float, np.linalg.lstsq(columns / norm, remaining, rcond=None)[0] / norm)
     return Allocator(max(0.0, base), max(1.0, factors[0]), max(1.0, factors[-1]))
 
 

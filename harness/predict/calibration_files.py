@@ -87,14 +87,14 @@ def points_of_rows(
         for cell in (row.cell for row in rows)
     ]
     traces = trace_pool.trace_all(keys, versions(), on_done)
-    out = [
+    points = [
         _points_of(row, trace, accelerator)
         for row, trace in zip(rows, traces, strict=True)
         if not isinstance(trace, str)
     ]
-    if not out:
+    if not points:
         raise UserError("none of the record's models can be traced; see `harness doctor`")
-    return accelerator, out
+    return accelerator, points
 
 
 def _points_of(row: Measurement, trace: Trace, accelerator: Accelerator) -> tuple[Measurement, Point, MemoryPoint]:

@@ -69,32 +69,34 @@ def traced(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
                  recipe.micro_batch, context)  # fmt: skip
 
 
-def _memory(model: torch.nn.Module, state: int, recorder: "OpRecorder") -> Memory:
-    held = {p.untyped_storage()._cdata: p.untyped_storage().nbytes() for p in model.parameters() if not p.requires_grad}
+def _memory(model: torch.nn.Module, adapter_bytes: int, recorder: "OpRecorder") -> Memory:
+    frozen_bytes = {
+        p.untyped_storage()._cdata: p.untyped_storage().nbytes() for p in model.parameters() if not p.requires_grad
+    }
     buffers = sum(b.untyped_storage().nbytes() for b in model.buffers())
     adapted = any("lora_" in name for name, _ in model.named_parameters())
     return replace(
-        recorder.at_peak,
-        weights=sum(held.values()) + buffers + (0 if adapted else state),
+        recorder.peak_memory,
+        weights=sum(frozen_bytes.values()) + buffers + (0 if adapted else adapter_bytes),
         constants=_constants(model),
-        adapters=state if adapted else 0,
-        gradients=state,
-        optimizer=2 * state,
+        adapters=adapter_bytes if adapted else 0,
+        gradients=adapter_bytes,
+        optimizer=2 * adapter_bytes,
     )
 
 
 def _constants(model: torch.nn.Module) -> int:
     """Bytes of quantisation's scales and code tables."""
-    held = []
+    tensors = []
     for module in model.modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None:
             states = [state, state.state2] if state.state2 is not None else [state]  # state2: double quantisation
-            held += [tensor for s in states for tensor in (s.absmax, s.code)]
+            tensors += [tensor for s in states for tensor in (s.absmax, s.code)]
         elif (scales := getattr(getattr(module, "state", None), "SCB", None)) is not None:
-            held.append(scales)
+            tensors.append(scales)
     # PEFT's layers show their base's weight as their own.
-    return sum(t.numel() * t.element_size() for t in {id(t): t for t in held}.values())
+    return sum(t.numel() * t.element_size() for t in {id(t): t for t in tensors}.values())
 
 
 def _count(model: torch.nn.Module) -> int:
@@ -113,9 +115,9 @@ class OpRecorder(TorchDispatchMode):
         super().__init__()
         self.vocab, self.backward = vocab, False
         self.ops: Counter[tuple[str, bool, str, float, float]] = Counter()  # by the fields of Op before count
-        self.at_peak, self.peak, self.held = Memory(), 0, 0
-        self.by: Counter[str] = Counter()
-        self.seen: set[int] = set()
+        self.peak_memory, self.peak_bytes, self.live_bytes = Memory(), 0, 0
+        self.bytes_by_kind: Counter[str] = Counter()
+        self.live: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -123,62 +125,65 @@ class OpRecorder(TorchDispatchMode):
             # transformers asks whether every position follows the one before, and the like: of our batches it is so.
             return True
         out = func(*args, **kwargs)
-        outs = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, torch.Tensor)]
-        ins = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        old = {t.untyped_storage()._cdata for t in ins}
-        fresh = [t for t in outs if t.untyped_storage()._cdata not in old]
-        for t in fresh:
-            self.holds(t)
+        outputs = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, torch.Tensor)]
+        inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        input_storages = {t.untyped_storage()._cdata for t in inputs}
+        made = [t for t in outputs if t.untyped_storage()._cdata not in input_storages]
+        for t in made:
+            self.track(t)
         # Views and empty tensors launch nothing.
         name = func._schema.name.partition("::")[2]
-        if name not in _NO_KERNEL and (fresh or func._schema.is_mutable):
-            self.count(name, ins, outs, fresh, args)
+        if name not in _NO_KERNEL and (made or func._schema.is_mutable):
+            self.count(name, inputs, outputs, made, args)
         return out
 
-    def holds(self, tensor: torch.Tensor) -> None:
+    def track(self, tensor: torch.Tensor) -> None:
         """A storage was made; it is let go of when nothing refers to it any more."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self.seen or not size:
+        if key in self.live or not size:
             return
-        self.seen.add(key)
+        self.live.add(key)
         logits = tensor.dim() > 1 and tensor.shape[-1] == self.vocab
         kind = "logits" if logits else "temporaries" if self.backward else "activations"
-        weakref.finalize(storage, self.gone, key, kind, size).atexit = False
-        self.by[kind] += size
-        self.held += size
-        self.mark()
+        weakref.finalize(storage, self.release, key, kind, size).atexit = False
+        self.bytes_by_kind[kind] += size
+        self.live_bytes += size
+        self.update_peak()
 
-    def gone(self, key: int, kind: str, size: int) -> None:
-        self.seen.discard(key)
-        self.by[kind] -= size
-        self.held -= size
+    def release(self, key: int, kind: str, size: int) -> None:
+        self.live.discard(key)
+        self.bytes_by_kind[kind] -= size
+        self.live_bytes -= size
 
-    def mark(self, scratch: int = 0) -> None:
+    def update_peak(self, scratch: int = 0) -> None:
         """Remembers what is held where it is the most so far; `scratch` bytes are, while the operation runs."""
-        if self.held + scratch > self.peak:
-            self.peak = self.held + scratch
-            by = dict(self.by)
-            by["temporaries"] = by.get("temporaries", 0) + scratch
-            self.at_peak = Memory(**by)
+        if self.live_bytes + scratch > self.peak_bytes:
+            self.peak_bytes = self.live_bytes + scratch
+            peak = dict(self.bytes_by_kind)
+            peak["temporaries"] = peak.get("temporaries", 0) + scratch
+            self.peak_memory = Memory(**peak)
 
-    def count(self, name: str, ins: list, outs: list, fresh: list, args: tuple) -> None:
+    def count(self, name: str, inputs: list, outputs: list, made: list, args: tuple) -> None:
         if name in _QUANTIZED_PRODUCTS:
-            self.quantized_product(name, args, outs[0])
+            self.quantized_product(name, args, outputs[0])
         elif name in _PRODUCTS:
-            *_, a, b = (t for t in ins if t.dim() >= 2)
-            flops = 2 * outs[0].numel() * a.shape[-1]
-            skinny = min(a.shape[-2], a.shape[-1], outs[0].shape[-1]) < _SKINNY_BELOW
+            *_, a, b = (t for t in inputs if t.dim() >= 2)
+            flops = 2 * outputs[0].numel() * a.shape[-1]
+            skinny = min(a.shape[-2], a.shape[-1], outputs[0].shape[-1]) < _SKINNY_BELOW
             batched = name.endswith(("bmm", "bmm_"))
-            self.add(ATTENTION if batched else SKINNY_GEMM if skinny else GEMM, a.dtype, flops, _bytes([a, b, *outs]))
+            kind = ATTENTION if batched else SKINNY_GEMM if skinny else GEMM
+            self.add(kind, a.dtype, flops, _bytes([a, b, *outputs]))
         elif name.startswith("dequantize"):
-            self.add(DEQUANTIZE, outs[0].dtype, 0, _bytes([*ins, *outs]))
+            self.add(DEQUANTIZE, outputs[0].dtype, 0, _bytes([*inputs, *outputs]))
         elif name in _SPARSE:
-            self.add(BANDWIDTH, outs[0].dtype, 0, 2 * _bytes(fresh or ins[-1:]))
+            self.add(BANDWIDTH, outputs[0].dtype, 0, 2 * _bytes(made or inputs[-1:]))
         elif name in ("zeros_like", "zeros", "fill_", "zero_", "new_zeros", "ones_like", "full", "ones", "arange"):
-            self.add(BANDWIDTH, outs[0].dtype, 0, _bytes(outs))
+            self.add(BANDWIDTH, outputs[0].dtype, 0, _bytes(outputs))
         else:
-            self.add(BANDWIDTH, (fresh or outs or ins)[0].dtype, 0, _bytes([*ins, *fresh] if fresh else [*ins, ins[0]]))
+            # In place: the first input is read and written.
+            moved = _bytes([*inputs, *(made or inputs[:1])])
+            self.add(BANDWIDTH, (made or outputs or inputs)[0].dtype, 0, moved)
 
     def quantized_product(self, name: str, args: tuple, out: torch.Tensor) -> None:
         """bitsandbytes widens the whole matrix into a buffer, unless a kernel of its own takes a row or two."""
@@ -186,7 +191,7 @@ class OpRecorder(TorchDispatchMode):
         rows, inner = prod(a.shape[:-1]), a.shape[-1]
         values = inner * out.shape[-1]
         if name == "gemm_4bit":
-            self.mark(values * a.element_size())
+            self.update_peak(values * a.element_size())
             self.add(DEQUANTIZE, a.dtype, 0, values // 2 + values * a.element_size())
         self.add(GEMM, a.dtype if a.is_floating_point() else out.dtype, 2 * rows * values, _bytes([a, out]) +
                  values * (1 if name != "gemm_4bit" else a.element_size()))  # fmt: skip
@@ -213,12 +218,12 @@ def _kernels(recorder: OpRecorder) -> Iterator[None]:
     def dropout(input, p=0.5, training=True, inplace=False):
         return torch.native_dropout(input, p, True)[0] if training and p else input
 
-    own = functional.scaled_dot_product_attention, functional.dropout
+    originals = functional.scaled_dot_product_attention, functional.dropout
     functional.scaled_dot_product_attention, functional.dropout = attend, dropout
     try:
         yield
     finally:
-        functional.scaled_dot_product_attention, functional.dropout = own
+        functional.scaled_dot_product_attention, functional.dropout = originals
 
 
 class _FusedAttention(torch.autograd.Function):

@@ -111,7 +111,7 @@ def find_largest(
 
     Each is searched for on memory traced at small sizes, then traced itself: nothing is taken from the curve alone.
     """
-    out: list[Prediction | Unpredictable] = []
+    results: list[Prediction | Unpredictable] = []
     for request in query.requests(query.contexts[:1]):
 
         def predict_at(size: int, request: PredictRequest = request) -> Prediction | str:
@@ -127,10 +127,10 @@ def find_largest(
         else:
             largest = _last_that_fits(predict_at, range(_STEP, request.spec.max_context + 1, _STEP), _TRIED)
         if isinstance(largest, str):
-            out.append(Unpredictable(request.spec, request.precision, 0, request.accelerator, largest))
+            results.append(Unpredictable(request.spec, request.precision, 0, request.accelerator, largest))
         else:
-            out.append(largest)
-    return out
+            results.append(largest)
+    return results
 
 
 def _last_that_fits(
@@ -170,9 +170,10 @@ def _guess(predicted: dict[int, Prediction], sizes: Sequence[int], low: int, hig
     if len(near) < 2:
         return (low + high - 1) // 2
     # Bytes per unit of size between the two, and the size at which the sure bound reaches the memory.
-    (a, at_a), (b, at_b) = ((size, predicted[size]) for size in near)
-    slope = (at_a.peak_bytes - at_b.peak_bytes) / (a - b)
+    a, b = near
+    nearest = predicted[a]
+    slope = (nearest.peak_bytes - predicted[b].peak_bytes) / (a - b)
     if slope <= 0:
         return high - 1
-    edge = a + (at_a.accelerator.memory_bytes / at_a.memory_factor - at_a.peak_bytes) / slope
+    edge = a + (nearest.accelerator.memory_bytes / nearest.memory_factor - nearest.peak_bytes) / slope
     return max(low, sum(size <= edge for size in sizes[:high]) - 1)

@@ -98,17 +98,17 @@ def nominal_seconds(trace: Trace, accelerator: Accelerator) -> dict[str, float]:
     a card computes meanwhile, and only waits where an operation is shorter than its launch. Raises UserError for a
     dtype that the accelerator lacks.
     """
-    out = dict.fromkeys(KINDS, 0.0)
+    nominal = dict.fromkeys(KINDS, 0.0)
     for op in trace.ops:
         by_bytes = op.bytes / accelerator.bandwidth
         by_flops = op.flops / accelerator.rate(op.dtype)[op.backward] if op.flops else 0.0
         kind = op.kind if op.kind == DEQUANTIZE or by_flops >= by_bytes else BANDWIDTH
         seconds = max(by_flops, by_bytes)
-        out[kind] += seconds * op.count
-        out[LAUNCH] += (
+        nominal[kind] += seconds * op.count
+        nominal[LAUNCH] += (
             accelerator.launch_s if accelerator.kind == CPU else max(0.0, accelerator.launch_s - seconds)
         ) * op.count
-    return out
+    return nominal
 
 
 def seconds(nominal: Mapping[str, float], slowdown: Mapping[str, float]) -> float:

@@ -58,26 +58,26 @@ class TraceKey:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def kind_of(on: Accelerator) -> str:
-    if on.kind == CPU or not on.capability:
-        return on.kind
-    return on.kind if tuple(map(int, on.capability.split("."))) >= _FLASH_FROM else "cuda-7"
+def kind_of(accelerator: Accelerator) -> str:
+    if accelerator.kind == CPU or not accelerator.capability:
+        return accelerator.kind
+    return accelerator.kind if tuple(map(int, accelerator.capability.split("."))) >= _FLASH_FROM else "cuda-7"
 
 
-def load_trace(subject: TraceKey, versions: dict[str, str]) -> Trace | None:
+def load_trace(key: TraceKey, versions: dict[str, str]) -> Trace | None:
     """The kept trace; None where it has to be made."""
     try:
-        return from_stored(files.read_cache(_name(subject, versions)), Trace)
+        return from_stored(files.read_cache(_name(key, versions)), Trace)
     except ValueError:  # not there, or of another version
         return None
 
 
-def save_trace(subject: TraceKey, versions: dict[str, str], said: dict[str, Any]) -> None:
-    files.write_cache(_name(subject, versions), said)
+def save_trace(key: TraceKey, versions: dict[str, str], trace: dict[str, Any]) -> None:
+    files.write_cache(_name(key, versions), trace)
 
 
-def _name(subject: TraceKey, versions: dict[str, str]) -> str:
-    return f"traces/{subject.key(versions)}.json"
+def _name(key: TraceKey, versions: dict[str, str]) -> str:
+    return f"traces/{key.key(versions)}.json"
 
 
 class TracePool:
@@ -110,8 +110,8 @@ class TracePool:
         traces: dict[str, Trace | str] = {}
         groups: dict[str, list[TraceKey]] = {}
         for name, key in dict(zip(names, keys, strict=True)).items():
-            if (kept := load_trace(key, self.versions)) is not None:
-                traces[name] = kept
+            if (cached := load_trace(key, self.versions)) is not None:
+                traces[name] = cached
             else:
                 groups.setdefault(replace(key, context=0).key(self.versions), []).append(key)
         total, waiting = sum(map(len, groups.values())), list(groups.values())

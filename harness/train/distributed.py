@@ -97,9 +97,9 @@ def all_gather(part: object) -> list:
 def lead(micro_step: Callable[[], None], update: Callable[[], None]) -> tuple[Callable[[], None], Callable[[], None]]:
     """The functions as the first process calls them: each tells the other processes to do the same, then runs."""
 
-    def announced(act: int, run: Callable[[], None]) -> Callable[[], None]:
+    def announced(command: int, run: Callable[[], None]) -> Callable[[], None]:
         def announce_and_run() -> None:
-            _broadcast(act)
+            _broadcast(command)
             run()
 
         return announce_and_run
@@ -111,8 +111,8 @@ def lead(micro_step: Callable[[], None], update: Callable[[], None]) -> tuple[Ca
 
 def follow(micro_step: Callable[[], None], update: Callable[[], None]) -> None:
     """The loop of every other process: does what the first one announces, until `stop`."""
-    while (act := _broadcast(_STOP)) != _STOP:
-        (micro_step if act == _MICRO_STEP else update)()
+    while (command := _broadcast(_STOP)) != _STOP:
+        (micro_step if command == _MICRO_STEP else update)()
 
 
 def stop() -> None:
@@ -121,8 +121,8 @@ def stop() -> None:
         _broadcast(_STOP)
 
 
-def _broadcast(act: int) -> int:
-    """The first process's `act`, on every process."""
-    message = torch.tensor(act)
+def _broadcast(command: int) -> int:
+    """The first process's `command`, on every process."""
+    message = torch.tensor(command)
     dist.broadcast(message, 0)
     return int(message)

@@ -56,28 +56,29 @@ def trim(model: Any, kept: Sequence[int]) -> None:
 
 
 class TrimmedTokenizer:
-    """A transformers tokenizer for a trimmed model: its id i is token kept[i] of the `whole` tokenizer."""
+    """A transformers tokenizer for a trimmed model: its id i is token kept[i] of the full `tokenizer`."""
 
-    def __init__(self, whole: Any, kept: Sequence[int]):
-        self.whole, self.kept = whole, list(kept)
-        self.place = {token: i for i, token in enumerate(kept)}
-        self.chat_template, self.bos_token = whole.chat_template, whole.bos_token
-        self.eos_token_id = self.place[whole.eos_token_id]
-        self.pad_token_id = self.place.get(whole.pad_token_id)
+    def __init__(self, tokenizer: Any, kept: Sequence[int]):
+        self.tokenizer, self.kept = tokenizer, list(kept)
+        self.new_id = {token: i for i, token in enumerate(kept)}
+        self.chat_template, self.bos_token = tokenizer.chat_template, tokenizer.bos_token
+        self.eos_token_id = self.new_id[tokenizer.eos_token_id]
+        self.pad_token_id = self.new_id.get(tokenizer.pad_token_id)
 
     def __len__(self) -> int:
         return len(self.kept)
 
     def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
         """Raises UserError for a text with a token that was cut: prompts have none."""
-        ids = self.whole(text, **options)["input_ids"]
+        ids = self.tokenizer(text, **options)["input_ids"]
         for token in ids:
-            if token not in self.place:
-                raise UserError(f"the trimmed vocabulary lacks {self.whole.decode([token])!r}; leave --trim-vocab out")
-        return {"input_ids": [self.place[token] for token in ids]}
+            if token not in self.new_id:
+                text = self.tokenizer.decode([token])
+                raise UserError(f"the trimmed vocabulary lacks {text!r}; leave --trim-vocab out")
+        return {"input_ids": [self.new_id[token] for token in ids]}
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.whole.decode([self.kept[i] for i in ids])
+        return self.tokenizer.decode([self.kept[i] for i in ids])
 
     def apply_chat_template(self, *messages: Any, **options: Any) -> str:
-        return self.whole.apply_chat_template(*messages, **options)
+        return self.tokenizer.apply_chat_template(*messages, **options)
