@@ -16,6 +16,7 @@ def total_bytes(cgroup: Path = _CGROUP) -> int:
 
 def free_bytes(cgroup: Path = _CGROUP) -> int:
     """Memory that can still be allocated before the system kills a process."""
+    # cgroup v2 first, then v1; without a limit, the machine's own count.
     free, limit = psutil.virtual_memory().available, _limit(cgroup)
     used = _number(cgroup / "memory.current") or _number(cgroup / "memory/memory.usage_in_bytes")
     if not limit or used is None:

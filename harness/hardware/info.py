@@ -1,4 +1,4 @@
-"""What is known of a device once it was looked at. Knows no torch: it travels between processes."""
+"""A device as its probe reports it. Knows no torch: it travels between processes."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class Device:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """A device, and by dtype what its matrix products reach."""
+    """A device, and the speed of its matrix products by dtype."""
 
     device: Device
     rates: dict[str, MatmulSpeed]

@@ -68,6 +68,7 @@ def _directions(
     """(forward, backward) in FLOP/s: x @ w.T, and x's gradient g @ w, at the largest shape that is fast enough."""
     forward, backward, on_card = 0.0, 0.0, device.type == "cuda"
     slow = {"forward": False, "backward": False}
+    # From small to large: an emulated dtype must not hang in a large product.
     for m, k, n in _SHAPES[device.type]:
         x = torch.randn(m, k).to(device, dtype)
         w = torch.randn(n, k).to(device, dtype)
@@ -88,6 +89,7 @@ def _fastest(
     if wait_first:  # the first call on a card loads libraries and kernels
         product()
         wait()
+    # The first run warms caches up and counts only if it is slow, when no other follows.
     best = float("inf")
     for run in range(_REPEATS + 1):
         wait()

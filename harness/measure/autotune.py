@@ -1,8 +1,8 @@
-"""The micro-batch and checkpointing with most tokens a second inside the memory: predicted, then measured.
+"""The micro-batch and recomputation with most tokens per second that fit the memory: predicted, then measured.
 
-Making activations again costs products, and a larger micro-batch memory; which pays depends on the device, so the
-combinations are predicted and the two best are measured. What may run out of memory is not tried unless nothing else is
-left, and then from the smallest on.
+Recomputing activations costs FLOPs, a larger micro-batch costs memory; which pays depends on the device. So all
+combinations are predicted, and the two best are measured. Those that may run out of memory are tried only if nothing
+else is left, the smallest first.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,12 @@ from harness.records.measurement import Measurement
 
 
 def best(variants: list[Cell], measure: Callable[[Cell], Measurement]) -> Measurement:
-    """The fastest of the first two `variants` that ran, others being tried where those ran out of memory."""
+    """The fastest of the first two `variants` that run; where one runs out of memory, the next is tried."""
     rows: list[Measurement] = []
     for variant in variants:
         rows.append(measure(variant))
         measured = [row for row in rows if row.ok]
+        # Only running out of memory is a reason to try the next.
         if len(measured) == MEASURED or (rows[-1].status not in ("ok", "oom")):
             break
     return min(measured, key=step_seconds) if measured else rows[-1]

@@ -1,4 +1,4 @@
-"""What a sweep is to do, whole: built by the command line or by harness.bench, changed by nobody."""
+"""What a sweep does: built whole by the command line or by harness.bench."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

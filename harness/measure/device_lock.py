@@ -14,7 +14,10 @@ from harness.records.store import slug
 
 @contextmanager
 def hold(locks: Path, device: Device) -> Iterator[None]:
-    """Two sweeps on one device would time each other; on two devices they may share a folder."""
+    """Locks the device and its partners. Raises UserError where another sweep holds one of them.
+
+    Two sweeps on one device would disturb each other's timings; on two devices they may share a folder.
+    """
     with ExitStack() as locked:
         # In one order whoever comes first, so that two sweeps of several cards never wait for each other.
         for uuid in sorted({device.uuid, *device.partners}):

@@ -37,6 +37,7 @@ def examine(device: str, hub: str = HUB, executor: LocalExecutor | None = None) 
     missing = [name for name in LIBRARIES if name not in findings.versions]
     if missing:
         findings.problems.append(f"{', '.join(missing)} not installed: run `make` or `pip install .`")
+    # Without torch the device cannot be looked at; the rest is still examined.
     if "torch" in findings.versions:
         report = look(executor or LocalExecutor(), device)
         findings.device, findings.rates = report.device, report.rates
@@ -76,6 +77,7 @@ def untested(installed: dict[str, str]) -> list[str]:
 
 def tested_versions() -> dict[str, str]:
     """The versions that constraints.txt pins."""
+    # Beside the package in a checkout, inside it when installed.
     for folder in (Path(__file__).parents[2], Path(__file__).parents[1]):
         if (folder / "constraints.txt").exists():
             text = (folder / "constraints.txt").read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ def with_natives(requested: Sequence[Precision], rates: dict[str, MatmulSpeed]) 
     """The requested precisions and why, each emulated one followed by what a user of this device would take instead."""
     chosen = [(precision, "asked") for precision in requested]
     for precision in requested:
+        # An emulated dtype is measured as asked, and the native one beside it.
         if precision.compute and not _native(precision.compute, rates):
             native = precisions.find(precisions.native_dtype(rates))
             present = [listed for listed, _ in chosen]

@@ -22,13 +22,13 @@ from harness.workers.local import LocalExecutor, RunLimits
 from harness.workers.look import look
 
 CELL = "harness.measure.worker:measure_cell"
-_REAL = ("ok", "oom", "unsupported", "crashed", "killed", "timeout")  # a process ran, and this is what came of it
+_REAL = ("ok", "oom", "unsupported", "crashed", "killed", "timeout")  # a process ran and ended so
 _CHANCE = ("crashed", "killed", "timeout")
 _SAMPLES = ("warmup_micro_s", "warmup_optimizer_s", "micro_s", "optimizer_s", "losses")
 
 
 class SweepObserver(Protocol):
-    """Whoever looks on. `seconds` are expectations, and `measured` says whether the row was measured just now."""
+    """Receives a sweep's progress. `seconds` are expectations; `measured` says whether the row is new."""
 
     def note(self, text: str) -> None: ...
     def begin(self, device_name: str, cells: int) -> None: ...
@@ -45,9 +45,9 @@ class SweepResult:
 
 
 def run(config: SweepConfig, observer: SweepObserver, executor: LocalExecutor | None = None) -> SweepResult:
-    """Measures what is asked and not yet in the record. Raises UserError for what the user must mend first.
+    """Measures the cells that are not in the record yet. Raises UserError for what the user must mend first.
 
-    Killed at any point and called again it goes on with the first cell that has no row.
+    Killed at any point and called again, it goes on with the first cell that has no row.
     """
     with executor or LocalExecutor() as executor:
         observer.note("looking at the device ...")
@@ -78,7 +78,7 @@ class _Sweep:
         self.sample_s = config.sample_seconds[report.device.kind]
         self.cap_s = config.cap_seconds[report.device.kind]
         self.versions, self.commit = versions(), commit()
-        self.announced = False  # that cells are predicted, some seconds for the first
+        self.announced = False  # whether the observer knows that cells are being predicted
         self.predictor = CellPredictor(report, store.folder, self.versions, executor.ask)
 
     def all(self, contexts: Sequence[int]) -> list[Measurement]:
@@ -90,6 +90,7 @@ class _Sweep:
             for cell in group:
                 number += 1
                 done.append(self.tuned(number, cell, done, cells[number:]))
+            # A model too slow at every context is measured at a shorter one, so that it has a row to project from.
             if all(row.status == "too_slow" for row in done) and (shorter := self.shorter(group[0])):
                 done.insert(0, self.one(number, shorter, [], cells[number:]))
             rows += done
@@ -104,6 +105,7 @@ class _Sweep:
 
     def one(self, number: int, cell: Cell, earlier: Sequence[Measurement], later: Sequence[Cell]) -> Measurement:
         """The row of `cell`: from the record, or judged without a run where none is worth it, or measured."""
+        # The record answers for what it has, unless the user wants it measured again.
         key = cell.key(self.versions)
         recorded = self.store.rows().get(key)
         if recorded and self.stands(recorded):
@@ -119,6 +121,7 @@ class _Sweep:
             row = replace(blank, status=judgement.status, reason=judgement.reason)
         else:
             row = self.measured(number, blank, later)
+        # A judgement that has not changed is not written again.
         if recorded is None or row.status in _REAL or (row.status, row.reason) != (recorded.status, recorded.reason):
             self.store.add(row)
         self.observer.row(row, measured=row.status in _REAL)
@@ -154,6 +157,7 @@ class _Sweep:
     def measured(self, number: int, blank: Measurement, later: Sequence[Cell]) -> Measurement:
         """`blank` with what a process of its own measured, or how that process ended."""
         cell = blank.cell
+        # The prediction is stored beside the measurement, to be held against it later.
         if predicted := self.judge(cell).prediction:
             peak = round(predicted.peak_bytes)
             blank = replace(blank, predicted_micro_s=predicted.micro_s, predicted_peak_bytes=peak)
@@ -161,6 +165,7 @@ class _Sweep:
             self.announced = True
             self.observer.note(f"predicting {len(later) + 1} cells ...")
         self.observer.cell(number, cell, self.expected_s(cell), sum(map(self.expected_s, later)))
+        # Twice the cap: a prediction may be off by that much before a process is taken to hang.
         start = datetime.now(UTC)
         outcome = self.executor.run(
             CELL,
@@ -186,6 +191,7 @@ class _Sweep:
         rate = self.report.rates.get(cell.compute_dtype)
         if rate is None or not rate.native:
             return None
+        # Powers of two, halved until one fits the cap.
         context = 1 << ((cell.context - 1).bit_length() - 1)
         while context >= plan.SHORTEST:
             variant = replace(cell, context=context, why=f"shorter: {cell.context} and above are too slow")
@@ -204,6 +210,7 @@ class _Sweep:
         smallest = predicted.load_s + SMALLEST_RUN * predicted.micro_s
         if smallest > self.cap_s:
             return 0.0
+        # The median is known well enough after some seconds and some micro-steps.
         enough = max(MIN_SECONDS, 10 * predicted.micro_s)
         return smallest + min(max(0.0, self.sample_s - SMALLEST_RUN * predicted.micro_s), enough)
 

@@ -53,11 +53,13 @@ def sample(
         seconds.append(clock() - start)
         on_sample(phase, seconds[-1])
 
+    # Warm-up: the first step makes the optimiser's state, and first calls load and compile kernels.
     timed(micro_step, samples.warmup_micro_s, "warm-up")
     timed(update, samples.warmup_optimizer_s, "warm-up")
     after_first_step()
     while sum(samples.warmup_micro_s) < _WARM_S and len(samples.warmup_micro_s) < _WARM_MAX:
         timed(micro_step, samples.warmup_micro_s, "warm-up")
+    # Sampling, until the median is known well enough or the time is used up.
     sampled_from, next_check = clock(), MIN_SAMPLES
     while True:
         timed(micro_step, samples.micro_s, "sampling")

@@ -55,6 +55,7 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
     """Loads the cell's model and times its step; what is measured goes into `result` at once, for the rest may fail."""
     device, seed = memory.device, payload["seed"]
     wait = synchronizer(device)
+    # What the imports hold is noted apart: it is no part of the model.
     emit("phase", phase="load")
     result["memory"]["imported"] = memory.read()
     memory.reset()
@@ -68,6 +69,7 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
     result["memory"]["after_load"] = memory.read()
     gc.collect()
 
+    # Random tokens cost what real ones do.
     step = TrainingStep(loaded.model, cell.recipe, cell.compute_dtype, device)
     vocab_size = loaded.model.config.get_text_config().vocab_size
     batch = random_batch(vocab_size, cell.context, cell.recipe, device, seed)
@@ -92,6 +94,7 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
         # Another process's share of the same steps: the first one leads and measures.
         distributed.follow(micro_step, step.update)
         return
+    # The memory of the first step (which makes the optimiser's state) is read apart from the steady one.
     samples = sample(
         *distributed.lead(micro_step, step.update),
         wait=wait,
@@ -108,7 +111,7 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
 
 
 def _ran_out(problem: RuntimeError, device: torch.device) -> bool:
-    """Whether memory is what a plain RuntimeError is about.
+    """Whether a plain RuntimeError means that memory ran out.
 
     The CPU's allocator, cuBLAS and the driver have no exception of their own for it, and transformers wraps one that
     happens while it quantises; the caching allocator counts those.

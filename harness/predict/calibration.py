@@ -27,9 +27,9 @@ _PRIOR = {
     CUDA: {GEMM: 2.0, SKINNY_GEMM: 4.0, ATTENTION: 3.0, BANDWIDTH: 1.25, DEQUANTIZE: 2.0, LAUNCH: 1.0},
     CPU: {GEMM: 1.1, SKINNY_GEMM: 2.0, ATTENTION: 2.0, BANDWIDTH: 1.5, DEQUANTIZE: 4.0, LAUNCH: 1.0},
 }
-# Standard deviations of logarithms: of what that may be off by, and of a measured cell's seconds.
+# Standard deviations of logarithms: of the prior, and of a measured cell's seconds.
 _PRIOR_LOG_SIGMA = 0.5
-_MEASURED_LOG_SIGMA = 0.03  # what minutes of a shared machine drift by, or the middle of three sweeps
+_MEASURED_LOG_SIGMA = 0.03  # how much a shared machine drifts within minutes
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Point:
 
 @dataclass(frozen=True)
 class MemoryPoint:
-    """A process that was measured, in bytes: of its trace what is persistent (logits with it) and what is transient,
-    and its peak. `fp32` where it computed in that."""
+    """A measured process, in bytes: the persistent tensors (with logits) and the transient ones of its trace, and its
+    peak. `fp32`: whether it computed in fp32."""
 
     model: str
     persistent: int
@@ -74,8 +74,8 @@ class Allocator:
 class Calibration:
     """What a device reaches, and what it was fitted on.
 
-    `slowdown` by kind; `error` the standard deviation of the log of measured over predicted seconds with the row's
-    model left out. Of memory what Allocator has.
+    `slowdown` is by kind; `error` is the standard deviation of log(measured / predicted seconds) with the row's model
+    left out. The memory fields are Allocator's.
     """
 
     STORED: ClassVar = {"slowdown": "slowness", "fragmentation": "spread", "fragmentation_fp32": "spread_fp32"}
@@ -121,7 +121,7 @@ def fit(
     """
     if not points:
         raise UserError(f"nothing measured to calibrate {device} by; run `harness bench` first")
-    # What a model is missed by that the fit has not seen, as logarithms.
+    # Log errors for models that the fit has not seen.
     misses = [math.log(p.seconds / roofline.seconds(p.nominal, slowdown)) for p, slowdown in left_out(kind, points)]
     memory_misses = [math.log(p.peak / fitted.peak(p)) for p, fitted in memory_left_out(kind, processes)]
     allocator = fit_memory(processes, kind)
@@ -166,6 +166,7 @@ def _fit_slowdown(kind: str, points: Sequence[Point]) -> dict[str, float]:
 
     if not points:
         return dict(_PRIOR[kind])
+    # In logarithms, for slowdowns are positive and errors are factors.
     prior_logs = np.log([_PRIOR[kind][k] for k in KINDS])
     nominal = np.array([[p.nominal[k] for k in KINDS] for p in points])  # [points, kinds]
     logs, sigmas = np.log([p.seconds for p in points]), np.array([p.log_sigma for p in points])
@@ -191,8 +192,10 @@ def fit_memory(processes: Sequence[MemoryPoint], kind: str) -> Allocator:
     """
     import numpy as np
 
+    # Too few for a fit: typical values.
     if len(processes) < 2:
         return Allocator(0.0, 1.1, 1.1) if kind == CUDA else Allocator(0.5 * 2**30, 1.3, 1.3)
+    # One column per factor: fp32 apart from 16 bits where both have been measured.
     fp32 = np.array([p.fp32 for p in processes])
     groups = [~fp32, fp32] if min(fp32.sum(), (~fp32).sum()) > 1 else [np.ones(len(processes), bool)]
     peaks, transient = np.array([p.peak for p in processes], float), np.array([p.transient for p in processes])

@@ -1,4 +1,4 @@
-"""Which calibration serves an accelerator: the user's own, the one that comes with the program, or what is assumed."""
+"""Chooses an accelerator's calibration: the user's own, else the program's, else the prior."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,7 +24,8 @@ _OTHER_CPU_LOG_SIGMA = 0.3
 
 
 def for_card(accelerator: Accelerator, results: Path = RESULTS) -> Calibration:
-    """The newest of the user's calibrations of this card, else the program's own, else what is assumed of any."""
+    """The newest of the user's calibrations of this card, else the program's, else the prior."""
+    # The user's own first: it was fitted on this very card.
     if own := _own(results, lambda device: _is(device, accelerator)):
         return own
     shipped = _SHIPPED / f"{accelerator.name}.json"
@@ -42,8 +43,8 @@ def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Ca
 
 
 def last_swept_device(results: Path = RESULTS) -> tuple[Accelerator, Calibration] | None:
-    """The device of the newest record under `results`, with the dtypes that its rows tell of; None where there is no
-    such record, or no row of a device that predictions can be made for."""
+    """The device of the newest record under `results`, with the dtypes of its rows; None where there is no such record,
+    or no row of a device that predictions can be made for."""
     try:
         rows, _ = store.read(latest_folder(results) / store.NAME)
         accelerator = _measured_on([row for row in rows if row.rate])
@@ -71,7 +72,7 @@ def _is(device: str, accelerator: Accelerator) -> bool:
 def points_of_rows(
     rows: Sequence[Measurement], on_done: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[Accelerator, list[tuple[Measurement, Point, MemoryPoint]]]:
-    """The accelerator that ok `rows` of one device were measured on, and what calibrating by each takes.
+    """The accelerator that ok `rows` of one device were measured on, and the calibration points of every row.
 
     Raises UserError where no row was measured, or none can be traced.
     """
@@ -82,6 +83,7 @@ def points_of_rows(
     device = rows[-1].cell.device_name
     rows = [row for row in rows if row.cell.device_name == device and row.cell.recipe.data_parallel == 1]
     accelerator = _measured_on(rows)
+    # One trace per row, all made together.
     keys = [
         prediction.trace_key(cell.model, precisions.find(cell.precision), cell.recipe, accelerator, cell.context)
         for cell in (row.cell for row in rows)
@@ -115,6 +117,7 @@ def _measured_on(rows: Sequence[Measurement]) -> Accelerator:
     name, kind = rows[-1].cell.device_name, rows[-1].cell.device.partition(":")[0]
     if kind != CPU:
         return accelerators.find(name)
+    # A CPU has no datasheet: its rates are those that the rows were probed with.
     by_dtype = {row.cell.compute_dtype: row.rate for row in rows if row.rate}
     total = max(row.device_total_bytes or 0 for row in rows)
     return accelerators.cpu(name, total, by_dtype)

@@ -1,7 +1,7 @@
-"""What becomes of a cell, judged before it runs: seconds and memory predicted for the device at hand.
+"""Judges a cell before it runs, by the seconds and memory that are predicted for the device at hand.
 
 The one place that decides whether a cell is worth a run. A device that no table has is predicted from its probe and
-what is assumed of any, with a wider interval.
+the prior, with a wider interval.
 """
 
 from collections.abc import Callable
@@ -59,14 +59,16 @@ class CellPredictor:
         self._traces: dict[str, Trace | str] = {}
 
     def judge(self, cell: Cell, cap_s: float) -> Judgement:
-        """What becomes of `cell` where runs of more than `cap_s` seconds at least are not started."""
+        """Whether `cell` is worth a run: its smallest run may take `cap_s` seconds."""
         if cell.context > cell.model.max_context:
             return Judgement("beyond_window", f"the model's window is {cell.model.max_context} tokens")
+        # The window needs no trace, so it comes first; then memory, then time.
         predicted = self.predict(cell)
         if isinstance(predicted, str):
             return Judgement("unsupported", predicted)
         if reason := too_big(predicted, self.report.device.total_bytes):
             return Judgement("skipped", reason, predicted)
+        # A run that is too slow is refused with the dtype that would be faster, if there is one.
         least_s = smallest_run_s(predicted)
         if least_s <= cap_s:
             return Judgement(prediction=predicted)
@@ -82,6 +84,7 @@ class CellPredictor:
         """The prediction of `cell`, or why there is none."""
         if cell.compute_dtype not in self.report.rates or cell.compute_dtype not in self.accelerator.rates:
             return f"this device has no {cell.compute_dtype} matrix product"
+        # One trace at the cell's own context: a sweep needs no other length.
         precision = precisions.find(cell.precision)
         key = prediction.trace_key(cell.model, precision, cell.recipe, self.accelerator, cell.context)
         trace = self._trace(key)
@@ -104,6 +107,7 @@ class CellPredictor:
         trace: Trace | str | None = trace_pool.load_trace(key, self.versions)
         if trace is None:
             try:
+                # Not cached yet: a process with torch makes it.
                 answer = self.ask(trace_pool.TRACE, to_stored(key))
             except AskFailed as problem:
                 answer = {"unsupported": f"its step cannot be traced: {problem}"}
@@ -121,6 +125,7 @@ def device_at_hand(report: DeviceReport, results: Path) -> tuple[Accelerator, Ca
         here = accelerators.cpu(device.name, device.total_bytes, report.rates)
         return calibration_files.for_cpu(here, results)
     try:
+        # A card that no table has is predicted from its probe and the prior.
         card = accelerators.find(device.name)
     except UserError:
         return accelerators.probed(device.name, device.total_bytes, report.rates), calibration.prior(accelerators.CUDA)
@@ -128,7 +133,7 @@ def device_at_hand(report: DeviceReport, results: Path) -> tuple[Accelerator, Ca
 
 
 def too_big(predicted: Prediction, total_bytes: int) -> str | None:
-    """Why a cell surely does not fit `total_bytes`, None where it may: judged by the low end of the interval."""
+    """Why a cell surely does not fit `total_bytes`, by the low end of its interval; None where it may fit."""
     least = predicted.peak_bytes / predicted.memory_factor
     if least <= total_bytes:
         return None

@@ -26,6 +26,7 @@ def count(spec: ModelSpec, recipe: Recipe) -> tuple[FlopCount, int]:
 
     Raises harness.errors.Unsupported where the architecture cannot be built.
     """
+    # Shapes alone decide, so the dtype and the quantisation do not matter here.
     base = random_init.on_meta(models.as_measured(spec, recipe), torch.float32)
     params = sum(p.numel() for p in base.parameters())
     base.requires_grad_(False)
@@ -45,6 +46,7 @@ def _micro_step(model: torch.nn.Module, recipe: Recipe, tokens: int, loss_of: Ca
         torch.zeros(1, tokens, dtype=torch.int64, device="meta"), min(recipe.answer_tokens(tokens), tokens - 1)
     )
     with FlopCounterMode(display=False) as counter:
+        # The counter runs on: what it adds during the backward is the backward's.
         loss = loss_of(model, batch)
         forward = counter.get_total_flops()
         loss.backward()
@@ -55,5 +57,6 @@ def _micro_step(model: torch.nn.Module, recipe: Recipe, tokens: int, loss_of: Ca
 def _quadratic(counts: tuple[int, int]) -> tuple[float, float]:
     """(a, b) of a * n + b * n**2 through both counts."""
     (n1, n2), (c1, c2) = _LENGTHS, counts
+    # c / n = a + b n is a line; its slope is b.
     b = (c2 / n2 - c1 / n1) / (n2 - n1)
     return c1 / n1 - b * n1, b

@@ -1,7 +1,7 @@
 """What a micro-step does, operation by operation, without device, weights or storage.
 
-The model is built on torch's meta device with its adapter and recipe, and the very forward and backward that training
-runs are run under a dispatch mode that sees every operation: its FLOPs, its bytes, its dtype, and which storages live.
+The model is built on torch's meta device with its adapter and recipe. Training's own forward and backward run on it
+under a dispatch mode that sees every operation: its FLOPs, its bytes, its dtype, and which storages live.
 Fused attention is counted as the kernel that the device has (nothing of tokens x tokens is held), quantised layers by
 bitsandbytes' own operations, each in the shapes that it has. Any architecture that transformers builds is traced so.
 """
@@ -54,6 +54,7 @@ def traced(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
     # As in a step's second micro-step: the gradients are there already.
     for p in trained:
         p.grad = torch.empty_like(p)
+    # The recorder sees what the step makes; weights, gradients and states are added by _memory.
     recorder = OpRecorder(model.config.get_text_config().vocab_size)
     loss_of = reference_loss if recipe.implementation == REFERENCE else answer_loss
     with attention.traced_as(kind), _kernels(recorder), recorder:
@@ -122,8 +123,9 @@ class OpRecorder(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is torch.ops.aten._local_scalar_dense.default:
-            # transformers asks whether every position follows the one before, and the like: of our batches it is so.
+            # transformers checks, for example, that positions are consecutive: in our batches they are.
             return True
+        # New storages are tracked; an output with an input's storage is a view, or the input itself.
         out = func(*args, **kwargs)
         outputs = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, torch.Tensor)]
         inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
@@ -138,7 +140,8 @@ class OpRecorder(TorchDispatchMode):
         return out
 
     def track(self, tensor: torch.Tensor) -> None:
-        """A storage was made; it is let go of when nothing refers to it any more."""
+        """Counts a new storage as live until nothing refers to it any more."""
+        # Kept by storage, because many tensors may view one.
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self.live or not size:
@@ -157,7 +160,7 @@ class OpRecorder(TorchDispatchMode):
         self.live_bytes -= size
 
     def update_peak(self, scratch: int = 0) -> None:
-        """Remembers what is held where it is the most so far; `scratch` bytes are, while the operation runs."""
+        """Records the live bytes by kind if they are the most so far; `scratch` bytes live while one operation runs."""
         if self.live_bytes + scratch > self.peak_bytes:
             self.peak_bytes = self.live_bytes + scratch
             peak = dict(self.bytes_by_kind)
@@ -168,6 +171,7 @@ class OpRecorder(TorchDispatchMode):
         if name in _QUANTIZED_PRODUCTS:
             self.quantized_product(name, args, outputs[0])
         elif name in _PRODUCTS:
+            # addmm has a bias or an output before its two factors.
             *_, a, b = (t for t in inputs if t.dim() >= 2)
             flops = 2 * outputs[0].numel() * a.shape[-1]
             skinny = min(a.shape[-2], a.shape[-1], outputs[0].shape[-1]) < _SKINNY_BELOW
@@ -186,7 +190,7 @@ class OpRecorder(TorchDispatchMode):
             self.add(BANDWIDTH, (made or outputs or inputs)[0].dtype, 0, moved)
 
     def quantized_product(self, name: str, args: tuple, out: torch.Tensor) -> None:
-        """bitsandbytes widens the whole matrix into a buffer, unless a kernel of its own takes a row or two."""
+        """bitsandbytes multiplies 8 bits as they are; of 4 bits it first dequantises the whole matrix into a buffer."""
         a = args[0]
         rows, inner = prod(a.shape[:-1]), a.shape[-1]
         values = inner * out.shape[-1]
@@ -201,15 +205,15 @@ class OpRecorder(TorchDispatchMode):
 
 
 def _bytes(tensors: list) -> int:
-    """What reading or writing each once moves; an expanded one is no larger than its storage."""
+    """Bytes moved by reading or writing every tensor once; an expanded one counts its storage."""
     return sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in tensors)
 
 
 @contextmanager
 def _kernels(recorder: OpRecorder) -> Iterator[None]:
-    """Puts in what a device has one kernel for, and the meta device would take apart.
+    """Replaces the functions that a device runs as one kernel and the meta device would decompose.
 
-    The functions themselves are exchanged: a mode would be off when checkpointing computes again in the backward.
+    The functions themselves, because a mode would be off when checkpointing recomputes in the backward.
     """
 
     def attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
@@ -235,6 +239,7 @@ class _FusedAttention(torch.autograd.Function):
         out = query.new_empty(*query.shape[:-1], value.shape[-1])
         sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(query, key, value, out, sums)
+        # Forward: query x key and weights x value, 2 FLOPs for a multiplication and its addition.
         products = 2 * query.shape[-2] * key.shape[-2] * prod(query.shape[:-2]) * share
         ctx.recorder, ctx.flops = recorder, products * query.shape[-1]
         recorder.add(ATTENTION, query.dtype, 2 * ctx.flops, _bytes([query, key, value, out]))
@@ -242,6 +247,7 @@ class _FusedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
+        # Backward: the weights again, then the gradients of weights, values, queries and keys.
         saved = ctx.saved_tensors
         grads = [torch.empty_like(t) for t in saved[:3]]
         ctx.recorder.add(ATTENTION, grad.dtype, 5 * ctx.flops, _bytes([grad, *saved, *grads]))

@@ -1,8 +1,8 @@
 """Time and memory of a cell on an accelerator that is not at hand, with an interval, from traces and a calibration.
 
-Hours are for everything that comes out of the budget: load, warm-up, training, and the answers of the test tasks.
-They are for sequences of ARC's lengths, the longer ones dropped: seconds are integrated over the lengths, for attention
-makes them grow faster than tokens.
+Hours cover everything that the budget pays for: load, warm-up, training, and the answers of the test tasks. They are
+for sequences of ARC's lengths, longer ones dropped: seconds are integrated over the lengths, because attention makes
+them grow faster than tokens.
 """
 
 import math
@@ -66,7 +66,7 @@ class Prediction:
     arc_step_s: float | None  # over ARC's lengths up to the context; None where none is so short
     load_s: float
     answers_s: float
-    peak_bytes: float  # of a card, the fullest
+    peak_bytes: float  # of the fullest card
     overhead_bytes: float  # context, libraries, and what the allocator rounds up
     log_sigma: float
     memory_log_sigma: float
@@ -79,6 +79,7 @@ class Prediction:
 
     def hours(self, goal: Goal) -> tuple[float, float, float]:
         """(low, middle, high) hours of load, `goal.steps` steps over ARC's lengths and the answers: 95 %."""
+        # The interval covers what was calibrated, training and answers; loading is added as it is.
         training_s = goal.steps * (self.arc_step_s if self.arc_step_s is not None else self.step_s)
         mid_h, factor = (training_s + self.answers_s * goal.test_tasks) / 3600, math.exp(1.96 * self.log_sigma)
         load_h = (self.load_s + self.step_s) / 3600  # and a step of warm-up
@@ -86,11 +87,11 @@ class Prediction:
 
     @property
     def memory_factor(self) -> float:
-        """How many times the predicted peak may be the real one, or it the real one's: 95 %."""
+        """The real peak is within this factor of the predicted one, either way: 95 %."""
         return math.exp(1.96 * self.memory_log_sigma)
 
     def fits_memory(self) -> bool | None:
-        """Whether the card holds it; None where the interval does not say."""
+        """Whether the card's memory is enough; None where the interval spans it."""
         if self.peak_bytes * self.memory_factor <= self.accelerator.memory_bytes:
             return True
         return False if self.peak_bytes / self.memory_factor > self.accelerator.memory_bytes else None
@@ -108,7 +109,7 @@ class Prediction:
 def trace_key(
     spec: ModelSpec, precision: Precision, recipe: Recipe, accelerator: Accelerator, context: int
 ) -> TraceKey:
-    """What is to be traced. 16-bit dtypes share their operations, so one trace serves both."""
+    """The key of a cell's trace. 16-bit dtypes share their operations, so one trace serves both."""
     dtype = "fp32" if compute_of(precision, accelerator) == "fp32" else "bf16"
     if precision.name == "fp16":
         precision = precisions.find("bf16")
@@ -134,13 +135,13 @@ def trace_keys(
 
 
 def predict(request: PredictRequest, traces: Mapping[int, Trace]) -> Prediction:
-    """The prediction of a cell from its traces by context: of all `request.trace_keys()`, or of its context alone.
+    """The prediction of a cell from its traces by context: those of `request.trace_keys()`, or its own context's alone.
 
     Raises UserError for a dtype that the accelerator does not compute.
     """
     recipe, accelerator, calibration = request.recipe, request.accelerator, request.calibration
     accelerator.rate(request.compute_dtype)
-    # Seconds, of full contexts and in the mean over ARC's lengths.
+    # Seconds, at the full context and averaged over ARC's lengths.
     traces = {n: trace.computed_in(request.compute_dtype) for n, trace in traces.items()}
     trace = traces[request.context]
     seconds = _seconds_by_length(traces, accelerator, calibration)
@@ -148,7 +149,7 @@ def predict(request: PredictRequest, traces: Mapping[int, Trace]) -> Prediction:
     update_s = _update_s(trace, accelerator, calibration) + _all_reduce_s(trace, recipe)
     answers_s = _answers_s(trace, accelerator, calibration, min(request.context, _QUESTION_TOKENS))
     log_sigma, caveats = _uncertainty(micro_s, accelerator, recipe, calibration)
-    # Bytes. Of a split model the last card holds the logits, each its part of everything else.
+    # Bytes. Of a split model the last card holds the logits, and every card its share of the rest.
     allocator, memory = calibration.allocator, trace.memory
     transient = allocator.held(memory.transient, request.compute_dtype == "fp32")
     overhead = (accelerator.context_bytes if accelerator.kind == CUDA else 0) + allocator.base_bytes
@@ -176,7 +177,7 @@ def predict(request: PredictRequest, traces: Mapping[int, Trace]) -> Prediction:
 
 
 def nominal_over_lengths(traces: Mapping[int, Trace], accelerator: Accelerator, context: int) -> dict[str, float]:
-    """Nominal seconds by kind of a micro-step, in the mean over ARC's lengths up to `context`.
+    """Nominal seconds by kind of a micro-step, averaged over ARC's lengths up to `context`.
 
     Raises UserError where no sequence of ARC is so short.
     """
@@ -223,8 +224,9 @@ def _all_reduce_s(trace: Trace, recipe: Recipe) -> float:
 
 
 def _answers_s(trace: Trace, accelerator: Accelerator, calibration: Calibration, question: int) -> float:
-    """Seconds per task: the question of so many tokens read in each view, then one token at a time, for which all
-    weights are read."""
+    """Seconds per task: in each view a forward pass over `question` tokens, then the answer token by token, all
+    weights being read for each."""
+    # Reading a question is a forward pass, scaled from the trace's tokens to the question's.
     forward = replace(trace, ops=tuple(op for op in trace.ops if not op.backward))
     questions = trace.sequences * trace.tokens / question
     read_s = roofline.seconds(roofline.nominal_seconds(forward, accelerator), calibration.slowdown) / questions
@@ -245,6 +247,7 @@ def _uncertainty(
     if recipe.implementation != calibration.step:
         caveats.append(f"{accelerator.name} is known by another step than {recipe.implementation}'s")
         log_sigma = math.hypot(log_sigma, _OTHER_STEP_LOG_SIGMA)
+    # Beyond the range of the fit, the error grows with the number of doublings.
     reach = max(micro_s / calibration.seconds_high, calibration.seconds_low / micro_s)
     if reach > _TRUSTED_REACH:
         caveats.append(f"micro-steps over {_TRUSTED_REACH} times beyond those measured on {accelerator.name}")

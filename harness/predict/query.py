@@ -1,4 +1,4 @@
-"""From the query of `harness predict` to predictions: each cell on each accelerator, and the largest that one holds."""
+"""Answers a query of `harness predict`: every cell on every accelerator, or the largest cell that each one holds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,6 +58,7 @@ def card_named(name: str) -> tuple[Accelerator, Calibration]:
     if name != accelerators.CPU:
         accelerator = accelerators.find(name)
         return accelerator, calibration_files.for_card(accelerator)
+    # A CPU has no datasheet, so it is probed.
     report = look(LocalExecutor(), accelerators.CPU)
     here = accelerators.cpu(report.device.name, report.device.total_bytes, report.rates)
     return calibration_files.for_cpu(here)
@@ -65,7 +66,7 @@ def card_named(name: str) -> tuple[Accelerator, Calibration]:
 
 @dataclass(frozen=True)
 class Unpredictable:
-    """A cell that nothing can be said of, and why."""
+    """A cell without a prediction, and why."""
 
     spec: ModelSpec
     precision: Precision
@@ -89,6 +90,7 @@ def _predict_each(
     requests: Sequence[PredictRequest], pool: trace_pool.TracePool, on_done: OnDone
 ) -> list[Prediction | str]:
     """Each prediction, or why there is none; all traces are made together."""
+    # All keys go to the pool at once, which shares them out over its processes.
     keys = [request.trace_keys() for request in requests]
     traces = iter(pool.trace_all([key for by_length in keys for key in by_length.values()], on_done))
     outcomes: list[Prediction | str] = []
@@ -109,7 +111,7 @@ def find_largest(
     """For each model, precision and accelerator the cell with the longest context that surely fits its memory; with
     `batch` that with the largest micro-batch at the query's first context.
 
-    Each is searched for on memory traced at small sizes, then traced itself: nothing is taken from the curve alone.
+    The search extrapolates memory from small sizes; what it returns has been traced itself.
     """
     results: list[Prediction | Unpredictable] = []
     for request in query.requests(query.contexts[:1]):
@@ -143,6 +145,7 @@ def _last_that_fits(
     """
     predicted: dict[int, Prediction] = {}
     low, high = 0, len(sizes)  # sizes[:low] fit, sizes[high:] do not
+    # Small sizes first, for their traces are cheap; then guesses, until `low` meets `high`.
     first = [sizes.index(size) for size in tried if size in sizes] or [0]
     while low < high:
         i = first.pop(0) if first else _guess(predicted, sizes, low, high)
@@ -166,6 +169,7 @@ def _guess(predicted: dict[int, Prediction], sizes: Sequence[int], low: int, hig
         p = predicted[size]
         return abs(p.peak_bytes * p.memory_factor - p.accelerator.memory_bytes)
 
+    # The two sizes whose memory is nearest the card's.
     near = sorted(predicted, key=gap)[:2]
     if len(near) < 2:
         return (low + high - 1) // 2

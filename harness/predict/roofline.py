@@ -20,7 +20,7 @@ KINDS = (GEMM, SKINNY_GEMM, ATTENTION, BANDWIDTH, DEQUANTIZE, LAUNCH)
 
 @dataclass(frozen=True)
 class Op:
-    """`count` operations alike: FLOPs and bytes (read and written) of each. `kind` is one of KINDS but LAUNCH."""
+    """`count` equal operations: FLOPs and bytes (read and written) of one. `kind` is one of KINDS but LAUNCH."""
 
     kind: str
     backward: bool
@@ -94,12 +94,13 @@ class Trace:
 def nominal_seconds(trace: Trace, accelerator: Accelerator) -> dict[str, float]:
     """Seconds by kind at the accelerator's nominal figures, forward and backward of one micro-step.
 
-    What is bound by its bytes counts as BANDWIDTH whatever it computes, except dequantising. A CPU is busy launching;
-    a card computes meanwhile, and only waits where an operation is shorter than its launch. Raises UserError for a
-    dtype that the accelerator lacks.
+    What is bound by its bytes counts as BANDWIDTH, except dequantising. On a CPU launches add up; on a card they
+    overlap with computing, and only what a launch takes longer than its operation counts. Raises UserError for a dtype
+    that the accelerator lacks.
     """
     nominal = dict.fromkeys(KINDS, 0.0)
     for op in trace.ops:
+        # The roofline: an operation takes what its FLOPs or its bytes take, whichever is more.
         by_bytes = op.bytes / accelerator.bandwidth
         by_flops = op.flops / accelerator.rate(op.dtype)[op.backward] if op.flops else 0.0
         kind = op.kind if op.kind == DEQUANTIZE or by_flops >= by_bytes else BANDWIDTH

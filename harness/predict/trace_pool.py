@@ -1,7 +1,7 @@
 """Traces by cell, each made once: kept in the user's cache folder, made in processes of their own.
 
-Whoever asks needs no torch; a process that has it answers (harness.predict.tracer). What a trace depends on names its
-file: model, precision, recipe, context, kind of device, and versions.
+The caller needs no torch: child processes trace (harness.predict.tracer). A file's name is a hash of all that its
+trace depends on: model, precision, recipe, context, kind of device, and versions.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from harness.records.cell import ModelSpec, Recipe
 from harness.records.stored import from_stored, to_stored
 from harness.workers.local import AskFailed, LocalExecutor
 
-_RULE = 3  # raised when tracing changes: what is kept was traced in another way
+_RULE = 3  # raised when tracing changes, so that older cached traces are not used
 _FLASH_FROM = (8, 0)  # compute capability
 TRACE = "harness.predict.tracer:trace"
 _Answers = Queue[tuple["TraceKey", dict[str, Any]]]
@@ -81,7 +81,7 @@ def _name(key: TraceKey, versions: dict[str, str]) -> str:
 
 
 class TracePool:
-    """Processes that trace, one per core at most: started when needed, kept for the next question; for a `with`.
+    """Processes that trace, one per core at most: started when needed, kept until the `with` block ends.
 
     They see no card, and compute on one core each.
     """
@@ -106,6 +106,7 @@ class TracePool:
 
         Those of one model, precision and recipe are traced one after the other, for it is then built once.
         """
+        # Cached traces first; the rest in groups that share a model.
         names = [key.key(self.versions) for key in keys]
         traces: dict[str, Trace | str] = {}
         groups: dict[str, list[TraceKey]] = {}
@@ -118,6 +119,7 @@ class TracePool:
         answers: _Answers = Queue()
         if total:
             on_done(0, total)
+            # A thread per process hands it groups; answers come back in any order.
             for _ in range(min(len(groups), os.cpu_count() or 1) - len(self.executors)):
                 self.executors.append(self._new())
             for executor in self.executors:
@@ -145,6 +147,7 @@ def _work(executor: LocalExecutor, waiting: list[list[TraceKey]], answers: _Answ
     """Takes groups from `waiting` until none is left, and puts (key, answer) of each member into `answers`."""
     while True:
         try:
+            # list.pop is atomic, so the threads need no lock.
             group = waiting.pop(0)
         except IndexError:
             return

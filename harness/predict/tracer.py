@@ -19,6 +19,7 @@ def trace(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
     """A `TraceKey`, as stored, to its trace with the FLOPs of a sequence, or {"unsupported": reason}."""
     key = from_stored(payload, TraceKey)
     try:
+        # The FLOPs of a sequence are counted apart: the trace has attention as the kernel computes it.
         traced = op_trace.traced(_built(_model_of(key)), key.recipe, key.context, key.kind)
         return to_stored(replace(traced, work=_work(key)))
     except Unsupported as problem:

@@ -15,6 +15,7 @@ def candidates(cell: Cell, predict: Callable[[Cell], Prediction | None]) -> list
     """Variants of `cell` to measure, the most promising first; `cell` itself alone where nothing can be predicted."""
     share = cell.recipe.sequences_per_step // cell.recipe.data_parallel
     predicted = []
+    # Per micro-batch, from the least recomputation on, until one surely fits.
     for batch in (n for n in range(1, _LARGEST_BATCH + 1) if share % n == 0):
         for recompute in _BY_MEMORY:
             recipe = replace(cell.recipe, micro_batch=batch, gradient_checkpointing=recompute)

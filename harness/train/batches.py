@@ -37,6 +37,7 @@ class Packed:
     @property
     def answer_positions(self) -> torch.Tensor:
         """int64 [answer tokens of all sequences]: columns of `input_ids` whose tokens have a loss."""
+        # Each answer stands at the end of its own sequence.
         ends = accumulate(self.lengths)
         spans = [torch.arange(end - n, end) for end, n in zip(ends, self.answer_tokens, strict=True)]
         return torch.cat(spans).to(self.input_ids.device)
@@ -54,6 +55,7 @@ def first_fit_decreasing(lengths: Sequence[int], budget: int) -> list[list[int]]
     First fit, the longest first: the first pack needs most memory, and few packs are left half empty.
     """
     packs: list[tuple[int, list[int]]] = []
+    # Each sequence goes into the first pack with room for it, else it opens one.
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         for k, (used, members) in enumerate(packs):
             if used + lengths[i] <= budget:
@@ -66,6 +68,7 @@ def first_fit_decreasing(lengths: Sequence[int], budget: int) -> list[list[int]]
 
 def random_batch(vocab_size: int, context: int, recipe: Recipe, device: torch.device, seed: int) -> Batch:
     """One micro-batch of sequences of exactly `context` random tokens: no padding, nothing to mask."""
+    # Drawn on the CPU, so that every device gets the same tokens.
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(vocab_size, (recipe.micro_batch, context), generator=generator)
     return Batch(ids.to(device), min(recipe.answer_tokens(context), context - 1))

@@ -1,4 +1,4 @@
-"""What this program needs of transformers, peft and bitsandbytes before it uses them: silence, clear errors, memory."""
+"""Set-up of transformers, peft, bitsandbytes and the allocator: no notices, clear errors, freed memory kept."""
 
 import ctypes
 import logging
@@ -14,7 +14,7 @@ from harness.errors import Unsupported, first_line
 
 
 class quiet(warnings.catch_warnings):
-    """Context without the libraries' notices on how they are used, which say nothing to the user of this program."""
+    """Context without the libraries' notices, which are of no use to the user of this program."""
 
     def __enter__(self):
         super().__enter__()

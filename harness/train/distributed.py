@@ -43,6 +43,7 @@ def init(device: torch.device) -> torch.device:
     """
     if not is_launched() or dist.is_initialized():
         return device
+    # Each process takes a card of its own; on a CPU they share the cores.
     on_cards = device.type == "cuda"
     if on_cards:
         device = torch.device("cuda", (device.index or 0) + int(os.environ["LOCAL_RANK"]))
@@ -72,6 +73,7 @@ def all_reduce_gradients(params: Sequence[torch.nn.Parameter]) -> None:
         return
     # None where this process had no sequence.
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+    # One message: an adapter has hundreds of small gradients, and each message costs its latency.
     flat = torch.cat([grad.flatten() for grad in grads])
     dist.all_reduce(flat)
     for p, grad, part in zip(params, grads, flat.split([p.numel() for p in params]), strict=True):
@@ -123,6 +125,7 @@ def stop() -> None:
 
 def _broadcast(command: int) -> int:
     """The first process's `command`, on every process."""
+    # A CPU tensor, so the message goes through gloo and does not wait for the card.
     message = torch.tensor(command)
     dist.broadcast(message, 0)
     return int(message)

@@ -19,6 +19,7 @@ def answer_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         tokens = batch.input_ids.shape[1]
         rows = torch.arange(tokens - count - 1, tokens - 1, device=batch.input_ids.device)
         return answer_losses(model, batch.input_ids, rows, answers).mean()
+    # One logit more than answers: the last token predicts what has no label.
     logits = model(input_ids=batch.input_ids, use_cache=False, logits_to_keep=count + 1).logits[:, :-1]
     return cross_entropy(logits.flatten(0, 1).float(), answers)
 

@@ -26,6 +26,7 @@ def build(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, k
     """
     if recipe.method == FULL and precision.quantized:
         raise Unsupported("full fine-tuning needs weights that are not quantised; choose fp32, bf16 or fp16")
+    # The base, quantised as on the real device.
     dtype = TORCH_DTYPES[compute]
     model: Any = random_init.on_meta(models.as_measured(spec, recipe), dtype)
     if precision.quantization:
@@ -34,10 +35,12 @@ def build(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, k
         for p in model.parameters():  # PEFT's prepare_model_for_kbit_training widens what is not quantised
             if p.is_floating_point():
                 p.data = p.data.float()
+    # The frozen base gets an adapter, unless all weights are trained.
     if recipe.method != FULL:
         model.requires_grad_(False)
         with torch.device("meta"):
             model = models.add_adapter(model, recipe)
+    # Full fine-tuning is traced with transformers' own modules: our operations give frozen weights no gradient.
     if recipe.implementation == REFERENCE or recipe.method == FULL:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         base.set_attn_implementation("sdpa")

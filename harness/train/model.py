@@ -62,6 +62,7 @@ def load(
         model = _pretrained(folder(weights), precision, dtype, device)
         if recipe.trim_vocab:
             trim_vocab.trim(model, _used_token_ids(weights))
+    # The base is counted before it gets an adapter.
     params = _count(model)
     nf4_cpu.repair(model)
     model.requires_grad_(False)
@@ -89,26 +90,26 @@ def load(
 
 
 def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
-    """What is built for `spec` without weights: a trimmed one without the rows that would be cut."""
+    """`spec` as it is built without weights: where the recipe trims the vocabulary, without the rows to be cut."""
     if not recipe.trim_vocab:
         return spec
     return replace(spec, architecture=spec.architecture | {"vocab_size": trim_vocab.RANDOM_SIZE, "pad_token_id": None})
 
 
 def tokenizer_for(weights: str, recipe: Recipe) -> Any:
-    """What `load_tokenizer` gives, for a trimmed model that of its vocabulary."""
+    """The tokenizer beside `weights`, cut to the kept tokens where the recipe trims the vocabulary."""
     tokenizer = load_tokenizer(weights)
     return trim_vocab.TrimmedTokenizer(tokenizer, _used_token_ids(weights)) if recipe.trim_vocab else tokenizer
 
 
 @lru_cache(maxsize=1)
 def _used_token_ids(weights: str) -> list[int]:
-    """What model and tokenizer are both trimmed to. Cached, because a large vocabulary takes seconds."""
+    """The token ids that model and tokenizer are both trimmed to. Cached, because a large vocabulary takes seconds."""
     return trim_vocab.used_token_ids(load_tokenizer(weights))
 
 
 def load_tokenizer(weights: str) -> Any:
-    """The tokenizer beside `weights`. Raises Unsupported where there is none that can ask and end an answer."""
+    """The tokenizer beside `weights`. Raises Unsupported where there is none with an end-of-text token."""
     from transformers import AutoTokenizer
 
     where = folder(weights)
@@ -130,6 +131,7 @@ def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> Any:
         targets = [name for name in _ATTENTION if name in inside]
         if not targets:
             raise Unsupported("no attention projection of a known name to adapt; use lora_targets: all-linear")
+    # PEFT keeps A and B in fp32 by default (autocast_adapter_dtype).
     config = peft.LoraConfig(
         r=recipe.lora_r,
         lora_alpha=recipe.lora_alpha,
@@ -172,6 +174,7 @@ def _pretrained(
 def _count(model: torch.nn.Module) -> int:
     """Values in the model. A packed 4-bit matrix counts its values, not its bytes."""
     total = 0
+    # Tied parameters are one object.
     for param in {id(p): p for p in model.parameters()}.values():
         state = getattr(param, "quant_state", None)
         total += state.shape.numel() if state is not None else param.numel()

@@ -75,6 +75,7 @@ def answer_losses(
     `input_ids` is int64 [sequences, tokens], `rows` int64 [n], `targets` int64 [sequences x rows]; `layout` (position
     ids, packed lengths) goes to the layers.
     """
+    # The last layer, if patched, returns the rows of `answer_rows` alone.
     hidden = _body(model)(input_ids=input_ids, use_cache=False, answer_rows=rows, **layout).last_hidden_state
     if hidden.shape[1] != len(rows):  # the last layer was not patched
         hidden = hidden[:, rows]
@@ -92,6 +93,7 @@ def _head_is_plain(model: Any) -> bool:
     head, vocab = model.get_output_embeddings(), model.get_input_embeddings().weight.shape[0]
     if type(head) is not torch.nn.Linear or not hasattr(model.get_base_model(), "get_decoder"):
         return False
+    # Any tokens do: the two ways must give the same losses.
     device = head.weight.device
     ids = torch.arange(7, 15, device=device)[None] % vocab
     rows = torch.arange(3, 7, device=device)
@@ -128,6 +130,7 @@ def _candidates(module: Any, kernels: Sequence[Pointwise]) -> Iterator[tuple[str
 
 def _vanilla(layer: Any) -> tuple | None:
     """(A, B, scaling) of plain LoRA with one adapter; None for what is left to PEFT: dropout, DoRA, biases."""
+    # PEFT keeps the adapters of a layer by name.
     names = list(layer.lora_A)
     if len(names) != 1 or layer.lora_variant or layer.merged or layer.disable_adapters:
         return None
@@ -163,6 +166,7 @@ def _last_layer(layer: Any) -> Callable | None:
 
     None where the layer is not built as Llama's or Gemma's.
     """
+    # The names of its parts tell the architecture; dropouts that drop nothing may stand beside them.
     children = {name for name, _ in layer.named_children()}
     llama = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
     gemma = llama | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
@@ -174,6 +178,7 @@ def _last_layer(layer: Any) -> Callable | None:
     def forward(self, hidden_states, *args, answer_rows=None, **kwargs):
         if args or answer_rows is None:
             return original(hidden_states, *args, **kwargs)
+        # Attention needs every token, the MLP only those with a loss.
         attended = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)[0]
         if norms_outputs:
             kept = hidden_states[:, answer_rows] + self.post_attention_layernorm(attended[:, answer_rows])
@@ -197,6 +202,7 @@ def _passes(comparison: Callable[..., bool], *arguments: object) -> bool:
 
 def _agrees(module: torch.nn.Module, forward: Callable, dtype: torch.dtype) -> bool:
     """Whether `forward` equals the module's own: output, and gradients of the input and of the adapter."""
+    # Random input and random adapter values, the same for both forwards.
     trained = [p for p in module.parameters() if p.requires_grad]
     before, device = [p.detach().clone() for p in trained], next(module.parameters()).device
     generator = torch.Generator().manual_seed(0)
@@ -218,6 +224,7 @@ def _out_and_gradients(forward: Callable, x: torch.Tensor, trained: Sequence[tor
     x = x.clone().requires_grad_()
     with torch.enable_grad():
         out = forward(x)
+        # A weighted sum, so that an error in one element cannot cancel one in another.
         weight = torch.linspace(-1, 1, out.numel(), device=out.device).view_as(out)
         return [out.detach(), *torch.autograd.grad((out.float() * weight).sum(), [x, *trained])]
 
@@ -229,6 +236,7 @@ def _close(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bo
 
 def _width(module: Any) -> int:
     """The last dimension of what the module takes."""
+    # A LoRA layer has it in its base, a gated MLP in its gate, a norm in its weight.
     inner = getattr(module, "base_layer", None) or getattr(module, "gate_proj", None)
     inner = inner or getattr(module, "gate_up_proj", None)
     if inner is None:

@@ -33,6 +33,7 @@ def replace_linear_layers(
     for name, layer in list(model.named_modules()):
         if not isinstance(layer, torch.nn.Linear) or layer is head:
             continue
+        # The layer of bitsandbytes takes the shape, the new matrix and a bias of zeros.
         quantized = linear_layer(layer, quantization, device)
         quantized.weight = weight_of(layer.weight.shape)
         mark_initialized(quantized.weight)
@@ -40,6 +41,7 @@ def replace_linear_layers(
             zeros = torch.zeros(layer.out_features, dtype=layer.weight.dtype, device=device)
             quantized.bias = torch.nn.Parameter(zeros, requires_grad=False)
             mark_initialized(quantized.bias)
+        # It takes the place of the linear layer in its parent module.
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, quantized)
         layers.append(quantized)
@@ -81,6 +83,7 @@ def quantized_weight(values: torch.Tensor, quantization: Quantization) -> torch.
         options = {"blocksize": quantization.block_size, "compress_statistics": quantization.double, "quant_type": NF4}
         if not values.is_meta:
             return bnb.nn.Params4bit(values, requires_grad=False, **options).to(values.device)
+        # On meta nothing can be quantised, so the packed tensor and its state are made by their shapes.
         packed = torch.empty(-(-values.numel() // 2), 1, dtype=torch.uint8, device="meta")  # two values in a byte
         state = _nf4_state(values, quantization)
         return bnb.nn.Params4bit(packed, requires_grad=False, quant_state=state, bnb_quantized=True, **options)
@@ -103,6 +106,7 @@ def _nf4_state(values: torch.Tensor, quantization: Quantization) -> Any:
     if quantization.block_size is None:
         raise Unsupported("4-bit quantisation needs the number of values per block")
     QuantState = bitsandbytes_for(values.device).functional.QuantState
+    # Values are quantised across rows: the last block alone may be short.
     blocks = -(-values.numel() // quantization.block_size)
 
     def empty(count: int, dtype: torch.dtype) -> torch.Tensor:
@@ -128,7 +132,7 @@ def _nf4_state(values: torch.Tensor, quantization: Quantization) -> Any:
 def bnb_config(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
     """How transformers quantises weights from disk, for products in `dtype`.
 
-    Raises Unsupported for a kind that is not known, and for blocks that transformers cannot be told.
+    Raises Unsupported for a kind that is not known, and for a block size that transformers has no option for.
     """
     if quantization.kind == NF4:
         if quantization.block_size != 64:

@@ -43,6 +43,7 @@ def random_model(
 
     Raises Unsupported where it cannot be built.
     """
+    # Built on meta first, so that the full-precision matrices are never held beside the quantised ones.
     model = on_meta(spec, dtype)
     block = (torch.randn(_BLOCK) * _RANDOM_STD).to(device=device, dtype=dtype)
     if precision.quantization:
@@ -71,6 +72,7 @@ def _materialize(model: torch.nn.Module, device: torch.device, block: torch.Tens
         for name, param in module._parameters.items():
             if param is None or not param.is_meta:
                 continue
+            # A matrix gets random values now, a vector waits for initialize_weights.
             if param not in made:
                 real = torch.empty_like(param, device=device)
                 made[param] = torch.nn.Parameter(_fill(real, block) if real.dim() > 1 else real, requires_grad=False)

@@ -22,6 +22,7 @@ def apply(model: Any, mode: str) -> None:
 
     A model without a gated MLP of ours recomputes all layers in mode MLP.
     """
+    # Gated MLPs of ours recompute gate and up; whole layers are transformers' part.
     gated = [module for module in model.modules() if hasattr(module, _RECOMPUTES)]
     for module in gated:
         setattr(module, _RECOMPUTES, mode == MLP)
@@ -41,5 +42,6 @@ def enable(module: torch.nn.Module) -> None:
 def recompute(module: torch.nn.Module, part: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     """part(x). If `module` recomputes, only x is held for the backward."""
     if getattr(module, _RECOMPUTES, False) and torch.is_grad_enabled():
+        # Non-reentrant, because only that works when the input itself needs no gradient.
         return checkpoint(part, x, use_reentrant=False)
     return part(x)

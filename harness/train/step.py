@@ -36,6 +36,7 @@ class TrainingStep:
         the device, not yet synchronised.
         """
         device, total = self.params[0].device, torch.zeros((), device=self.params[0].device)
+        # The mean is over all processes' sequences; each process runs its share.
         count = len(sequences)
         sequences = [sequences[i] for i in distributed.shard([len(ids) for ids, _ in sequences])]
         if self.is_reference:
@@ -64,12 +65,14 @@ class TrainingStep:
 
     def _backward(self, loss_sum: torch.Tensor) -> torch.Tensor:
         """Backward of a sum of per-sequence losses, scaled by 1 / sequences_per_step; returns the sum, detached."""
+        # Dividing each part by the whole step's number gives the step's mean, whatever the micro-batch.
         scaled = loss_sum / self.recipe.sequences_per_step
         (self.scaler.scale(scaled) if self.scaler else scaled).backward()
         return loss_sum.detach()
 
     def update(self) -> None:
         """One optimiser step on the gradients of all processes, which are then cleared."""
+        # Gradients are added up over the micro-steps and once over the processes.
         distributed.all_reduce_gradients(self.params)
         if self.scaler:
             self.scaler.step(self.optimizer)

@@ -46,6 +46,7 @@ def trim(model: Any, kept: Sequence[int]) -> None:
     """Cuts embeddings and head of `model`, tied or not, to the rows `kept`: row i is then token kept[i]."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied, rows = head.weight is embedding.weight, torch.tensor(kept, device=embedding.weight.device)
+    # Rows are copied, so that the full matrices can be freed.
     embedding.weight = Parameter(embedding.weight.detach()[rows], requires_grad=False)
     embedding.num_embeddings, embedding.padding_idx = len(kept), None
     head.weight = embedding.weight if tied else Parameter(head.weight.detach()[rows], requires_grad=False)

@@ -101,6 +101,7 @@ def plain_causal(
     settings = _Settings(scaling=scaling, dropout=dropout, sliding_window=sliding_window, kernel=kernel)
     if packed_lengths is None or len(packed_lengths) == 1:
         return _attend(query, key, value, settings).transpose(1, 2).contiguous(), None
+    # Packed: each sequence attends alone, and the results are joined in order.
     sequences = zip(*(part.split(packed_lengths, 2) for part in (query, key, value)), strict=True)
     return torch.cat([_attend(*sequence, settings).transpose(1, 2) for sequence in sequences], 1), None
 
@@ -150,6 +151,7 @@ def _window_mask(tokens: int, window: int, device: torch.device, dtype: torch.dt
 
     Additive, because every layer would turn a bool mask into an additive one of its own and keep it for its backward.
     """
+    # By how many tokens the column lies before the row.
     positions = torch.arange(tokens, device=device)
     behind = positions[:, None] - positions[None, :]
     mask = torch.zeros(tokens, tokens, dtype=dtype, device=device)

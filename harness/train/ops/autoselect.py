@@ -107,6 +107,7 @@ def choose(requested: str, shapes: Shapes | None, device: torch.device, dtype: t
 
 def fastest(part: str, timings: Timings) -> tuple[str, list[str]]:
     """The kernel to take, and sentences about it. A later one replaces an earlier one if it is clearly faster."""
+    # In the order of harness.catalog.kernels: an equal time leaves the earlier, simpler kernel.
     best = next(iter(timings))
     for name, seconds in timings.items():
         if isinstance(seconds, float) and seconds < _WINS_BELOW * timings[best]:
@@ -143,6 +144,7 @@ def _cached(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[st
     """Timings from the cache folder, or measured now and written there for the next processes."""
     name = _cache_name(shapes, device, dtype)
     timings = files.read_cache(name)
+    # A file with other parts is of an older version.
     if not isinstance(timings, dict) or set(timings) != set(KERNELS[device.type]):
         timings = measure(shapes, device, dtype)
         files.write_cache(name, timings)
@@ -188,6 +190,7 @@ def _runner(part: str, name: str, shapes: Shapes, device: torch.device, dtype: t
         return torch.randn(shape, device=device).to(dtype).requires_grad_()
 
     if part == ATTENTION:
+        # Attention: queries, keys and values of one sequence.
         heads = (shapes.heads, shapes.kv_heads, shapes.kv_heads)
         query_key_value = [random(1, count, tokens, shapes.head_dim) for count in heads]
 
@@ -196,6 +199,7 @@ def _runner(part: str, name: str, shapes: Shapes, device: torch.device, dtype: t
             torch.autograd.grad(out, query_key_value, torch.ones_like(out))
 
         return attend
+    # Pointwise: one norm and one gated activation.
     x, weight = random(1, tokens, shapes.hidden_size), random(shapes.hidden_size)
     gate, up = random(1, tokens, shapes.intermediate_size), random(1, tokens, shapes.intermediate_size)
 

@@ -28,6 +28,7 @@ def attend(
 class _Blocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, scaling, window):
+        # Heads that share a key are one product; weights are kept if all of a layer's are few.
         batch, heads, tokens, dim = query.shape
         kv_heads, groups = key.shape[1], heads // key.shape[1]
         out, kept = query.new_empty(batch, tokens, heads, dim).transpose(1, 2), []
@@ -49,6 +50,7 @@ class _Blocks(torch.autograd.Function):
         tokens, kv_heads, groups = query.shape[2], key.shape[1], query.shape[1] // key.shape[1]
         grad_query = torch.empty_like(query)
         queries, grad_queries, grads = (_grouped(part, kv_heads) for part in (query, grad_query, grad))
+        # rowsum(dO * O), for all blocks at once.
         inner = _grouped((grad * out).sum(-1, keepdim=True), kv_heads)
         keys, values = _flat(key), _flat(value)
         grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
@@ -59,6 +61,7 @@ class _Blocks(torch.autograd.Function):
             grad_scores = torch.bmm(grad_rows, values[:, low:end].transpose(1, 2))
             grad_scores.sub_(_block(inner, start, end)).mul_(weights).mul_(ctx.scaling)
             _set_block(grad_queries, start, end, torch.bmm(grad_scores, visible))
+            # Keys and values collect from every block that saw them.
             grad_keys[:, low:end].baddbmm_(grad_scores.transpose(1, 2), rows)
             grad_values[:, low:end].baddbmm_(weights.transpose(1, 2), grad_rows)
         return grad_query, grad_keys.view_as(key), grad_values.view_as(value), None, None

@@ -31,6 +31,7 @@ class AnswerLosses(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[0]
         grads = torch.empty_like(hidden, dtype=torch.float32) if needs_grad else None
         scale = _FP16_SCALE if hidden.dtype == torch.float16 else 1.0
+        # Rows per chunk of logits, and per part that is widened to fp32.
         chunk_rows = max(1, _LOGITS_AT_ONCE // len(head))
         wide_rows = max(1, _WIDENED_AT_ONCE.get(kind_of(hidden.device), _WIDENED_ELSEWHERE) // len(head))
         for hidden_rows, target_rows, loss_rows, grad_rows in _in_chunks(chunk_rows, hidden, targets, losses, grads):

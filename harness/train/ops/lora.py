@@ -19,6 +19,7 @@ class LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, a, b, scaling):
         flat = x.reshape(-1, x.shape[-1])
+        # The scaling goes into B, a small matrix, and the addition into the base's output.
         a_low, b_low = a.to(x.dtype), (b * scaling).to(x.dtype)
         inner = flat @ a_low.t()
         out = linear(flat, weight, bias).addmm_(inner, b_low.t())
@@ -31,6 +32,7 @@ class LoraLinear(torch.autograd.Function):
         flat, weight, a, b, inner = ctx.saved_tensors
         grad = grad.reshape(-1, grad.shape[-1])
         grad_inner = grad @ b  # b holds the scaling
+        # No gradient is made for the first layer's input: embeddings are frozen.
         dx = None
         if ctx.needs_input_grad[0]:
             dx = torch.mm(grad, weight).addmm_(grad_inner, a).view(ctx.shape)

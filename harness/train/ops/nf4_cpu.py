@@ -21,6 +21,7 @@ def repair(model: torch.nn.Module) -> None:
     for module in model.modules():
         if not hasattr(module, "support_avx512bf16_for_cpu"):
             continue
+        # No layer may repack; those whose rows are not whole blocks get another product, too.
         module.support_avx512bf16_for_cpu = False
         state = getattr(module.weight, "quant_state", None)
         if state is not None and module.weight.device.type == "cpu" and state.shape[-1] % state.blocksize:
@@ -31,6 +32,7 @@ def matrix(weight: torch.Tensor) -> torch.Tensor:
     """The values [out, in] of a 4-bit `weight`, in the dtype that it was quantised from."""
     from bitsandbytes.functional import QuantState, dequantize_4bit
 
+    # As one long row, blocks of 64 values follow one another as they were quantised.
     state = weight.quant_state
     one_row = torch.Size([1, state.shape.numel()])  # so that blocks follow one another
     flat = QuantState(
