@@ -12,9 +12,9 @@ class UserError(Exception):
 def unknown(what: str, given: str, names: Iterable[str]) -> UserError:
     """A `UserError` for the unknown name `given`, with the nearest of the `names` that there are."""
     names = list(names)
-    near = difflib.get_close_matches(given.lower(), names, n=3, cutoff=0.4)
+    similar = difflib.get_close_matches(given.lower(), names, n=3, cutoff=0.4)
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:8])}{more}"
+    hint = f"did you mean {' or '.join(similar)}?" if similar else f"known: {', '.join(names[:8])}{more}"
     return UserError(f"unknown {what} {given!r}; {hint}")
 
 

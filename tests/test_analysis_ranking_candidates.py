@@ -10,7 +10,7 @@ from helpers.ranking import shown as _shown
 from helpers.records import cell, curve, result, row
 
 from harness.analysis.learning_curve import accuracy_after
-from harness.analysis.ranking import best_arm, candidates, rank, same_exam
+from harness.analysis.ranking import best_arm, candidates, comparable_results, rank
 from harness.analysis.stats import wilson
 from harness.catalog.published import ACCURACIES
 from harness.records.arm import CurvePoint
@@ -138,13 +138,13 @@ def test_of_several_exams_the_one_that_most_were_asked_counts():
     """One task set asked of two models beats another asked of one, however new; of two alike the newer one counts."""
     a, b = _result("a", 5), _result("b", 6)
     new = _result("a", 9, dataset="other", started="2026-01-01T00:00:00+00:00")
-    assert same_exam([a, new, b]) == [a, b]
-    assert same_exam([a, new]) == [new]
-    assert same_exam([]) == []
+    assert comparable_results([a, new, b]) == [a, b]
+    assert comparable_results([a, new]) == [new]
+    assert comparable_results([]) == []
     (found,) = candidates([_row("a")], [a, new, b], GOAL)
     assert found.result == a
     fewer = replace(new.spec, tasks=new.spec.tasks[:3], dataset="made")
-    assert len(same_exam([a, b, replace(new, spec=fewer)])) == 2  # other tasks of one set are another exam
+    assert len(comparable_results([a, b, replace(new, spec=fewer)])) == 2  # other tasks of one set are not comparable
 
 
 def test_the_best_arm_has_most_steps_then_the_highest_accuracy_then_a_curve_then_the_lowest_loss():

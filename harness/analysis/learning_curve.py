@@ -43,27 +43,27 @@ def accuracy_after(checkpoints: Sequence[CurvePoint], steps: int, seed: int = 0)
     Checkpoints before the first step do not count: a curve in log2(steps) has no zero.
     """
     # Where a curve does not carry to `steps`, and why.
-    seen = sorted((c for c in checkpoints if c.steps > 0), key=lambda c: c.steps)
-    reach = steps / seen[-1].steps if seen else float("inf")
-    if len(seen) < MIN_CHECKPOINTS:
-        return Estimate(steps, reach, refused=f"{len(seen)} checkpoints; a curve needs {MIN_CHECKPOINTS}")
+    points = sorted((c for c in checkpoints if c.steps > 0), key=lambda c: c.steps)
+    reach = steps / points[-1].steps if points else float("inf")
+    if len(points) < MIN_CHECKPOINTS:
+        return Estimate(steps, reach, refused=f"{len(points)} checkpoints; a curve needs {MIN_CHECKPOINTS}")
     if reach > MAX_REACH:
         return Estimate(steps, reach, refused=f"x{reach:.1f} beyond the last checkpoint; at most x{MAX_REACH:g}")
-    losses = [c.loss for c in seen if c.loss is not None]
-    if len(losses) < len(seen):
+    losses = [c.loss for c in points if c.loss is not None]
+    if len(losses) < len(points):
         return Estimate(steps, reach, refused="no answer fits the context, so whether the loss rises is not known")
     if not all(map(isfinite, losses)):
         return Estimate(steps, reach, refused="a loss is no number")
     if losses[-1] > min(losses) * 1.02:
         return Estimate(steps, reach, refused="the loss is rising: more steps would not help as before")
     # The tasks drawn again: each draw is an accuracy at every checkpoint, and by each shape one at the end.
-    scores = np.array([c.scores for c in seen]).T  # [tasks, checkpoints]
+    scores = np.array([c.scores for c in points]).T  # [tasks, checkpoints]
     tasks = len(scores)
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=_DRAWS) / tasks
     curves = weights @ scores  # [draws, checkpoints]
-    at = np.array([c.steps for c in seen], dtype=float)
-    ends = np.concatenate([_linear(curves, at, steps, rng), _saturating(curves, at, steps, rng)])
+    curve_steps = np.array([c.steps for c in points], dtype=float)
+    ends = np.concatenate([_linear(curves, curve_steps, steps, rng), _saturating(curves, curve_steps, steps, rng)])
     # Tasks flip between right and wrong from one checkpoint to the next, and will once more at the end.
     flips = np.abs(np.diff(scores, axis=1)).mean() / 2
     ends = ends + rng.standard_normal(len(ends)) * np.sqrt(flips / tasks)
@@ -73,21 +73,21 @@ def accuracy_after(checkpoints: Sequence[CurvePoint], steps: int, seed: int = 0)
     return Estimate(steps, reach, min(low, least), mid, max(high, most))
 
 
-def _linear(curves: np.ndarray, at: np.ndarray, steps: float, rng: np.random.Generator) -> np.ndarray:
+def _linear(curves: np.ndarray, curve_steps: np.ndarray, steps: float, rng: np.random.Generator) -> np.ndarray:
     """Ends [draws] of the lines through `curves` [draws, checkpoints] against log2(steps)."""
-    x = np.stack([np.ones_like(at), np.log2(at)], 1)
+    x = np.stack([np.ones_like(curve_steps), np.log2(curve_steps)], 1)
     return _ends(curves, x, np.array([1.0, np.log2(steps)]), rng)[0]
 
 
-def _saturating(curves: np.ndarray, at: np.ndarray, steps: float, rng: np.random.Generator) -> np.ndarray:
+def _saturating(curves: np.ndarray, curve_steps: np.ndarray, steps: float, rng: np.random.Generator) -> np.ndarray:
     """Ends [draws] of a - b * steps**-c, c the one of a few that misses a draw least with b >= 0."""
     best = np.full(len(curves), np.inf)
     out = curves[:, -1].copy()
     for power in _POWERS:
-        x = np.stack([np.ones_like(at), -(at**-power)], 1)
-        ends, missed, falls = _ends(curves, x, np.array([1.0, -(steps**-power)]), rng)
-        better = (missed < best) & ~falls
-        out[better], best[better] = ends[better], missed[better]
+        x = np.stack([np.ones_like(curve_steps), -(curve_steps**-power)], 1)
+        ends, misfit, falls = _ends(curves, x, np.array([1.0, -(steps**-power)]), rng)
+        better = (misfit < best) & ~falls
+        out[better], best[better] = ends[better], misfit[better]
     return out
 
 
@@ -97,10 +97,10 @@ def _ends(
     """Least squares of each draw: its value at `end` with a drawn error of prediction, its misfit, whether it falls."""
     solve = np.linalg.pinv(x)
     coefficients = curves @ solve.T
-    missed = ((coefficients @ x.T - curves) ** 2).sum(1)
-    spread = np.sqrt(missed / (len(x) - 2)) * np.sqrt(end @ solve @ solve.T @ end)
+    misfit = ((coefficients @ x.T - curves) ** 2).sum(1)
+    spread = np.sqrt(misfit / (len(x) - 2)) * np.sqrt(end @ solve @ solve.T @ end)
     noise = rng.standard_t(len(x) - 2, len(curves)) * spread
-    return coefficients @ end + noise, missed, coefficients[:, 1] < 0
+    return coefficients @ end + noise, misfit, coefficients[:, 1] < 0
 
 
 def chance_of_best(scores: Mapping[Name, Sequence[float]], draws: int = 4000, seed: int = 0) -> dict[Name, float]:
@@ -113,6 +113,6 @@ def chance_of_best(scores: Mapping[Name, Sequence[float]], draws: int = 4000, se
     table = np.array(list(scores.values()))  # [candidates, tasks]
     tasks = table.shape[1]
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=draws) @ table.T  # [draws, candidates]
-    best = drawn >= drawn.max(1, keepdims=True) - 1e-9
+    accuracies = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=draws) @ table.T  # [draws, candidates]
+    best = accuracies >= accuracies.max(1, keepdims=True) - 1e-9
     return dict(zip(scores, (best / best.sum(1, keepdims=True)).mean(0).tolist(), strict=True))

@@ -42,9 +42,9 @@ def relative_half_width(row: Measurement) -> float:
     """Half the 95 % interval of a long run's mean step, relative to it."""
     mean = fmean(row.micro_s)
     sampling = max(stats.mean_half_width(row.micro_s), abs(stats.trend(row.micro_s)) / 2)
-    seen = max(max(row.micro_s) - mean, mean - min(row.micro_s)) / mean
+    extreme = max(max(row.micro_s) - mean, mean - min(row.micro_s)) / mean
     # A long run's mean lies among the speeds that were seen; only few samples may have missed some.
-    return math.hypot(min(sampling, seen) if len(row.micro_s) >= 10 else sampling, 1.96 * DRIFT)
+    return math.hypot(min(sampling, extreme) if len(row.micro_s) >= 10 else sampling, 1.96 * DRIFT)
 
 
 def project(row: Measurement, steps: int = 1000) -> Projection:

@@ -82,7 +82,7 @@ def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: 
     trained = [row for row in rows if row.ok and all(map(isfinite, row.losses))]
     trained = [row for row in trained if row.cell.recipe.implementation == OPTIMIZED] or trained
     curves = {key: fit_token_curve(group) for key, group in by_curve(rows).items()}
-    comparable = same_exam(results)
+    comparable = comparable_results(results)
     measured = [_candidate(row, curves[curve_key(row)], comparable, goal) for row in trained]
     # A model's cells have one accuracy, so it counts once.
     compared = {c.subject: c.result.by_task for c in measured if c.result}
@@ -90,18 +90,18 @@ def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: 
     return [replace(c, chance=chances.get(c.subject)) for c in measured]
 
 
-def same_exam(results: Sequence[ArmResult]) -> list[ArmResult]:
+def comparable_results(results: Sequence[ArmResult]) -> list[ArmResult]:
     """The results on the tasks that most candidates answered; of several such sets the one that ran last."""
-    exams: dict[tuple, list[ArmResult]] = {}
-    for result in (each for each in results if each.ok):
-        exams.setdefault(result.spec.comparison_key, []).append(result)
-    if not exams:
+    groups: dict[tuple, list[ArmResult]] = {}
+    for result in (row for row in results if row.ok):
+        groups.setdefault(result.spec.comparison_key, []).append(result)
+    if not groups:
         return []
 
-    def importance(exam: list[ArmResult]) -> tuple[int, str]:
-        return len({subject(result) for result in exam}), max(result.started for result in exam)
+    def importance(group: list[ArmResult]) -> tuple[int, str]:
+        return len({subject(result) for result in group}), max(result.started for result in group)
 
-    return max(exams.values(), key=importance)
+    return max(groups.values(), key=importance)
 
 
 def interval(result: ArmResult) -> tuple[float, float]:
@@ -229,9 +229,9 @@ def _why(scored: Sequence[Candidate], tied: Sequence[Candidate], projected: bool
 def _none(slow: Sequence[Candidate], goal: Goal) -> str:
     if not slow:
         return "Pick: none: no cell was measured."
-    near = slow[0]
+    nearest = slow[0]
     return (
-        f"Pick: none fits {goal.budget_hours:g} h. Nearest: {near.name} at {near.row.cell.context} tokens: load, "
-        f"{goal.steps} steps and the answers take up to {near.hours_high:.3g} h; {near.steps} steps would fit, or "
-        f"all on a device {near.hours_high / goal.budget_hours:.3g} times as fast."
+        f"Pick: none fits {goal.budget_hours:g} h. Nearest: {nearest.name} at {nearest.row.cell.context} tokens: load, "
+        f"{goal.steps} steps and the answers take up to {nearest.hours_high:.3g} h; {nearest.steps} steps would fit, "
+        f"or all on a device {nearest.hours_high / goal.budget_hours:.3g} times as fast."
     )

@@ -90,9 +90,9 @@ def _nonnegative(columns: np.ndarray, seconds: np.ndarray) -> list[float]:
             if not norm.all():  # an architecture without attention's quadratic part
                 continue
             solution, *_ = np.linalg.lstsq(part / norm, np.ones(len(seconds)), rcond=None)
-            missed = float(np.sum((part / norm @ solution - 1) ** 2))
-            if (solution >= 0).all() and missed < best - 1e-12:
-                best, coefficients = missed, np.zeros(columns.shape[1])
+            misfit = float(np.sum((part / norm @ solution - 1) ** 2))
+            if (solution >= 0).all() and misfit < best - 1e-12:
+                best, coefficients = misfit, np.zeros(columns.shape[1])
                 coefficients[list(chosen)] = solution / norm
     return coefficients.tolist()
 

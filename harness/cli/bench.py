@@ -171,11 +171,11 @@ def plan(
         predict_verb.show(predict_verb.configure(models, gpu=gpu, **words), out)
         return
     # Without a card that is named: the device of the newest record, if that says enough.
-    last = calibration_files.last_swept_device()
-    if not last:
+    target = calibration_files.last_swept_device()
+    if not target:
         out.print('With --gpu "t4" (or l4, cpu ...) time and memory of each cell are predicted.', markup=False)
         return
     try:
-        predict_verb.show(predict_verb.configure(models, targets=[last], **words), out)
+        predict_verb.show(predict_verb.configure(models, targets=[target], **words), out)
     except UserError as problem:
         out.print(f"Not predicted by the last record: {problem}", markup=False)

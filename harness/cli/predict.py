@@ -149,8 +149,8 @@ def calibrate(results: Results = None) -> None:
 
       harness calibrate --results results/tesla-t4
     """
-    from harness.predict import calibration as calibrations
     from harness.predict import calibration_files
+    from harness.predict.calibration import write
     from harness.report import style
     from harness.report.progress import ProgressLine
 
@@ -159,14 +159,14 @@ def calibrate(results: Results = None) -> None:
     out = style.console()
     with ProgressLine(out) as progress:
         source = f"{sum(row.ok for row in rows)} cells of {folder}"
-        found = calibration_files.calibrated(rows, source, partial(progress.count, "tracing"))
-    calibrations.write(found, folder / calibration_files.NAME)
-    out.print(f"{found.device}: {found.points} cells of {', '.join(found.models)}", markup=False)
-    for kind, times in found.slowdown.items():
+        calibration = calibration_files.calibrated(rows, source, partial(progress.count, "tracing"))
+    write(calibration, folder / calibration_files.NAME)
+    out.print(f"{calibration.device}: {calibration.points} cells of {', '.join(calibration.models)}", markup=False)
+    for kind, times in calibration.slowdown.items():
         out.print(f"  {kind:<11} {times:.2f} times its nominal seconds", markup=False)
-    if len(found.models) > 1:
+    if len(calibration.models) > 1:
         out.print(
-            f"With each model left out in turn, seconds are off by {calibration_files.typical_error(found)} "
+            f"With each model left out in turn, seconds are off by {calibration_files.typical_error(calibration)} "
             "(standard deviation)."
         )
     else:

@@ -186,21 +186,20 @@ def _lengths(
 
     if encoding not in ENCODINGS:
         raise unknown("encoding", encoding, ENCODINGS)
-    wanted = [parse.context_of(word) for word in parse.words(contexts)]
-    if not 1 <= len(wanted) <= 5:
-        raise UserError(f"--contexts names {len(wanted)} contexts; give one to five")
-    puzzles, _ = load_tasks(source)
+    limits = [parse.context_of(word) for word in parse.words(contexts)]
+    if not 1 <= len(limits) <= 5:
+        raise UserError(f"--contexts names {len(limits)} contexts; give one to five")
+    tasks, _ = load_tasks(source)
     if tokenizer is None:
-        return (
-            lengths(puzzles),
-            wanted,
-            f"{source}: estimated, at one token per cell and newline, and 388 for the words",
-        )
+        estimated = f"{source}: estimated, at one token per cell and newline, and 388 for the words"
+        return lengths(tasks), limits, estimated
     from harness.train.model import load_tokenizer
 
     try:
         loaded = load_tokenizer(tokenizer)
     except Unsupported as problem:
         raise UserError(str(problem)) from None
-    counted = lengths(puzzles, lambda pairs, asked, output: len(build(loaded, pairs, asked, output, encoding).ids))
-    return counted, wanted, f"{source}: counted by the tokenizer at {tokenizer}, grids as {encoding}"
+    counted = lengths(
+        tasks, lambda shown, test_input, output: len(build(loaded, shown, test_input, output, encoding).ids)
+    )
+    return counted, limits, f"{source}: counted by the tokenizer at {tokenizer}, grids as {encoding}"

@@ -56,12 +56,12 @@ def show(tasks: Sequence[Task], attempts: Attempts, solutions: Solutions, out: C
             if number > 1:
                 out.print()
             name = f"test input {number}" if len(tests) > 1 else "test input"
-            first, attempt, *_, last = _panels(name, test)
+            question, attempt, *_, truth = _panels(name, test)
             # Only the first attempt is shown; its label says so where a later one is right.
             if test.truth in test.tried and attempt.grid != test.truth:
                 label = f"{attempt.label} ({test.tried.index(test.truth) + 1}: right)"
                 attempt = attempt._replace(label=label)
-            _beside([first, attempt._replace(truth=test.truth), last], out)
+            _beside([question, attempt._replace(truth=test.truth), truth], out)
 
 
 def _test_inputs(task: Task, attempts: Attempts, solutions: Solutions) -> list[TestInput]:

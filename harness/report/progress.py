@@ -121,10 +121,10 @@ class ProgressLine:
         same = (loop.name, loop.total) == (loop_name, total)
         # The same loop run once more begins below where it ended.
         if not same or done <= loop.first or done < loop.done:
-            self.loop = _Loop(loop_name, total, first=done, done=done, begun_s=now, printed_s=now)
+            self.loop = _Loop(loop_name, total, first=done, done=done, started_s=now, printed_s=now)
             return None
         loop.done = done
-        return (now - loop.begun_s) / (done - loop.first) * (total - done)
+        return (now - loop.started_s) / (done - loop.first) * (total - done)
 
     def _draw_cell(self, phase: str, now: bool = False) -> None:
         left_s = max(0.0, self.cell_end_s - self.clock()) + self.later_cells_s
@@ -152,7 +152,7 @@ class _Loop:
     total: int
     first: int = 0
     done: int = 0
-    begun_s: float = 0.0
+    started_s: float = 0.0
     printed_s: float = 0.0
 
 

@@ -154,17 +154,17 @@ def curves(rows: Sequence[Measurement], steps: int) -> list[str]:
         # Nobody would train in an emulated dtype; the native one has a line of its own.
         if not fit or (ok[0].rate and not ok[0].rate.native):
             continue
-        last = max(ok, key=lambda row: row.cell.context)
+        row = max(ok, key=lambda r: r.cell.context)
         parts = []
         for context in (2048, 4096, 8192):
-            if context > last.cell.model.max_context or context > FARTHEST * fit.longest:
+            if context > row.cell.model.max_context or context > FARTHEST * fit.longest:
                 continue
-            if arc := token_curve.arc_hours(fit, last, context, steps):
+            if arc := token_curve.arc_hours(fit, row, context, steps):
                 reach = f", x{arc.reach:.2g} beyond what was measured" if arc.reach > 1 else ""
                 span = hours(arc.hours_low, arc.hours_mid, arc.hours_high)
                 parts.append(f"up to {context} tokens {span} h ({100 * arc.coverage:.0f} % fit{reach})")
         if parts:
-            lines.append(f"{last.cell.model.name} {last.cell.label}, projected over ARC's lengths: {'; '.join(parts)}.")
+            lines.append(f"{row.cell.model.name} {row.cell.label}, projected over ARC's lengths: {'; '.join(parts)}.")
     return lines
 
 

@@ -77,12 +77,12 @@ def _rows(rows: Sequence[Sequence[Panel]], y: int, cell: int, flow: bool) -> tup
     """The rows of panels from `y` down, their right and lower end. With `flow` rows share a line, and have arrows."""
     parts, x, right, bottom = [], _MARGIN, 0, y
     for row in rows:
-        drawn, end, low = _row(row, x, y, cell, flow)
-        # What does not fit beside the rows before it is drawn again on a line of its own.
+        elements, end, low = _row(row, x, y, cell, flow)
+        # What does not fit beside the rows before is drawn again on a line of its own.
         if x > _MARGIN and (not flow or end > _WIDTH - _MARGIN):
             x, y = _MARGIN, bottom
-            drawn, end, low = _row(row, x, y, cell, flow)
-        parts += drawn
+            elements, end, low = _row(row, x, y, cell, flow)
+        parts += elements
         x, right, bottom = end + 2 * _GAP, max(right, end), max(bottom, low)
     return parts, right, bottom
 
