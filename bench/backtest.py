@@ -37,12 +37,12 @@ def measured(folder: Path) -> tuple[list[tuple], calibration.Calibration] | None
     rows = middle([store.read(path)[0] for path in sorted(folder.glob(_SWEEPS))])
     if len({row.cell.model.name for row in rows if row.ok}) < 2:
         return None
-    on, seen = calibration_files.points_of_rows(rows)
+    card, seen = calibration_files.points_of_rows(rows)
     points, held = [p for _, p, _ in seen], [h for _, _, h in seen]
     out = []
-    for (row, _, _), (point, slow) in zip(seen, calibration.left_out(on.kind, points), strict=True):
+    for (row, _, _), (point, slow) in zip(seen, calibration.left_out(card.kind, points), strict=True):
         out.append((_name(row), "measured", "s", point.seconds, roofline.seconds(point.nominal, slow)))
-    for (row, _, _), (one, fitted) in zip(seen, calibration.memory_left_out(on.kind, held), strict=True):
+    for (row, _, _), (one, fitted) in zip(seen, calibration.memory_left_out(card.kind, held), strict=True):
         out.append((_name(row), "measured", "GiB", one.peak / 2**30, fitted.peak(one) / 2**30))
     return out, calibration_files.calibrated(rows, f"{len(seen)} cells of results/reference/{folder.name}")
 
@@ -63,26 +63,26 @@ def published(path: Path) -> tuple[list[tuple], calibration.Calibration]:
     """The same of what others published: minutes for ten steps over ARC's lengths up to the context, timed on ten or in
     the mean of a thousand."""
     models, points, rows = catalog.load(), [], []
-    said = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    for row in said:
-        on = accelerators.find(row["accelerator"])
+    published_rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    for row in published_rows:
+        card = accelerators.find(row["accelerator"])
         precision = replace(precisions.find(row["precision"]), compute=row["compute"])
         recipe = resolve(models.recipe, RecipeOptions(name=row["recipe"]), precision.quantized)
-        asked = prediction.trace_keys(models.find(row["model"]), precision, recipe, on, int(row["context"]))
-        found = trace_pool.trace_all(list(asked.values()), versions())
-        if wrong := [each for each in found if isinstance(each, str)]:
+        keys = prediction.trace_keys(models.find(row["model"]), precision, recipe, card, int(row["context"]))
+        traces = trace_pool.trace_all(list(keys.values()), versions())
+        if wrong := [each for each in traces if isinstance(each, str)]:
             raise SystemExit(f"{row['model']} {row['precision']}: {wrong[0]}")
-        by_length = {n: trace.computed_in(row["compute"]) for n, trace in zip(asked, found, strict=True)}
+        by_length = {n: trace.computed_in(row["compute"]) for n, trace in zip(keys, traces, strict=True)}
         minutes, rounding = float(row["ten_steps_min"]), float(row["rounding_min"])
         # Uniform within its rounding; and such a run is timed to some 5 %.
         sigma = math.hypot(math.log(1 + rounding / minutes) / math.sqrt(3), 0.05)
-        nominal = prediction.nominal_over_lengths(by_length, on, int(row["context"]))
+        nominal = prediction.nominal_over_lengths(by_length, card, int(row["context"]))
         points.append(calibration.Point(row["model"], nominal, minutes / _share(row) * 60 / 160, sigma))
-    for row, (point, slow) in zip(said, calibration.left_out(accelerators.CUDA, points), strict=True):
+    for row, (point, slow) in zip(published_rows, calibration.left_out(accelerators.CUDA, points), strict=True):
         name = f"{row['model']} {row['precision']} {row['context']}, computed in {row['compute']}, {row['timed']}"
-        found = roofline.seconds(point.nominal, slow) * _share(row) * 160 / 60
-        rows.append((name, "published", "min", float(row["ten_steps_min"]), found))
-    source = f"{len(said)} published rows, results/reference/{path.parent.name}"
+        predicted = roofline.seconds(point.nominal, slow) * _share(row) * 160 / 60
+        rows.append((name, "published", "min", float(row["ten_steps_min"]), predicted))
+    source = f"{len(published_rows)} published rows, results/reference/{path.parent.name}"
     return rows, calibration.fit("t4", accelerators.CUDA, points, source=source, step=REFERENCE_STEP)
 
 
@@ -92,18 +92,21 @@ def _share(row: dict[str, str]) -> float:
 
 def lines(title: str, rows: list[tuple]) -> list[str]:
     out = [f"## {title}", "", "| row | what | measured or published | predicted | error |", "|---|---|---|---|---|"]
-    for name, kind, unit, real, found in rows:
-        out.append(f"| {name} | {kind}, {unit} | {real:.3g} | {found:.3g} | {100 * (found / real - 1):+.1f} % |")
+    for name, kind, unit, real, predicted in rows:
+        error = 100 * (predicted / real - 1)
+        out.append(f"| {name} | {kind}, {unit} | {real:.3g} | {predicted:.3g} | {error:+.1f} % |")
     out.append("")
     for unit in dict.fromkeys(row[2] for row in rows):
-        errors = sorted(abs(found / real - 1) for _, _, u, real, found in rows if u == unit)
+        errors = sorted(abs(predicted / real - 1) for _, _, u, real, predicted in rows if u == unit)
         ninth = errors[math.ceil(0.9 * len(errors)) - 1]
         out.append(
             f"{unit}: {len(errors)} rows, median error {100 * median(errors):.1f} %, 90th percentile "
             f"{100 * ninth:.1f} %, worst {100 * errors[-1]:.1f} %."
         )
         if unit == "min":
-            sides = sum((real * 100 / 60 > _BUDGET_H) == (found * 100 / 60 > _BUDGET_H) for *_, real, found in rows)
+            sides = sum(
+                (real * 100 / 60 > _BUDGET_H) == (predicted * 100 / 60 > _BUDGET_H) for *_, real, predicted in rows
+            )
             out.append(f"{sides} of {len(errors)} on the right side of {_BUDGET_H} h for 1000 steps.")
     return [*out, ""]
 
@@ -112,14 +115,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
     write = parser.parse_args().write
-    how = "By `make backtest`. Each row is predicted with its model left out of the calibration."
-    text = ["# Predictions against measurements", "", how, ""]
+    note = "By `make backtest`. Each row is predicted with its model left out of the calibration."
+    text = ["# Predictions against measurements", "", note, ""]
     calibrations = {}
     for folder in sorted(REFERENCE.iterdir()):
-        if (folder / store.NAME).exists() and (found := measured(folder)):
-            text += lines(f"Measured: {folder.name}", found[0])
-            kind = found[1].kind
-            calibrations["cpu" if kind == accelerators.CPU else accelerators.find(found[1].device).name] = found[1]
+        if (folder / store.NAME).exists() and (cells_and_fit := measured(folder)):
+            rows, fitted = cells_and_fit
+            text += lines(f"Measured: {folder.name}", rows)
+            name = "cpu" if fitted.kind == accelerators.CPU else accelerators.find(fitted.device).name
+            calibrations[name] = fitted
     rows, t4 = published(REFERENCE / "published" / "rows.csv")
     text += lines(
         "Published: two T4s of which one works at a time, minutes for ten steps, timed on ten or in the mean of 1000",

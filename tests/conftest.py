@@ -52,9 +52,9 @@ def tiny_folder(tmp_path_factory) -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    said = dict(TINY)
+    settings = dict(TINY)
     torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(said.pop("model_type"), **said))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
     folder = tmp_path_factory.mktemp("models") / "tiny"
     model.save_pretrained(folder)
     return folder
@@ -88,9 +88,9 @@ def weights_folder(tmp_path_factory, tokenizer):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    said = {**TINY, "vocab_size": len(tokenizer), "max_position_embeddings": 1024}
+    settings = {**TINY, "vocab_size": len(tokenizer), "max_position_embeddings": 1024}
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(said.pop("model_type"), **said))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
     path = tmp_path_factory.mktemp("weights") / "tiny"
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)

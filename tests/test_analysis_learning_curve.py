@@ -36,10 +36,10 @@ def test_the_interval_covers_the_known_end_of_simulated_curves():
     rng, held, widths = random.Random(0), 0, []
     for number in range(200):
         seen, end = _curve(rng)
-        found = accuracy_after(seen, 1000, seed=number)
-        assert found.reach == 8.0
-        held += found.low - 1e-9 <= end <= found.high + 1e-9
-        widths.append(found.high - found.low)
+        estimate = accuracy_after(seen, 1000, seed=number)
+        assert estimate.reach == 8.0
+        held += estimate.low - 1e-9 <= end <= estimate.high + 1e-9
+        widths.append(estimate.high - estimate.low)
     assert held >= 180
     assert sorted(widths)[100] < 0.5  # and says something
 
@@ -47,9 +47,9 @@ def test_the_interval_covers_the_known_end_of_simulated_curves():
 def test_a_curve_by_hand():
     """Log-linear without noise, 10 % more with every doubling from 10 % at 4: 60 % at 128."""
     seen = [CurvePoint(4 * 2**i, 1.0, (1.0,) * (10 + 10 * i) + (0.0,) * (90 - 10 * i)) for i in range(5)]
-    found = accuracy_after(seen, 128)
-    assert found.low < 0.6 < found.high
-    assert found.mid == pytest.approx(0.6, abs=0.06)
+    estimate = accuracy_after(seen, 128)
+    assert estimate.low < 0.6 < estimate.high
+    assert estimate.mid == pytest.approx(0.6, abs=0.06)
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_a_curve_by_hand():
     ],
 )
 def test_it_is_refused_where_the_checkpoints_do_not_carry(seen, steps, why):
-    found = accuracy_after([CurvePoint(s, loss, (0.0, 1.0)) for s, loss in seen], steps)
-    assert math.isnan(found.mid)
-    assert why in found.refused
+    estimate = accuracy_after([CurvePoint(s, loss, (0.0, 1.0)) for s, loss in seen], steps)
+    assert math.isnan(estimate.mid)
+    assert why in estimate.refused
 
 
 def test_the_interval_grows_with_the_reach_and_shrinks_with_tasks():
@@ -76,8 +76,8 @@ def test_the_interval_grows_with_the_reach_and_shrinks_with_tasks():
     many, _ = _curve(rng, tasks=600)
 
     def width(seen, steps):
-        found = accuracy_after(seen, steps)
-        return found.high - found.low
+        estimate = accuracy_after(seen, steps)
+        return estimate.high - estimate.low
 
     assert width(many, 1000) < width(few, 1000)
     assert width(many, 150) < width(many, 1000)
@@ -85,10 +85,10 @@ def test_the_interval_grows_with_the_reach_and_shrinks_with_tasks():
 
 def test_chance_of_best():
     good, bad = [1.0] * 30 + [0.0] * 20, [1.0] * 10 + [0.0] * 40
-    found = chance_of_best({"good": good, "bad": bad, "same": list(good)})
-    assert found["bad"] < 0.001
-    assert found["good"] == pytest.approx(0.5, abs=0.01)
-    assert sum(found.values()) == pytest.approx(1.0)
+    chances = chance_of_best({"good": good, "bad": bad, "same": list(good)})
+    assert chances["bad"] < 0.001
+    assert chances["good"] == pytest.approx(0.5, abs=0.01)
+    assert sum(chances.values()) == pytest.approx(1.0)
     close = chance_of_best({"a": [1.0, 0.0] * 25, "b": [0.0, 1.0] * 24 + [1.0, 1.0]})
     assert 0.4 < close["b"] < 0.7
     with pytest.raises(ValueError, match="same tasks"):

@@ -55,7 +55,7 @@ def _noisy(spread):
 
 
 @pytest.mark.parametrize(
-    ("samples", "said"),
+    ("samples", "advice"),
     [
         ((1.0,) * 3, "from 3 samples"),
         ((1.0,) * 10 + (2.0,) * 10, "two speeds"),
@@ -64,10 +64,10 @@ def _noisy(spread):
         (_noisy(0.15), "vary by"),
     ],
 )
-def test_warnings_say_what_to_do(samples, said):
-    found = [w for w in warnings(row(samples)) if said in w]
-    assert len(found) == 1
-    assert any(remedy in found[0] for remedy in ("--sample-seconds", "--fresh", "close what else"))
+def test_warnings_say_what_to_do(samples, advice):
+    messages = [w for w in warnings(row(samples)) if advice in w]
+    assert len(messages) == 1
+    assert any(remedy in messages[0] for remedy in ("--sample-seconds", "--fresh", "close what else"))
 
 
 def test_a_clean_sample_has_no_warning():
@@ -95,11 +95,11 @@ def test_fit_finds_the_curve_again():
         return 0.1 + 1e-12 * 2e9 * n + 4e-12 * 3e5 * n**2
 
     rows = [_measured(true(n), n) for n in (256, 512, 1024, 2048)]
-    found = token_curve.fit_token_curve(rows)
-    assert found.work == work
+    fitted = token_curve.fit_token_curve(rows)
+    assert fitted.work == work
     for n in (100, 700, 4096):
-        assert found.seconds(n) == pytest.approx(true(n), rel=1e-6)
-    assert found.error < 1e-6
+        assert fitted.seconds(n) == pytest.approx(true(n), rel=1e-6)
+    assert fitted.error < 1e-6
     two = token_curve.fit_token_curve([_measured(0.1 + 1e-12 * (2e9 * n + 3e5 * n**2), n) for n in (256, 512)])
     assert two.seconds(1024) == pytest.approx(0.1 + 1e-12 * (2e9 * 1024 + 3e5 * 1024**2), rel=1e-6)
     assert token_curve.fit_token_curve(rows[:1]).seconds(256) == pytest.approx(true(256))
@@ -108,21 +108,21 @@ def test_fit_finds_the_curve_again():
 
 def test_fit_has_no_negative_part():
     """Seconds that fall with length, as noise can make them, still give a curve that rises."""
-    found = token_curve.fit_token_curve([_measured(1.2, 256), _measured(1.0, 512), _measured(1.1, 1024)])
-    assert min(found.fixed_s, found.linear_s, found.quadratic_s) >= 0
-    assert found.seconds(4096) >= found.seconds(256) > 0
+    fitted = token_curve.fit_token_curve([_measured(1.2, 256), _measured(1.0, 512), _measured(1.1, 1024)])
+    assert min(fitted.fixed_s, fitted.linear_s, fitted.quadratic_s) >= 0
+    assert fitted.seconds(4096) >= fitted.seconds(256) > 0
 
 
 def test_arc_hours_by_hand():
     """Seconds in proportion to tokens, a millisecond each: the mean sequence under 8192 is 1788 tokens in our table,
     16 of them 28.6 s, a thousand steps 7.95 h."""
     rows = [replace(_measured(n / 1000, n), work=FlopCount(1e9, 0, 1e9, 0)) for n in (512, 1024, 4096)]
-    found = token_curve.arc_hours(token_curve.fit_token_curve(rows), rows[-1], 8192, 1000)
-    assert found.hours_mid == pytest.approx(7.95, rel=0.01)
-    assert found.coverage == 1.0
-    assert found.reach == 2.0
+    hours = token_curve.arc_hours(token_curve.fit_token_curve(rows), rows[-1], 8192, 1000)
+    assert hours.hours_mid == pytest.approx(7.95, rel=0.01)
+    assert hours.coverage == 1.0
+    assert hours.reach == 2.0
     near = token_curve.arc_hours(token_curve.fit_token_curve(rows), rows[-1], 4096, 1000)
-    assert (near.hours_high - near.hours_low) / near.hours_mid < (found.hours_high - found.hours_low) / found.hours_mid
+    assert (near.hours_high - near.hours_low) / near.hours_mid < (hours.hours_high - hours.hours_low) / hours.hours_mid
     assert token_curve.arc_hours(token_curve.fit_token_curve(rows), rows[-1], 300, 1000) is None
 
 

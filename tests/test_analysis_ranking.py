@@ -16,8 +16,8 @@ from harness.records.cell import REFERENCE, Recipe
 from harness.report import terminal
 
 
-def _names(found):
-    return [c.row.cell.model.name for c in found]
+def _names(ranking):
+    return [c.row.cell.model.name for c in ranking]
 
 
 def _two(curve_points=True):
@@ -50,9 +50,9 @@ def test_ranked_by_projected_accuracy_where_all_have_one():
     ],
 )
 def test_ranked_by_measured_accuracy_where_one_has_no_projection(goal, more):
-    told = _two(curve_points=False) if more == "none" else [*_two(), *more]
+    results = _two(curve_points=False) if more == "none" else [*_two(), *more]
     rows = [_row("a"), _row("b"), *([_row("c")] if more and more != "none" else [])]
-    chosen = rank(candidates(rows, told, goal), goal)
+    chosen = rank(candidates(rows, results, goal), goal)
     assert _names(chosen.fits) == ["b", "a", "c"][: len(rows)]
     assert f"the highest measured accuracy of {len(rows)}, 60.0 %" in chosen.why
 
@@ -85,9 +85,9 @@ def test_a_longer_context_of_other_weights_does_not_hide_a_measured_accuracy():
 
 def test_two_weights_of_one_model_are_two_candidates():
     rows = [_row(weights="/a"), _row(weights="/b")]
-    found = candidates(rows, [result(9, weights="/a"), result(2, weights="/b")], GOAL)
-    assert found[0].chance > 0.9 and found[1].chance < 0.1
-    assert [c.row.cell.weights for c in rank(found, GOAL).fits] == ["/a", "/b"]
+    listed = candidates(rows, [result(9, weights="/a"), result(2, weights="/b")], GOAL)
+    assert listed[0].chance > 0.9 and listed[1].chance < 0.1
+    assert [c.row.cell.weights for c in rank(listed, GOAL).fits] == ["/a", "/b"]
 
 
 def test_too_slow_ones_are_listed_the_nearest_first_and_never_picked():
@@ -115,11 +115,11 @@ def test_none_that_fits_names_the_nearest_and_what_would_fit():
 def test_a_tie_is_admitted():
     """12 and 11 of 20 right, one task apart: exact McNemar's p is 1. 18 against 2 of 20, 16 apart: 2 / 2**16."""
     rows = [_row("a"), _row("b"), _row("c")]
-    told = [_result("a", 12, tasks=20), _result("b", 11, tasks=20), _result("c", 2, tasks=20)]
-    chosen = rank(candidates(rows, told, GOAL), GOAL)
+    results = [_result("a", 12, tasks=20), _result("b", 11, tasks=20), _result("c", 2, tasks=20)]
+    chosen = rank(candidates(rows, results, GOAL), GOAL)
     assert _names(chosen.tied) == ["b"]
     assert "Not told apart from b fp32 on these tasks (p >= 0.05): a tie; more --tasks would tell." in chosen.why
-    clear = rank(candidates(rows, [_result("a", 18, tasks=20), told[2]], GOAL), GOAL)
+    clear = rank(candidates(rows, [_result("a", 18, tasks=20), results[2]], GOAL), GOAL)
     assert clear.tied == () and "tie" not in clear.why
 
 
@@ -175,8 +175,8 @@ def test_a_model_whose_losses_are_no_numbers_is_not_picked():
 
 def test_chances_are_over_those_with_an_accuracy():
     rows = [_row("a"), _row("b"), _row("c"), _row("a", context=2048)]
-    found = candidates(rows, [_result("a", 8), _result("b", 3)], GOAL)
-    chances = [c.chance for c in found]
+    listed = candidates(rows, [_result("a", 8), _result("b", 3)], GOAL)
+    chances = [c.chance for c in listed]
     assert chances[0] == chances[3] > 0.95 and chances[2] is None
     assert chances[0] + chances[1] == pytest.approx(1.0)
     (alone,) = candidates(rows[:1], [_result("a", 8)], GOAL)

@@ -17,8 +17,8 @@ from harness.records.arm import CurvePoint
 from harness.report import frame
 
 
-def _names(found):
-    return [c.row.cell.model.name for c in found]
+def _names(listed):
+    return [c.row.cell.model.name for c in listed]
 
 
 # --- hours
@@ -28,10 +28,12 @@ def test_hours_are_load_training_and_answers_by_hand():
     """Load 1799 s and warm-up 1 s: 0.5 h. Training 2.982 h, 3.543 at the slow end. Ten tasks decoded in 90 s are 9 s
     per task, 1 h for 400. In all 4.482 h, 5.043 at the slow end."""
     r = _row(load_s=1799.0)
-    (found,) = candidates([r], [result(5, decode_s=90.0)], GOAL)
-    assert found.inference_h == pytest.approx(1.0)
-    assert found.hours_mid == pytest.approx(0.5 + 1000 * STEP_S / 3600 + 1.0)
-    assert found.hours_high == pytest.approx(0.5 + 1000 * STEP_S / 3600 * SLOW + 1.0) == pytest.approx(5.043, abs=1e-3)
+    (candidate,) = candidates([r], [result(5, decode_s=90.0)], GOAL)
+    assert candidate.inference_h == pytest.approx(1.0)
+    assert candidate.hours_mid == pytest.approx(0.5 + 1000 * STEP_S / 3600 + 1.0)
+    assert (
+        candidate.hours_high == pytest.approx(0.5 + 1000 * STEP_S / 3600 * SLOW + 1.0) == pytest.approx(5.043, abs=1e-3)
+    )
     (unanswered,) = candidates([r], [], GOAL)
     assert unanswered.inference_h is None
     assert unanswered.hours_high == pytest.approx(0.5 + 1000 * STEP_S / 3600 * SLOW)
@@ -65,18 +67,18 @@ def test_the_curve_is_of_all_rows_of_the_cells_model_precision_and_recipe():
 
 def test_the_answers_count_in_the_budget():
     """5.043 h with the answers, 4.043 without: at 4.5 h only the row whose decoding nobody measured fits."""
-    r, told = _row(load_s=1799.0), result(5, decode_s=90.0)
+    r, accuracy = _row(load_s=1799.0), result(5, decode_s=90.0)
     for budget, fits, bare in ((5.05, 1, 1), (5.04, 0, 1), (4.05, 0, 1), (4.04, 0, 0)):
         goal = replace(GOAL, budget_hours=budget)
-        assert len(rank(candidates([r], [told], goal), goal).fits) == fits
+        assert len(rank(candidates([r], [accuracy], goal), goal).fits) == fits
         assert len(rank(candidates([r], [], goal), goal).fits) == bare
 
 
 def test_the_steps_that_a_budget_allows_by_hand():
     """3 h less 0.5 of load and 1 of answers leave 1.5 h, 5400 s, of steps of 10.734 x 1.1882 s at the slow end: 423."""
     goal = replace(GOAL, budget_hours=3.0)
-    (found,) = candidates([_row(load_s=1799.0)], [result(5, decode_s=90.0)], goal)
-    assert found.steps == int(5400 / (STEP_S * SLOW)) == 423
+    (candidate,) = candidates([_row(load_s=1799.0)], [result(5, decode_s=90.0)], goal)
+    assert candidate.steps == int(5400 / (STEP_S * SLOW)) == 423
     (plenty,) = candidates([_row(load_s=1799.0)], [result(5, decode_s=90.0)], GOAL)
     assert plenty.steps == 1000  # at most those that are asked for
     (none,) = candidates([_row(load_s=1799.0)], [result(5, decode_s=90.0)], replace(GOAL, budget_hours=1.0))
@@ -84,11 +86,11 @@ def test_the_steps_that_a_budget_allows_by_hand():
 
 
 def test_the_projection_is_to_the_steps_that_the_budget_allows():
-    told = result(11, tasks=20, steps=64, curve_points=curve(20, 2, 5, 8, 11))
-    (found,) = candidates([_row()], [told], replace(GOAL, budget_hours=1.5))
-    assert found.steps == int((1.5 * 3600 - 1) / (STEP_S * SLOW)) == 423
-    assert found.estimate == accuracy_after(told.curve_points, 423)
-    assert found.estimate.reach == 423 / 64
+    accuracy = result(11, tasks=20, steps=64, curve_points=curve(20, 2, 5, 8, 11))
+    (candidate,) = candidates([_row()], [accuracy], replace(GOAL, budget_hours=1.5))
+    assert candidate.steps == int((1.5 * 3600 - 1) / (STEP_S * SLOW)) == 423
+    assert candidate.estimate == accuracy_after(accuracy.curve_points, 423)
+    assert candidate.estimate.reach == 423 / 64
 
 
 # --- which result belongs to which row
@@ -102,17 +104,20 @@ def test_a_result_is_of_its_model_precision_and_weights_alone():
         _row(weights="/a/folder"),
         _row("other"),
     ]
-    found = candidates(rows, [_result(right=5)], GOAL)
-    assert [c.result is not None for c in found] == [True, True, False, False, False]
-    for c in found[2:]:
+    listed = candidates(rows, [_result(right=5)], GOAL)
+    assert [c.result is not None for c in listed] == [True, True, False, False, False]
+    for c in listed[2:]:
         assert (c.result, c.baseline, c.estimate, c.chance, c.inference_h) == (None,) * 5
 
 
 def test_nothing_without_a_result_is_given_an_accuracy():
     """In no table and no column: not from another precision, other weights, what was published, or the sizes."""
     rows = [_row(name) for name in (*ACCURACIES, "tiny")] + [_row("phi-3-mini", precision="int4")]
-    told = [_result(right=5, curve_points=curve(10, 2, 3, 4, 5)), _result("phi-3-mini", right=9, weights="/elsewhere")]
-    chosen = rank(candidates(rows, told, GOAL), GOAL)
+    results = [
+        _result(right=5, curve_points=curve(10, 2, 3, 4, 5)),
+        _result("phi-3-mini", right=9, weights="/elsewhere"),
+    ]
+    chosen = rank(candidates(rows, results, GOAL), GOAL)
     (first, *others) = chosen.fits
     assert _names([first]) == ["tiny"] and len(others) == 4
     for c in others:
@@ -121,7 +126,7 @@ def test_nothing_without_a_result_is_given_an_accuracy():
     assert shown.count("not measured") == 4 + 3  # in the table, and a line for each model
     columns = [name for name in frame.COLUMNS if "accuracy" in name or "projected" in name]
     columns += ["answer_loss", "grid_nll", "chance_of_best", "projection_refused", "inference_hours"]
-    for flat in frame.table(rows, GOAL, told):
+    for flat in frame.table(rows, GOAL, results):
         blank = {name for name in columns if flat[name] is None}
         if flat["model"] == "tiny":
             assert blank == {"accuracy_baseline", "chance_of_best", *(n for n in blank if "proj" in n)}
@@ -141,8 +146,8 @@ def test_of_several_exams_the_one_that_most_were_asked_counts():
     assert comparable_results([a, new, b]) == [a, b]
     assert comparable_results([a, new]) == [new]
     assert comparable_results([]) == []
-    (found,) = candidates([_row("a")], [a, new, b], GOAL)
-    assert found.result == a
+    (candidate,) = candidates([_row("a")], [a, new, b], GOAL)
+    assert candidate.result == a
     fewer = replace(new.spec, tasks=new.spec.tasks[:3], dataset="made")
     assert len(comparable_results([a, b, replace(new, spec=fewer)])) == 2  # other tasks of one set are not comparable
 
@@ -155,8 +160,8 @@ def test_the_best_arm_has_most_steps_then_the_highest_accuracy_then_a_curve_then
     assert best_arm([high, surer, low]) == surer
     watched = replace(high, curve_points=curve(20, 2, 5, 8, 11))
     assert best_arm([surer, watched, high]) == watched  # what can be projected comes before what was surer
-    (found,) = candidates([_row()], [base, low, high], GOAL)
-    assert (found.result, found.baseline) == (high, base)
+    (candidate,) = candidates([_row()], [base, low, high], GOAL)
+    assert (candidate.result, candidate.baseline) == (high, base)
 
 
 # --- intervals
@@ -166,11 +171,11 @@ def test_the_best_arm_has_most_steps_then_the_highest_accuracy_then_a_curve_then
 @pytest.mark.parametrize("steps", [65, 128, 512])
 def test_a_projection_is_never_surer_than_the_tasks_are_many(right, steps):
     """All tasks alike at all checkpoints have no spread of their own: 0 of 20 still leaves up to 16 % (Wilson)."""
-    found = accuracy_after(curve(20, right, right, right, right), steps)
+    estimate = accuracy_after(curve(20, right, right, right, right), steps)
     low, high = wilson(right, 20)
-    assert found.mid == pytest.approx(right / 20)
-    assert found.low <= low + 1e-9 and found.high >= high - 1e-9
-    assert found.high - found.low > 0.15
+    assert estimate.mid == pytest.approx(right / 20)
+    assert estimate.low <= low + 1e-9 and estimate.high >= high - 1e-9
+    assert estimate.high - estimate.low > 0.15
 
 
 def test_a_loss_that_is_no_number_is_no_ground_for_a_projection():
@@ -189,6 +194,6 @@ def test_the_estimate_of_random_curves_holds_wilsons_interval():
         seen = [
             CurvePoint(4 * 2**i, 2.0 - i / 10, tuple(float(rng.random() < 0.5) for _ in range(tasks))) for i in range(5)
         ]
-        found = accuracy_after(seen, rng.randint(65, 500), seed=1)
-        low, high = wilson(found.mid * tasks, tasks)
-        assert 0 <= found.low <= low <= found.mid <= high <= found.high <= 1
+        estimate = accuracy_after(seen, rng.randint(65, 500), seed=1)
+        low, high = wilson(estimate.mid * tasks, tasks)
+        assert 0 <= estimate.low <= low <= estimate.mid <= high <= estimate.high <= 1

@@ -22,14 +22,14 @@ def _first(arm, tasks, count, seed=0):
 def test_on_the_fly_every_demonstration_is_asked_and_only_demonstrations_are():
     tasks, _ = made_tasks(3, shown=4)
     pairs = {task.id: task.demonstrations for task in tasks}
-    asked = {task.id: Counter() for task in tasks}
+    questions = {task.id: Counter() for task in tasks}
     for e in _first(PLAIN, tasks, 600):
         question = Pair(e.test_input, e.output)
         assert question in pairs[e.id]
         whole = sorted(map(repr, pairs[e.id]))  # each once, and no other
         assert sorted(map(repr, (*e.demonstrations, question))) == whole
-        asked[e.id][question] += 1
-    for name, counts in asked.items():
+        questions[e.id][question] += 1
+    for name, counts in questions.items():
         assert set(counts) == set(pairs[name])
         assert sum(counts.values()) == 200  # no task comes again before all have come
         assert min(counts.values()) > 25  # 50 expected of each, with a deviation of 6
@@ -66,12 +66,12 @@ def test_streams_begin_again_the_same(name):
 
 def _canonical(*grids):
     """The grids as they are in any view: colours numbered as they come, of the eight turns the least."""
-    found = []
+    variants = []
     for turn, _ in augment.GEOMETRY.values():
         seen: dict[int, int] = {}
         turned = [turn(grid) for grid in grids]
-        found.append(tuple(tuple(tuple(seen.setdefault(c, len(seen)) for c in row) for row in g) for g in turned))
-    return min(found)
+        variants.append(tuple(tuple(tuple(seen.setdefault(c, len(seen)) for c in row) for row in g) for g in turned))
+    return min(variants)
 
 
 @pytest.mark.parametrize("name", [name for name in ARMS if name != "baseline"])

@@ -20,8 +20,8 @@ SMALL = ((1, 2, 3), (4, 5, 6))
 
 def test_the_eight_views_by_hand():
     """123/456 turned clockwise is 41/52/63, mirrored in the diagonal 14/25/36."""
-    said = {name: encode.rows(apply(SMALL)) for name, (apply, _) in GEOMETRY.items()}
-    assert said == {
+    turned = {name: encode.rows(apply(SMALL)) for name, (apply, _) in GEOMETRY.items()}
+    assert turned == {
         "identity": "123\n456",
         "rotate": "41\n52\n63",
         "half_turn": "654\n321",
@@ -72,8 +72,8 @@ def test_a_view_of_a_task_keeps_its_rule():
 
 
 def test_views_to_predict_in_are_all_different_and_begin_plain():
-    found = augment.views(20, 3)
-    assert found[0] == View()
-    assert {view.geometry for view in found[:8]} == set(GEOMETRY)
-    assert len(set(found)) == 20
-    assert found == augment.views(20, 3)
+    drawn = augment.views(20, 3)
+    assert drawn[0] == View()
+    assert {view.geometry for view in drawn[:8]} == set(GEOMETRY)
+    assert len(set(drawn)) == 20
+    assert drawn == augment.views(20, 3)

@@ -9,8 +9,8 @@ TASK = Task("p", (A, B, C), (((7,),),))
 
 
 def test_leave_one_out_by_hand():
-    found = examples.leave_one_out(TASK)
-    assert [(e.demonstrations, e.test_input, e.output) for e in found] == [
+    made = examples.leave_one_out(TASK)
+    assert [(e.demonstrations, e.test_input, e.output) for e in made] == [
         ((B, C), A.input, A.output),
         ((A, C), B.input, B.output),
         ((A, B), C.input, C.output),
@@ -19,8 +19,8 @@ def test_leave_one_out_by_hand():
 
 
 def test_leave_two_out_by_hand():
-    found = examples.leave_two_out(TASK)
-    assert [(e.demonstrations, e.test_input) for e in found] == [
+    made = examples.leave_two_out(TASK)
+    assert [(e.demonstrations, e.test_input) for e in made] == [
         ((C,), A.input),
         ((C,), B.input),
         ((B,), A.input),
@@ -61,7 +61,7 @@ def test_an_example_in_a_view_keeps_question_and_answer_together():
 
 def test_shuffled_gives_each_once_before_any_again():
     made = examples.leave_one_out(TASK)
-    found = list(islice(examples.shuffled(made, random.Random(0)), 9))
+    taken = list(islice(examples.shuffled(made, random.Random(0)), 9))
     for start in (0, 3, 6):
-        assert sorted(e.test_input for e in found[start : start + 3]) == sorted(e.test_input for e in made)
+        assert sorted(e.test_input for e in taken[start : start + 3]) == sorted(e.test_input for e in made)
     assert list(examples.shuffled([], random.Random(0))) == []

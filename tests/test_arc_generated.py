@@ -97,8 +97,8 @@ def test_logic_by_another_way():
         for given, output in pairs:
             width = len(output[0])
             assert len(given) == len(output) and len(given[0]) in (2 * width, 2 * width + 1)
-            left, right, said = _array(given)[:, :width] > 0, _array(given)[:, -width:] > 0, _array(output) == colour
-            for a, b, c in zip(left.flat, right.flat, said.flat, strict=True):
+            left, right, truth = _array(given)[:, :width] > 0, _array(given)[:, -width:] > 0, _array(output) == colour
+            for a, b, c in zip(left.flat, right.flat, truth.flat, strict=True):
                 assert seen.setdefault((bool(a), bool(b)), bool(c)) == bool(c)
         if len(seen) == 4:
             tables[tuple(seen[key] for key in sorted(seen))] += 1

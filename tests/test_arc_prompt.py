@@ -17,29 +17,29 @@ def test_a_question_by_hand():
 
 
 def test_without_a_chat_template(tokenizer):
-    found = prompt.build(tokenizer, PAIRS[:1], ((4, 5),), ((5, 4),), "rows")
-    assert _text(tokenizer, found.ids) == "<s>Input 1:\n12\nOutput 1:\n21\n\nInput 2:\n45\nOutput 2:\n54</s>"
-    assert _text(tokenizer, found.ids[-found.answer_tokens :]) == "54</s>"
-    asked = prompt.build(tokenizer, PAIRS[:1], ((4, 5),), None, "rows")
-    assert asked.answer_tokens == 0
-    assert asked.ids == found.ids[: -found.answer_tokens]
+    whole = prompt.build(tokenizer, PAIRS[:1], ((4, 5),), ((5, 4),), "rows")
+    assert _text(tokenizer, whole.ids) == "<s>Input 1:\n12\nOutput 1:\n21\n\nInput 2:\n45\nOutput 2:\n54</s>"
+    assert _text(tokenizer, whole.ids[-whole.answer_tokens :]) == "54</s>"
+    question = prompt.build(tokenizer, PAIRS[:1], ((4, 5),), None, "rows")
+    assert question.answer_tokens == 0
+    assert question.ids == whole.ids[: -whole.answer_tokens]
 
 
 def test_through_the_chat_template(tokenizer, monkeypatch):
     template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
     template += "{% if add_generation_prompt %}[assistant]{% endif %}"
     monkeypatch.setattr(tokenizer, "chat_template", template)
-    said = _text(tokenizer, prompt.build(tokenizer, PAIRS, ((4,),), ((4,),), "shaped").ids)
-    assert said.startswith(f"[system]{prompt.SYSTEM}[user]Input 1:\n1x2\n12")
-    assert said.endswith("Input 3:\n1x1\n4\n[assistant]1x1\n4</s>")
+    text = _text(tokenizer, prompt.build(tokenizer, PAIRS, ((4,),), ((4,),), "shaped").ids)
+    assert text.startswith(f"[system]{prompt.SYSTEM}[user]Input 1:\n1x2\n12")
+    assert text.endswith("Input 3:\n1x1\n4\n[assistant]1x1\n4</s>")
 
 
 @pytest.mark.parametrize("encoding", encode.ENCODINGS)
 def test_the_answer_decodes_to_the_output(tokenizer, encoding):
     rng = random.Random(1)
     output = tuple(tuple(rng.randrange(10) for _ in range(7)) for _ in range(5))
-    found = prompt.build(tokenizer, PAIRS, ((4,),), output, encoding)
-    answer = _text(tokenizer, found.ids[-found.answer_tokens : -1])
+    built = prompt.build(tokenizer, PAIRS, ((4,),), output, encoding)
+    answer = _text(tokenizer, built.ids[-built.answer_tokens : -1])
     assert encode.ENCODINGS[encoding][1](answer) == output
 
 
@@ -60,11 +60,11 @@ def test_what_does_not_fit_is_dropped_or_loses_demonstrations(tokenizer):
 )
 def test_the_estimate_is_near_the_published_lengths(name, count, mean, shares):
     """The published leave-one-out sequences: their number, mean, longest, and the shares under 1024 to 4096 tokens."""
-    found = coverage.lengths(sources.load(name)[0])[1]
-    assert len(found.tokens) == count
-    assert found.mean == pytest.approx(mean, rel=0.01)
-    assert found.quantile(1.0) == max(found.tokens) == pytest.approx(7836, rel=0.01)
-    assert [found.coverage(c) for c in (1024, 2048, 4096)] == [pytest.approx(share, abs=0.02) for share in shares]
+    measured = coverage.lengths(sources.load(name)[0])[1]
+    assert len(measured.tokens) == count
+    assert measured.mean == pytest.approx(mean, rel=0.01)
+    assert measured.quantile(1.0) == max(measured.tokens) == pytest.approx(7836, rel=0.01)
+    assert [measured.coverage(c) for c in (1024, 2048, 4096)] == [pytest.approx(share, abs=0.02) for share in shares]
 
 
 def test_sets_without_examples_have_questions_only():
@@ -77,12 +77,12 @@ def test_sets_without_examples_have_questions_only():
 def test_the_verb_counts_by_a_tokenizer_or_says_that_it_estimates(tokenizer, tmp_path, capsys):
     from harness.cli import app
 
-    def said(*words):
+    def printed(*words):
         with pytest.raises(SystemExit) as end:
             app.main(["coverage", *words])
         return end.value.code, capsys.readouterr()
 
-    code, shown = said("--contexts", "1024 4096")
+    code, shown = printed("--contexts", "1024 4096")
     assert not code
     assert max(map(len, shown.out.splitlines())) <= 80
     assert "leave-one-out 1363" in " ".join(shown.out.split())
@@ -93,7 +93,7 @@ def test_the_verb_counts_by_a_tokenizer_or_says_that_it_estimates(tokenizer, tmp
         '{"train": [{"input": [[1]], "output": [[2]]}, {"input": [[3]], "output": [[4]]}], "test": [{"input": [[5]]}]}'
     )
     (tmp_path / "tasks" / "t.json").write_text(task)
-    code, shown = said(str(tmp_path / "tasks"), "--contexts", "64", "--tokenizer", str(tmp_path / "tokenizer"))
+    code, shown = printed(str(tmp_path / "tasks"), "--contexts", "64", "--tokenizer", str(tmp_path / "tokenizer"))
     assert not code
     (task,), _ = sources.load(str(tmp_path / "tasks"))
     size = len(prompt.build(tokenizer, task.demonstrations, ((5,),), None, "rows").ids)
@@ -104,6 +104,6 @@ def test_the_verb_counts_by_a_tokenizer_or_says_that_it_estimates(tokenizer, tmp
         (["--contexts", ""], "0 contexts"),
         (["nowhere"], "unknown set"),
     ):
-        code, shown = said(*words)
+        code, shown = printed(*words)
         assert code == 2
         assert fault in shown.err

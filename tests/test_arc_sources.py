@@ -56,7 +56,7 @@ def _with(**changes):
 
 
 @pytest.mark.parametrize(
-    ("said", "fault"),
+    ("content", "fault"),
     [
         ([], "needs the lists train and test"),
         ({"train": []}, "needs the lists"),
@@ -73,8 +73,8 @@ def _with(**changes):
         (_with(test=[{"input": [[1.0]]}]), "1.0 is no colour"),
     ],
 )
-def test_what_is_no_task_is_one_line_that_says_where(tmp_path, said, fault):
-    (tmp_path / "bad.json").write_text(json.dumps(said))
+def test_what_is_no_task_is_one_line_that_says_where(tmp_path, content, fault):
+    (tmp_path / "bad.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=fault) as error:
         sources.load(str(tmp_path))
     assert "task bad" in str(error.value)
@@ -107,8 +107,8 @@ def test_sets_are_joined_by_a_plus_each_task_once():
     assert tasks == sorted(parts[0][0] + parts[1][0], key=lambda p: p.id) and len(tasks) == 800
     assert solutions == parts[0][1] | parts[1][1]
     assert sources.load("arc1-training+arc1-training") == parts[0]
-    again, known = sources.load("arc1-training+arc2-training")  # ARC-AGI-2 took many of ARC-AGI-1's tasks
-    assert len({p.id for p in again}) == len(again) == len(known)
+    again, all_solutions = sources.load("arc1-training+arc2-training")  # ARC-AGI-2 took many of ARC-AGI-1's tasks
+    assert len({p.id for p in again}) == len(again) == len(all_solutions)
     for name in ("arc1-training+none", "arc1-training+", "+", "arc1-training+generated"):
         with pytest.raises(UserError, match="unknown set of tasks"):
             sources.load(name)

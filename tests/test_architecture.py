@@ -39,12 +39,12 @@ def name_of(path):
 
 def imports(path):
     """Dotted names of this program's modules that `path` imports, without the leading "harness."."""
-    known = {name_of(each) for each in modules()}
+    names = {name_of(each) for each in modules()}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "harness":
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}".removeprefix("harness.")
-                yield whole if whole in known else node.module.removeprefix("harness").removeprefix(".")
+                yield whole if whole in names else node.module.removeprefix("harness").removeprefix(".")
         elif isinstance(node, ast.Import):
             yield from (each.name.removeprefix("harness.") for each in node.names if each.name.startswith("harness."))
 

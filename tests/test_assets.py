@@ -48,10 +48,10 @@ def test_it_has_a_card():
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
 def test_no_file_of_it_is_ignored_by_git():
     """What git ignores is in no checkout, and in no wheel either."""
-    said = subprocess.run(
+    ignored = subprocess.run(
         ["git", "check-ignore", *FOLDER.iterdir()], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert (said.returncode, said.stdout) == (1, "")
+    assert (ignored.returncode, ignored.stdout) == (1, "")
 
 
 def test_models_yaml_says_what_its_config_says(spec):

@@ -14,7 +14,7 @@ PUBLISHED = backtest.REFERENCE / "published" / "rows.csv"
 
 
 def errors(rows, unit):
-    return [found / real - 1 for _, _, u, real, found in rows if u == unit]
+    return [predicted / real - 1 for _, _, u, real, predicted in rows if u == unit]
 
 
 def test_of_several_sweeps_each_cells_middle_row_counts():
@@ -30,10 +30,10 @@ def test_published_rows_are_met():
     and on the right side of 12 h; and the calibration that comes with the program is the fit on them."""
     rows, fitted = backtest.published(PUBLISHED)
     assert len(rows) == 8
-    for name, _, _, minutes, found in rows:
+    for name, _, _, minutes, predicted in rows:
         rounding = 0.5 if name.endswith("10 steps") else 0.15
-        assert (minutes - rounding) * 0.75 <= found <= (minutes + rounding) * 1.25, name
-        assert (minutes * 100 / 60 > 12) == (found * 100 / 60 > 12), name
+        assert (minutes - rounding) * 0.75 <= predicted <= (minutes + rounding) * 1.25, name
+        assert (minutes * 100 / 60 > 12) == (predicted * 100 / 60 > 12), name
     shipped = calibration.read(backtest.CALIBRATIONS / "t4.json")
     assert shipped.slowdown == pytest.approx(fitted.slowdown, rel=0.02)
 
@@ -46,7 +46,7 @@ def test_own_measurements_are_met_and_the_table_says_so():
     assert median(seconds) <= 0.08 and max(seconds) <= 0.20
     assert median(memory) <= 0.03 and max(memory) <= 0.10
     table = (backtest.REFERENCE / "backtest.md").read_text()
-    said = re.search(r"^s: 36 rows, median error ([0-9.]+) %", table, re.MULTILINE)
-    assert float(said[1]) == pytest.approx(100 * median(seconds), abs=0.3)
+    written = re.search(r"^s: 36 rows, median error ([0-9.]+) %", table, re.MULTILINE)
+    assert float(written[1]) == pytest.approx(100 * median(seconds), abs=0.3)
     shipped = calibration.read(backtest.CALIBRATIONS / "cpu.json")
     assert shipped.slowdown == pytest.approx(fitted.slowdown, rel=0.02) and shipped.device == fitted.device

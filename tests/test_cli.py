@@ -18,14 +18,14 @@ def _fails(capsys, *words):
     with pytest.raises(SystemExit) as end:
         app.main(list(words))
     assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert len(said.strip().splitlines()) == 1
-    assert said.startswith("error: ")
-    return said
+    err = capsys.readouterr().err
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith("error: ")
+    return err
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["bench", "qwn-0.5b"], "did you mean qwen-0.5b"),
         (["bench", "--precisions", "fp17"], "unknown precision 'fp17'"),
@@ -53,10 +53,10 @@ def _fails(capsys, *words):
         (["plan", "--device", "tpu"], "unknown device"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(words, said, capsys, tmp_path):
+def test_bad_input_is_one_line_and_exit_code_2(words, message, capsys, tmp_path):
     if words[0] == "bench":
         words = [*words, "--results", str(tmp_path / "results")]
-    assert said in _fails(capsys, *words)
+    assert message in _fails(capsys, *words)
 
 
 def test_a_results_folder_that_cannot_be_written(capsys, tmp_path):

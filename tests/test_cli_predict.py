@@ -20,7 +20,7 @@ from harness.report import predictions
 from harness.report.format import number
 
 
-def asked(models="arc-tiny", precisions="fp16", contexts="256", gpus="t4", **more):
+def request(models="arc-tiny", precisions="fp16", contexts="256", gpus="t4", **more):
     return configure(models, precisions=precisions, contexts=contexts, gpu=gpus, **more)
 
 
@@ -40,7 +40,7 @@ def test_predict_from_the_command_line(tmp_path, capsys):
 
 def test_ten_steps_in_the_table_are_of_full_contexts_as_in_benchs():
     with TracePool(versions()) as tracers:
-        (cell,) = query.predict_all(asked(contexts="1024"), tracers)
+        (cell,) = query.predict_all(request(contexts="1024"), tracers)
     out = io.StringIO()
     predictions.table([cell], Goal(12, 1000, 400), Console(file=out, width=80, highlight=False))
     line, *_ = [line.split() for line in out.getvalue().splitlines() if line.startswith("arc-tiny")]
@@ -56,7 +56,7 @@ def test_a_single_cell_shows_what_fills_the_memory(capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--gpu", "t5"], "unknown accelerator 't5'"),
         (["--context", "4096"], "beyond arc-tiny's window of 2048"),
@@ -73,19 +73,19 @@ def test_a_single_cell_shows_what_fills_the_memory(capsys):
         (["--precision", "fp16", "--gpu", "3xt4"], "cannot be shared equally"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(words, said, capsys):
+def test_bad_input_is_one_line_and_exit_code_2(words, message, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["predict", "arc-tiny", *words])
     assert ended.value.code == 2
-    found = capsys.readouterr().err
-    assert said in found and found.count("\n") == 1
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
 
 
 def test_the_largest_context_and_batch_are_at_the_edge():
     """A card that holds 150 MiB besides its context: the found context fits for sure, and the next one does not."""
-    question = asked("arc-tiny", "fp16", "256")
-    on, calibration = question.accelerators[0]
-    small = replace(on, memory_bytes=on.context_bytes + (150 << 20))
+    question = request("arc-tiny", "fp16", "256")
+    card, calibration = question.accelerators[0]
+    small = replace(card, memory_bytes=card.context_bytes + (150 << 20))
     question = replace(question, accelerators=[(small, calibration)])
     with TracePool(versions()) as tracers:
         (longest,) = query.find_largest(question, tracers)
@@ -101,7 +101,7 @@ def test_the_largest_context_and_batch_are_at_the_edge():
 
 def test_a_kept_trace_is_used_and_a_torn_one_made_again(monkeypatch, tmp_path):
     monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path))
-    question = asked(contexts="64")
+    question = request(contexts="64")
     with TracePool(versions()) as tracers:
         (first,) = query.predict_all(question, tracers)
         assert len(list((tmp_path / "traces").iterdir())) == 3
@@ -117,8 +117,8 @@ def test_a_kept_trace_is_used_and_a_torn_one_made_again(monkeypatch, tmp_path):
 def test_what_cannot_be_traced_is_said():
     """Full fine-tuning of packed weights."""
     with TracePool(versions()) as tracers:
-        (found,) = query.predict_all(asked(precisions="int4", method="full"), tracers)
-    assert "not quantised" in found.reason
+        (cell,) = query.predict_all(request(precisions="int4", method="full"), tracers)
+    assert "not quantised" in cell.reason
 
 
 def test_calibrate_from_the_command_line(tmp_path, capsys):
@@ -157,4 +157,4 @@ def test_a_dtype_that_a_card_lacks(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(OWN_ACCELERATOR.replace("bf16: emulated\n", ""))
     with pytest.raises(UserError, match="mine does not compute bf16; it has fp16, fp32"):
-        query.predict_all(asked(precisions="bf16", gpus=str(path)), None)
+        query.predict_all(request(precisions="bf16", gpus=str(path)), None)

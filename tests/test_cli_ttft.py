@@ -35,12 +35,12 @@ def _ttft(folder, set_of_tasks, *words):
 
 def test_all_arms_give_the_table_and_are_not_run_twice(weights_folder, set_of_tasks, capsys):
     assert not _ttft(weights_folder, set_of_tasks, "--tasks", "3")
-    said = capsys.readouterr().out
-    table = said[said.index("arm ") :]
+    out = capsys.readouterr().out
+    table = out[out.index("arm ") :]
     for name in arms.TABLE:
         assert f"\n{name} " in table
     assert max(map(len, table.splitlines())) <= 80
-    assert "Best arm: " in said
+    assert "Best arm: " in out
     path = set_of_tasks.parent / "results" / "accuracy.jsonl"
     rows = [arm.from_json(json.loads(line)) for line in path.read_text().splitlines()]
     assert [row.steps for row in rows] == [0, 2, 2, 2, 2, 2]
@@ -59,9 +59,9 @@ def test_all_arms_give_the_table_and_are_not_run_twice(weights_folder, set_of_ta
 def test_a_curve_is_evaluated_on_the_way_and_projected(weights_folder, set_of_tasks, capsys):
     words = ["--tasks", "3", "--arms", "baseline, n-1", "--steps", "8", "--learning-rate", "1e-3"]
     assert not _ttft(weights_folder, set_of_tasks, *words, "--project-to", "32")
-    said = " ".join(capsys.readouterr().out.split())
-    assert "n-1: measured 0.0 % at 8 steps; projected to 32 steps: 0 to" in said
-    assert "x4.0 beyond the last checkpoint" in said
+    out = " ".join(capsys.readouterr().out.split())
+    assert "n-1: measured 0.0 % at 8 steps; projected to 32 steps: 0 to" in out
+    assert "x4.0 beyond the last checkpoint" in out
     path = set_of_tasks.parent / "results" / "accuracy.jsonl"
     base, tuned = (arm.from_json(json.loads(line)) for line in path.read_text().splitlines())
     assert [c.steps for c in tuned.curve_points] == [1, 2, 4, 8]
@@ -77,7 +77,7 @@ def test_halving():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--arms", "none"], "unknown arm"),
         (["--encoding", "words"], "unknown encoding"),
@@ -89,10 +89,10 @@ def test_halving():
         (["--precision", "int5"], "unknown precision"),
     ],
 )
-def test_bad_input_is_one_line(weights_folder, set_of_tasks, capsys, words, said):
+def test_bad_input_is_one_line(weights_folder, set_of_tasks, capsys, words, message):
     assert _ttft(weights_folder, set_of_tasks, *words) == 2
     err = capsys.readouterr().err
-    assert said in err
+    assert message in err
     assert len(err.strip().splitlines()) == 1
 
 
@@ -106,8 +106,8 @@ def test_a_model_of_the_list_without_weights_says_how_to_give_them(set_of_tasks,
 
 def test_tasks_without_solutions_cannot_be_scored(weights_folder, set_of_tasks, capsys):
     for path in set_of_tasks.glob("*.json"):
-        said = json.loads(path.read_text())
-        del said["test"][0]["output"]
-        path.write_text(json.dumps(said))
+        content = json.loads(path.read_text())
+        del content["test"][0]["output"]
+        path.write_text(json.dumps(content))
     assert _ttft(weights_folder, set_of_tasks) == 2
     assert "no task has its solution" in capsys.readouterr().err

@@ -21,17 +21,23 @@ from harness.records.store import read
 ROOT = Path(__file__).parents[1]
 
 
-def _bench(folder, tiny, *words, **how):
-    return _harness(folder, "bench", str(tiny), *words, **how)
+def _bench(folder, tiny, *words, **options):
+    return _harness(folder, "bench", str(tiny), *words, **options)
 
 
-def _harness(folder, *words, **how):
+def _harness(folder, *words, **options):
     command = [sys.executable, "-m", "harness", *words, "--device", "cpu", "--results", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "80", "TMPDIR": str(folder)}
     # A background job of a shell ignores SIGINT, and so would what it starts.
-    how = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **how}
+    options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options}
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder.parent, **how
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder.parent,
+        **options,
     )
 
 
@@ -49,14 +55,14 @@ def test_the_sweep_answers_every_cell(swept):
     folder, out = swept
     rows, bad = read(folder / "records.jsonl")
     assert bad == 0
-    found = {(r.cell.precision, r.cell.context): r for r in rows}
-    assert {key: r.status for key, r in found.items()} == {
+    by_cell = {(r.cell.precision, r.cell.context): r for r in rows}
+    assert {key: r.status for key, r in by_cell.items()} == {
         ("fp32", 64): "ok",
         ("fp32", 512): "beyond_window",
         ("int4", 64): "ok",
         ("int4", 512): "beyond_window",
     }
-    measured = found["fp32", 64]
+    measured = by_cell["fp32", 64]
     assert measured.params == 94_528
     assert measured.load_s > 0
     assert len(measured.micro_s) >= 3
@@ -97,8 +103,8 @@ def test_a_finished_sweep_measures_nothing_again(swept, tiny_folder):
     assert out.count("(from the record)") == 2
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_stopped_in_a_cell_it_goes_on_and_leaves_nothing_running(tmp_path, tiny_folder, how):
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_in_a_cell_it_goes_on_and_leaves_nothing_running(tmp_path, tiny_folder, stop):
     words = ("--precisions", "fp32", "--contexts", "32 64", "--sample-seconds", "4")
     first = _bench(tmp_path, tiny_folder, *words, start_new_session=True)
     for line in first.stdout:
@@ -107,9 +113,9 @@ def test_stopped_in_a_cell_it_goes_on_and_leaves_nothing_running(tmp_path, tiny_
     time.sleep(1.0)
     worker = _children(first.pid)
     assert worker
-    first.send_signal(how)
+    first.send_signal(stop)
     _, err = first.communicate(timeout=30)
-    assert first.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 130), err
+    assert first.returncode == (-signal.SIGKILL if stop == signal.SIGKILL else 130), err
     deadline = time.monotonic() + 20
     while any(map(_alive, worker)) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -143,8 +149,8 @@ def compared(tmp_path_factory, arc_folder):
     """One bench of a model with weights, and of one that only models.yaml knows; its folder, words and output."""
     folder = tmp_path_factory.mktemp("compared")
     tasks = write_tasks(folder / "tasks", *made_tasks(4))
-    known = {name: value for name, value in TINY.items() if name != "max_position_embeddings"}
-    (folder / "models.yaml").write_text(CATALOGUE.format(tasks=tasks, architecture=json.dumps(known)))
+    architecture = {name: value for name, value in TINY.items() if name != "max_position_embeddings"}
+    (folder / "models.yaml").write_text(CATALOGUE.format(tasks=tasks, architecture=json.dumps(architecture)))
     words = (str(arc_folder), "bare", "--models-file", str(folder / "models.yaml"))
     process = _harness(folder / "results", "bench", *words)
     out, err = process.communicate(timeout=200)
@@ -154,21 +160,21 @@ def compared(tmp_path_factory, arc_folder):
 
 def test_a_bench_measures_the_accuracy_of_what_has_weights(compared, arc_folder):
     folder, _, out = compared
-    said = " ".join(out.split())
-    assert "bare: no weights: accuracy not measured; give them with --weights PATH" in said
-    assert "+ color swap: measured" in said and "Best arm: " in said
-    assert "Pick: small fp32 at 64 tokens: the only one with a projected accuracy" in said
-    assert "bare: no weights: accuracy not measured; harness ttft bare" in said
+    text = " ".join(out.split())
+    assert "bare: no weights: accuracy not measured; give them with --weights PATH" in text
+    assert "+ color swap: measured" in text and "Best arm: " in text
+    assert "Pick: small fp32 at 64 tokens: the only one with a projected accuracy" in text
+    assert "bare: no weights: accuracy not measured; harness ttft bare" in text
     assert max(map(len, _tables(out))) <= 80 and "\x1b" not in out
-    found, bad = read(folder / ROWS.name, ROWS)
+    results, bad = read(folder / ROWS.name, ROWS)
     assert bad == 0
-    assert [(r.arm, r.steps, len(r.scores), r.spec.weights) for r in found] == [
+    assert [(r.arm, r.steps, len(r.scores), r.spec.weights) for r in results] == [
         ("baseline", 0, 3, str(arc_folder)),
         ("+ color swap", 8, 3, str(arc_folder)),
     ]
     with (folder / "summary.csv").open() as file:
         rows = {r["model"]: r for r in csv.DictReader(file)}
-    assert float(rows["small"]["accuracy"]) == pytest.approx(found[1].mean("attempts"), abs=1e-6)
+    assert float(rows["small"]["accuracy"]) == pytest.approx(results[1].mean("attempts"), abs=1e-6)
     assert rows["small"]["accuracy_steps"] == "8" and rows["small"]["projected_steps"] == "30"
     assert {v for name, v in rows["bare"].items() if "accuracy" in name} == {""}
     assert rows["bare"]["weights"] == "random"
@@ -193,9 +199,9 @@ def test_pick_and_report_read_what_the_bench_left(compared, capsys, budget, code
     for verb in ("report", "pick"):
         with pytest.raises(SystemExit) as end:
             app.main([verb, "--results", str(folder), "--budget-hours", budget, *words[2:]])
-        said = " ".join(capsys.readouterr().out.split())
+        text = " ".join(capsys.readouterr().out.split())
         assert (end.value.code or 0) == (code if verb == "pick" else 0)
-        assert ("Pick: small fp32" if not code else "Pick: none fits 1e-09 h.") in said
+        assert ("Pick: small fp32" if not code else "Pick: none fits 1e-09 h.") in text
 
 
 def test_a_fine_tune_that_is_killed_goes_on_to_the_same_row(tmp_path, arc_folder):
@@ -219,11 +225,11 @@ def test_a_fine_tune_that_is_killed_goes_on_to_the_same_row(tmp_path, arc_folder
     assert list(folder.glob("checkpoints/*.pt")) == []
     _, err = whole.communicate(timeout=200)
     assert whole.returncode == 0, err
-    (found,), (undisturbed,) = (read(path / ROWS.name, ROWS)[0] for path in (folder, tmp_path / "whole"))
-    assert len(found.step_losses) == 200 and found.step_losses == undisturbed.step_losses
-    assert found.scores == undisturbed.scores
+    (resumed,), (undisturbed,) = (read(path / ROWS.name, ROWS)[0] for path in (folder, tmp_path / "whole"))
+    assert len(resumed.step_losses) == 200 and resumed.step_losses == undisturbed.step_losses
+    assert resumed.scores == undisturbed.scores
     timeless = {"started": "", "train_s": 0.0, "decode_s": 0.0}
-    assert replace(found, **timeless) == replace(undisturbed, **timeless)
+    assert replace(resumed, **timeless) == replace(undisturbed, **timeless)
 
 
 def _children(pid):

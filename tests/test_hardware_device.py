@@ -30,15 +30,16 @@ def _cuda(*names):
 
 
 def test_two_cards_one_of_them_idle():
-    found = device.choose("auto", _cuda("Tesla T4", "Tesla T4"))
-    assert (found.id, found.name, found.capability, found.others) == ("cuda:0", "Tesla T4", "7.5", ("cuda:1 Tesla T4",))
+    chosen = device.choose("auto", _cuda("Tesla T4", "Tesla T4"))
+    assert (chosen.id, chosen.name, chosen.capability) == ("cuda:0", "Tesla T4", "7.5")
+    assert chosen.others == ("cuda:1 Tesla T4",)
     assert device.choose("cuda:1", _cuda("Tesla T4", "Tesla T4")).others == ("cuda:0 Tesla T4",)
     assert device.choose("cuda", _cuda("L4")).id == "cuda:0"
 
 
 def test_cards_that_share_steps_are_named_for_the_lock():
-    found = device.choose("auto", _cuda("Tesla T4", "Tesla T4", "Tesla T4"), gpus=2)
-    assert (found.uuid, found.partners, found.others) == ("0", ("1",), ("cuda:2 Tesla T4",))
+    chosen = device.choose("auto", _cuda("Tesla T4", "Tesla T4", "Tesla T4"), gpus=2)
+    assert (chosen.uuid, chosen.partners, chosen.others) == ("0", ("1",), ("cuda:2 Tesla T4",))
 
 
 def test_a_device_that_is_not_there():
@@ -49,9 +50,9 @@ def test_a_device_that_is_not_there():
 
 
 def test_the_cpu_has_a_name_and_memory():
-    found = device.choose("cpu")
-    assert "threads" in found.name
-    assert 1 << 28 < found.total_bytes < 1 << 45
+    chosen = device.choose("cpu")
+    assert "threads" in chosen.name
+    assert 1 << 28 < chosen.total_bytes < 1 << 45
 
 
 def test_a_dtype_is_native_where_it_beats_fp32():
@@ -64,10 +65,10 @@ def test_a_dtype_is_native_where_it_beats_fp32():
 
 
 def test_the_probe_measures_this_machine():
-    found = probe.rates(CPU, ("fp32", "bf16"))
-    assert set(found) == {"fp32", "bf16"}
-    assert found["fp32"].native
-    assert 1e8 < found["fp32"].combined < 1e14
+    rates = probe.rates(CPU, ("fp32", "bf16"))
+    assert set(rates) == {"fp32", "bf16"}
+    assert rates["fp32"].native
+    assert 1e8 < rates["fp32"].combined < 1e14
 
 
 def test_a_dtype_that_the_device_refuses_is_left_out(monkeypatch):

@@ -58,9 +58,9 @@ def test_what_may_not_fit_is_tried_only_where_nothing_surely_does():
 
 def test_of_as_many_sequences_the_fastest_that_fits_is_enough_but_of_one():
     """Each prediction takes seconds the first time, and what makes more again is slower."""
-    asked, foresee = [], on_a_card(1000)
-    candidates(CELL, lambda cell: asked.append(cell.recipe.mark) or foresee(cell))
-    assert asked == ["", "/ckpt-mlp", "/ckpt", "/b2", "/b4", "/b8"]
+    predicted, foresee = [], on_a_card(1000)
+    candidates(CELL, lambda cell: predicted.append(cell.recipe.mark) or foresee(cell))
+    assert predicted == ["", "/ckpt-mlp", "/ckpt", "/b2", "/b4", "/b8"]
 
 
 def test_nothing_is_tried_where_nothing_is_known():
@@ -89,7 +89,7 @@ def test_the_faster_of_two_measured_is_taken_whatever_was_predicted():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_checkpointing_and_micro_batches_change_no_gradient(tiny_spec, precision):
     """What the search may choose from gives the same gradients: two sequences at once, one by one, and recomputed."""
-    found = {}
+    gradients = {}
     for batch, again in ((1, "none"), (2, "none"), (2, MLP), (2, "all")):
         recipe = Recipe(lora_r=4, sequences_per_step=2, micro_batch=batch, gradient_checkpointing=again)
         model = load(tiny_spec, find(precision), precision, recipe, "random", torch.device("cpu")).model
@@ -97,9 +97,9 @@ def test_checkpointing_and_micro_batches_change_no_gradient(tiny_spec, precision
         both = random_batch(320, 48, replace(recipe, micro_batch=2), torch.device("cpu"), 0)
         for part in both.input_ids.split(batch):
             step.micro_step(replace(both, input_ids=part))
-        found[batch, again] = torch.cat([p.grad.flatten() for p in step.params])
+        gradients[batch, again] = torch.cat([p.grad.flatten() for p in step.params])
     tolerance = 1e-5 if precision == "fp32" else 3e-2
-    reference = found[1, "none"]
+    reference = gradients[1, "none"]
     assert reference.abs().max() > 0
-    for grads in found.values():
+    for grads in gradients.values():
         assert (grads - reference).abs().max() <= tolerance * reference.abs().max()

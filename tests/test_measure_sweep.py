@@ -55,7 +55,7 @@ def test_other_versions_of_libraries_are_measured_again(bench, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("how", "status", "reason"),
+    ("end", "status", "reason"),
     [
         ("oom", "oom", "it was oom"),
         ("unsupported", "unsupported", "it was unsupported"),
@@ -64,13 +64,13 @@ def test_other_versions_of_libraries_are_measured_again(bench, monkeypatch):
         ("raise", "crashed", "the kernel is broken"),
     ],
 )
-def test_a_failure_is_a_row_and_the_sweep_goes_on(bench, how, status, reason):
-    bench.will(**{"tiny bf16 256": how})
+def test_a_failure_is_a_row_and_the_sweep_goes_on(bench, end, status, reason):
+    bench.will(**{"tiny bf16 256": end})
     done, _ = bench.run(names=("bf16", "int4"))
     first, second, *rest = done.rows
     assert first.status == status
     assert reason in first.reason
-    assert second.status == ("skipped" if how == "oom" else "ok")
+    assert second.status == ("skipped" if end == "oom" else "ok")
     assert [row.status for row in rest] == ["ok", "ok"]
     assert len(Store(bench.results).rows()) == 4
 

@@ -36,23 +36,23 @@ def _forever(*seconds):
 
 def test_stops_when_the_median_is_known():
     world = World(_forever(2.0))
-    found = world.run()
-    assert found.warmup_micro_s == [2.0]  # a second of warm-up is enough
-    assert found.warmup_optimizer_s == [0.5]
-    assert found.micro_s == [2.0] * 6  # the fewest that give a median an interval
-    assert found.optimizer_s == [0.5]  # after four
+    timed = world.run()
+    assert timed.warmup_micro_s == [2.0]  # a second of warm-up is enough
+    assert timed.warmup_optimizer_s == [0.5]
+    assert timed.micro_s == [2.0] * 6  # the fewest that give a median an interval
+    assert timed.optimizer_s == [0.5]  # after four
 
 
 def test_short_micro_steps_are_sampled_for_five_seconds():
-    found = World(_forever(0.01)).run()
-    assert len(found.warmup_micro_s) == 5
-    assert 5.0 <= sum(found.micro_s) + sum(found.optimizer_s) < 5.5
-    assert len(found.optimizer_s) == len(found.micro_s) // 4
+    timed = World(_forever(0.01)).run()
+    assert len(timed.warmup_micro_s) == 5
+    assert 5.0 <= sum(timed.micro_s) + sum(timed.optimizer_s) < 5.5
+    assert len(timed.optimizer_s) == len(timed.micro_s) // 4
 
 
 def test_noise_is_sampled_to_the_cap():
-    found = World(_forever(1.0, 2.0, 4.0)).run(max_seconds=60)
-    spent = sum(found.warmup_micro_s) + sum(found.micro_s) + sum(found.optimizer_s)
+    timed = World(_forever(1.0, 2.0, 4.0)).run(max_seconds=60)
+    spent = sum(timed.warmup_micro_s) + sum(timed.micro_s) + sum(timed.optimizer_s)
     assert 50 < spent <= 60.5
 
 

@@ -25,7 +25,7 @@ NATIVE, EMULATED = MatmulSpeed(1e12, 1e12, True), MatmulSpeed(1e9, 1e8, False)
 
 
 @pytest.fixture
-def known(tmp_path, shipped):
+def catalogue(tmp_path, shipped):
     """A catalogue whose ttft block is over in seconds: three made tasks, eight steps."""
     folder = write_tasks(tmp_path / "tasks", *made_tasks(4))
     ttft = catalog.TuneDefaults(set=str(folder), grid_limit=30, tasks=3, steps=8, context=256, views=2)
@@ -33,8 +33,8 @@ def known(tmp_path, shipped):
 
 
 class Bench:
-    def __init__(self, known, folder):
-        self.known, self.folder, self.models, self.rows = known, folder / "results", [], []
+    def __init__(self, catalogue, folder):
+        self.catalogue, self.folder, self.models, self.rows = catalogue, folder / "results", [], []
 
     def add(self, spec, weights, *rows):
         self.models.append((spec, weights))
@@ -43,49 +43,49 @@ class Bench:
     def measured(self, fresh=False):
         """The results, and all that was said."""
         config = SweepConfig(
-            models=self.models, precisions=[precisions.find("fp32")], recipe=self.known.recipe, contexts={},
+            models=self.models, precisions=[precisions.find("fp32")], recipe=self.catalogue.recipe, contexts={},
             sample_seconds={}, cap_seconds={}, goal=Goal(12, 1000, 400), device="cpu", fresh=fresh,
         )  # fmt: skip
         swept, listener = SweepResult(self.folder, InProcess.report, self.rows), Listener()
-        found = []
-        for tune in pipeline.fine_tunes(config, self.known, swept, listener.note):
+        results = []
+        for tune in pipeline.fine_tunes(config, self.catalogue, swept, listener.note):
             try:
-                found += run.run(tune, listener, InProcess()).rows
+                results += run.run(tune, listener, InProcess()).rows
             except UserError as problem:
                 listener.note(str(problem))
-        return found, " ".join(" ".join(listener.said).split())
+        return results, " ".join(" ".join(listener.notes).split())
 
 
 @pytest.fixture
-def bench(known, tmp_path):
-    return Bench(known, tmp_path)
+def bench(catalogue, tmp_path):
+    return Bench(catalogue, tmp_path)
 
 
 def test_a_model_with_weights_is_tuned_and_one_without_is_said_to_be_unmeasured(bench, arc_folder):
     spec = catalog.from_folder(arc_folder)
     bench.add(ModelSpec("bare", {}, 4096), "random", row())
     bench.add(spec, str(arc_folder), row((0.01,) * 12))
-    found, said = bench.measured()
-    assert "bare: no weights: accuracy not measured; give them with --weights PATH" in said
-    assert [(r.arm, r.spec.model.name, r.steps) for r in found] == [
+    results, notes = bench.measured()
+    assert "bare: no weights: accuracy not measured; give them with --weights PATH" in notes
+    assert [(r.arm, r.spec.model.name, r.steps) for r in results] == [
         ("baseline", "small", 0),
         ("+ color swap", "small", 8),
     ]
-    assert [c.steps for c in found[1].curve_points] == [1, 2, 4, 8]  # a curve, so that it can be projected
-    assert len(found[1].scores) == 3 and found[1].spec.precision == "fp32"
-    assert known_results(bench.folder) == found
-    again, said = bench.measured()
-    assert again == found and said.count("from the record") == 2
+    assert [c.steps for c in results[1].curve_points] == [1, 2, 4, 8]  # a curve, so that it can be projected
+    assert len(results[1].scores) == 3 and results[1].spec.precision == "fp32"
+    assert known_results(bench.folder) == results
+    again, notes = bench.measured()
+    assert again == results and notes.count("from the record") == 2
 
 
 def test_a_model_alone_is_measured_on_its_own_tasks_and_several_on_the_files(bench, arc_folder):
     own = replace(catalog.from_folder(arc_folder), ttft={"steps": 2, "tasks": 2})
     bench.add(own, str(arc_folder), row((0.01,) * 12))
-    found, _ = bench.measured()
-    assert [(r.steps, len(r.scores)) for r in found] == [(0, 2), (2, 2)]
+    results, _ = bench.measured()
+    assert [(r.steps, len(r.scores)) for r in results] == [(0, 2), (2, 2)]
     bench.add(ModelSpec("bare", {}, 4096), "random", row())
-    found, _ = bench.measured()
-    assert [(r.steps, len(r.scores)) for r in found] == [(0, 3), (8, 3)]
+    results, _ = bench.measured()
+    assert [(r.steps, len(r.scores)) for r in results] == [(0, 3), (8, 3)]
 
 
 def test_the_precision_is_a_native_one(bench, arc_folder):
@@ -96,24 +96,24 @@ def test_the_precision_is_a_native_one(bench, arc_folder):
     )
     int4 = row((0.01,) * 12, cell=cell(precision="int4"), rate=NATIVE)
     bench.add(spec, str(arc_folder), row(**kind), int4, row((0.01,) * 12, rate=NATIVE))
-    found, _ = bench.measured()
-    assert {r.spec.precision for r in found} == {"fp32"}
-    emulated = Bench(bench.known, bench.folder)
+    results, _ = bench.measured()
+    assert {r.spec.precision for r in results} == {"fp32"}
+    emulated = Bench(bench.catalogue, bench.folder)
     emulated.add(spec, str(arc_folder), row(**kind), row(status="oom"))
-    found, said = emulated.measured()
-    assert found == []
-    assert said == "small: accuracy not measured, for no cell was in a native precision"
+    results, notes = emulated.measured()
+    assert results == []
+    assert notes == "small: accuracy not measured, for no cell was in a native precision"
 
 
 def test_what_would_take_too_long_is_left_and_said(bench, arc_folder):
     """Eight steps of two micro-steps of 200 s are 53 min 20 s, beyond half an hour; of 100 s they would not be."""
     spec = catalog.from_folder(arc_folder)
-    recipe = bench.known.recipe
+    recipe = bench.catalogue.recipe
     bench.add(spec, str(arc_folder), row((200.0,) * 12, cell=cell(recipe=recipe)))
-    found, said = bench.measured()
-    assert found == []
-    assert "small: accuracy not measured: 8 steps would take about 53 min here; harness ttft small" in said
-    quick = Bench(bench.known, bench.folder)
+    results, notes = bench.measured()
+    assert results == []
+    assert "small: accuracy not measured: 8 steps would take about 53 min here; harness ttft small" in notes
+    quick = Bench(bench.catalogue, bench.folder)
     quick.add(spec, str(arc_folder), row((100.0,) * 12, cell=cell(recipe=recipe)))
     assert len(quick.measured()[0]) == 2
 
@@ -121,27 +121,27 @@ def test_what_would_take_too_long_is_left_and_said(bench, arc_folder):
 def test_a_folder_without_a_tokenizer_is_said_and_the_next_model_is_measured(bench, arc_folder, tiny_folder):
     bench.add(catalog.from_folder(tiny_folder), str(tiny_folder), row((0.01,) * 12))
     bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
-    found, said = bench.measured()
-    assert "tiny: no tokenizer at" in said
-    assert [r.spec.model.name for r in found] == ["small", "small"]
+    results, notes = bench.measured()
+    assert "tiny: no tokenizer at" in notes
+    assert [r.spec.model.name for r in results] == ["small", "small"]
 
 
 def test_a_record_that_cannot_be_read_in_part_is_mended_and_used(bench, arc_folder):
     bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
-    found, _ = bench.measured()
+    results, _ = bench.measured()
     with (bench.folder / ROWS.name).open("a") as file:
         file.write('{"kind": "arm", "half a row')
-    again, said = bench.measured()
-    assert again == found and "1 corrupt lines" in said
+    again, notes = bench.measured()
+    assert again == results and "1 corrupt lines" in notes
 
 
 def test_results_survive_json():
-    told = [
+    results = [
         result(5, curve_points=curve(10, 2, 3), attempts={"t0": (("12\n34", "5"), ())}),
         result(0, steps=0, arm="baseline", answer_losses=(), commit="abc", scope="task", too_long=3),
     ]
-    told.append(replace(told[0], spec=replace(told[0].spec, too_long="drop")))
-    for each in told:
+    results.append(replace(results[0], spec=replace(results[0].spec, too_long="drop")))
+    for each in results:
         assert from_json(json.loads(json.dumps(to_json(each)))) == each
 
 
@@ -190,24 +190,24 @@ def record(tmp_path):
     return tmp_path / "a-cpu"
 
 
-def _said(capsys, *words):
+def _run(capsys, *words):
     with pytest.raises(SystemExit) as end:
         app.main(list(words))
     return end.value.code or 0, capsys.readouterr()
 
 
 def test_pick_ends_with_0_and_the_pick_or_with_1_where_none_fits(record, capsys):
-    code, shown = _said(capsys, "pick", "--results", str(record))
+    code, shown = _run(capsys, "pick", "--results", str(record))
     flat = " ".join(shown.out.split())
     assert code == 0 and shown.err == ""
     assert max(map(len, shown.out.split("\n", 1)[1].splitlines())) <= 80
     assert "Pick: tiny fp32 at 1024 tokens: the only one with a measured accuracy, 50.0 %" in flat
     assert "slow: no weights: accuracy not measured" in flat
-    code, shown = _said(capsys, "pick", "--results", str(record), "--budget-hours", "1")
+    code, shown = _run(capsys, "pick", "--results", str(record), "--budget-hours", "1")
     assert code == 1
     assert "Pick: none fits 1 h. Nearest: tiny fp32" in " ".join(shown.out.split())
     assert max(map(len, shown.out.split("\n", 1)[1].splitlines())) <= 80
-    code, shown = _said(capsys, "pick", "--results", str(record), "--budget-hours", "1", "--steps", "100")
+    code, shown = _run(capsys, "pick", "--results", str(record), "--budget-hours", "1", "--steps", "100")
     assert code == 0 and "projected" in shown.out
 
 
@@ -215,12 +215,12 @@ def test_pick_counts_the_answers_of_so_many_tasks(record, capsys):
     """0.9 s per task: 400 take 0.1 h, and training over ARC's lengths up to 3.413 h; 3.48 h hold the answers of 100
     tasks, not of 400."""
     words = ("pick", "--results", str(record), "--budget-hours", "3.48")
-    assert _said(capsys, *words)[0] == 1
-    assert _said(capsys, *words, "--test-tasks", "100")[0] == 0
+    assert _run(capsys, *words)[0] == 1
+    assert _run(capsys, *words, "--test-tasks", "100")[0] == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--budget-hours", "0"], "--budget-hours must be above 0"),
         (["--steps", "-1"], "--steps must be above 0"),
@@ -228,14 +228,14 @@ def test_pick_counts_the_answers_of_so_many_tasks(record, capsys):
         (["--results", "nowhere"], "cannot be read"),
     ],
 )
-def test_pick_refuses_in_one_line(record, capsys, words, said):
-    code, shown = _said(capsys, "pick", "--results", str(record), *words)
-    assert code == 2 and said in shown.err and len(shown.err.strip().splitlines()) == 1
+def test_pick_refuses_in_one_line(record, capsys, words, message):
+    code, shown = _run(capsys, "pick", "--results", str(record), *words)
+    assert code == 2 and message in shown.err and len(shown.err.strip().splitlines()) == 1
 
 
 def test_the_report_shows_the_accuracies_of_the_record(record, capsys, tmp_path):
     path = tmp_path / "x.csv"
-    code, shown = _said(capsys, "report", "--results", str(record), "--csv", str(path))
+    code, shown = _run(capsys, "report", "--results", str(record), "--csv", str(path))
     assert code == 0
     flat = " ".join(shown.out.split())
     assert "Best arm: n-1, 50.0 % of 10 tasks." in flat
@@ -249,4 +249,4 @@ def test_the_report_shows_the_accuracies_of_the_record(record, capsys, tmp_path)
 def test_a_bad_line_among_the_accuracies_is_left_out_and_counted(record, capsys):
     with (record / ROWS.name).open("a") as file:
         file.write("half a li\n")
-    assert "1 corrupt lines were left out" in _said(capsys, "report", "--results", str(record))[1].err
+    assert "1 corrupt lines were left out" in _run(capsys, "report", "--results", str(record))[1].err

@@ -31,13 +31,13 @@ def test_standing_memory_by_hand(tiny_spec):
     layer's q 64 x 64, k and v 32 x 64 each, o 64 x 64, the MLP 3 x 64 x 128 and two norms of 64, a norm at the end; the
     rotary frequencies are buffers (8 values, kept twice). Adapters of rank 4: q and o (64 + 64) x 4, k and v
     (64 + 32) x 4."""
-    found = traced(tiny_spec)
+    micro_step = traced(tiny_spec)
     layer = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128 + 2 * 64
     params, adapters = 320 * 64 + 2 * layer + 64, 2 * (2 * 128 * 4 + 2 * 96 * 4)
-    assert (found.params, found.trainable) == (params, adapters)
-    assert found.memory.weights == pytest.approx(4 * params, abs=2 * 8 * 4)
-    assert found.memory.adapters == found.memory.gradients == 4 * adapters
-    assert found.memory.optimizer == 2 * 4 * adapters
+    assert (micro_step.params, micro_step.trainable) == (params, adapters)
+    assert micro_step.memory.weights == pytest.approx(4 * params, abs=2 * 8 * 4)
+    assert micro_step.memory.adapters == micro_step.memory.gradients == 4 * adapters
+    assert micro_step.memory.optimizer == 2 * 4 * adapters
 
 
 def test_flops_are_those_that_are_counted_elsewhere(tiny_spec):
@@ -46,8 +46,8 @@ def test_flops_are_those_that_are_counted_elsewhere(tiny_spec):
     from harness.predict.flops import count
 
     work, _ = count(tiny_spec, RECIPE)
-    found = traced(tiny_spec, context=1000)
-    linear = sum(op.flops * op.count for op in found.ops if op.kind != ATTENTION)
+    micro_step = traced(tiny_spec, context=1000)
+    linear = sum(op.flops * op.count for op in micro_step.ops if op.kind != ATTENTION)
     assert linear == pytest.approx((work.forward_linear + work.backward_linear) * 1000, rel=0.08)
 
 
@@ -82,13 +82,13 @@ def test_fused_attention_holds_nothing_of_tokens_times_tokens(tiny_spec):
 def test_four_bit_weights_are_packed_with_their_constants(tiny_spec):
     """Each matrix of n values: n / 2 bytes, n / 64 bytes of scales, n / 64 / 256 fp32 ones, and two code tables (16 and
     256 values of fp32). Embeddings, head and norms keep 16 bits."""
-    found = traced(tiny_spec, "int4")
+    packed = traced(tiny_spec, "int4")
     shapes = 2 * [64 * 64, 64 * 64, 32 * 64, 32 * 64, 64 * 128, 64 * 128, 64 * 128]
     constants = sum(n // 64 + 4 * -(-(n // 64) // 256) + 4 * (16 + 256) for n in shapes)
-    assert found.memory.constants == constants
-    assert found.memory.weights == pytest.approx(sum(shapes) // 2 + 2 * (320 * 64 + 5 * 64), abs=100)
-    assert found.params == traced(tiny_spec).params
-    widened = [op for op in found.ops if op.kind == DEQUANTIZE]
+    assert packed.memory.constants == constants
+    assert packed.memory.weights == pytest.approx(sum(shapes) // 2 + 2 * (320 * 64 + 5 * 64), abs=100)
+    assert packed.params == traced(tiny_spec).params
+    widened = [op for op in packed.ops if op.kind == DEQUANTIZE]
     assert {op.backward for op in widened} == {False, True}
 
 
@@ -103,9 +103,9 @@ def test_four_bit_constants_without_double_quantisation(tiny_spec):
 @pytest.mark.parametrize("kind", ["cuda", "cuda-7", "cpu"])
 @pytest.mark.parametrize("precision", list(PRECISIONS))
 def test_every_precision_on_every_kind(tiny_spec, precision, kind):
-    found = traced(tiny_spec, precision, kind=kind)
-    assert found.flops > 0 and found.memory.transient > 0
-    assert {op.dtype for op in found.ops if op.flops} <= {found_dtype(precision), "fp32"}
+    micro_step = traced(tiny_spec, precision, kind=kind)
+    assert micro_step.flops > 0 and micro_step.memory.transient > 0
+    assert {op.dtype for op in micro_step.ops if op.flops} <= {found_dtype(precision), "fp32"}
 
 
 def found_dtype(precision):
@@ -114,28 +114,28 @@ def found_dtype(precision):
 
 @pytest.mark.parametrize("model_type", ["qwen2", "phi3", "gemma3_text", "qwen3", "phi"])
 def test_other_architectures_need_no_code(model_type):
-    said = {"model_type": model_type, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+    architecture = {"model_type": model_type, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 320, "max_position_embeddings": 256,
             "head_dim": 16, "pad_token_id": 0, "sliding_window": 32}  # fmt: skip
-    found = traced(ModelSpec("other", said, 256), "bf16")
-    assert found.flops > 0 and found.memory.activations > 0
+    micro_step = traced(ModelSpec("other", architecture, 256), "bf16")
+    assert micro_step.flops > 0 and micro_step.memory.activations > 0
 
 
 def test_checkpointing_trades_memory_for_flops(tiny_spec):
     deep = replace(tiny_spec, architecture=tiny_spec.architecture | {"num_hidden_layers": 8})
     plain, mlps, again = (
-        traced(deep, recipe=replace(RECIPE, gradient_checkpointing=how), context=256) for how in ("none", MLP, "all")
+        traced(deep, recipe=replace(RECIPE, gradient_checkpointing=part), context=256) for part in ("none", MLP, "all")
     )
     assert again.memory.transient < 0.5 * plain.memory.transient
     assert again.flops > 1.15 * plain.flops
     # Gate and up are made twice: their FLOPs once more in the forward, and their results are not held.
-    said, tokens = deep.architecture, 256
-    products = 2 * 2 * tokens * said["hidden_size"] * said["intermediate_size"]
+    architecture, tokens = deep.architecture, 256
+    products = 2 * 2 * tokens * architecture["hidden_size"] * architecture["intermediate_size"]
     assert mlps.flops - plain.flops == pytest.approx(7 * products, rel=0.1)  # the last layer's is for the answer alone
-    held = 2 * tokens * said["intermediate_size"] * 4
+    held = 2 * tokens * architecture["intermediate_size"] * 4
     less = plain.memory.transient - mlps.memory.transient
     # Their input is, of all but the last layer, and where most is held one layer's gate and up are made again.
-    assert less == pytest.approx(7 * (held - tokens * said["hidden_size"] * 4) - held, rel=0.05)
+    assert less == pytest.approx(7 * (held - tokens * architecture["hidden_size"] * 4) - held, rel=0.05)
 
 
 def test_logits_of_every_token_fill_the_reference_step(tiny_spec):
@@ -156,16 +156,18 @@ def test_dora_and_full_fine_tuning(tiny_spec):
 
 
 def test_what_preparing_for_kbit_widens(tiny_spec):
-    plain, widened = (traced(tiny_spec, "int4", recipe=replace(RECIPE, prepared_for_kbit=on)) for on in (False, True))
+    plain, widened = (
+        traced(tiny_spec, "int4", recipe=replace(RECIPE, prepared_for_kbit=prepared)) for prepared in (False, True)
+    )
     assert widened.memory.weights - plain.memory.weights == pytest.approx(2 * (320 * 64 + 5 * 64), abs=100)
 
 
 def test_a_trace_survives_json(tiny_spec):
-    found = traced(tiny_spec)
-    stored = json.loads(json.dumps(to_stored(found)))
-    assert from_stored(stored, Trace) == found
+    micro_step = traced(tiny_spec)
+    stored = json.loads(json.dumps(to_stored(micro_step)))
+    assert from_stored(stored, Trace) == micro_step
     # As earlier versions kept it.
-    assert from_stored({**stored, "ops": [list(op.values()) for op in stored["ops"]]}, Trace) == found
+    assert from_stored({**stored, "ops": [list(op.values()) for op in stored["ops"]]}, Trace) == micro_step
     bf16 = traced(tiny_spec, "bf16")
     assert {op.dtype for op in bf16.computed_in("fp16").ops} == {"fp16", "fp32"}
 

@@ -27,16 +27,16 @@ def test_each_operation_takes_its_arithmetic_or_its_bytes():
     """1 TFLOP at 10 TFLOP/s takes 0.1 s forward and at 5 TFLOP/s 0.2 s backward; a product of 10 GFLOP (1 ms) that
     moves 1 GB at 100 GB/s takes 10 ms and counts as memory. A card waits where a launch of 10 us is longer than its
     operation: ten of 1 us (100 kB) wait 9 us each."""
-    found = roofline.nominal_seconds(
+    nominal = roofline.nominal_seconds(
         trace(
             op(flops=1e12), op(backward=True, flops=1e12), op(flops=1e10, size=1e9), op(BANDWIDTH, size=1e5, count=10)
         ),
         CARD,
     )
-    assert found == pytest.approx(
+    assert nominal == pytest.approx(
         {GEMM: 0.3, SKINNY_GEMM: 0, ATTENTION: 0, BANDWIDTH: 0.01001, DEQUANTIZE: 0, LAUNCH: 9e-5}
     )
-    assert roofline.seconds(found, dict.fromkeys(KINDS, 2.0)) == pytest.approx(0.6202)
+    assert roofline.seconds(nominal, dict.fromkeys(KINDS, 2.0)) == pytest.approx(0.6202)
     busy = roofline.nominal_seconds(trace(op(BANDWIDTH, size=1e5, count=10)), replace(CARD, kind="cpu"))
     assert busy[LAUNCH] == pytest.approx(1e-4)
     with pytest.raises(UserError, match="card does not compute bf16; it has fp16"):
@@ -85,9 +85,9 @@ def test_memory_by_hand():
     sizes = [("a", 100, 900), ("b", 700, 200), ("c", 50, 50)]
     held = [MemoryPoint(m, s, p, round(400 + s + 1.5 * p)) for m, s, p in sizes]
     wide = [MemoryPoint(m, s, p, 400 + s + 2 * p, fp32=True) for m, s, p in sizes]
-    found = calibration.fit_memory(held + wide, "cpu")
-    assert astuple(found) == pytest.approx((400, 1.5, 2.0), rel=0.01)
-    assert found.peak(wide[0]) == pytest.approx(wide[0].peak, rel=0.01)
+    fitted = calibration.fit_memory(held + wide, "cpu")
+    assert astuple(fitted) == pytest.approx((400, 1.5, 2.0), rel=0.01)
+    assert fitted.peak(wide[0]) == pytest.approx(wide[0].peak, rel=0.01)
     # One width alone, or a single row of the other, gives one spread for both.
     for rows in (held, wide[:1] + held[:1] + held[2:]):
         one = calibration.fit_memory(rows, "cpu")
@@ -101,9 +101,9 @@ def test_a_calibration_of_before_has_one_spread():
 
 
 def test_a_calibration_survives_its_file_and_others_are_refused(tmp_path):
-    found = calibration.fit("d", "cuda", points(TRUE), source="here")
-    calibration.write(found, tmp_path / "c.json")
-    assert calibration.read(tmp_path / "c.json") == found
+    fitted = calibration.fit("d", "cuda", points(TRUE), source="here")
+    calibration.write(fitted, tmp_path / "c.json")
+    assert calibration.read(tmp_path / "c.json") == fitted
     whole = json.loads((tmp_path / "c.json").read_text())
     assert whole["slowness"] and whole["spread"] == whole["spread_fp32"]  # as in files of earlier versions
     broken = [{}, [], {"models": [], "device": "d"}, whole | {"error": "small"}, whole | {"slowness": {GEMM: 1.0}},
@@ -116,13 +116,13 @@ def test_a_calibration_survives_its_file_and_others_are_refused(tmp_path):
 
 def test_hours_are_over_arcs_lengths():
     """A micro-step of n / 1024 s: over lengths to 1024, straight from 350, the mean is that of 687 tokens."""
-    found = predicted()
-    assert found.micro_s == pytest.approx(1.0)
-    assert found.arc_step_s == pytest.approx(16 * 687 / 1024, rel=0.01)
-    low, mid, high = found.hours(Goal(12, 1000, 0))
-    assert mid == pytest.approx((1000 * found.arc_step_s + found.load_s + found.step_s) / 3600)
+    hours = predicted()
+    assert hours.micro_s == pytest.approx(1.0)
+    assert hours.arc_step_s == pytest.approx(16 * 687 / 1024, rel=0.01)
+    low, mid, high = hours.hours(Goal(12, 1000, 0))
+    assert mid == pytest.approx((1000 * hours.arc_step_s + hours.load_s + hours.step_s) / 3600)
     assert low < mid < high and (high / mid) == pytest.approx(math.exp(0.196), rel=0.01)
-    assert found.hours(Goal(12, 1000, 400))[1] > mid  # answers come out of the same budget
+    assert hours.hours(Goal(12, 1000, 400))[1] > mid  # answers come out of the same budget
     quadratic = predicted(seconds=lambda n: (n / 1024) ** 2)
     assert quadratic.arc_step_s / 16 > (687 / 1024) ** 2 * 1.02  # not the seconds of the mean length
     assert predicted(context=300).arc_step_s is None

@@ -40,7 +40,7 @@ def _drawn(folder, task, attempts, solutions, title="arm n-1"):
 
 def _grids(root):
     """The grids in the picture, read back from the places and colours of their cells."""
-    found = []
+    grids = []
     for group in root.iter(f"{SVG}g"):
         if group.get("class") == "grid":
             cells = [rect for rect in group.iter(f"{SVG}rect") if rect.get("class") != "frame"]
@@ -48,17 +48,17 @@ def _grids(root):
             for rect in sorted(cells, key=lambda rect: (int(rect.get("y")), int(rect.get("x")))):
                 lines.setdefault(rect.get("y"), {})[rect.get("x")] = pictures.COLOURS.index(rect.get("fill"))
             assert sum(map(len, lines.values())) == len(cells)  # none on top of another
-            found.append(tuple(tuple(row.values()) for row in lines.values()))
-    return found
+            grids.append(tuple(tuple(row.values()) for row in lines.values()))
+    return grids
 
 
 def _words(root):
     return [text.text for text in root.iter(f"{SVG}text")]
 
 
-def _shown(tasks, attempts, solutions, most=9, width=80, **how):
+def _shown(tasks, attempts, solutions, most=9, width=80, **options):
     out = io.StringIO()
-    pictures.show(tasks, _texts(attempts), solutions, Console(file=out, width=width, highlight=False, **how), most)
+    pictures.show(tasks, _texts(attempts), solutions, Console(file=out, width=width, highlight=False, **options), most)
     return out.getvalue()
 
 
@@ -72,8 +72,8 @@ def test_every_grid_is_drawn_cell_by_cell_in_its_colours(tmp_path):
     assert sum(fills[colour] for colour in pictures.COLOURS) == 6 + 6 + 6 + 3 * 16
     assert len(list(root.iter(f"{SVG}circle"))) == 1  # the one wrong cell
     words = _words(root)
-    for said in ("t: solved", "arm n-1", "attempt 1: wrong", "attempt 2: right", "truth", "Dots mark wrong cells."):
-        assert said in words
+    for text in ("t: solved", "arm n-1", "attempt 1: wrong", "attempt 2: right", "truth", "Dots mark wrong cells."):
+        assert text in words
 
 
 def test_arcs_ten_colours():
@@ -132,8 +132,8 @@ def test_each_test_input_has_its_row(tmp_path):
     words = _words(root)
     assert words.index("attempt 1: right") < words.index("attempt 1: wrong shape") < words.index("no answer")
     assert "t: wrong (1 of 3 right)" in words
-    said = _shown([task], attempts, {"t": truths})
-    assert "t: wrong (1 of 3 right)" in said and "test input 3" in said
+    out = _shown([task], attempts, {"t": truths})
+    assert "t: wrong (1 of 3 right)" in out and "test input 3" in out
     attempts = {"t": [(truth,) for truth in truths]}
     assert "t: solved" in _words(_drawn(tmp_path, task, attempts, {"t": truths}))
 
@@ -147,8 +147,8 @@ def test_only_so_many_are_drawn_and_printed(tmp_path):
     tasks, solutions = made_tasks(3)
     assert [path.name for path in pictures.write(tmp_path, tasks, {}, solutions, "", 2)] == ["t0.svg", "t1.svg"]
     assert pictures.write(tmp_path, tasks, {}, solutions, "", 0) == []
-    said = _shown(tasks, {}, solutions, most=2)
-    assert "t1: no answer" in said and "t2" not in said
+    out = _shown(tasks, {}, solutions, most=2)
+    assert "t1: no answer" in out and "t2" not in out
 
 
 def test_what_cannot_be_written_is_a_user_error_and_leaves_the_old_file(tmp_path):
@@ -164,16 +164,16 @@ def test_what_cannot_be_written_is_a_user_error_and_leaves_the_old_file(tmp_path
 
 def test_the_terminal_shows_input_attempt_and_truth_beside_each_other():
     task, truth = _task(), ((5, 6), (7, 8))
-    said = _shown([task], {"t": [(truth, _grid(2, 2))]}, {"t": (truth,)})
-    lines = [" ".join(line.split()) for line in said.splitlines()]
+    out = _shown([task], {"t": [(truth, _grid(2, 2))]}, {"t": (truth,)})
+    lines = [" ".join(line.split()) for line in out.splitlines()]
     assert lines == ["", "t: solved", "test input attempt 1: right truth", "0 1 2 5 6 5 6", "1 2 3 7 8 7 8"]
-    assert "\x1b" not in said
+    assert "\x1b" not in out
 
 
 def test_the_second_attempt_can_solve_it():
     truth = _grid(2, 2)
-    said = _shown([_task()], {"t": [(_spoilt(truth), truth)]}, {"t": (truth,)})
-    assert "t: solved" in said and "attempt 1: wrong (2: right)" in said
+    out = _shown([_task()], {"t": [(_spoilt(truth), truth)]}, {"t": (truth,)})
+    assert "t: solved" in out and "attempt 1: wrong (2: right)" in out
 
 
 @pytest.mark.parametrize("side", [1, 9, 13, 14, 30])
@@ -181,10 +181,10 @@ def test_the_second_attempt_can_solve_it():
 def test_no_line_is_wider_than_the_terminal_and_no_cell_is_lost(side, width):
     grid = _grid(side, side)
     task = replace(_task("[bold]a name/with <all> and words " * 4), test_inputs=(grid,))
-    said = _shown([task], {task.id: [(_spoilt(grid),)]}, {task.id: (grid,)}, width=width)
-    assert max(map(len, said.splitlines())) <= width
-    assert "attempt 1: wrong" in said and "[bold]" in said
-    body = said[said.index("test input") :]
+    out = _shown([task], {task.id: [(_spoilt(grid),)]}, {task.id: (grid,)}, width=width)
+    assert max(map(len, out.splitlines())) <= width
+    assert "attempt 1: wrong" in out and "[bold]" in out
+    body = out[out.index("test input") :]
     if side > width:
         assert body.count(f"{side} x {side} cells") == 3
     else:
@@ -195,14 +195,14 @@ def test_no_line_is_wider_than_the_terminal_and_no_cell_is_lost(side, width):
 
 def test_colours_are_backgrounds_and_go_where_they_are_unwanted():
     task, truth = _task(tests=((1, 1),)), ((4,),)
-    asked = ([task], {"t": [(((2,),),)]}, {"t": (truth,)})
-    said = _shown(*asked, force_terminal=True, color_system="truecolor")
-    assert "48;2;255;220;0" in said and "48;2;255;65;54" in said  # yellow and red
-    assert "\x1b[1;4;" in said  # the wrong cell, bold and underlined
-    plain = _shown(*asked, force_terminal=True, color_system="truecolor", no_color=True)
+    pictured = ([task], {"t": [(((2,),),)]}, {"t": (truth,)})
+    out = _shown(*pictured, force_terminal=True, color_system="truecolor")
+    assert "48;2;255;220;0" in out and "48;2;255;65;54" in out  # yellow and red
+    assert "\x1b[1;4;" in out  # the wrong cell, bold and underlined
+    plain = _shown(*pictured, force_terminal=True, color_system="truecolor", no_color=True)
     assert "48;2;" not in plain and "attempt 1: wrong" in plain
 
 
 def test_no_answer_and_no_truth_are_words_in_the_terminal():
-    said = " ".join(_shown([_task(tests=((1, 1),))], {}, {}).split())
-    assert said == "t: no answer test input no answer truth unknown 0"
+    out = " ".join(_shown([_task(tests=((1, 1),))], {}, {}).split())
+    assert out == "t: no answer test input no answer truth unknown 0"

@@ -83,10 +83,10 @@ def test_the_whole_report_shows_speed_then_accuracy_then_the_pick():
 
 def test_results_stand_in_one_table_where_they_can_be_compared():
     a, base = _result("a", 5), _result("a", 2, steps=0, arm="baseline")
-    found = ttft.by_comparison(
+    groups = ttft.by_comparison(
         [base, _result("b", 4), a, _result("a", 3, context=512), _result("a", 1, dataset="other")]
     )
-    assert [[(r.spec.model.name, r.arm) for r in group] for group in found] == [
+    assert [[(r.spec.model.name, r.arm) for r in group] for group in groups] == [
         [("a", "baseline"), ("a", "n-1")],
         [("b", "n-1")],
         [("a", "n-1")],
@@ -146,18 +146,18 @@ def test_published_figures_are_in_no_column(tmp_path):
     for results in ([], [_result("tiny", 5), _result("phi-3-mini", 5, weights="/elsewhere")]):
         export.write_csv(rows, results, GOAL, tmp_path / "summary.csv")
         with (tmp_path / "summary.csv").open(newline="") as file:
-            for found in csv.DictReader(file):
-                assert {v for k, v in found.items() if "accuracy" in k or "projected" in k} == {""}
-                known = ACCURACIES[found["model"]]
-                assert not {str(known.before), str(known.after)} & set(found.values())
+            for line in csv.DictReader(file):
+                assert {v for k, v in line.items() if "accuracy" in k or "projected" in k} == {""}
+                published = ACCURACIES[line["model"]]
+                assert not {str(published.before), str(published.after)} & set(line.values())
 
 
 def test_a_name_that_a_spreadsheet_would_obey_is_made_safe_in_the_new_columns_too(tmp_path):
     results = [result(5, dataset="=cmd|' /C calc'!A0")]
     export.write_csv([_row()], results, GOAL, tmp_path / "summary.csv")
     with (tmp_path / "summary.csv").open(newline="") as file:
-        (found,) = csv.DictReader(file)
-    assert found["accuracy_set"].startswith("'=")
+        (line,) = csv.DictReader(file)
+    assert line["accuracy_set"].startswith("'=")
 
 
 def test_a_model_spec_in_the_record_need_not_say_how_it_is_fine_tuned():

@@ -103,9 +103,9 @@ def test_the_schema_of_the_csv_is_stable(tmp_path):
 def test_no_cell_of_the_csv_is_a_formula(tmp_path, name):
     path = tmp_path / "summary.csv"
     export.write_csv([row(cell=cell(model=ModelSpec(name, {}, 64, hub_id=name)))], [], GOAL, path)
-    (found,) = _read(path)
-    assert found["model"][0] not in "=+-@"
-    assert "\n" not in found["model"]
+    (line,) = _read(path)
+    assert line["model"][0] not in "=+-@"
+    assert "\n" not in line["model"]
 
 
 def test_pytest_benchmark_compares_two_sweeps(tmp_path):

@@ -52,9 +52,9 @@ def test_targets_are_the_outputs_but_the_first():
     from harness.tiny.pretrain import targets
 
     text = ["<s>", *"I12O21I34O43", "</s>"]
-    said = targets([SYMBOLS.index(s) for s in text])
+    targeted = targets([SYMBOLS.index(s) for s in text])
     # After the second O: 4, 3 and the end; the first output and every input are not learned.
-    assert [SYMBOLS[t] if t >= 0 else "." for t in said] == [*"..........43", "</s>", "."][: len(text)]
+    assert [SYMBOLS[t] if t >= 0 else "." for t in targeted] == [*"..........43", "</s>", "."][: len(text)]
 
 
 def test_pretraining_goes_on_where_it_was(tmp_path):
@@ -67,13 +67,13 @@ def test_pretraining_goes_on_where_it_was(tmp_path):
     from harness.tiny import pretrain
     from harness.train import model as models
 
-    how = {"largest": 3, "budget": 256, "seed": 0, "adam": 1e-3, "muon": 0.02, "save_every": 2}
-    how |= {"hidden": 160, "layers": 6, "heads": 4}
-    pretrain.train(tmp_path / "a", 4, **how)
-    pretrain.train(tmp_path / "b", 4, stop=2, **how)
+    settings = {"largest": 3, "budget": 256, "seed": 0, "adam": 1e-3, "muon": 0.02, "save_every": 2}
+    settings |= {"hidden": 160, "layers": 6, "heads": 4}
+    pretrain.train(tmp_path / "a", 4, **settings)
+    pretrain.train(tmp_path / "b", 4, stop=2, **settings)
     half = torch.load(tmp_path / "b" / "checkpoint.pt", weights_only=True)
     assert half["step"] == 2
-    pretrain.train(tmp_path / "b", 4, **how)
+    pretrain.train(tmp_path / "b", 4, **settings)
     a, b = (torch.load(tmp_path / side / "checkpoint.pt", weights_only=True) for side in "ab")
     assert a["model"].keys() == b["model"].keys() and (a["step"], a["tokens"]) == (b["step"], b["tokens"])
     assert all(torch.equal(a["model"][name], b["model"][name]) for name in a["model"])

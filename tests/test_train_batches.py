@@ -42,9 +42,9 @@ def _sequences(lengths=LENGTHS, seed=3):
 
 
 def _gradients(model):
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
-    return found
+    return gradients
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -77,27 +77,27 @@ def test_no_packed_sequence_sees_another(kind):
 
 
 def test_packing_is_the_same_under_gradient_checkpointing():
-    found = []
+    gradients = []
     for mode in ("none", MLP, "all"):
         model = _loaded("llama", gradient_checkpointing=mode)
         packed_losses(model, pack(_sequences(), CPU)).sum().backward()
-        found.append(_gradients(model))
-    for name, grad in found[0].items():
-        for again in found[1:]:
+        gradients.append(_gradients(model))
+    for name, grad in gradients[0].items():
+        for again in gradients[1:]:
             torch.testing.assert_close(again[name], grad, msg=name)
 
 
 def test_a_step_counts_every_sequence_alike_however_it_is_cut():
     """The gradient of a step is the mean of its sequences' own: in one pack, in three, or one by one."""
-    sequences, found = _sequences(), []
+    sequences, steps = _sequences(), []
     for packs in ([[0, 1, 2, 3, 4]], [[0, 3], [4, 1], [2]], [[i] for i in range(5)]):
         model = _loaded("llama", sequences_per_step=5)
         step = TrainingStep(model, Recipe(sequences_per_step=5), "fp32", CPU)
         total = sum(step.packed_step(pack([sequences[i] for i in members], CPU)).item() for members in packs)
-        found.append((total, _gradients(model)))
-    for total, gradients in found[1:]:
-        assert total == pytest.approx(found[0][0], rel=1e-5)
-        for name, grad in found[0][1].items():
+        steps.append((total, _gradients(model)))
+    for total, gradients in steps[1:]:
+        assert total == pytest.approx(steps[0][0], rel=1e-5)
+        for name, grad in steps[0][1].items():
             torch.testing.assert_close(gradients[name], grad, rtol=1e-3, atol=1e-7, msg=name)
 
 

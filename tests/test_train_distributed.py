@@ -43,8 +43,8 @@ def train(recipe: Recipe, steps: int = 4):
 
 def _member(path):
     distributed.init(CPU)
-    found = train(RECIPE)
-    torch.save(found, f"{path}.{distributed.rank()}")
+    trained = train(RECIPE)
+    torch.save(trained, f"{path}.{distributed.rank()}")
     torch.distributed.destroy_process_group()
 
 
@@ -94,8 +94,8 @@ def test_a_worker_measures_the_whole_machine(tiny_spec, tmp_path):
 
 def test_ttft_on_two_processes_gives_the_same_record(tmp_path):
     """The verb under torchrun and alone: the same answers and losses for every task, written once."""
-    asked = "--set generated --tasks 5 --steps 3 --views 1 --precision fp32 --device cpu --sequences-per-step 4"
-    words = [sys.executable, "-m", "harness", "ttft", "--arms", "baseline, + color swap", *asked.split()]
+    options = "--set generated --tasks 5 --steps 3 --views 1 --precision fp32 --device cpu --sequences-per-step 4"
+    words = [sys.executable, "-m", "harness", "ttft", "--arms", "baseline, + color swap", *options.split()]
     rows = []
     for gpus in (1, 2):
         folder = tmp_path / str(gpus)

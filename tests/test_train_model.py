@@ -32,17 +32,22 @@ ARCHITECTURES = {
 
 
 def _spec(kind: str) -> ModelSpec:
-    said = {**TINY, "model_type": kind, "tie_word_embeddings": kind not in ("phi", "phi3"), **ARCHITECTURES[kind]}
+    architecture = {
+        **TINY,
+        "model_type": kind,
+        "tie_word_embeddings": kind not in ("phi", "phi3"),
+        **ARCHITECTURES[kind],
+    }
     if kind in ("phi", "phi3"):
-        del said["head_dim"]
-    return ModelSpec(kind, said, 256)
+        del architecture["head_dim"]
+    return ModelSpec(kind, architecture, 256)
 
 
 def _plain(kind: str, attention: str):
-    said = dict(_spec(kind).architecture)
+    architecture = dict(_spec(kind).architecture)
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(said.pop("model_type"), **said), attn_implementation=attention
+        AutoConfig.for_model(architecture.pop("model_type"), **architecture), attn_implementation=attention
     ).eval()
 
 
@@ -153,16 +158,16 @@ def test_four_bit_is_nf4_with_double_quantisation(tiny_spec, tiny_folder):
 def test_four_bit_trains_as_before_after_decoding(tiny_spec):
     """bitsandbytes repacks its matrices in eval mode on some CPUs, and has no backward for them then."""
     loaded = models.load(tiny_spec, precisions.find("int4"), "bf16", Recipe(), "random", CPU)
-    batch, found = random_batch(320, 24, Recipe(), CPU, seed=1), []
+    batch, losses = random_batch(320, 24, Recipe(), CPU, seed=1), []
     for _ in range(2):
         answer_loss(loaded.model, batch).backward()
-        found.append([p.grad for p in loaded.model.parameters() if p.requires_grad])
+        losses.append([p.grad for p in loaded.model.parameters() if p.requires_grad])
         loaded.model.zero_grad(set_to_none=True)
         loaded.model.eval()
         with torch.no_grad():
             loaded.model(input_ids=batch.input_ids)
         loaded.model.train()
-    for before, after in zip(*found, strict=True):
+    for before, after in zip(*losses, strict=True):
         assert torch.equal(before, after)
 
 
@@ -183,13 +188,13 @@ def test_accumulated_micro_steps_equal_one_batch(tiny_spec):
 
 def test_checkpointing_changes_no_gradient(tiny_spec):
     batch = random_batch(320, 24, Recipe(), CPU, seed=1)
-    found = []
+    gradients = []
     for mode in ("none", MLP, "all"):
         recipe = Recipe(gradient_checkpointing=mode)
         loaded = models.load(tiny_spec, precisions.find("fp32"), "fp32", recipe, "random", CPU, seed=0)
         TrainingStep(loaded.model, recipe, "fp32", CPU).micro_step(batch)
-        found.append([p.grad for p in loaded.model.parameters() if p.requires_grad])
-    for plain, *again in zip(*found, strict=True):
+        gradients.append([p.grad for p in loaded.model.parameters() if p.requires_grad])
+    for plain, *again in zip(*gradients, strict=True):
         for each in again:
             torch.testing.assert_close(each, plain)
 

@@ -68,11 +68,11 @@ def test_the_reference_step_has_no_kernels_to_choose():
 
 
 def test_the_fastest_is_taken_and_said():
-    best, said = autoselect.fastest(
+    best, notes = autoselect.fastest(
         "attention", {"sdpa": 0.004, "flash": 0.002, "efficient": 0.0019, "cudnn": "no such"}
     )
     assert best == "flash"  # efficient is faster by no more than noise
-    assert said == [
+    assert notes == [
         "attention: flash is used (sdpa 4.00 ms, flash 2.00 ms, efficient 1.90 ms)",
         "attention: flash is used, for cudnn does not run here: no such",
     ]
@@ -80,27 +80,27 @@ def test_the_fastest_is_taken_and_said():
 
 
 def test_measured_once_a_device_and_kept(empty, monkeypatch):
-    asked = []
+    measured = []
 
     def measure(shapes, device, dtype):
-        asked.append((shapes, dtype))
+        measured.append((shapes, dtype))
         return {"attention": {"blocks": 0.2, "sdpa": 0.1}, "pointwise": {"plain": 0.1, "compiled": "no compiler"}}
 
     monkeypatch.setattr(autoselect, "measure", measure)
     for _ in range(2):
-        found = autoselect.choose("auto", SHAPES, CPU, torch.float32)
-        assert str(found) == "attention=sdpa pointwise=plain"
-        assert "for compiled does not run here: no compiler" in " ".join(found.notes)
-    assert asked == [(SHAPES, torch.float32)]
+        chosen = autoselect.choose("auto", SHAPES, CPU, torch.float32)
+        assert str(chosen) == "attention=sdpa pointwise=plain"
+        assert "for compiled does not run here: no compiler" in " ".join(chosen.notes)
+    assert measured == [(SHAPES, torch.float32)]
     autoselect.choose("auto", SHAPES, CPU, torch.bfloat16)
     autoselect.choose("auto", replace(SHAPES, hidden_size=64), CPU, torch.float32)
-    assert len(asked) == 3 == len(list(empty.iterdir()))
+    assert len(measured) == 3 == len(list(empty.iterdir()))
 
 
 def test_a_compiler_installed_later_is_tried(empty, monkeypatch):
     monkeypatch.setattr(autoselect, "measure", lambda *_: {"attention": {"blocks": 0.2}, "pointwise": {"plain": 0.1}})
-    for found in (None, "/usr/bin/cc"):
-        monkeypatch.setattr(autoselect, "which", lambda name, found=found: found)
+    for compiler in (None, "/usr/bin/cc"):
+        monkeypatch.setattr(autoselect, "which", lambda name, compiler=compiler: compiler)
         autoselect.choose("auto", SHAPES, CPU, torch.float32)
     assert len(list(empty.iterdir())) == 2
 
@@ -156,31 +156,32 @@ def test_measuring_here(empty, monkeypatch):
         return plain
 
     monkeypatch.setattr(pointwise, "of", of)
-    found = autoselect.measure(SHAPES, CPU, torch.float32)
-    assert all(seconds > 0 for seconds in found["attention"].values()) and set(found["attention"]) == {"blocks", "sdpa"}
-    assert found["pointwise"]["plain"] > 0 and found["pointwise"]["compiled"] == "no C++ compiler"
+    measured = autoselect.measure(SHAPES, CPU, torch.float32)
+    assert set(measured["attention"]) == {"blocks", "sdpa"}
+    assert all(seconds > 0 for seconds in measured["attention"].values())
+    assert measured["pointwise"]["plain"] > 0 and measured["pointwise"]["compiled"] == "no C++ compiler"
 
 
 def test_nothing_is_chosen_where_a_part_is_emulated(empty, monkeypatch):
     monkeypatch.setattr(autoselect, "_LONGEST_S", 0.0)
-    found = autoselect.choose("auto", SHAPES, CPU, torch.float32)
-    assert str(found) == FIRST and not found.notes
+    chosen = autoselect.choose("auto", SHAPES, CPU, torch.float32)
+    assert str(chosen) == FIRST and not chosen.notes
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text", "phi3", "qwen3"])
 def test_a_model_learns_the_same_by_every_kernel_of_the_cpu(kind):
     """Norms in both ways, gates apart and joined, SiLU and GELU, norms of heads: loss and gradients."""
-    said = {**TINY, "model_type": kind, **({"pad_token_id": 0, "head_dim": None} if kind == "phi3" else {})}
-    spec = ModelSpec(kind, {name: value for name, value in said.items() if value is not None}, 256)
-    found = {}
+    architecture = {**TINY, "model_type": kind, **({"pad_token_id": 0, "head_dim": None} if kind == "phi3" else {})}
+    spec = ModelSpec(kind, {name: value for name, value in architecture.items() if value is not None}, 256)
+    gradients = {}
     for chosen in (FIRST, "attention=sdpa pointwise=compiled"):
         recipe = Recipe(lora_r=4, lora_targets="all-linear", answer_share=0.25, kernels=chosen)
         loaded = models.load(spec, precisions.find("fp32"), "fp32", recipe, "random", CPU)
         assert (loaded.kernels, loaded.unpatched) == (chosen, ())
         loss = answer_loss(loaded.model, random_batch(320, 40, recipe, CPU, seed=0))
         loss.backward()
-        found[chosen] = [loss.detach(), *(p.grad for p in loaded.model.parameters() if p.requires_grad)]
-    for a, b in zip(*found.values(), strict=True):
+        gradients[chosen] = [loss.detach(), *(p.grad for p in loaded.model.parameters() if p.requires_grad)]
+    for a, b in zip(*gradients.values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -221,8 +222,8 @@ def test_the_pointwise_kernel_that_was_chosen_runs_unless_it_computes_something_
 
 def test_without_liger_its_absence_is_the_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "liger_kernel", None)
-    said = autoselect._try(lambda: pointwise._liger(), CPU)
-    assert "liger_kernel" in said
+    reason = autoselect._try(lambda: pointwise._liger(), CPU)
+    assert "liger_kernel" in reason
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ def parts(dtype, heads, key_heads, tokens, dim=16, batch=2):
     return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
 
 
-def gradients(attend, given, *how):
+def gradients(attend, given, *options):
     given = [part.clone().requires_grad_() for part in given]
-    out = attend(*given, *how)
+    out = attend(*given, *options)
     weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     (out.double() * weight).sum().backward()
     return out.detach(), *(part.grad for part in given)
@@ -35,8 +35,8 @@ def gradients(attend, given, *how):
 @pytest.mark.parametrize(("heads", "key_heads"), [(4, 4), (4, 2), (6, 1)])
 def test_equals_attention_spelled_out(heads, key_heads, tokens, window):
     given = parts(torch.float64, heads, key_heads, tokens)
-    found = gradients(cpu_attention.attend, given, 0.3, window)
-    for ours, expected in zip(found, gradients(spelled_out, given, 0.3, window), strict=True):
+    blocks = gradients(cpu_attention.attend, given, 0.3, window)
+    for ours, expected in zip(blocks, gradients(spelled_out, given, 0.3, window), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
 
 

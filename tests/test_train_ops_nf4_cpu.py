@@ -35,15 +35,15 @@ def test_products_and_slopes_are_of_the_values_that_were_quantised(shape, dtype)
     """NF4 of normal values is 9 % off; with the scales of other blocks it was 25 % and more."""
     layer, values = quantised(*shape, dtype)
     nf4_cpu.repair(layer)
-    found = nf4_cpu.matrix(layer.weight)
-    assert found.shape == values.shape and found.dtype == dtype
-    assert (found - values).float().norm() < 0.12 * values.float().norm()
+    matrix = nf4_cpu.matrix(layer.weight)
+    assert matrix.shape == values.shape and matrix.dtype == dtype
+    assert (matrix - values).float().norm() < 0.12 * values.float().norm()
     x = torch.randn(2, 3, shape[1]).to(dtype).requires_grad_()
     out = layer(x)
     (slopes,) = torch.autograd.grad(out, x, torch.ones_like(out))
     near = {"rtol": 2e-2, "atol": 2e-1} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-4}
-    torch.testing.assert_close(out, linear(x, found, layer.bias), **near)
-    torch.testing.assert_close(slopes, (torch.ones_like(out) @ found).expand_as(slopes), **near)
+    torch.testing.assert_close(out, linear(x, matrix, layer.bias), **near)
+    torch.testing.assert_close(slopes, (torch.ones_like(out) @ matrix).expand_as(slopes), **near)
 
 
 def test_what_bitsandbytes_does_right_is_left_to_it():
@@ -56,12 +56,12 @@ def test_what_bitsandbytes_does_right_is_left_to_it():
 
 def test_a_trained_model_with_odd_rows_keeps_what_it_knows_in_int4():
     """arc-tiny is 160 wide. With other blocks' scales its loss on these answers was 4 nats a token; it is 0.3."""
-    spec, where, found = catalog.load().find("arc-tiny"), weights.BUNDLED + "arc-tiny", {}
+    spec, where, losses = catalog.load().find("arc-tiny"), weights.BUNDLED + "arc-tiny", {}
     tokens = models.load_tokenizer(where)
     examples = [e for task in tasks("arc1-training")[0][:4] for e in SETS["n-1"](task)][:3]
     prompts = [build(tokens, e.demonstrations, e.test_input, e.output, "rows") for e in examples]
     for name in ("fp32", "int4"):
         model = models.load(spec, precisions.find(name), "fp32", Recipe(lora_r=4), where, CPU).model
         with torch.no_grad():
-            found[name] = [answer_loss(model, Batch(torch.tensor([p.ids]), p.answer_tokens)).item() for p in prompts]
-    assert found["int4"] == pytest.approx(found["fp32"], rel=0.3)
+            losses[name] = [answer_loss(model, Batch(torch.tensor([p.ids]), p.answer_tokens)).item() for p in prompts]
+    assert losses["int4"] == pytest.approx(losses["fp32"], rel=0.3)

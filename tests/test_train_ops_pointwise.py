@@ -18,13 +18,13 @@ def _values(of, dtype):
 
     x, gate, up = random(2, 5, 24), random(2, 5, 36), random(2, 5, 36)
     weight = random(24).detach()
-    found = []
+    values = []
     outs = [(of.norm(x, weight, 1e-6, twice), [x]) for twice in (True, False)]
     for out, given in [*outs, (of.silu(gate, up), [gate, up]), (of.gelu(gate, up), [gate, up])]:
         assert out.dtype == dtype
         slopes = torch.linspace(-1, 1, out.numel()).view(out.shape).to(dtype)
-        found += [out.detach(), *torch.autograd.grad(out, given, slopes)]
-    return found
+        values += [out.detach(), *torch.autograd.grad(out, given, slopes)]
+    return values
 
 
 @pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
@@ -73,6 +73,6 @@ def test_liger_is_asked_for_the_same(monkeypatch):
         module = ModuleType(name)
         vars(module).update(members)
         monkeypatch.setitem(sys.modules, f"liger_kernel.ops.{name}", module)
-    found, expected = (_values(of, torch.float32) for of in (pointwise._liger(), pointwise.of("plain")))
-    for a, b in zip(found, expected, strict=True):
+    actual, expected = (_values(of, torch.float32) for of in (pointwise._liger(), pointwise.of("plain")))
+    for a, b in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)

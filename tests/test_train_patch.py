@@ -26,14 +26,14 @@ def _forwards(model):
 
 def test_every_kind_is_replaced_in_every_layer(tiny_spec):
     """Two layers: four adapters, two norms, an MLP each, and the norm at the end; the last layer itself."""
-    found = _forwards(_loaded(tiny_spec).model)
+    forwards = _forwards(_loaded(tiny_spec).model)
     layers = "base_model.model.model.layers"
     parts = ("q_proj", "k_proj", "v_proj", "o_proj")
     expected = {f"{layers}.{i}.self_attn.{part}" for i in (0, 1) for part in parts}
     expected |= {
         f"{layers}.{i}.{part}" for i in (0, 1) for part in ("mlp", "input_layernorm", "post_attention_layernorm")
     }
-    assert found == expected | {f"{layers}.1", "base_model.model.model.norm"}
+    assert forwards == expected | {f"{layers}.1", "base_model.model.model.norm"}
 
 
 def test_the_reference_is_left_as_it_comes(tiny_spec):
@@ -85,15 +85,15 @@ def test_what_is_asked_in_another_way_stays():
             self.down_proj = torch.nn.Parameter(torch.ones(2, 4, 8), requires_grad=False)
 
     for odd in (GatedRMSNorm(), Experts()):
-        found = list(patch._candidates(odd, [pointwise.of("plain")]))
-        assert found
-        assert not any(patch._passes(patch._agrees, odd, forward, torch.float32) for _, forward in found)
+        candidates = list(patch._candidates(odd, [pointwise.of("plain")]))
+        assert candidates
+        assert not any(patch._passes(patch._agrees, odd, forward, torch.float32) for _, forward in candidates)
 
 
 @pytest.mark.parametrize("option", [{"lora_dropout": 0.5}, {}])
 def test_dropout_is_left_to_peft(tiny_spec, option):
-    found = _forwards(_loaded(tiny_spec, **option).model)
-    assert any("q_proj" in name for name in found) == (not option)
+    forwards = _forwards(_loaded(tiny_spec, **option).model)
+    assert any("q_proj" in name for name in forwards) == (not option)
 
 
 def test_checking_leaves_the_adapter_as_it_was(tiny_spec):

@@ -39,14 +39,14 @@ def prompts() -> list[tuple[tuple[int, ...], int]]:
     """Leave-one-out prompts of ARC-AGI-1's training tasks of 60 to 250 tokens, each four times."""
     spec = catalog.load().find("arc-tiny")
     tokenizer = models.load_tokenizer(weights.resolve(spec, "auto"))
-    found = []
+    built = []
     for task in load("arc1-training")[0]:
         for e in SETS["n-1"](task):
             prompt = build(tokenizer, e.demonstrations, e.test_input, e.output, "rows")
             if 60 <= len(prompt.ids) <= 250:
-                found.append((tuple(prompt.ids), prompt.answer_tokens))
-        if len(found) == STEPS * PER_STEP:
-            return found
+                built.append((tuple(prompt.ids), prompt.answer_tokens))
+        if len(built) == STEPS * PER_STEP:
+            return built
     raise AssertionError("too few prompts")
 
 
@@ -56,13 +56,13 @@ def folders(tmp_path_factory):
 
     @lru_cache
     def of(kind: str) -> tuple[ModelSpec, str]:
-        said = {**TINY, "model_type": kind, **ARCHITECTURES[kind]}
-        said = {name: value for name, value in said.items() if value is not None}
+        architecture = {**TINY, "model_type": kind, **ARCHITECTURES[kind]}
+        architecture = {name: value for name, value in architecture.items() if value is not None}
         folder = tmp_path_factory.mktemp(kind)
         torch.manual_seed(0)
-        config = AutoConfig.for_model(**said)
+        config = AutoConfig.for_model(**architecture)
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
-        return ModelSpec(kind, said, 1024), str(folder)
+        return ModelSpec(kind, architecture, 1024), str(folder)
 
     return of
 

@@ -63,10 +63,10 @@ def test_random_prompts_go_through_the_trimmed_vocabulary(which, name, request):
         ours, theirs = (build(t, pairs, test_input, output, name) for t in (trimmed, whole))
         assert [kept[i] for i in ours.ids] == list(theirs.ids)
         assert ours.answer_tokens == theirs.answer_tokens
-        said = [t.decode(t(to_text(output), add_special_tokens=False)["input_ids"]) for t in (trimmed, whole)]
-        assert said[0] == said[1]
+        texts = [t.decode(t(to_text(output), add_special_tokens=False)["input_ids"]) for t in (trimmed, whole)]
+        assert texts[0] == texts[1]
         if which == "bpe":  # the tokenizer of characters puts spaces between, trimmed or not
-            assert to_grid(said[0]) == output
+            assert to_grid(texts[0]) == output
 
 
 def test_what_was_cut_is_refused(bpe):
@@ -78,11 +78,11 @@ def test_what_was_cut_is_refused(bpe):
 @pytest.mark.parametrize(("kind", "tied"), [("qwen2", True), ("llama", False), ("gemma3_text", True), ("phi", False)])
 def test_the_tokens_that_stay_have_the_logits_they_had(kind, tied):
     """phi's head has a bias too. A matrix that was one stays one."""
-    said = {**TINY, "model_type": kind, "tie_word_embeddings": tied, "pad_token_id": 0}
+    architecture = {**TINY, "model_type": kind, "tie_word_embeddings": tied, "pad_token_id": 0}
     if kind == "phi":
-        del said["head_dim"]
+        del architecture["head_dim"]
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**said)).eval()
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**architecture)).eval()
     if tied is False and kind == "phi":
         torch.nn.init.normal_(model.lm_head.bias)
     kept = sorted(random.Random(1).sample(range(320), 40))
@@ -108,8 +108,8 @@ def test_a_trimmed_model_from_disk_trains(weights_folder, tokenizer):
 def test_without_weights_it_is_built_with_64_tokens_and_counted_so(kind):
     """The head's product over 12 % of the tokens falls from 320 to 64 columns: 2 x 64 x 256 x 0.12 FLOPs a token less
     forward, and as many in the backward of its input."""
-    said = {**TINY, "model_type": kind, "tie_word_embeddings": False, "pad_token_id": 0}
-    spec, recipe = ModelSpec(kind, said, 256), Recipe()
+    architecture = {**TINY, "model_type": kind, "tie_word_embeddings": False, "pad_token_id": 0}
+    spec, recipe = ModelSpec(kind, architecture, 256), Recipe()
     loaded = models.load(spec, precisions.find("fp32"), "fp32", replace(recipe, trim_vocab=True), "random", CPU)
     assert loaded.model.config.vocab_size == 64
     whole, cut = (flops.count(spec, r)[0] for r in (recipe, replace(recipe, trim_vocab=True)))

@@ -45,9 +45,9 @@ class Model:
 
 
 def test_variants_are_those_of_a_profile_in_tokens(trial):
-    found = autotune.variants(trial, foresee)
-    assert found[:2] == [PackSetting(512, MLP), PackSetting(512, "all")]  # alike a sequence: the first stands
-    assert found[2:] == [PackSetting(512, "none"), PackSetting(1024, "none")]
+    cells = autotune.variants(trial, foresee)
+    assert cells[:2] == [PackSetting(512, MLP), PackSetting(512, "all")]  # alike a sequence: the first stands
+    assert cells[2:] == [PackSetting(512, "none"), PackSetting(1024, "none")]
     assert autotune.variants(trial, lambda cell: None) == [PackSetting(512, "none")]
 
 
@@ -68,15 +68,15 @@ def test_the_faster_of_two_that_run_is_used(monkeypatch, trial, seconds, best):
 
     monkeypatch.setattr(autotune, "seconds_a_token", measured)
     monkeypatch.setattr(autotune.recompute, "apply", lambda model, mode: setattr(model, "checkpointing", mode))
-    model, said = Model(), []
+    model, notes = Model(), []
     assert (
         autotune.fastest(
-            model, [], [PackSetting(1, "all"), PackSetting(2, "none"), PackSetting(3, "all")], trial, said.append
+            model, [], [PackSetting(1, "all"), PackSetting(2, "none"), PackSetting(3, "all")], trial, notes.append
         )
         == best
     )
-    assert model.checkpointing == best.checkpointing and said[-1].startswith(f"fitted: {best}")
-    assert model.cleared == sum("out of memory" in line for line in said)
+    assert model.checkpointing == best.checkpointing and notes[-1].startswith(f"fitted: {best}")
+    assert model.cleared == sum("out of memory" in line for line in notes)
 
 
 def test_where_nothing_fits_memory_is_what_is_said(monkeypatch, trial):
@@ -95,8 +95,8 @@ def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder, monkeypatch):
     trial = trial_of(arc_folder, tasks)
     monkeypatch.setattr(experiment, "_predictor", lambda job: foresee)
     (plain,), _ = arms_of(trial, tasks, solutions, tmp_path / "plain")
-    (fitted,), said = arms_of(trial, tasks, solutions, tmp_path / "fitted", autotune=True)
-    assert any(line.startswith("fitted: ") and "tokens/s" in line for line in said)
+    (fitted,), notes = arms_of(trial, tasks, solutions, tmp_path / "fitted", autotune=True)
+    assert any(line.startswith("fitted: ") and "tokens/s" in line for line in notes)
     assert fitted.step_losses == pytest.approx(plain.step_losses, rel=1e-4)
     assert fitted.step_losses[-1] < fitted.step_losses[0]
 
@@ -104,15 +104,15 @@ def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder, monkeypatch):
 def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder, monkeypatch):
     monkeypatch.setattr(experiment, "_predictor", lambda job: foresee)
     tasks, solutions = made_tasks(2)
-    _, said = arms_of(trial_of(arc_folder, tasks), tasks, solutions, tmp_path, "baseline", autotune=True)
-    assert not any("fit" in line for line in said)
+    _, notes = arms_of(trial_of(arc_folder, tasks), tasks, solutions, tmp_path, "baseline", autotune=True)
+    assert not any("fit" in line for line in notes)
 
 
 def test_cells_of_a_fine_tune_are_predicted_here(tmp_path, trial):
     job = experiment.ArmsJob(trial, (), {}, (), str(tmp_path / "results" / "here"), report=InProcess.report)
     cell = Cell(trial.model, "fp32", "fp32", 512, trial.recipe, trial.weights, "cpu", "a CPU")
-    found = experiment._predictor(job)(cell)
-    assert found.fits_memory() is True and found.micro_s > 0
+    predicted = experiment._predictor(job)(cell)
+    assert predicted.fits_memory() is True and predicted.micro_s > 0
 
 
 def test_the_verb_fits(weights_folder, tmp_path, capsys):

@@ -31,7 +31,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_adapter_and_outcome(tmp_path, a
         begun = Watched(trial, tasks, solutions, path, every_s, stop)
         assert begun.outcome is None
     rest = Watched(trial, tasks, solutions, path, every_s)
-    assert rest.said == ["going on from a checkpoint"]
+    assert rest.notes == ["going on from a checkpoint"]
     assert 0 < len(rest.steps) < len(whole.steps) - 2  # it did go on, and not from the beginning
     rest.same_end(whole)
     if curve:
@@ -63,18 +63,18 @@ def test_an_arm_does_not_depend_on_the_arms_before_it(tmp_path, arc_folder):
 def test_a_stopped_run_leaves_the_row_of_one_that_ran_through(tmp_path, arc_folder, curve):
     tasks, solutions = made_tasks(2)
     trial = trial_of(arc_folder, tasks, curve=curve)
-    (whole,), said = arms_of(trial, tasks, solutions, tmp_path / "whole")
-    assert not any("checkpoint" in line for line in said)
+    (whole,), notes = arms_of(trial, tasks, solutions, tmp_path / "whole")
+    assert not any("checkpoint" in line for line in notes)
     folder = tmp_path / "stopped"
     with pytest.raises(Stopped):
         arms_of(trial, tasks, solutions, folder, on_step=stop_at(5)[0])
     (kept,) = (folder / "checkpoints").iterdir()
     assert kept.name == f"{whole.key}.pt"
     on_step, seen = stop_at(None)
-    (found,), said = arms_of(trial, tasks, solutions, folder, on_step=on_step)
-    assert seen[0] == 5 and "going on from a checkpoint" in said  # the last one kept was that of step 4
-    assert timeless(found) == timeless(whole)
-    assert Store(folder, kind=ROWS).rows() == {whole.key: found}
+    (resumed,), notes = arms_of(trial, tasks, solutions, folder, on_step=on_step)
+    assert seen[0] == 5 and "going on from a checkpoint" in notes  # the last one kept was that of step 4
+    assert timeless(resumed) == timeless(whole)
+    assert Store(folder, kind=ROWS).rows() == {whole.key: resumed}
     assert list((folder / "checkpoints").iterdir()) == []  # the row is in the record: the checkpoint is gone
 
 
@@ -86,8 +86,8 @@ def test_a_run_with_one_adapter_a_task_stopped_early_leaves_the_same_row(tmp_pat
     (whole,), _ = arms_of(trial, tasks, solutions, tmp_path / "whole")
     with pytest.raises(Stopped):
         arms_of(trial, tasks, solutions, tmp_path / "stopped", on_step=stop_at(stop)[0])
-    (found,), _ = arms_of(trial, tasks, solutions, tmp_path / "stopped")
-    assert timeless(found) == timeless(whole)
+    (resumed,), _ = arms_of(trial, tasks, solutions, tmp_path / "stopped")
+    assert timeless(resumed) == timeless(whole)
     checkpoints = tmp_path / "stopped" / "checkpoints"
     assert not checkpoints.exists() or list(checkpoints.iterdir()) == []
 
@@ -124,10 +124,10 @@ def test_a_checkpoint_that_cannot_be_read_is_said_and_the_arm_starts_anew(tmp_pa
         arms_of(trial, tasks, solutions, tmp_path / "stopped", on_step=stop_at(5)[0])
     spoil(tmp_path / "stopped" / "checkpoints" / f"{whole.key}.pt")
     on_step, seen = stop_at(None)
-    (found,), said = arms_of(trial, tasks, solutions, tmp_path / "stopped", on_step=on_step)
+    (again,), notes = arms_of(trial, tasks, solutions, tmp_path / "stopped", on_step=on_step)
     assert seen == list(range(1, STEPS + 1))
-    assert timeless(found) == timeless(whole)
-    (line,) = [line for line in said if "cannot be read" in line]
+    assert timeless(again) == timeless(whole)
+    (line,) = [line for line in notes if "cannot be read" in line]
     assert "starts anew" in line and "\n" not in line
     assert list((tmp_path / "stopped" / "checkpoints").iterdir()) == []
 
@@ -140,23 +140,23 @@ def test_without_room_for_checkpoints_it_is_said_once_and_training_goes_on(tmp_p
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "checkpoints").write_text("mine")
     for fresh in (False, True):
-        (found,), said = arms_of(trial, tasks, solutions, tmp_path / "full", fresh=fresh)
-        assert len([line for line in said if "no checkpoint can be kept" in line]) == 1
-        assert timeless(found) == timeless(whole)
+        (kept,), notes = arms_of(trial, tasks, solutions, tmp_path / "full", fresh=fresh)
+        assert len([line for line in notes if "no checkpoint can be kept" in line]) == 1
+        assert timeless(kept) == timeless(whole)
     assert (tmp_path / "full" / "checkpoints").read_text() == "mine"
 
 
 def test_a_full_disk_is_said_once_and_leaves_nothing_half_written(tmp_path):
-    said, path = [], tmp_path / "arm.pt"
-    keeper = Checkpointer(path, said.append, every_s=0.0)
+    notes, path = [], tmp_path / "arm.pt"
+    keeper = Checkpointer(path, notes.append, every_s=0.0)
     keeper.keep(lambda: {"done": [], "a": 1})
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.symlink_to("/dev/full")
     for _ in range(3):
         keeper.keep(lambda: {"done": [], "a": torch.zeros(100_000)})
-    assert len(said) == 1 and "no checkpoint can be kept" in said[0] and "\n" not in said[0]
+    assert len(notes) == 1 and "no checkpoint can be kept" in notes[0] and "\n" not in notes[0]
     assert [p.name for p in tmp_path.iterdir()] == ["arm.pt"]
-    assert Checkpointer(path, said.append).load()["a"] == 1  # the last good one is still there
+    assert Checkpointer(path, notes.append).load()["a"] == 1  # the last good one is still there
 
 
 def test_nothing_is_kept_before_its_time(tmp_path):

@@ -18,7 +18,7 @@ OWN = {"tasks": 3, "steps": 5, "context": 256, "views": 3, "grid_limit": 10, "le
 
 
 @pytest.fixture
-def known(tmp_path, shipped):
+def catalogue(tmp_path, shipped):
     """A catalogue whose ttft block names a folder of six tasks, one of them with a grid of 12 x 12."""
     tasks, solutions = made_tasks(5)
     big = tuple(tuple((i + j) % 10 for j in range(12)) for i in range(12))
@@ -34,57 +34,57 @@ def _spec(window=1024, **ttft):
     return ModelSpec("small", {"model_type": "llama"}, window, ttft=ttft or None)
 
 
-def _of(known, spec=None, alone=True, weights="w", solutions=None, **more):
+def _of(catalogue, spec=None, alone=True, weights="w", solutions=None, **more):
     """The config of a model of whose settings `more` says some, and other fields of the config."""
     spec = spec or _spec()
     names = ("set", "grid_limit", "tasks", "steps", "context", "views", "learning_rate")
-    settings = settings_for(known, spec, alone).override(**{n: more.pop(n) for n in names if n in more})
-    recipe = resolve(known.recipe, RecipeOptions(learning_rate=settings.learning_rate))
+    settings = settings_for(catalogue, spec, alone).override(**{n: more.pop(n) for n in names if n in more})
+    recipe = resolve(catalogue.recipe, RecipeOptions(learning_rate=settings.learning_rate))
     return TuneConfig.of(spec, weights, settings, solutions_file=solutions, recipe=recipe, **more)
 
 
-def test_a_model_alone_has_its_own_block_and_among_several_the_files(known, tmp_path):
+def test_a_model_alone_has_its_own_block_and_among_several_the_files(catalogue, tmp_path):
     own = {**OWN, "set": str(tmp_path / "own")}
-    found = _of(known, _spec(**own))
-    assert (len(found.tasks), found.steps, found.context, found.views) == (3, 5, 256, 3)
-    assert found.dataset == f"{tmp_path / 'own'}, grids to 10"
-    assert found.recipe == replace(known.recipe, learning_rate=1e-3)
-    among = _of(known, _spec(**own), alone=False)
-    plain = _of(known)
+    config = _of(catalogue, _spec(**own))
+    assert (len(config.tasks), config.steps, config.context, config.views) == (3, 5, 256, 3)
+    assert config.dataset == f"{tmp_path / 'own'}, grids to 10"
+    assert config.recipe == replace(catalogue.recipe, learning_rate=1e-3)
+    among = _of(catalogue, _spec(**own), alone=False)
+    plain = _of(catalogue)
     assert (among.dataset, among.tasks) == (plain.dataset, plain.tasks) and len(among.tasks) == 6
     assert (among.steps, among.context, among.views) == (plain.steps, plain.context, plain.views) == (64, 1024, 2)
     assert among.recipe.learning_rate == 1e-3  # is no part of what must be alike
-    assert plain.recipe == known.recipe == Recipe()
+    assert plain.recipe == catalogue.recipe == Recipe()
 
 
-def test_what_is_asked_goes_before_both(known):
-    asked = {"steps": 7, "context": 128, "views": 1, "tasks": 2, "grid_limit": 12, "learning_rate": 2e-4}
-    found = _of(known, _spec(**OWN), set=known.ttft.set, **asked)
-    assert (len(found.tasks), found.steps, found.context, found.views) == (2, 7, 128, 1)
-    assert found.recipe.learning_rate == 2e-4
-    assert found.dataset == f"{known.ttft.set}, grids to 12"
+def test_what_is_asked_goes_before_both(catalogue):
+    options = {"steps": 7, "context": 128, "views": 1, "tasks": 2, "grid_limit": 12, "learning_rate": 2e-4}
+    config = _of(catalogue, _spec(**OWN), set=catalogue.ttft.set, **options)
+    assert (len(config.tasks), config.steps, config.context, config.views) == (2, 7, 128, 1)
+    assert config.recipe.learning_rate == 2e-4
+    assert config.dataset == f"{catalogue.ttft.set}, grids to 12"
 
 
-def test_the_default_context_ends_with_the_window(known):
-    assert _of(known, _spec(window=512)).context == 512
-    assert _of(known, _spec(window=8192)).context == 2048
+def test_the_default_context_ends_with_the_window(catalogue):
+    assert _of(catalogue, _spec(window=512)).context == 512
+    assert _of(catalogue, _spec(window=8192)).context == 2048
 
 
-def test_only_small_tasks_and_the_set_is_named_so(known):
-    found = _of(known, grid_limit=10)
-    assert "big" not in [task.id for task in found.tasks] and len(found.tasks) == 5
-    assert found.dataset.endswith(", grids to 10")
-    assert _of(known, grid_limit=30).dataset == _of(known).dataset == known.ttft.set
-    assert "big" in [task.id for task in _of(known, grid_limit=12).tasks]
+def test_only_small_tasks_and_the_set_is_named_so(catalogue):
+    config = _of(catalogue, grid_limit=10)
+    assert "big" not in [task.id for task in config.tasks] and len(config.tasks) == 5
+    assert config.dataset.endswith(", grids to 10")
+    assert _of(catalogue, grid_limit=30).dataset == _of(catalogue).dataset == catalogue.ttft.set
+    assert "big" in [task.id for task in _of(catalogue, grid_limit=12).tasks]
 
 
-def test_the_same_tasks_for_every_model_of_a_comparison(known):
-    one, two = (_of(known, _spec(window), alone=False, tasks=3, seed=4) for window in (512, 1024))
+def test_the_same_tasks_for_every_model_of_a_comparison(catalogue):
+    one, two = (_of(catalogue, _spec(window), alone=False, tasks=3, seed=4) for window in (512, 1024))
     assert one.tasks == two.tasks and one.dataset == two.dataset
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("options", "message"),
     [
         ({"scope": "tasks"}, "unknown scope 'tasks'; did you mean task"),
         ({"too_long": "cut"}, "unknown way with long prompts 'cut'; known: drop, shorten"),
@@ -107,19 +107,19 @@ def test_the_same_tasks_for_every_model_of_a_comparison(known):
         ({"set": "arc1-evaluation+none"}, "unknown set of tasks, folder or file"),
     ],
 )
-def test_bad_values_are_one_line_each(known, how, said):
-    with pytest.raises(UserError, match=re.escape(said)) as error:
-        _of(known, **how)
+def test_bad_values_are_one_line_each(catalogue, options, message):
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        _of(catalogue, **options)
     assert "\n" not in str(error.value)
 
 
-def test_a_model_without_weights_is_told_how_to_get_some(known):
+def test_a_model_without_weights_is_told_how_to_get_some(catalogue):
     with pytest.raises(UserError, match="small: no weights: accuracy not measured; give them with --weights PATH"):
-        _of(known, weights="random")
+        _of(catalogue, weights="random")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--scope", "both"], "unknown scope 'both'"),
         (["--too-long", "cut"], "unknown way with long prompts 'cut'"),
@@ -129,7 +129,7 @@ def test_a_model_without_weights_is_told_how_to_get_some(known):
         (["--arms", ","], "arm"),
     ],
 )
-def test_the_verb_refuses_in_one_line(arc_folder, tmp_path, capsys, words, said):
+def test_the_verb_refuses_in_one_line(arc_folder, tmp_path, capsys, words, message):
     """Of grids of 8 x 8: 64 tokens hold no question. Nothing is written of what could not be run."""
     folder = write_tasks(tmp_path / "tasks", *_wide(3))
     common = ["--set", str(folder), "--device", "cpu", "--results", str(tmp_path / "results"), "--arms", "baseline"]
@@ -137,7 +137,7 @@ def test_the_verb_refuses_in_one_line(arc_folder, tmp_path, capsys, words, said)
         app.main(["ttft", str(arc_folder), *common, *words])
     assert end.value.code == 2
     shown = capsys.readouterr().err
-    assert said in shown and len(shown.strip().splitlines()) == 1 and shown.startswith("error: ")
+    assert message in shown and len(shown.strip().splitlines()) == 1 and shown.startswith("error: ")
     record = tmp_path / "results" / "accuracy.jsonl"
     assert not record.exists() or record.read_text() == ""
 

@@ -52,7 +52,9 @@ def _plainly(model, tokens, prompt, max_new_tokens):
 def _rows_of_each_forward(model):
     seen = []
     base = model.get_base_model()
-    hook = base.register_forward_pre_hook(lambda _, args, said: seen.append(len(said["input_ids"])), with_kwargs=True)
+    hook = base.register_forward_pre_hook(
+        lambda _, args, inputs: seen.append(len(inputs["input_ids"])), with_kwargs=True
+    )
     return seen, hook
 
 
@@ -101,14 +103,14 @@ class Saying:
 
     def __init__(self, tokens, texts):
         self.ids = [[*tokens(text, add_special_tokens=False)["input_ids"], tokens.eos_token_id] for text in texts]
-        self.size, self.asked = len(tokens), []
+        self.size, self.forwards = len(tokens), []
 
     def get_base_model(self):
         return SimpleNamespace(config=LlamaConfig(num_hidden_layers=1))
 
-    def __call__(self, **said):
-        number = len(self.asked)
-        self.asked.append(len(said["input_ids"]))
+    def __call__(self, **inputs):
+        number = len(self.forwards)
+        self.forwards.append(len(inputs["input_ids"]))
         logits = torch.zeros(len(self.ids), 1, self.size)
         for row, ids in enumerate(self.ids):
             logits[row, 0, ids[min(number, len(ids) - 1)]] = 1.0
@@ -116,7 +118,7 @@ class Saying:
 
 
 @pytest.mark.parametrize(
-    ("text", "asked"),
+    ("text", "forwards"),
     [
         ("1" * 900, 64),  # a row of 64 cells, looked at every 16 tokens; 63 could be "30 " and thirty cells with spaces
         ("1\n" * 450, 64),  # 32 rows, of which 31 could be a shape and thirty rows
@@ -125,13 +127,13 @@ class Saying:
         ("12\n34", 6),
     ],
 )
-def test_what_can_be_no_grid_any_more_is_not_waited_for(tuned, text, asked):
+def test_what_can_be_no_grid_any_more_is_not_waited_for(tuned, text, forwards):
     _, tokens, _ = tuned
     model = Saying(tokens, [text])
     ids = torch.zeros(1, 5, dtype=torch.long)
-    (said,) = decode._decode(model, ids, torch.ones_like(ids), [1000], tokens.eos_token_id, tokens.decode)
-    assert len(model.asked) == len(said) == asked
-    assert tokens.decode([token for token in said if token != tokens.eos_token_id]) == text[:asked]
+    (produced,) = decode._decode(model, ids, torch.ones_like(ids), [1000], tokens.eos_token_id, tokens.decode)
+    assert len(model.forwards) == len(produced) == forwards
+    assert tokens.decode([token for token in produced if token != tokens.eos_token_id]) == text[:forwards]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -158,10 +160,10 @@ def test_what_is_hopeless_is_no_grid_and_stays_so():
 def test_batches_keep_to_their_tokens_and_lose_nothing():
     prompts = [Prompt(tuple(range(n)), 0, 1) for n in (5, 90, 40, 41, 7, 200)]
     limits = [10, 10, 60, 10, 3, 1]
-    found = decode._batches(prompts, limits, 200)
-    assert sorted(i for members in found for i in members) == list(range(6))
-    assert found[0] == [5]  # the longest alone, and first
-    for members in found[1:]:
+    batches = decode._batches(prompts, limits, 200)
+    assert sorted(i for members in batches for i in members) == list(range(6))
+    assert batches[0] == [5]  # the longest alone, and first
+    for members in batches[1:]:
         assert len(members) * max(len(prompts[i].ids) + limits[i] for i in members) <= 200
 
 
@@ -188,7 +190,7 @@ def test_dropping_asks_fewer_questions_than_shortening(tuned):
         seen.append([(len(p.ids), p.shown, limit) for p, limit in zip(prompts, limits, strict=True)])
         return [""] * len(prompts)
 
-    asked = [decode.predict(tasks, tokens, answer, 1, "rows", context, shorten=s) for context, s in
+    questions = [decode.predict(tasks, tokens, answer, 1, "rows", context, shorten=s) for context, s in
              ((104, False), (103, False), (103, True), (87, True), (71, True))]  # fmt: skip
-    assert [(a.asked, a.skipped) for a in asked] == [(4, 0), (0, 4), (4, 0), (4, 0), (0, 4)]
+    assert [(a.asked, a.skipped) for a in questions] == [(4, 0), (0, 4), (4, 0), (4, 0), (0, 4)]
     assert [set(each) for each in seen] == [{(58, 3, 46)}, set(), {(42, 2, 46)}, {(26, 1, 46)}, set()]

@@ -62,19 +62,19 @@ def test_predictions_come_back_from_their_views(tokenizer):
     """A solver that turns by half works in any view; all answers must then be the truth, taken back right."""
     tasks, solutions = made_tasks(4, rule=lambda g: tuple(r[::-1] for r in g[::-1]))
     solver = _solver(tokenizer, lambda text, grid: tuple(r[::-1] for r in grid[::-1]))
-    found = decode.predict(tasks, tokenizer, solver, views=12, encoding="rows", context=2048)
-    assert (found.asked, found.skipped) == (48, 0)
+    outcome = decode.predict(tasks, tokenizer, solver, views=12, encoding="rows", context=2048)
+    assert (outcome.asked, outcome.skipped) == (48, 0)
     for task in tasks:
-        assert set(found.answers[task.id][0]) == {solutions[task.id][0]}
-    assert all(s.solved for s in score.score(found.answers, solutions))
+        assert set(outcome.answers[task.id][0]) == {solutions[task.id][0]}
+    assert all(s.solved for s in score.score(outcome.answers, solutions))
 
 
 def test_what_does_not_fit_or_is_no_grid_is_counted_wrong(tokenizer):
     tasks, solutions = made_tasks(2)
-    found = decode.predict(tasks, tokenizer, lambda prompts, max_new_tokens: ["x"] * len(prompts), 2, "rows", 2048)
-    assert all(s.answered == s.attempts == 0 for s in score.score(found.answers, solutions))
-    found = decode.predict(tasks, tokenizer, lambda prompts, max_new_tokens: [""] * len(prompts), 2, "rows", 64)
-    assert (found.asked, found.skipped) == (0, 4)
+    outcome = decode.predict(tasks, tokenizer, lambda prompts, max_new_tokens: ["x"] * len(prompts), 2, "rows", 2048)
+    assert all(s.answered == s.attempts == 0 for s in score.score(outcome.answers, solutions))
+    outcome = decode.predict(tasks, tokenizer, lambda prompts, max_new_tokens: [""] * len(prompts), 2, "rows", 64)
+    assert (outcome.asked, outcome.skipped) == (0, 4)
 
 
 def _loaded(weights_folder):
@@ -113,9 +113,9 @@ def test_batched_greedy_decoding_equals_one_by_one_without_a_cache(weights_folde
                 ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
         plain.append(ids[len(prompt.ids) :])
     model.train()
-    end = next(t for said in plain for t in said[1:] if t != said[0])
+    end = next(t for ids in plain for t in ids[1:] if t != ids[0])
     tokens.eos_token = tokens.convert_ids_to_tokens(end)
-    expected = [tokens.decode(said[: said.index(end)]) if end in said else "" for said in plain]
+    expected = [tokens.decode(ids[: ids.index(end)]) if end in ids else "" for ids in plain]
     assert any(expected)
     assert decode.greedy(model, tokens)(prompts, [12] * 3) == expected
     assert model.training
@@ -131,11 +131,11 @@ def test_tuning_lowers_the_loss_moves_the_adapter_alone_and_resets(weights_folde
     tasks, solutions = made_tasks(3)
     before = decode.losses(model, tokens, tasks, solutions, "rows", 1024)
     base = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
-    found = finetune.tune(model, tokens, tasks, arms.ARMS["n-1"], recipe, "fp32", 25, "rows", 1024)
+    tuned = finetune.tune(model, tokens, tasks, arms.ARMS["n-1"], recipe, "fp32", 25, "rows", 1024)
     after = decode.losses(model, tokens, tasks, solutions, "rows", 1024)
-    assert len(found.losses) == 25
-    assert found.used == 100
-    assert found.losses[-1] < found.losses[0] - 0.2
+    assert len(tuned.losses) == 25
+    assert tuned.used == 100
+    assert tuned.losses[-1] < tuned.losses[0] - 0.2
     assert sum(loss for loss, _ in after) < sum(loss for loss, _ in before)
     assert all(torch.equal(p, base[n]) for n, p in model.named_parameters() if n in base)
     adapter.reset()

@@ -69,8 +69,8 @@ def test_a_task_of_one_demonstration_stays_in_the_denominator(tmp_path, arc_fold
 def test_with_one_adapter_for_all_a_task_of_one_demonstration_is_answered_too(tmp_path, arc_folder):
     tasks, solutions = made_tasks(2)
     lone = [replace(task, demonstrations=task.demonstrations[:1]) for task in tasks]
-    (found,), _ = arms_of(trial_of(arc_folder, tasks), [tasks[0], lone[1]], solutions, tmp_path / "one")
-    assert len(found.scores) == 2 and found.untrained == 0
+    (alone,), _ = arms_of(trial_of(arc_folder, tasks), [tasks[0], lone[1]], solutions, tmp_path / "one")
+    assert len(alone.scores) == 2 and alone.untrained == 0
     with pytest.raises(UserError, match="no task has the two demonstrations"):
         arms_of(trial_of(arc_folder, tasks), lone, solutions, tmp_path / "none")
 
@@ -96,12 +96,12 @@ def test_outcomes_joined_by_hand():
     second = replace(first, answers={"y": [[b]]}, step_losses=[1.0, 0.0])
     second.curve = [(1, {"y": [[a]]}, [(3.0, 2)]), (2, {"y": [[b]]}, [(1.0, 2)])]
     third = Outcome({"z": [[c]]}, [(5.0, 1)], untrained=1, asked=1, decode_s=0.5)
-    found = joined([first, second, third])
-    assert found.answers == {"x": [[a]], "y": [[b]], "z": [[c]]}
-    assert found.step_losses == [2.0, 0.5]
-    assert (found.train_s, found.decode_s, found.used, found.asked, found.untrained) == (4.0, 0.5, 8, 3, 1)
-    assert found.losses == [(1.0, 2), (1.0, 2), (5.0, 1)]
-    assert found.curve == [
+    whole = joined([first, second, third])
+    assert whole.answers == {"x": [[a]], "y": [[b]], "z": [[c]]}
+    assert whole.step_losses == [2.0, 0.5]
+    assert (whole.train_s, whole.decode_s, whole.used, whole.asked, whole.untrained) == (4.0, 0.5, 8, 3, 1)
+    assert whole.losses == [(1.0, 2), (1.0, 2), (5.0, 1)]
+    assert whole.curve == [
         (1, {"x": [[b]], "y": [[a]], "z": [[c]]}, [(2.0, 2), (3.0, 2), (5.0, 1)]),
         (2, {"x": [[a]], "y": [[b]], "z": [[c]]}, [(1.0, 2), (1.0, 2), (5.0, 1)]),
     ]

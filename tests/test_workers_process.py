@@ -28,8 +28,8 @@ def test_a_worker_that_hangs_is_ended_with_its_children(tmp_path):
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid)); time.sleep(60)"
     )
     start = time.monotonic()
-    found = _run(tmp_path, code, timeout_s=2.0)
-    assert found.status == "timeout"
+    outcome = _run(tmp_path, code, timeout_s=2.0)
+    assert outcome.status == "timeout"
     assert time.monotonic() - start < 15
     child = int((tmp_path / "pid").read_text())
     deadline = time.monotonic() + 5  # it would sleep for 60; the system takes a moment to end what was killed
@@ -46,21 +46,21 @@ def _alive(pid):
 
 
 def test_a_machine_that_runs_out_of_memory_ends_the_worker(tmp_path):
-    found = _run(tmp_path, "import time; time.sleep(60)", free_bytes=lambda: 0)
-    assert found.status == "oom"
-    assert "memory ran out" in found.reason
+    outcome = _run(tmp_path, "import time; time.sleep(60)", free_bytes=lambda: 0)
+    assert outcome.status == "oom"
+    assert "memory ran out" in outcome.reason
 
 
 def test_a_worker_that_cannot_start(tmp_path):
-    found = _run(tmp_path, "import no_such_module")
-    assert found.status == "crashed"
-    assert "no_such_module" in found.reason
+    outcome = _run(tmp_path, "import no_such_module")
+    assert outcome.status == "crashed"
+    assert "no_such_module" in outcome.reason
 
 
 def test_a_result_counts_even_if_the_end_is_untidy(tmp_path):
     code = 'import os, time; print(\'{"event": "result", "result": {"load_s": 1}}\', flush=True);os._exit(3)'
-    found = _run(tmp_path, code)
-    assert (found.status, found.result) == ("ok", {"load_s": 1})
+    outcome = _run(tmp_path, code)
+    assert (outcome.status, outcome.result) == ("ok", {"load_s": 1})
 
 
 def test_events_reach_the_watch(tmp_path):
@@ -99,8 +99,8 @@ def test_the_first_of_several_processes_speaks_and_the_death_of_another_ends_the
     executor, limits = LocalExecutor((sys.executable, "-c", code)), RunLimits(log=tmp_path / "log")
     assert executor.run("job", "", limits, processes=2).result == ["0", "2"]
     Path("wait").touch()
-    found = executor.run("job", "die", limits, processes=2)
-    assert found.status == "crashed" and "lost its card" in found.reason
+    outcome = executor.run("job", "die", limits, processes=2)
+    assert outcome.status == "crashed" and "lost its card" in outcome.reason
 
 
 def test_a_device_is_looked_at_in_a_process_that_ends():

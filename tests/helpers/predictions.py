@@ -23,12 +23,12 @@ def trace(*ops, tokens=1024, **memory):
     return Trace(ops, Memory(**memory), 1000, 10, 1, tokens)
 
 
-def predicted(recipe=None, seconds=lambda n: n / 1024, on=CARD, context=1024, **memory):
+def predicted(recipe=None, seconds=lambda n: n / 1024, card=CARD, context=1024, **memory):
     """A prediction of a device whose products take `seconds` a micro-step, at nominal speed."""
     spec = catalog.load().find("qwen2.5-0.5b")
     certain = replace(calibration.prior("cuda"), slowdown=dict.fromkeys(KINDS, 1.0), error=0.1, fragmentation=1.0,
                       points=9, seconds_low=0.1, seconds_high=10.0)  # fmt: skip
     by_length = {n: trace(op(flops=10e12 * seconds(n)), tokens=n, **memory) for n in prediction.contexts_for(context)}
     request = prediction.PredictRequest(spec=spec, precision=precisions.find("fp16"), recipe=recipe or Recipe(),
-                                        context=context, accelerator=on, calibration=certain)  # fmt: skip
+                                        context=context, accelerator=card, calibration=certain)  # fmt: skip
     return prediction.predict(request, by_length)

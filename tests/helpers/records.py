@@ -28,7 +28,7 @@ def cell(**changes) -> Cell:
 
 def row(micro_s=(1.0,) * 12, status="ok", **changes) -> Measurement:
     """A measured row: by default 12 micro-steps of a second, updates of nothing, a gigabyte at the peak."""
-    said = {
+    fields = {
         "key": f"k{abs(hash(repr((micro_s, changes)))):x}",
         "cell": cell(),
         "status": status,
@@ -38,7 +38,7 @@ def row(micro_s=(1.0,) * 12, status="ok", **changes) -> Measurement:
         "device_total_bytes": 8 << 30,
     }
     if status == "ok":
-        said |= {
+        fields |= {
             "load_s": 0.0,
             "warmup_micro_s": (1.0,),
             "warmup_optimizer_s": (0.0,),
@@ -47,7 +47,7 @@ def row(micro_s=(1.0,) * 12, status="ok", **changes) -> Measurement:
             "losses": (2.0, 1.0),
             "memory": {"after_load": {"resident": 1 << 29}, "steady": {"resident": 1 << 30}},
         }
-    return Measurement(**(said | changes))
+    return Measurement(**(fields | changes))
 
 
 def result(
@@ -75,7 +75,7 @@ def result(
         "curve": False,
         "scope": "shared",
     }
-    said = {
+    fields = {
         "versions": {},
         "commit": None,
         "started": "2025-01-01T00:00:00+00:00",
@@ -93,9 +93,9 @@ def result(
         "skipped": 0,
     }
     for name, value in changes.items():
-        (trial if name in trial else said)[name] = value
-    said["spec"] = TuneSpec(**trial)
-    return ArmResult(**{"key": said["spec"].key(arm, {}), "arm": arm, "rule": TUNING_RULE, **said})
+        (trial if name in trial else fields)[name] = value
+    fields["spec"] = TuneSpec(**trial)
+    return ArmResult(**{"key": fields["spec"].key(arm, {}), "arm": arm, "rule": TUNING_RULE, **fields})
 
 
 def curve(tasks: int, *right: int, first: int = 8) -> tuple[CurvePoint, ...]:

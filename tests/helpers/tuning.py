@@ -25,7 +25,7 @@ RECIPE = Recipe(lora_r=4, sequences_per_step=2, learning_rate=1e-2)
 
 
 def trial_of(folder, tasks, **changes):
-    said = {
+    fields = {
         "model": catalog.from_folder(folder),
         "weights": str(folder),
         "precision": "fp32",
@@ -41,15 +41,15 @@ def trial_of(folder, tasks, **changes):
         "views": 2,
         "seed": 0,
     }
-    return TuneSpec(**(said | changes))
+    return TuneSpec(**(fields | changes))
 
 
 class Listener:
     """An observer of a fine-tune that keeps what is said."""
 
     def __init__(self, on_step=lambda *_: None):
-        self.said, self.step = [], on_step
-        self.note = self.said.append
+        self.notes, self.step = [], on_step
+        self.note = self.notes.append
 
     def answers(self, done, total):
         pass
@@ -88,7 +88,7 @@ def arms_of(trial, tasks, solutions, folder, names="n-1", on_step=lambda *_: Non
         **more,
     )
     listener = Listener(on_step)
-    return run.run(config, listener, InProcess()).rows, listener.said
+    return run.run(config, listener, InProcess()).rows, listener.notes
 
 
 def timeless(row):
@@ -115,7 +115,7 @@ class Watched:
     """A Subject and its arm, with the adapter's values after every step; `stop` ends it at that one."""
 
     def __init__(self, trial, tasks, solutions, path, every_s, stop=None, arm="n-1"):
-        self.steps, self.adapters, self.said = [], [], []
+        self.steps, self.adapters, self.notes = [], [], []
         self.subject = ArmRunner(trial, tasks, {name: solutions[name] for name in trial.tasks})
 
         def on_step(arm, step, total, loss):
@@ -124,7 +124,7 @@ class Watched:
             self.steps.append(step)
             self.adapters.append(self.subject.adapter.values())
 
-        keeper = Checkpointer(path, self.said.append, every_s=every_s)
+        keeper = Checkpointer(path, self.notes.append, every_s=every_s)
         try:
             self.outcome = self.subject.run(arms.ARMS[arm], keeper, on_step)
         except Stopped:

@@ -71,5 +71,5 @@ if __name__ == "__main__":
         world, request = json.loads(file.read_text()), json.loads(line)
         result = answer(world, file.with_suffix(".log"), request["job"], request["payload"])
         refused = isinstance(result, dict) and result.get("device") and "error" in (result["device"] or {})
-        said = {"event": "refused", "message": result["device"]["error"]} if refused else None
-        print(json.dumps(said or {"event": "result", "result": result}), flush=True)
+        refusal = {"event": "refused", "message": result["device"]["error"]} if refused else None
+        print(json.dumps(refusal or {"event": "result", "result": result}), flush=True)
