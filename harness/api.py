@@ -5,8 +5,8 @@
     record = harness.bench("qwen-0.5b", contexts=[256, 512], precisions=["bf16", "int4"])
     record.frame[["precision", "context", "hours_mid", "verdict"]]
 
-Progress goes to the console, as the verbs' own does. Raises harness.UserError, in one line with its remedy, for what
-cannot be.
+Progress goes to the console, as the verbs' own does. Raises harness.UserError, with a message of one line, for
+invalid input.
 """
 
 from dataclasses import dataclass
@@ -109,6 +109,7 @@ def load(folder: str | Path | None = None, **goal: Any) -> Record:
 
 def _paths(options: dict[str, Any]) -> dict[str, Any]:
     """`options` with folders and files as paths, which a notebook gives as text."""
+    # An empty text is no path.
     named = {name: Path(options[name]) for name in ("results", "models_file") if options.get(name)}
     return options | named
 

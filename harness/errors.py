@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""Exceptions with messages for the user, and checks of what a user gives."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,12 +6,13 @@ from math import isfinite
 
 
 class UserError(Exception):
-    """Bad input, told in one line with its remedy; the command line prints it and exits with 2."""
+    """Bad input. Its message is one line with the remedy; the command line prints it and exits with code 2."""
 
 
 def unknown(what: str, given: str, names: Iterable[str]) -> UserError:
-    """A `UserError` for the unknown name `given`, with the nearest of the `names` that there are."""
+    """A `UserError` for the unknown name `given`, which suggests the closest of `names`."""
     names = list(names)
+    # Close names if there are any, else the first few of all.
     similar = difflib.get_close_matches(given.lower(), names, n=3, cutoff=0.4)
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     hint = f"did you mean {' or '.join(similar)}?" if similar else f"known: {', '.join(names[:8])}{more}"

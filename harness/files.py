@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and the user's cache folder for what can be had again but takes time."""
+"""Files that are replaced whole or not at all, and the user's cache of results that take time to compute."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from harness.errors import UserError
 
 
 def replace_atomically(path: Path, content: str | bytes, make_folder: bool = False) -> None:
-    """Puts `content` at `path`, on the disk when this returns: whoever reads it sees the old file or the new one.
+    """Writes `content` to `path` and flushes it to disk; readers see the old file or the new one, never a part.
 
     `make_folder` makes the folder too. Raises UserError where it cannot be written; an older file is then as it was.
     """
@@ -48,6 +48,6 @@ def read_cache(name: str) -> Any:
 
 
 def write_cache(name: str, value: Any) -> None:
-    """Writes `value` as JSON; a disk that is full costs only the time to have it again."""
+    """Writes `value` as JSON; on a full disk nothing is written, and the value is computed again next time."""
     with suppress(UserError):
         replace_atomically(cache_folder() / name, json.dumps(value), make_folder=True)

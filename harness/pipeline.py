@@ -1,4 +1,4 @@
-"""What joins verbs: a bench is a sweep, and then a short fine-tune of each model that has weights."""
+"""Joins verbs: a bench is a sweep, then a short fine-tune of each model that has weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ ARMS = "baseline, + color swap"
 
 
 class Observer(SweepObserver, TuneObserver, Protocol):
-    """Whoever looks on at both."""
+    """Receives the progress of the sweep and of the fine-tunes."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,15 @@ def bench(
     """Sweeps, and with `accuracy` fine-tunes. `on_result` is called after the sweep, and again after the fine-tunes,
     so that nothing is lost if one of them is killed.
 
-    A model without weights, or whose fine-tune would take too long here, is said to be unmeasured. Raises UserError
-    for what the user must mend first.
+    A model without weights, or whose fine-tune would take too long here, gets a note instead. Raises UserError for
+    invalid input.
     """
+    # The fine-tunes are chosen by the swept rows: which precision is native, and what a step takes.
     swept = sweep.run(config, observer, executor())
     tunes = fine_tunes(config, catalog, swept, observer.note) if accuracy else []
     result = BenchResult(swept, [])
     on_result(result)
+    # One that cannot be done is a note; the others go on.
     for tune in tunes:
         try:
             result = replace(result, results=[*result.results, *tuning.run(tune, observer, executor()).rows])
@@ -63,7 +65,7 @@ def bench(
 def fine_tunes(
     config: SweepConfig, catalog: Catalog, swept: SweepResult, note: Callable[[str], None]
 ) -> list[TuneConfig]:
-    """A short fine-tune, in the native precision, of each swept model that has weights; of the others a sentence."""
+    """A short fine-tune, in the native precision, per swept model with weights; the others get a note."""
     configs = []
     for spec, weights in config.models:
         try:
@@ -75,16 +77,20 @@ def fine_tunes(
 
 def _fine_tune(spec: ModelSpec, weights: str, config: SweepConfig, catalog: Catalog, swept: SweepResult) -> TuneConfig:
     """Raises UserError with the reason where the model's accuracy is not measured."""
+    # Emulated cells say nothing of how one would train here.
     rows = [row for row in swept.rows if row.ok and row.cell.model == spec and row.rate and row.rate.native]
     if weights == RANDOM:
         raise UserError(f"{spec.name}: {NO_WEIGHTS}")
     if not rows:
         raise UserError(f"{spec.name}: accuracy not measured, for no cell was in a native precision")
+    # Unquantised rows first, for the quantised ones compute in the same dtype and are less exact.
     native = [row for row in rows if row.cell.precision == row.cell.compute_dtype] or rows
+    # Several models are compared on the same tasks, each with its own learning rate.
     settings = settings_for(catalog, spec, alone=len(config.models) == 1)
     recipe = catalog.recipe
     if settings.learning_rate is not None:
         recipe = replace(recipe, learning_rate=settings.learning_rate)
+    # A bench is to end in minutes; the user may still ask for a long fine-tune alone.
     expected_s = settings.steps * step_seconds(native[0])
     if expected_s > LONGEST_S:
         raise UserError(

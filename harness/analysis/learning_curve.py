@@ -95,9 +95,11 @@ def _ends(
     curves: np.ndarray, x: np.ndarray, end: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Least squares of each draw: its value at `end` with a drawn error of prediction, its misfit, whether it falls."""
+    # One pseudo-inverse serves all draws, for they share the steps.
     solve = np.linalg.pinv(x)
     coefficients = curves @ solve.T
     misfit = ((coefficients @ x.T - curves) ** 2).sum(1)
+    # The standard error of the fitted value at `end`, from the residuals of each draw.
     spread = np.sqrt(misfit / (len(x) - 2)) * np.sqrt(end @ solve @ solve.T @ end)
     noise = rng.standard_t(len(x) - 2, len(curves)) * spread
     return coefficients @ end + noise, misfit, coefficients[:, 1] < 0
@@ -114,5 +116,6 @@ def chance_of_best(scores: Mapping[Name, Sequence[float]], draws: int = 4000, se
     tasks = table.shape[1]
     rng = np.random.default_rng(seed)
     accuracies = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=draws) @ table.T  # [draws, candidates]
+    # Ties share a draw, within rounding.
     best = accuracies >= accuracies.max(1, keepdims=True) - 1e-9
     return dict(zip(scores, (best / best.sum(1, keepdims=True)).mean(0).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""From samples to hours: what a run of many steps will take, with an interval that owns up to what was not seen.
+"""From samples to hours: how long a run of many steps takes, with an interval for what sampling could not see.
 
 hours = load + warm-up + steps x (micro-steps per step x mean micro-step + update). The mean and not the median, for a
 long run pays for its slow micro-steps too. The interval joins the sampling error of the mean with `DRIFT`, the
@@ -54,6 +54,7 @@ def project(row: Measurement, steps: int = 1000) -> Projection:
             f"{row.cell.model.name} {row.cell.precision} {row.cell.context} was not measured: {row.status}"
         )
     step_s, half = step_seconds(row), relative_half_width(row)
+    # What is paid once per run, however many steps it has.
     fixed = (row.load_s or 0.0) + sum(row.warmup_micro_s) + sum(row.warmup_optimizer_s)
     mid = steps * step_s
     low, high = mid * max(0.0, 1 - half), mid * (1 + half)

@@ -1,9 +1,9 @@
 """Which candidate to take: speed and accuracy brought together, under one budget for everything.
 
 The budget pays for loading, training and answering; training is over ARC's lengths, those beyond the cell's context
-dropped. Three things are kept apart: the accuracy measured after a few
-steps, the chance of being the best of all candidates on such tasks, and the accuracy projected to the steps that the
-budget allows, as an interval or refused with its reason. A candidate without a measured accuracy is given none.
+dropped. Three things are kept apart: the accuracy measured after a few steps, the chance of being the best of all
+candidates on such tasks, and the accuracy projected to the steps that the budget allows, as an interval or refused
+with its reason. A candidate without a measured accuracy is given none.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class Candidate:
 
     @property
     def subject(self) -> tuple[str, str, str]:
-        """What its accuracy is of: a model and precision with other weights is another candidate."""
+        """Model, precision and weights: with other weights it is another candidate."""
         cell = self.row.cell
         return cell.model.name, cell.precision, cell.weights
 
@@ -110,18 +110,19 @@ def interval(result: ArmResult) -> tuple[float, float]:
 
 
 def subject(result: ArmResult) -> tuple[str, str, str]:
-    """What a result is about."""
+    """The model, precision and weights of a result."""
     return result.spec.model.name, result.spec.precision, result.spec.weights
 
 
 def best_arm(results: Sequence[ArmResult]) -> ArmResult:
-    """Of one subject's results the arm with most steps, then the highest accuracy, then one that was evaluated on the
-    way, for it can be projected, then the lowest loss."""
+    """The best of one candidate's arms: most steps, then the highest accuracy, then one with a learning curve (it can
+    be projected), then the lowest loss."""
     return max(results, key=lambda r: (r.steps, r.mean("attempts"), bool(r.curve_points), -(r.token_loss or 0.0)))
 
 
 def _candidate(row: Measurement, curve: TokenCurve | None, results: Sequence[ArmResult], goal: Goal) -> Candidate:
     cell = row.cell
+    # Weights count too: an accuracy is never carried over to others.
     own = [r for r in results if subject(r) == (cell.model.name, cell.precision, cell.weights)]
     result = best_arm(own) if own else None
     inference_h = result.decode_s_per_task * goal.test_tasks / 3600 if result else None
@@ -157,6 +158,7 @@ def rank(measured: Sequence[Candidate], goal: Goal) -> Ranking:
     whose accuracy was not measured come after, the largest model first. One cell per model and precision: the longest
     context that fits.
     """
+    # One cell per model and precision: of those that fit the longest context.
     slow = tuple(sorted((c for c in measured if not c.fits(goal)), key=lambda c: c.hours_high))
     fitting = sorted((c for c in measured if c.fits(goal)), key=lambda c: c.row.cell.context)
     longest = {c.subject: c for c in fitting}  # the last of each subject stays
@@ -208,6 +210,7 @@ def _told_apart(first: Candidate, second: Candidate) -> bool:
     a, b = first.result, second.result
     if not a or not b:
         return True
+    # Two tests on the same tasks must agree: exact McNemar, and a bootstrap of the gains.
     low, _, high = paired_difference(b.by_task, a.by_task)
     return mcnemar(a.solved, b.solved) < _TIED and not low <= 0 <= high
 

@@ -12,6 +12,7 @@ def warnings(row: Measurement) -> list[str]:
     """What is wrong with the row's samples, in sentences that end with the remedy."""
     values, sentences = row.micro_s, []
     mid = median(values)
+    # Too few samples, or too noisy ones.
     half = stats.median_half_width(values)
     if half is None or half > _SHARE_NEEDED:
         precision = f"to ± {100 * half:.0f} %" if half is not None else f"from {len(values)} samples only"
@@ -19,6 +20,7 @@ def warnings(row: Measurement) -> list[str]:
     spread = stats.stdev(values) / fmean(values)
     if spread >= 0.10:
         sentences.append(f"the micro-steps vary by {100 * spread:.0f} %; close what else runs on this machine.")
+    # Two heaps explain outliers too, so only one of the two is said.
     if levels := stats.two_speeds(values):
         sentences.append(
             f"two speeds, {levels[0]:.3g} s and {levels[1]:.3g} s; something switches (clock, power or a neighbour): "
@@ -27,12 +29,14 @@ def warnings(row: Measurement) -> list[str]:
     elif max(values) >= 1.5 * mid or min(values) <= 0.5 * mid:
         odd = max(values, key=lambda value: abs(value - mid))
         sentences.append(f"one micro-step took {odd / mid:.1f} times the median; measure again with --fresh.")
+    # A machine that heats up, or a neighbour that comes.
     if trend := stats.trend(values):
         way = "slower" if trend > 0 else "faster"
         sentences.append(
             f"micro-steps grew {100 * abs(trend):.0f} % {way} while sampling (heat or a neighbour); "
             "sample longer with --sample-seconds."
         )
+    # Allocation, autotuning and compilation fall into the first step.
     if row.warmup_micro_s and row.warmup_micro_s[0] > 2 * mid:
         sentences.append(
             f"the first micro-step took {row.warmup_micro_s[0] / mid:.1f} times the median; "

@@ -82,6 +82,7 @@ def trend(values: Sequence[float]) -> float:
         width = n / 400
         values = [fmean(values[int(i * width) : int((i + 1) * width)]) for i in range(400)]
         n = 400
+    # Pairs that rise less pairs that fall.
     concordance = sum((b > a) - (b < a) for i, a in enumerate(values) for b in values[i + 1 :])
     # Its standard deviation where the order of taking does not matter.
     z = concordance / math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
@@ -101,6 +102,7 @@ def two_speeds(values: Sequence[float]) -> tuple[float, float] | None:
     if n < 10 or not (total := pstdev(values)):
         return None
     ordered = sorted(values)
+    # Every cut that leaves a fifth on either side; the one that explains most variance.
     best, cut = 0.0, 0
     for i in range(max(1, n // 5), n - max(1, n // 5) + 1):
         a, b = ordered[:i], ordered[i:]

@@ -82,6 +82,7 @@ def fit_token_curve(rows: Sequence[Measurement]) -> TokenCurve | None:
 
 def _nonnegative(columns: np.ndarray, seconds: np.ndarray) -> list[float]:
     """Coefficients >= 0 of `columns` [rows, n] that miss `seconds` [rows] least, relatively: best of all subsets."""
+    # Dividing by the seconds makes the errors relative; the target is then 1 everywhere.
     scaled, best, coefficients = columns / seconds[:, None], np.inf, np.zeros(columns.shape[1])
     for size in range(1, columns.shape[1] + 1):
         for chosen in combinations(range(columns.shape[1]), size):
@@ -115,6 +116,7 @@ def arc_hours(curve: TokenCurve, like: Measurement, context: int, steps: int) ->
     `like` gives the fixed costs and the spread. Beyond the longest measured context the interval grows by 10 % of the
     middle with every doubling; one context alone says nothing of the shape, which costs 10 % more.
     """
+    # Longer sequences are dropped, as training drops them.
     mean_s = lengths.mean_over(curve.seconds, context)
     if mean_s is None:
         return None

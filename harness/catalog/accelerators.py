@@ -76,7 +76,7 @@ def _from_figures(
 
 
 # name: compute capability, usable GiB, TFLOP/s of fp16 (tensor cores where there are), bf16 and fp32, GB/s, and
-# patterns of what else it is called, by the driver above all (see `find`). A new card is one row. The 16-bit rates of
+# patterns of its other names, above all the driver's (see `find`). A new card is one row. The 16-bit rates of
 # the RTX PRO 6000 are its makers' approximate ones, and its fp32 rates have not been checked against their sheet.
 _ROWS: dict[str, tuple[str, float, tuple[float, float | str, float], float, tuple[str, ...]]] = {
     "t4": ("7.5", 14.7, (65, EMULATED, 8.1), 320, ()),
@@ -108,7 +108,7 @@ _CPU_BANDWIDTH, _CPU_LAUNCH_S = 20e9, 5e-6
 
 
 def cpu(name: str, memory_bytes: int, rates: dict[str, MatmulSpeed]) -> Accelerator:
-    """A CPU as its probe found it (harness.hardware.probe)."""
+    """This CPU, from its probe (harness.hardware.probe)."""
     return Accelerator(
         name,
         memory_bytes,
@@ -126,7 +126,7 @@ _BYTES_PER_FLOP = 1 / 200
 
 
 def probed(name: str, memory_bytes: int, rates: dict[str, MatmulSpeed]) -> Accelerator:
-    """A card that no table has, by its probe; its bandwidth is assumed from its rates."""
+    """A card outside the table, from its probe; its bandwidth is assumed from its rates."""
     fastest = max(rate.combined for rate in rates.values())
     return Accelerator(
         name,
@@ -144,6 +144,7 @@ def find(name: str) -> Accelerator:
     be in one of the row's patterns, for one more makes another card: an RTX 3090 Ti, an H100 PCIe, a part of an A100.
     Raises UserError for any other name, and for a file that does not describe one.
     """
+    # "2xt4" is two cards of that name.
     count, bare = 1, name.strip()
     if several := re.fullmatch(r"(\d+)\s*x\s*(.+)", bare):
         count, bare = int(several[1]), several[2]
@@ -151,6 +152,7 @@ def find(name: str) -> Accelerator:
         raise UserError(f"accelerator {name!r} is none; give one or more, as in 2xt4")
     if bare.endswith((".yaml", ".yml")):
         return replace(_from_file(Path(bare)), count=count)
+    # All words must match; a name that shares only some is another card, and an error that says so.
     if row := _BY_WORDS.get(_words(bare)):
         return replace(ACCELERATORS[row], count=count)
     if related := [row for row in ACCELERATORS if _words(row) & _words(bare)]:
@@ -185,6 +187,7 @@ def _from_file(path: Path) -> Accelerator:
     """The card that a YAML file describes. Raises UserError for whatever is wrong in it, with line and key."""
     document = strict_yaml.read(path, "--gpu")
     card = document.convert(_CardFile)
+    # fp32 is required: emulated dtypes are computed by its units.
     rates: dict[str, float | str] = {}
     for dtype in DTYPES:
         if dtype != "fp32" and getattr(card, dtype) == EMULATED:
@@ -201,6 +204,7 @@ def _amount(document: strict_yaml.Document, card: _CardFile, key: str) -> float:
     example = f"24 {next(iter(units))}"
     if value is None:
         raise document.error((key,), f"is missing; write it with its unit, as in '{example}'")
+    # "24 GiB", "1.5e3 GB/s": a number, then one of the units.
     amount = re.fullmatch(r"([0-9.]+(?:e[+-]?\d+)?)\s*(\S+)", str(value))
     if not amount or amount[2] not in units:
         raise document.error((key,), f"needs a number with its unit, as in '{example}'")

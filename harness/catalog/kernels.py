@@ -28,12 +28,13 @@ def normalize(text: str) -> str:
 def parse(text: str) -> dict[str, str]:
     """{part: kernel} of what `text` names; a part may be left out, and "auto" and "plain" name none.
 
-    Raises UserError for an empty text, a part that is unknown or named twice, and what is no kernel of any device.
+    Raises UserError for an empty text, a part that is unknown or named twice, and a kernel that no device has.
     """
     if text in (AUTO, PLAIN):
         return {}
     chosen: dict[str, str] = {}
     for word in text.replace(",", " ").split():
+        # "attention=flash": the part must exist, and the kernel on some device.
         part, _, name = word.partition("=")
         allowed = dict.fromkeys(name for kind in KERNELS.values() for name in kind.get(part, ()))
         if not allowed:

@@ -44,7 +44,7 @@ class Seconds(Strict, frozen=True):
 
 
 class Defaults(Strict, frozen=True):
-    """What a sweep does where the command line is silent."""
+    """A sweep's settings where the command line gives none."""
 
     model: str
     precisions: tuple[Literal[tuple(PRECISIONS)], ...]  # type: ignore[valid-type]  # mypy reads no constants here
@@ -57,7 +57,7 @@ class Defaults(Strict, frozen=True):
 
 
 class TuneDefaults(Strict, frozen=True):
-    """What a fine-tune does where the command line is silent; models.yaml may say otherwise for one model.
+    """A fine-tune's settings where the command line gives none; a model of models.yaml may have its own.
 
     `grid_limit` is the most cells per side of the grids that a task shows; `learning_rate` None is the recipe's.
     """
@@ -71,7 +71,7 @@ class TuneDefaults(Strict, frozen=True):
     learning_rate: Positive | None = None
 
     def override(self, **given: Any) -> "TuneDefaults":
-        """These with the values that are given; None is none."""
+        """These settings with the values that are given; None changes nothing."""
         return msgspec.structs.replace(self, **{name: value for name, value in given.items() if value is not None})
 
     def of(self, spec: ModelSpec) -> "TuneDefaults":
@@ -149,6 +149,7 @@ class Catalog:
 
         Raises UserError, with the nearest names, if it is none of these.
         """
+        # Names of the file come before folders and hub ids, so that a folder cannot take a name over.
         if name in self.models:
             return self.models[name]
         for spec in self.models.values():
@@ -163,7 +164,7 @@ class Catalog:
 
 
 def trimmed(spec: ModelSpec) -> ModelSpec:
-    """`spec` under the name that its trimmed vocabulary has in every output, for that is another model."""
+    """`spec` under its name with a trimmed vocabulary, for that is another model in every output."""
     name = spec.name if spec.name.endswith(TRIMMED) else spec.name + TRIMMED
     return replace(spec, name=name, params_m=None)
 
@@ -173,6 +174,7 @@ def default_path() -> Path:
     here = Path("models.yaml")
     if here.exists():
         return here
+    # A checkout has it at its root, a wheel inside the package.
     beside, packaged = (Path(__file__).parents[up] / "models.yaml" for up in (2, 1))
     return beside if beside.exists() else packaged
 
@@ -181,6 +183,7 @@ def load(path: Path | None = None) -> Catalog:
     """The catalogue in `path`. Raises UserError naming file, line and key for whatever is wrong in it."""
     document = read(path or default_path())
     file = document.convert(_File)
+    # Names and aliases are one namespace: an alias must not be some other model's name.
     models: dict[str, ModelSpec] = {}
     owners: dict[str, str] = {}
     for name in file.models:
@@ -200,6 +203,7 @@ def load(path: Path | None = None) -> Catalog:
 
 def _model(document: Document, name: str) -> ModelSpec:
     block = document.convert(_ModelBlock, "models", name)
+    # Checked as whole settings, over the file's own; only the keys that the model gives are kept.
     tuning = None
     if block.ttft is not None:
         whole = document.convert(TuneDefaults, "models", name, "ttft", under=document.raw["ttft"])
@@ -219,6 +223,7 @@ def from_folder(folder: Path) -> ModelSpec:
     """The model whose config.json lies in `folder`. Raises UserError where there is none that can be read."""
     path = folder / "config.json"
     try:
+        # Any JSON file could lie there; model_type is what transformers builds a model by.
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
             raise ValueError("it names no model_type")
@@ -238,6 +243,7 @@ def _from_hub(hub_id: str) -> ModelSpec:
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
+        # From the cache if it is there; else only this small file is downloaded.
         config = Path(hf_hub_download(hub_id, "config.json", etag_timeout=5))
     except LocalEntryNotFoundError:
         raise UserError(

@@ -21,7 +21,7 @@ SPLITS = (DATA, LAYERS)
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
-    """What a user may change of models.yaml's recipe; as it stands by default, nothing.
+    """Changes to models.yaml's recipe; the defaults change nothing.
 
     `name` is one of NAMES, or "optimized" for the first of them. `kernels` is written as harness.catalog.kernels says.
     Setting `sequences_per_step` sets the micro-batch to 1, if `micro_batch` says nothing else.
@@ -124,7 +124,7 @@ def _named(name: str | None, base: Recipe, quantized: bool = False) -> Recipe:
 
 
 def _with_kernels(text: str, recipe: Recipe) -> Recipe:
-    """`recipe` with the kernels that `text` names. Raises UserError for what is none, or has none to choose."""
+    """`recipe` with the kernels that `text` names. Raises UserError for an unknown one, and over the reference."""
     chosen = kernel_table.normalize(text)
     if chosen != AUTO and recipe.implementation == REFERENCE:
         raise UserError("--kernels chooses for this program's own step; leave it out, or --recipe reference")
@@ -132,7 +132,7 @@ def _with_kernels(text: str, recipe: Recipe) -> Recipe:
 
 
 def _shared_by(gpus: int, recipe: Recipe) -> Recipe:
-    """`recipe` with its steps divided among so many cards."""
+    """`recipe` with the sequences of a step divided among `gpus` cards."""
     if gpus < 1:
         raise UserError(f"--gpus must be 1 or more, not {gpus}")
     if recipe.sequences_per_step % (gpus * recipe.micro_batch):

@@ -29,7 +29,7 @@ class Document:
         self.raw = self._plain(root, ())
 
     def error(self, keys: Keys, why: str) -> UserError:
-        """What is wrong with the value at `keys`. A missing one has the line of the mapping that it is missing in."""
+        """A UserError about the value at `keys`, with its line; for a missing value, the line of its mapping."""
         line = next(self.lines[keys[:n]] for n in range(len(keys), -1, -1) if keys[:n] in self.lines)
         return UserError(f"{self.path}, line {line}: {_dotted(keys)} {why}")
 
@@ -50,6 +50,7 @@ class Document:
 
     def _plain(self, node: yaml.Node, keys: Keys) -> Any:
         self.lines[keys] = node.start_mark.line + 1
+        # Lists and mappings of nodes, whose line numbers yaml.safe_load would lose.
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(item, (*keys, i)) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
@@ -62,6 +63,7 @@ class Document:
                 values[name] = self._plain(value, (*keys, name))
             return values
         try:
+            # Scalars by YAML's own rules: 5e-5, true, null.
             value = self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError):
             raise self.error(keys, f"must not be {node.value!r}") from None
@@ -71,6 +73,7 @@ class Document:
 
     def _in_english(self, message: str, kind: Any, raw: Any, keys: Keys) -> UserError:
         """msgspec's `message` about `raw`, the value at `keys` that should be a `kind`, with line and key."""
+        # msgspec's path, as in `$.models[0].context`: walked down to the type that was expected there.
         message, _, trail = message.partition(" - at `$")
         for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", trail):
             step = name or int(index)
@@ -79,6 +82,7 @@ class Document:
         if field := re.fullmatch(r"Object missing required field `(.+)`", message):
             return self.error((*keys, field[1]), "is missing")
         if field := re.fullmatch(r"Object contains unknown field `(.+)`", message):
+            # A misspelt key usually stands for one that is missing.
             fields = msgspec.structs.fields(_bare(kind))
             missing = [f.name for f in fields if f.required and f.name not in raw]
             hint = f"missing: {', '.join(missing)}" if missing else f"known: {', '.join(f.name for f in fields)}"

@@ -13,7 +13,7 @@ _ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def resolve(spec: ModelSpec, choice: str) -> str:
-    """ "random", a folder, or what names weights that come with the program (see `folder`).
+    """Where the weights are: "random", a folder, or "bundled:NAME@DIGEST" (see `folder`).
 
     `choice` is auto (the program's own, a folder or the hub's cache where the weights are there, else random: never a
     download), hub, random, or a folder. Speed and memory do not depend on the values: random weights measure the same.
@@ -22,12 +22,14 @@ def resolve(spec: ModelSpec, choice: str) -> str:
     if choice == RANDOM:
         return RANDOM
     if choice == "auto":
+        # The digest goes into the record's key: retrained weights are another measurement.
         if not spec.path and not spec.hub_id and _has_safetensors(_ASSETS / spec.name):
             _check_same(spec, _ASSETS / spec.name)
             digest = hashlib.sha256((_ASSETS / spec.name / "model.safetensors").read_bytes()).hexdigest()
             return f"{BUNDLED}{spec.name}@{digest[:8]}"
         if spec.path:
             return spec.path if _has_safetensors(Path(spec.path)) else RANDOM
+        # Never a download unless it is asked for.
         return _cached(spec.hub_id) or RANDOM
     if choice == "hub":
         if not spec.hub_id:
@@ -36,6 +38,7 @@ def resolve(spec: ModelSpec, choice: str) -> str:
     path = Path(choice).expanduser()
     if not path.is_dir():
         raise UserError(f"--weights {choice!r} is none of auto, hub, random, and no folder")
+    # A folder of the user's own: complete, and of the architecture that was named.
     for needed, exists in (
         ("config.json", (path / "config.json").exists()),
         ("*.safetensors", _has_safetensors(path)),
@@ -88,11 +91,13 @@ def _cached(hub_id: str | None) -> str | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
+    # Any file of the snapshot tells its folder.
     config = try_to_load_from_cache(hub_id, "config.json")
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
     index = folder / "model.safetensors.index.json"
+    # Sharded weights count only when all of their shards are there.
     if index.exists():
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         return str(folder) if all((folder / shard).exists() for shard in shards) else None

@@ -1,4 +1,4 @@
-"""The verbs. No logic: each reads what was asked, calls what does it, and prints."""
+"""The command line's verbs. A verb parses its options, calls the function that does the work, and prints."""
 
 import sys
 
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 
 
+# The order is that of --help: first what a new user needs.
 for verb in (
     bench.bench,
     info.models,

@@ -33,7 +33,10 @@ from harness.cli.options import (
 from harness.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from harness.measure.config import SweepConfig
+    from harness.pipeline import BenchResult
 
 
 def configure(
@@ -60,15 +63,20 @@ def configure(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the random weights and tokens.")] = 0,
 ) -> "tuple[SweepConfig, Catalog]":
-    """What `bench` is to do, and the catalogue. Raises UserError for the first value that cannot be."""
+    """The config of a sweep, and the catalogue. Raises UserError for the first invalid value.
+
+    From Python, lists serve as well as texts: contexts=[1024, 4096].
+    """
     from harness.measure.config import SweepConfig
 
     catalog = model_table.load(models_file)
     specs = parse.models_of(models, catalog)
+    # A folder holds the weights of one architecture.
     if len(specs) > 1 and weights not in ("auto", "hub", "random"):
         raise UserError(f"--weights {weights} is one model's folder, but {len(specs)} models are named")
     names = parse.words(precisions) or catalog.defaults.precisions
     lengths = [parse.context_of(word) for word in parse.words(contexts)]
+    # What the user leaves out comes from models.yaml.
     options = RecipeOptions(name=recipe, gpus=gpus, trim_vocab=trim_vocab, kernels=kernels)
     config = SweepConfig(
         models=[
@@ -106,6 +114,7 @@ def bench(
 
     Stopped at any time and started again, it goes on where it was.
     """
+    # Imported here, so that --help and `plan` need no torch.
     from harness import pipeline
     from harness.hardware.environment import versions
     from harness.measure import doctor
@@ -115,25 +124,29 @@ def bench(
     options["autotune"] |= fit
     config, catalog = configure(**options)
     out = style.console()
+    # Versions that were not tested are a warning, not a reason to stop.
     for line in doctor.untested(versions()):
         print(line, file=sys.stderr)
+    # The tables are shown after the sweep and again after the fine-tunes, so that a kill loses neither.
     with ProgressLine(out, config.goal.steps) as progress:
 
-        def on_result(result: pipeline.BenchResult) -> None:
+        def on_result(result: "BenchResult") -> None:
             progress.clear()
             _write_and_show(result, config, out)
 
         result = pipeline.bench(config, catalog, progress, on_result, accuracy=accuracy)
+    # A script sees by the exit code that no cell was measured.
     if not any(row.ok for row in result.swept.rows):
         raise typer.Exit(1)
 
 
-def _write_and_show(result, config: "SweepConfig", out) -> None:
-    """The files of the whole record, and the tables of what this bench was asked for."""
+def _write_and_show(result: "BenchResult", config: "SweepConfig", out: "Console") -> None:
+    """Writes the files of the whole record, and prints the tables of this bench's rows."""
     from harness.report import formats
     from harness.report.terminal import show
 
     record = parse.record(result.swept.folder)
+    # The files hold the whole record, earlier sweeps too; the tables only this one.
     for name in formats.FORMATS:
         formats.write(name, record.rows, record.results, config.goal, record.folder)
     names = " and ".join(entry.file_name for entry in formats.FORMATS.values())
@@ -167,6 +180,7 @@ def plan(
     config, _ = configure(models, weights="random", device=device, **words)
     out = style.console()
     info.plan(config, out)
+    # A card that is named needs no record.
     if gpu:
         predict_verb.show(predict_verb.configure(models, gpu=gpu, **words), out)
         return

@@ -1,4 +1,4 @@
-"""From words to values, each checked before anything is started; what several verbs read."""
+"""Parses and checks the command line's values, before anything is started; what several verbs share."""
 
 import re
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ Words = str | int | Iterable[str | int] | None
 
 @dataclass(frozen=True)
 class Record:
-    """What a results folder holds: measurements, accuracies, and how many of its lines are no rows."""
+    """What a results folder holds: measurements, accuracies, and the number of corrupt lines."""
 
     folder: Path
     rows: list[Measurement]
@@ -29,6 +29,7 @@ class Record:
 def record(results: Path | None) -> Record:
     """The record in the folder `results`, by default the newest one. Raises UserError where there is none."""
     folder = results or store.latest_folder()
+    # Accuracies are optional; measurements are what makes a folder a record.
     path, accuracy = folder / store.NAME, folder / arm.ROWS.name
     try:
         rows, corrupt = store.read(path)
@@ -41,7 +42,7 @@ def record(results: Path | None) -> Record:
 def goal(
     catalog: Catalog, budget_hours: float | None = None, steps: int | None = None, test_tasks: int | None = None
 ) -> Goal:
-    """What must fit, the catalogue's where nothing is said. Raises UserError for what is not above 0."""
+    """The goal: the values given, models.yaml's for the rest. Raises UserError for a value that is not above 0."""
     return Goal(
         positive("--budget-hours", budget_hours) or catalog.defaults.budget_hours,
         int(positive("--steps", steps) or catalog.defaults.steps),
@@ -51,6 +52,7 @@ def goal(
 
 def words(text: Words) -> list[str]:
     """The names in "a b", "a,b" or ["a", "b"], each once."""
+    # Python callers give lists and numbers, the command line one text.
     parts = [str(text)] if isinstance(text, str | int) else map(str, text or ())
     return list(dict.fromkeys(word for part in parts for word in part.replace(",", " ").split()))
 
@@ -73,6 +75,7 @@ def models_of(names: Words, catalog: Catalog) -> list[ModelSpec]:
     by_name: dict[str, ModelSpec] = {}
     for name in words(names) or [catalog.defaults.model]:
         spec = catalog.find(name)
+        # A folder may bear the name of a model of models.yaml.
         if by_name.setdefault(spec.name, spec) != spec:
             other = by_name[spec.name]
             raise UserError(f"{other.path or other.hub_id} and {spec.path or spec.hub_id} are both called {spec.name}")

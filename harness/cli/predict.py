@@ -46,8 +46,7 @@ def configure(
     models_file: ModelsFile = None,
     targets: "Sequence[tuple[Accelerator, Calibration]] | None" = None,
 ) -> "PredictQuery":
-    """What is to be predicted: on the cards that `gpu` names, or on `targets`. Raises UserError for the first value
-    that cannot be."""
+    """The request: cells on the cards that `gpu` names, or on `targets`. Raises UserError for an invalid value."""
     from harness.predict.query import PredictQuery, card_named
 
     catalog = model_table.load(models_file)
@@ -58,8 +57,10 @@ def configure(
     if not cards:
         raise UserError("--gpu names no accelerator; use t4, l4, cpu ...")
     counts = {accelerator.count for accelerator, _ in cards}
+    # One recipe divides its steps among one number of cards; arc24 has its own.
     if len(counts) > 1 and recipe != ARC24:
         raise UserError("--gpu names different numbers of cards; ask for them one by one")
+    # Resolved per precision below, for arc24 recomputes over quantised weights only.
     options = RecipeOptions(
         name=recipe,
         gpus=counts.pop(),
@@ -70,6 +71,7 @@ def configure(
         trim_vocab=trim_vocab,
     )
     lengths = [parse.context_of(word) for word in parse.words(contexts)]
+    # Nothing is predicted beyond what a model was made for.
     for spec in specs:
         for context in lengths:
             if context > spec.max_context:
@@ -111,6 +113,7 @@ def predict(
 
     if max_context and max_batch:
         raise UserError("--max-context and --max-batch look for one edge each; ask for them one by one")
+    # --model is one more name.
     if model:
         options["models"] = [*(options["models"] or []), model]
     search = partial(query.find_largest, batch=max_batch) if max_context or max_batch else query.predict_all
@@ -134,6 +137,7 @@ def show(
 
     with TracePool(versions()) as tracers, ProgressLine(out) as progress:
         answers = (search or query.predict_all)(request, tracers, partial(progress.count, "tracing"))
+    # A file that cannot be written ends the command before the table.
     if csv:
         predictions.FORMATS["csv"].write(answers, request.goal, csv)
     predictions.table(answers, request.goal, out)
@@ -158,12 +162,14 @@ def calibrate(results: Results = None) -> None:
     rows, folder = record.rows, record.folder
     out = style.console()
     with ProgressLine(out) as progress:
+        # The cells are traced without a device, and the figures of the card fitted to their seconds.
         source = f"{sum(row.ok for row in rows)} cells of {folder}"
         calibration = calibration_files.calibrated(rows, source, partial(progress.count, "tracing"))
     write(calibration, folder / calibration_files.NAME)
     out.print(f"{calibration.device}: {calibration.points} cells of {', '.join(calibration.models)}", markup=False)
     for kind, times in calibration.slowdown.items():
         out.print(f"  {kind:<11} {times:.2f} times its nominal seconds", markup=False)
+    # The error on a model that was not fitted is what a prediction for a new one has.
     if len(calibration.models) > 1:
         out.print(
             f"With each model left out in turn, seconds are off by {calibration_files.typical_error(calibration)} "

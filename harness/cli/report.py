@@ -34,6 +34,7 @@ def report(
 
     goal = parse.goal(model_table.load(models_file), budget_hours, steps)
     record = parse.record(results)
+    # Files first: they are wanted even where nobody looks at the tables.
     content = record.rows, record.results, goal
     if csv:
         formats.FORMATS["csv"].write(*content, csv)
@@ -72,5 +73,6 @@ def pick(
     out = style.console()
     out.print(f"{record.folder}", soft_wrap=True, markup=False)
     ranking.table(chosen, goal, out)
+    # For scripts, which do not read the sentence.
     if not chosen.fits:
         raise typer.Exit(1)

@@ -67,11 +67,12 @@ def configure(
     seed: Annotated[int, typer.Option(help="Of the tasks drawn, the order of examples, and dropout.")] = 0,
     curve: bool = False,
 ) -> "TuneConfig":
-    """What `ttft` is to do. Raises UserError for the first value that cannot be; a model without weights is one."""
+    """The config of a fine-tune. Raises UserError for the first invalid value, and for a model without weights."""
     from harness.tune.config import TuneConfig, settings_for
 
     catalog = model_table.load(models_file)
     spec = catalog.find(model or catalog.defaults.model)
+    # models.yaml's settings for this model, then what the user changes.
     settings = settings_for(catalog, spec).override(
         set=dataset,
         grid_limit=grid_limit,
@@ -81,6 +82,7 @@ def configure(
         views=views,
         learning_rate=learning_rate,
     )
+    # `settings` has the learning rate of the user, the model or the file, in this order.
     options = RecipeOptions(
         gpus=gpus,
         kernels=kernels,
@@ -134,6 +136,7 @@ def ttft(
     from harness.report.progress import ProgressLine
     from harness.tune import run
 
+    # Older words of the same options.
     options["dataset"] = options["dataset"] or old_set
     options["autotune"] |= fit
     config = configure(**options, curve=project_to is not None)
@@ -143,6 +146,7 @@ def ttft(
     best = table.table(result.rows, out, project_to)
     if best is None:
         raise typer.Exit(1)
+    # The best arm's answers, beside the true outputs.
     outcome = (config.tasks, best.attempts, config.solutions)
     drawing.show(*outcome, out, show)
     if pictures > 0:
@@ -184,12 +188,14 @@ def _lengths(
     from harness.arc.prompt import build
     from harness.arc.sources import load as load_tasks
 
+    # Everything is checked before the tasks are read.
     if encoding not in ENCODINGS:
         raise unknown("encoding", encoding, ENCODINGS)
     limits = [parse.context_of(word) for word in parse.words(contexts)]
     if not 1 <= len(limits) <= 5:
         raise UserError(f"--contexts names {len(limits)} contexts; give one to five")
     tasks, _ = load_tasks(source)
+    # By counting cells: no model is looked at.
     if tokenizer is None:
         estimated = f"{source}: estimated, at one token per cell and newline, and 388 for the words"
         return lengths(tasks), limits, estimated

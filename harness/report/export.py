@@ -33,6 +33,7 @@ def write_benchmark(rows: Sequence[Measurement], results: Sequence[ArmResult], g
     A round is one micro-step (forward and backward of one micro-batch), in seconds. The format has no place for
     accuracies and a goal. Raises UserError where `path` cannot be written.
     """
+    # The keys of pytest-benchmark's own JSON.
     document = {
         "machine_info": _machine(rows),
         "commit_info": {"id": next((row.commit for row in rows if row.commit), "unknown"), "dirty": False},

@@ -108,6 +108,7 @@ def _accuracy(candidate: Candidate | None) -> dict[str, Any]:
     """The columns of a cell whose model was fine-tuned; none for others."""
     if candidate is None or candidate.result is None:
         return {}
+    # The measured accuracy and its costs, then what is projected.
     result, estimate = candidate.result, candidate.estimate
     low, high = interval(result)
     columns = {

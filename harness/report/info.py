@@ -46,6 +46,7 @@ def plan(config: "SweepConfig", out: Console) -> None:
             name = (Text(spec.name), millions(spec.params_m)) if not i else ("", "")
             table.add_row(*name, precision.name, size, Text(contexts))
     out.print(table)
+    # How many cells there are, by the kind of device that it may be.
     cells = {kind: len(config.models) * len(config.precisions) * len(by_kind[kind]) for kind in kinds}
     cap_s = {kind: config.cap_seconds[kind] for kind in kinds}
     counts = "; ".join(f"{kind}: {cells[kind]} cells, cap {cap_s[kind]:.0f} s per cell" for kind in kinds)

@@ -123,6 +123,7 @@ def _digits(panel: Panel, width: int) -> Text:
 
 def _beside(panels: Sequence[Panel], out: Console) -> None:
     """Prints the grids, each under its label, beside each other, or below each other if `out` is too narrow."""
+    # Beside each other only if all grids and labels fit whole.
     columns = [(panel.label, _digits(panel, out.width)) for panel in panels]
     widths = [max(map(len, (label, *grid.plain.split("\n")))) for label, grid in columns]
     if sum(widths) + 3 * (len(widths) - 1) > out.width:

@@ -36,6 +36,7 @@ def table(predictions: Sequence[Prediction | Unpredictable], goal: Goal, out: Co
         ("model", "left"), ("card", "left"), ("prec", "left"), ("seq\nlen", "right"), ("10\nsteps\n(min)", "right"),
         ("all\nh (95 %)", "right"), ("peak\nGiB", "right"), ("of\ncard", "right"), ("verdict", "left"),
     )  # fmt: skip
+    # A cell without a prediction keeps its row; the reason follows as a note.
     for cell in predictions:
         name = Text(cell.spec.name)
         if isinstance(cell, Unpredictable):
@@ -54,6 +55,7 @@ def table(predictions: Sequence[Prediction | Unpredictable], goal: Goal, out: Co
     out.print()
     out.print(Text(_definition(goal)))
     out.print()
+    # Notes that several cells share stand once.
     predicted = [cell for cell in predictions if isinstance(cell, Prediction)]
     for line in dict.fromkeys(line for cell in predictions for line in _notes(cell)):
         out.print(Text(f"- {line}"))
@@ -106,6 +108,7 @@ def breakdown(prediction: Prediction, out: Console) -> None:
     shown = plain_table(
         (f"{prediction.spec.name} {prediction.precision.name} at {prediction.context} tokens", "left"), ("GiB", "right")
     )
+    # Parts that hold nothing are left out.
     for name, label in _PARTS.items():
         if count := asdict(prediction.trace.memory)[name]:
             shown.add_row(label, f"{count / GIB:.2f}")

@@ -19,11 +19,11 @@ _PRINT_EVERY_S = 10.0  # between two plain lines of one loop
 
 
 class ProgressLine:
-    """Shows on `console` how far a sweep, a count or a fine-tuning has come. Used in a `with`, which clears the line.
+    """Shows the progress of a sweep, a count or a fine-tuning on `console`. Used in a `with`, which clears the line.
 
-    It is the sweep's `harness.measure.sweep.SweepObserver` (note, begin, cell, phase, row), counts (count), and hears
-    from fine-tuning (note, step, answers). `goal_steps` are the training steps whose hours it gives for a measured
-    row; `clock` returns seconds.
+    It is the observer of the sweep (`harness.measure.sweep.SweepObserver`: note, begin, cell, phase, row) and of
+    fine-tuning (note, step, answers), and counts (count). A measured row is shown with its hours for `goal_steps`
+    steps; `clock` returns seconds.
     """
 
     def __init__(self, console: Console, goal_steps: int = 1000, clock: Callable[[], float] = time.monotonic):
@@ -111,6 +111,7 @@ class ProgressLine:
         left_s = self._seconds_left(loop_name, done, total)
         self._draw(text, left_s, done, total)
         now = self.clock()
+        # A log gets a line every few seconds; a terminal has its live line.
         if not self.bar and left_s and now - self.loop.printed_s >= _PRINT_EVERY_S:
             self.loop.printed_s = now
             self.note(f"{text}, about {duration(left_s)} left")
@@ -135,6 +136,7 @@ class ProgressLine:
         if self.bar and done >= total:
             self.bar.stop()
             return
+        # At most one drawing in two seconds, unless something new begins.
         if not self.bar or (not now and self.clock() - self.drawn_s < _REFRESH_S):
             return
         self.drawn_s = self.clock()

@@ -18,6 +18,7 @@ from harness.report.style import plain_table
 
 def table(choice: Ranking, goal: Goal, out: Console) -> None:
     """Prints one row per candidate with what was measured and what is projected, notes, and the pick as last line."""
+    # Those that do not fit stand below, so that one sees what a larger budget would buy.
     ranked = [*choice.fits, *choice.too_slow]
     shown = plain_table(
         ("model", "left"),
@@ -73,6 +74,7 @@ def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
         f"at the slow end; fits: within the whole of {goal.budget_hours:g} h. Where no decoding was measured, "
         "answering is not in it."
     ]
+    # Why some hours are not over ARC's lengths.
     for why, full in (
         ("none of ARC's sequences is so short", [c for c in ranked if not c.arc and not coverage(c.row.cell.context)]),
         ("no FLOPs were counted", [c for c in ranked if not c.arc and coverage(c.row.cell.context)]),
@@ -80,6 +82,7 @@ def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
         if full:
             cells = ", ".join(f"{c.name} {c.row.cell.context}" for c in full)
             notes.append(f"{cells}: hours are of full contexts, for {why}.")
+    # All accuracies in one table are on the same tasks.
     if specs := [c.result.spec for c in ranked if c.result]:
         spec = specs[0]
         notes.append(
@@ -100,6 +103,7 @@ def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
                 f"{c.name}: accuracy not measured; harness ttft {name} --precision {c.row.cell.precision} does."
             )
             continue
+        # Published accuracies are shown beside, never ranked.
         text = f"{name}: no weights: accuracy not measured; harness ttft {name} --weights PATH or hub measures it."
         if published := ACCURACIES.get(name):
             text += (

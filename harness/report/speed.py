@@ -35,6 +35,7 @@ def summary(rows: Sequence[Measurement], budget_hours: float, steps: int, out: C
         out.print()
         out.print(Text(_details_note(steps)))
     out.print()
+    # Notes: failures first, then what the marks mean, then how far the numbers can be trusted.
     for line in (
         *_failures(rows),
         *_emulated(rows),
@@ -55,6 +56,7 @@ def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> 
     if random and real:
         weights = "Some models have random weights: their speed and memory are real."
     marks = "".join(row.cell.recipe.mark for row in rows)
+    # Only the marks that stand in the table.
     legend = "ref: transformers' and PEFT's plain step. " if "/ref" in marks else ""
     legend += "b4: micro-batches of 4 sequences, and so on. " if "/b" in marks else ""
     chosen = any(row.cell.recipe.kernels != AUTO for row in rows)
@@ -84,6 +86,7 @@ def _main_table(rows: Sequence[Measurement], budget_hours: float, steps: int) ->
     )
     for row, first in _ordered(rows):
         cell, word = row.cell, verdict(row, budget_hours, steps)
+        # The counted parameters if the model was built, else models.yaml's.
         params = row.params / 1e6 if row.params else cell.model.params_m
         model = [Text(cell.model.name), millions(params), thousands(cell.model.max_context)]
         if row.ok:
@@ -117,6 +120,7 @@ def _details(rows: Sequence[Measurement], steps: int) -> Table:
         ("ARC\nh", "right"),
         ("ARC\nfits", "right"),
     )
+    # One curve per model and precision, through all contexts that were measured.
     fitted = {key: token_curve.fit_token_curve(group) for key, group in token_curve.by_curve(rows).items()}
     for row, first in _ordered([row for row in rows if row.ok]):
         fit = fitted[token_curve.curve_key(row)]

@@ -12,6 +12,7 @@ _LABEL_WIDTH = 9  # "bf16/ckpt"
 
 def console(quiet: bool = False) -> Console:
     """Standard output for rich: as wide as the terminal, and without a terminal at least 80 columns."""
+    # Without a terminal the width may be anything; the tables need 80 columns.
     out = Console(highlight=False, quiet=quiet)
     return out if out.is_terminal else Console(highlight=False, quiet=quiet, width=max(80, out.width))
 

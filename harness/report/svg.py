@@ -18,7 +18,7 @@ _GREY, _GREEN, _RED, _BLACK = "#555555", "#1A7F37", "#C62828", "#222222"
 
 
 class Panel(NamedTuple):
-    """A grid under its label, if there is one, and the truth that it is compared with, if it is."""
+    """A label, its grid if it has one, and the true grid to compare with, if any."""
 
     label: str
     grid: Grid | None
@@ -92,11 +92,13 @@ def _row(panels: Sequence[Panel], x: int, y: int, cell: int, arrow: bool) -> tup
     parts, end, low = [], x, y + _LINE
     for number, panel in enumerate(panels):
         label, grid, truth = panel
+        # From the second panel on: a gap, with an arrow from input to output.
         if number:
             x = end + _GAP
             if arrow:
                 middle = y + _LINE + 8 + cell
                 parts.append(f'<path d="M{x - 22} {middle}h14m-5 -4l5 4l-5 4" fill="none" stroke="{_GREY}"/>')
+        # Green or red where there is a truth to compare with.
         mark = _GREY if truth is None else _GREEN if grid == truth else _RED
         parts.append(_words(x, y + _LINE, label, "normal", _BLACK if truth is None else mark))
         end = x + 8 * len(label)

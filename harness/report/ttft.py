@@ -19,6 +19,7 @@ def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None
     An arm that failed has a sentence instead; None where all of them did. p is exact McNemar's on the tasks solved,
     against the row above.
     """
+    # Failures are sentences above the table, which holds numbers only.
     for failed in (row for row in rows if not row.ok):
         out.print(Text(f"- {failed.arm}: {failed.status}: {failed.reason}."))
     rows = [row for row in rows if row.ok]
@@ -38,6 +39,7 @@ def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None
         ("s per\ntask", "right"),
         ("p", "right"),
     )
+    # Each arm is compared with the row above, as arms are built upon each other.
     before = None
     for row in rows:
         n = len(row.scores)
@@ -64,6 +66,7 @@ def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None
     out.print(Text(_definition(rows[0].spec)))
     for line in _notes(rows, project_to):
         out.print(Text(f"- {line}"))
+    # Of equal accuracies the lower loss.
     best = max(rows, key=lambda row: (row.mean("attempts"), -(row.token_loss or 0)))
     out.print(
         Text(f"\nBest arm: {best.arm}, {100 * best.mean('attempts'):.1f} % of {len(best.scores)} tasks.", style="bold")
