@@ -14,6 +14,7 @@ from harness.records.cell import DORA, FULL, MLP, ModelSpec, Recipe
 from harness.records.stored import from_stored, to_stored
 from harness.train import meta_model
 from harness.train.batches import random_batch
+from harness.train.losses import answer_loss
 from harness.train.model import load
 from harness.train.ops.attention import forget_masks
 from harness.train.step import TrainingStep
@@ -23,7 +24,7 @@ RECIPE = Recipe(lora_r=4, lora_alpha=8, answer_share=0.25, kernels="plain")
 
 def traced(spec, precision="fp32", compute=None, recipe=RECIPE, context=64, kind="cuda"):
     compute = compute or find(precision).compute or "bf16"
-    return tracing.trace(spec, find(precision), compute, recipe, context, kind)
+    return tracing.trace(meta_model.build(spec, find(precision), compute, recipe, kind), recipe, context, kind)
 
 
 def test_standing_memory_by_hand(tiny_spec):
@@ -61,7 +62,7 @@ def test_peak_of_a_real_step(tiny_spec, precision):
     forget_masks()
     watch = tracing.OpRecorder(320)
     with watch:
-        loss = tracing.answer_loss(loaded.model, batch)
+        loss = answer_loss(loaded.model, batch)
         watch.backward = True
         loss.backward()
     expected = traced(tiny_spec, precision, context=200, kind="cpu")
@@ -96,7 +97,7 @@ def test_four_bit_constants_without_double_quantisation(tiny_spec):
     """fp32 scales, 4 n / 64 bytes, and one code table of 16 fp32 values for each matrix of n values."""
     single = replace(find("int4"), quantization=replace(find("int4").quantization, double=False))
     shapes = 2 * [64 * 64, 64 * 64, 32 * 64, 32 * 64, 64 * 128, 64 * 128, 64 * 128]
-    trace = tracing.trace(tiny_spec, single, "bf16", RECIPE, 64, "cuda")
+    trace = tracing.trace(meta_model.build(tiny_spec, single, "bf16", RECIPE, "cuda"), RECIPE, 64, "cuda")
     assert trace.memory.constants == sum(4 * n // 64 + 4 * 16 for n in shapes)
 
 
@@ -175,6 +176,6 @@ def test_a_trace_survives_json(tiny_spec):
 def test_nothing_is_exchanged_afterwards(tiny_spec):
     before = torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.dropout
     model = meta_model.build(tiny_spec, find("fp32"), "fp32", RECIPE, "cuda")
-    tracing.traced(model, RECIPE, 32, "cuda")
+    tracing.trace(model, RECIPE, 32, "cuda")
     assert (torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.dropout) == before
     assert all(p.grad is None for p in model.parameters())

@@ -7,6 +7,7 @@ both are timed. A 16-bit dtype is native where it is clearly faster than fp32; f
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -43,12 +44,9 @@ def rates(
                 reason = first_line(problem)
                 raise UserError(f"{device} cannot multiply matrices: {reason}; try another with --device") from None
     # What is native shows against fp32.
-    fp32 = MatmulSpeed(*directions["fp32"], native=True)
-    speeds = {"fp32": fp32}
-    for name, (forward, backward) in directions.items():
-        speed = MatmulSpeed(forward, backward, native=True)
-        speeds[name] = MatmulSpeed(forward, backward, native=is_native(speed, fp32) if name != "fp32" else True)
-    return speeds
+    speeds = {name: MatmulSpeed(forward, backward, native=True) for name, (forward, backward) in directions.items()}
+    fp32 = speeds["fp32"]
+    return {name: replace(speed, native=speed is fp32 or is_native(speed, fp32)) for name, speed in speeds.items()}
 
 
 def report(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
@@ -66,20 +64,17 @@ def _directions(
     dtype: torch.dtype, device: torch.device, wait: Callable[[], None], clock: Callable[[], float]
 ) -> tuple[float, float]:
     """(forward, backward) in FLOP/s: x @ w.T, and x's gradient g @ w, at the largest shape that is fast enough."""
-    forward, backward, on_card = 0.0, 0.0, device.type == "cuda"
-    slow = {"forward": False, "backward": False}
+    flops_per_s, slow = [0.0, 0.0], [False, False]
     # From small to large: an emulated dtype must not hang in a large product.
     for m, k, n in _SHAPES[device.type]:
         x = torch.randn(m, k).to(device, dtype)
         w = torch.randn(n, k).to(device, dtype)
         g = torch.randn(m, n).to(device, dtype)
-        if not slow["forward"]:
-            seconds = _fastest(partial(torch.matmul, x, w.T), wait, clock, on_card)
-            forward, slow["forward"] = 2 * m * k * n / seconds, seconds > _LARGER_BELOW_S
-        if not slow["backward"]:
-            seconds = _fastest(partial(torch.matmul, g, w), wait, clock, on_card)
-            backward, slow["backward"] = 2 * m * k * n / seconds, seconds > _LARGER_BELOW_S
-    return forward, backward
+        for i, (a, b) in enumerate(((x, w.T), (g, w))):
+            if not slow[i]:
+                seconds = _fastest(partial(torch.matmul, a, b), wait, clock, wait_first=device.type == "cuda")
+                flops_per_s[i], slow[i] = 2 * m * k * n / seconds, seconds > _LARGER_BELOW_S
+    return flops_per_s[0], flops_per_s[1]
 
 
 def _fastest(

@@ -12,7 +12,7 @@ from harness.hardware.info import DeviceReport
 from harness.measure import autotune, device_lock, plan
 from harness.measure.config import SweepConfig
 from harness.measure.timing import MIN_SECONDS
-from harness.predict.cells import SMALLEST_RUN, CellPredictor, Judgement
+from harness.predict.cells import SMALLEST_RUN, CellPredictor, Judgement, smallest_run_s
 from harness.predict.variants import candidates
 from harness.records.cell import Cell, ModelSpec
 from harness.records.measurement import Measurement
@@ -207,12 +207,12 @@ class _Sweep:
         predicted = self.predictor.predict(cell)
         if isinstance(predicted, str):
             return 0.0
-        smallest = predicted.load_s + SMALLEST_RUN * predicted.micro_s
-        if smallest > self.cap_s:
+        smallest_s = smallest_run_s(predicted)
+        if smallest_s > self.cap_s:
             return 0.0
         # The median is known well enough after some seconds and some micro-steps.
         enough = max(MIN_SECONDS, 10 * predicted.micro_s)
-        return smallest + min(max(0.0, self.sample_s - SMALLEST_RUN * predicted.micro_s), enough)
+        return smallest_s + min(max(0.0, self.sample_s - SMALLEST_RUN * predicted.micro_s), enough)
 
 
 def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:

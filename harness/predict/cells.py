@@ -18,7 +18,7 @@ from harness.predict.calibration import Calibration
 from harness.predict.prediction import Prediction, PredictRequest
 from harness.predict.roofline import Trace
 from harness.records.cell import Cell
-from harness.records.stored import from_stored, to_stored
+from harness.records.stored import to_stored
 from harness.workers.local import AskFailed
 
 SMALLEST_RUN = 4  # micro-steps: one to warm up and three samples
@@ -102,20 +102,16 @@ class CellPredictor:
 
     def _trace(self, key: trace_pool.TraceKey) -> Trace | str:
         name = key.key(self.versions)
-        if name in self._traces:
-            return self._traces[name]
-        trace: Trace | str | None = trace_pool.load_trace(key, self.versions)
-        if trace is None:
-            try:
-                # Not cached yet: a process with torch makes it.
-                answer = self.ask(trace_pool.TRACE, to_stored(key))
-            except AskFailed as problem:
-                answer = {"unsupported": f"its step cannot be traced: {problem}"}
-            if "unsupported" not in answer:
-                trace_pool.save_trace(key, self.versions, answer)
-            trace = answer.get("unsupported") or from_stored(answer, Trace)
-        self._traces[name] = trace
-        return trace
+        if name not in self._traces:
+            self._traces[name] = trace_pool.load_trace(key, self.versions) or self._make_trace(key)
+        return self._traces[name]
+
+    def _make_trace(self, key: trace_pool.TraceKey) -> Trace | str:
+        try:
+            answer = self.ask(trace_pool.TRACE, to_stored(key))
+        except AskFailed as problem:
+            return f"its step cannot be traced: {problem}"
+        return trace_pool.keep(key, self.versions, answer)
 
 
 def device_at_hand(report: DeviceReport, results: Path) -> tuple[Accelerator, Calibration]:

@@ -5,7 +5,7 @@ lengths give the two coefficients of harness.records.measurement.FlopCount. A fr
 weights, so LoRA costs about 4 N per token, not the 6 N of full training: here that is seen, not assumed.
 """
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,8 +14,8 @@ from harness.records.cell import REFERENCE, ModelSpec, Recipe
 from harness.records.measurement import FlopCount
 from harness.train import model as models
 from harness.train import random_init
-from harness.train.batches import Batch
-from harness.train.losses import answer_loss, reference_loss
+from harness.train.batches import random_batch
+from harness.train.losses import loss_of
 from harness.train.patch import patch_model
 
 _LENGTHS = (500, 1000)  # multiples that make whole answers at any share of two digits
@@ -32,22 +32,18 @@ def count(spec: ModelSpec, recipe: Recipe) -> tuple[FlopCount, int]:
     base.requires_grad_(False)
     with torch.device("meta"):
         model = models.add_adapter(base, recipe)
-    if recipe.implementation == REFERENCE:
-        loss_of = reference_loss
-    else:
+    if recipe.implementation != REFERENCE:
         patch_model(model, check=False)
-        loss_of = answer_loss
-    forward, backward = zip(*(_micro_step(model, recipe, length, loss_of) for length in _LENGTHS), strict=True)
+    recipe = replace(recipe, micro_batch=1)
+    forward, backward = zip(*(_micro_step(model, recipe, length) for length in _LENGTHS), strict=True)
     return FlopCount(*_quadratic(forward), *_quadratic(backward)), params
 
 
-def _micro_step(model: torch.nn.Module, recipe: Recipe, tokens: int, loss_of: Callable) -> tuple[int, int]:
-    batch = Batch(
-        torch.zeros(1, tokens, dtype=torch.int64, device="meta"), min(recipe.answer_tokens(tokens), tokens - 1)
-    )
+def _micro_step(model: torch.nn.Module, recipe: Recipe, tokens: int) -> tuple[int, int]:
+    batch = random_batch(1, tokens, recipe, torch.device("meta"), seed=0)
     with FlopCounterMode(display=False) as counter:
         # The counter runs on: what it adds during the backward is the backward's.
-        loss = loss_of(model, batch)
+        loss = loss_of(recipe)(model, batch)
         forward = counter.get_total_flops()
         loss.backward()
     model.zero_grad(set_to_none=True)

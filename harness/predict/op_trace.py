@@ -19,13 +19,12 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from harness.catalog.precisions import Precision
 from harness.hardware.device import TORCH_DTYPES
 from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, GEMM, SKINNY_GEMM, Memory, Op, Trace
-from harness.records.cell import REFERENCE, ModelSpec, Recipe
-from harness.train import meta_model
-from harness.train.batches import Batch
-from harness.train.losses import answer_loss, reference_loss
+from harness.records.cell import Recipe
+from harness.train.batches import random_batch
+from harness.train.losses import loss_of
+from harness.train.model import count_params
 from harness.train.ops import attention
 
 _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
@@ -37,28 +36,20 @@ _PRODUCTS = ("mm", "addmm", "addmm_", "bmm", "baddbmm", "baddbmm_", "_int_mm")
 _QUANTIZED_PRODUCTS = ("gemm_4bit", "int8_scaled_mm", "int8_mixed_scaled_mm")
 
 
-def trace(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, context: int, kind: str) -> Trace:
-    """One micro-step of `recipe` at `context` tokens on a device of `kind` ("cuda" or "cpu"), gradients of the
-    micro-steps before it held.
+def trace(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
+    """One micro-step of `recipe` at `context` tokens on a device of `kind` ("cuda", "cuda-7" or "cpu").
 
-    Raises harness.errors.Unsupported where the model cannot be built.
+    `model` is what harness.train.meta_model.build gave; it may be traced at several contexts.
     """
-    return traced(meta_model.build(spec, precision, compute, recipe, kind), recipe, context, kind)
-
-
-def traced(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
-    """As `trace`, of a model that harness.train.meta_model built: it may be traced at several contexts."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    ids = torch.zeros(recipe.micro_batch, context, dtype=torch.int64, device="meta")
-    batch = Batch(ids, min(recipe.answer_tokens(context), context - 1))
+    batch = random_batch(1, context, recipe, torch.device("meta"), seed=0)
     # As in a step's second micro-step: the gradients are there already.
     for p in trained:
         p.grad = torch.empty_like(p)
     # The recorder sees what the step makes; weights, gradients and states are added by _memory.
     recorder = OpRecorder(model.config.get_text_config().vocab_size)
-    loss_of = reference_loss if recipe.implementation == REFERENCE else answer_loss
     with attention.traced_as(kind), _kernels(recorder), recorder:
-        loss = loss_of(model, batch)
+        loss = loss_of(recipe)(model, batch)
         recorder.backward = True
         loss.backward()
     del loss
@@ -66,7 +57,7 @@ def traced(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
         p.grad = None
     ops = tuple(Op(*key, count) for key, count in recorder.ops.items())
     state = sum(p.numel() * p.element_size() for p in trained)
-    return Trace(ops, _memory(model, state, recorder), _count(model), sum(p.numel() for p in trained),
+    return Trace(ops, _memory(model, state, recorder), count_params(model), sum(p.numel() for p in trained),
                  recipe.micro_batch, context)  # fmt: skip
 
 
@@ -98,15 +89,6 @@ def _constants(model: torch.nn.Module) -> int:
             tensors.append(scales)
     # PEFT's layers show their base's weight as their own.
     return sum(t.numel() * t.element_size() for t in {id(t): t for t in tensors}.values())
-
-
-def _count(model: torch.nn.Module) -> int:
-    total = 0
-    for name, p in model.named_parameters():
-        if "lora_" not in name:
-            state = getattr(p, "quant_state", None)
-            total += prod(state.shape) if state is not None else p.numel()
-    return total
 
 
 class OpRecorder(TorchDispatchMode):

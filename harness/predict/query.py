@@ -8,8 +8,10 @@ from harness.catalog.accelerators import Accelerator
 from harness.catalog.precisions import Precision
 from harness.predict import calibration_files, prediction, trace_pool
 from harness.predict.calibration import Calibration
+from harness.predict.cells import device_at_hand
 from harness.predict.prediction import Prediction, PredictRequest
 from harness.records.cell import Goal, ModelSpec, Recipe
+from harness.records.store import RESULTS
 from harness.workers.local import LocalExecutor
 from harness.workers.look import look
 
@@ -59,9 +61,7 @@ def card_named(name: str) -> tuple[Accelerator, Calibration]:
         accelerator = accelerators.find(name)
         return accelerator, calibration_files.for_card(accelerator)
     # A CPU has no datasheet, so it is probed.
-    report = look(LocalExecutor(), accelerators.CPU)
-    here = accelerators.cpu(report.device.name, report.device.total_bytes, report.rates)
-    return calibration_files.for_cpu(here)
+    return device_at_hand(look(LocalExecutor(), accelerators.CPU), RESULTS)
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,12 @@ def load_trace(key: TraceKey, versions: dict[str, str]) -> Trace | None:
         return None
 
 
-def save_trace(key: TraceKey, versions: dict[str, str], trace: dict[str, Any]) -> None:
-    files.write_cache(_name(key, versions), trace)
+def keep(key: TraceKey, versions: dict[str, str], answer: dict[str, Any]) -> Trace | str:
+    """The trace in the `answer` of a process that traced, written to the cache; or why there is none."""
+    if "unsupported" in answer:
+        return answer["unsupported"]
+    files.write_cache(_name(key, versions), answer)
+    return from_stored(answer, Trace)
 
 
 def _name(key: TraceKey, versions: dict[str, str]) -> str:
@@ -126,9 +130,7 @@ class TracePool:
                 Thread(target=_work, args=(executor, waiting, answers), daemon=True).start()
             for done in range(1, total + 1):
                 key, answer = answers.get()
-                if "unsupported" not in answer:
-                    save_trace(key, self.versions, answer)
-                traces[key.key(self.versions)] = answer.get("unsupported") or from_stored(answer, Trace)
+                traces[key.key(self.versions)] = keep(key, self.versions, answer)
                 on_done(done, total)
         return [traces[name] for name in names]
 

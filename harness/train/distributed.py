@@ -21,11 +21,6 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def is_rank_zero() -> bool:
-    """Whether this process is the one that writes and prints for all."""
-    return rank() == 0
-
-
 def world_size() -> int:
     """The number of processes; 1 where this one is alone."""
     return dist.get_world_size() if dist.is_initialized() else 1

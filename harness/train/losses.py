@@ -1,8 +1,11 @@
 """The losses of a step: of whole sequences, of packed ones, and transformers' own."""
 
+from collections.abc import Callable
+
 import torch
 from torch.nn.functional import cross_entropy
 
+from harness.records.cell import REFERENCE, Recipe
 from harness.train.batches import Batch, Packed
 from harness.train.patch import answer_losses, has_own_head
 
@@ -22,6 +25,11 @@ def answer_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     # One logit more than answers: the last token predicts what has no label.
     logits = model(input_ids=batch.input_ids, use_cache=False, logits_to_keep=count + 1).logits[:, :-1]
     return cross_entropy(logits.flatten(0, 1).float(), answers)
+
+
+def loss_of(recipe: Recipe) -> Callable[[torch.nn.Module, Batch], torch.Tensor]:
+    """The loss that the recipe's implementation trains by."""
+    return reference_loss if recipe.implementation == REFERENCE else answer_loss
 
 
 def reference_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:

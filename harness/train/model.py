@@ -63,7 +63,7 @@ def load(
         if recipe.trim_vocab:
             trim_vocab.trim(model, _used_token_ids(weights))
     # The base is counted before it gets an adapter.
-    params = _count(model)
+    params = count_params(model)
     nf4_cpu.repair(model)
     model.requires_grad_(False)
     model = add_adapter(model, recipe)
@@ -127,7 +127,8 @@ def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> Any:
     """`model` with LoRA on the recipe's matrices, A and B in fp32 whatever the base is."""
     targets: str | list[str] = recipe.lora_targets
     if targets == "attention":
-        inside = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_matrix(module)}
+        # bitsandbytes' layers are subclasses of Linear.
+        inside = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
         targets = [name for name in _ATTENTION if name in inside]
         if not targets:
             raise Unsupported("no attention projection of a known name to adapt; use lora_targets: all-linear")
@@ -142,10 +143,6 @@ def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> Any:
     )
     with quiet():
         return peft.get_peft_model(model, config)
-
-
-def _is_matrix(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Linear)  # bitsandbytes' are subclasses
 
 
 def _pretrained(
@@ -171,11 +168,11 @@ def _pretrained(
         raise Unsupported(f"weights at {where} do not load: {first_line(problem)}") from None
 
 
-def _count(model: torch.nn.Module) -> int:
-    """Values in the model. A packed 4-bit matrix counts its values, not its bytes."""
+def count_params(model: torch.nn.Module) -> int:
+    """Values in the base of `model`. A packed 4-bit matrix counts its values, not its bytes; tied ones count once."""
     total = 0
-    # Tied parameters are one object.
-    for param in {id(p): p for p in model.parameters()}.values():
-        state = getattr(param, "quant_state", None)
-        total += state.shape.numel() if state is not None else param.numel()
+    for name, param in model.named_parameters():
+        if "lora_" not in name:
+            state = getattr(param, "quant_state", None)
+            total += state.shape.numel() if state is not None else param.numel()
     return total

@@ -12,7 +12,7 @@ import torch
 from harness.records.cell import REFERENCE, Recipe
 from harness.train import distributed
 from harness.train.batches import Batch, Packed, first_fit_decreasing, pack
-from harness.train.losses import answer_loss, packed_losses, reference_loss
+from harness.train.losses import loss_of, packed_losses, reference_loss
 
 
 class TrainingStep:
@@ -53,7 +53,7 @@ class TrainingStep:
 
         Returns the mean loss in nats per token, not yet synchronised.
         """
-        loss = (reference_loss if self.is_reference else answer_loss)(self.model, batch)
+        loss = loss_of(self.recipe)(self.model, batch)
         return self._backward(loss * len(batch.input_ids)) / len(batch.input_ids)
 
     def packed_step(self, packed: Packed) -> torch.Tensor:
