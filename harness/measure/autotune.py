@@ -19,7 +19,7 @@ def best(variants: list[Cell], measure: Callable[[Cell], Measurement]) -> Measur
     for variant in variants:
         rows.append(measure(variant))
         measured = [row for row in rows if row.ok]
-        # Only running out of memory is a reason to try the next.
+        # Any other failure would meet the next variant, too.
         if len(measured) == MEASURED or (rows[-1].status not in ("ok", "oom")):
             break
     return min(measured, key=step_seconds) if measured else rows[-1]

@@ -47,20 +47,18 @@ def examine(device: str, hub: str = HUB, executor: LocalExecutor | None = None) 
 
 
 def _advise(findings: Findings) -> None:
-    findings.advice += untested(findings.versions)
+    advice = findings.advice
+    advice += untested(findings.versions)
     if findings.device and findings.device.others:
-        findings.advice.append(f"idle beside it: {', '.join(findings.device.others)}; measure one with --device cuda:N")
+        advice.append(f"idle beside it: {', '.join(findings.device.others)}; measure one with --device cuda:N")
     if findings.device and findings.device.id == "cpu":
-        findings.advice.append(
-            "no CUDA device is used: hours on a CPU say little of a GPU, memory and order of models do"
-        )
+        advice.append("no CUDA device is used: hours on a CPU say little of a GPU, memory and order of models do")
     emulated = [name for name, rate in findings.rates.items() if not rate.native]
     if emulated:
-        findings.advice.append(
-            f"{' and '.join(emulated)} emulated here: slow; {native_dtype(findings.rates)} is what to train in"
-        )
+        native = native_dtype(findings.rates)
+        advice.append(f"{' and '.join(emulated)} emulated here: slow; {native} is what to train in")
     if not findings.hub:
-        findings.advice.append(
+        advice.append(
             "the hub cannot be reached: weights come from its cache or a folder (--weights PATH), else they are random"
         )
 

@@ -25,7 +25,7 @@ _OTHER_CPU_LOG_SIGMA = 0.3
 
 def for_card(accelerator: Accelerator, results: Path = RESULTS) -> Calibration:
     """The newest of the user's calibrations of this card, else the program's, else the prior."""
-    # The user's own first: it was fitted on this very card.
+    # The user's own first: it was fitted on the user's machine.
     if own := _own(results, lambda device: _is(device, accelerator)):
         return own
     shipped = _SHIPPED / f"{accelerator.name}.json"

@@ -37,7 +37,6 @@ class Packed:
     @property
     def answer_positions(self) -> torch.Tensor:
         """int64 [answer tokens of all sequences]: columns of `input_ids` whose tokens have a loss."""
-        # Each answer stands at the end of its own sequence.
         ends = accumulate(self.lengths)
         spans = [torch.arange(end - n, end) for end, n in zip(ends, self.answer_tokens, strict=True)]
         return torch.cat(spans).to(self.input_ids.device)

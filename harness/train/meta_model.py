@@ -40,7 +40,7 @@ def build(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, k
         model.requires_grad_(False)
         with torch.device("meta"):
             model = models.add_adapter(model, recipe)
-    # Full fine-tuning is traced with transformers' own modules: our operations give frozen weights no gradient.
+    # Full fine-tuning is traced with transformers' own modules: our operations give the base no gradient.
     if recipe.implementation == REFERENCE or recipe.method == FULL:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         base.set_attn_implementation("sdpa")

@@ -75,7 +75,6 @@ def answer_losses(
     `input_ids` is int64 [sequences, tokens], `rows` int64 [n], `targets` int64 [sequences x rows]; `layout` (position
     ids, packed lengths) goes to the layers.
     """
-    # The last layer, if patched, returns the rows of `answer_rows` alone.
     hidden = _body(model)(input_ids=input_ids, use_cache=False, answer_rows=rows, **layout).last_hidden_state
     if hidden.shape[1] != len(rows):  # the last layer was not patched
         hidden = hidden[:, rows]

@@ -34,7 +34,7 @@ def matrix(weight: torch.Tensor) -> torch.Tensor:
 
     # As one long row, blocks of 64 values follow one another as they were quantised.
     state = weight.quant_state
-    one_row = torch.Size([1, state.shape.numel()])  # so that blocks follow one another
+    one_row = torch.Size([1, state.shape.numel()])
     flat = QuantState(
         state.absmax, one_row, state.code, state.blocksize, state.quant_type, state.dtype, state.offset, state.state2
     )
