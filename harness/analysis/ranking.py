@@ -13,7 +13,7 @@ from math import isfinite
 from harness.analysis.learning_curve import Estimate, accuracy_after, chance_of_best
 from harness.analysis.projection import Projection, project
 from harness.analysis.stats import mcnemar, paired_difference, wilson
-from harness.analysis.token_curve import ArcHours, TokenCurve, arc_hours, by_curve, curve_key, fit_token_curve
+from harness.analysis.token_curve import ArcHours, TokenCurve, arc_hours, curve_key, fit_curves
 from harness.analysis.verdict import WHOLE_SHARE, fits
 from harness.arc import lengths
 from harness.records.arm import ArmResult
@@ -81,7 +81,7 @@ def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: 
     # A loss that is no number is no training. Reference steps are there to compare, unless they are all that there is.
     trained = [row for row in rows if row.ok and all(map(isfinite, row.losses))]
     trained = [row for row in trained if row.cell.recipe.implementation == OPTIMIZED] or trained
-    curves = {key: fit_token_curve(group) for key, group in by_curve(rows).items()}
+    curves = fit_curves(rows)
     comparable = comparable_results(results)
     measured = [_candidate(row, curves[curve_key(row)], comparable, goal) for row in trained]
     # A model's cells have one accuracy, so it counts once.

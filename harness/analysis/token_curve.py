@@ -80,6 +80,11 @@ def fit_token_curve(rows: Sequence[Measurement]) -> TokenCurve | None:
     return replace(curve, error=float(misfit))
 
 
+def fit_curves(rows: Sequence[Measurement]) -> dict[tuple, TokenCurve | None]:
+    """The fit of every `curve_key` among `rows`."""
+    return {key: fit_token_curve(group) for key, group in by_curve(rows).items()}
+
+
 def _nonnegative(columns: np.ndarray, seconds: np.ndarray) -> list[float]:
     """Coefficients >= 0 of `columns` [rows, n] that miss `seconds` [rows] least, relatively: best of all subsets."""
     # Dividing by the seconds makes the errors relative; the target is then 1 everywhere.

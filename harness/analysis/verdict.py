@@ -6,6 +6,7 @@ from harness.analysis.projection import project
 from harness.records.measurement import Measurement
 
 FITS, TIGHT, TOO_SLOW, TOO_BIG, UNSTABLE = "fits", "tight", "too slow", "too big", "unstable"
+_OF_STATUS = {"oom": TOO_BIG, "too_slow": TOO_SLOW, "beyond_window": "over window"}
 # The part of the budget that hours may take. Where they are of training alone the answers need room: published runs
 # spent another 45 to 75 % of their training time on inference out of the same hours.
 TRAINING_SHARE, WHOLE_SHARE = 0.8, 1.0
@@ -18,14 +19,8 @@ def fits(hours_high: float, budget_hours: float, share: float) -> bool:
 
 def verdict(row: Measurement, budget_hours: float, steps: int = 1000) -> str:
     """The word for `row` by its hours of training at full contexts; without hours, what its status says."""
-    if row.status == "oom":
-        return TOO_BIG
-    if row.status == "too_slow":
-        return TOO_SLOW
-    if row.status == "beyond_window":
-        return "over window"
     if not row.ok:
-        return row.status
+        return _OF_STATUS.get(row.status, row.status)
     if not all(map(math.isfinite, row.losses)):
         return UNSTABLE
     hours = project(row, steps)

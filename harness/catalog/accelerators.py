@@ -109,16 +109,8 @@ _CPU_BANDWIDTH, _CPU_LAUNCH_S = 20e9, 5e-6
 
 def cpu(name: str, memory_bytes: int, rates: dict[str, MatmulSpeed]) -> Accelerator:
     """This CPU, from its probe (harness.hardware.probe)."""
-    return Accelerator(
-        name,
-        memory_bytes,
-        _CPU_BANDWIDTH,
-        {dtype: (rate.forward, rate.backward) for dtype, rate in rates.items()},
-        tuple(dtype for dtype, rate in rates.items() if rate.native),
-        CPU,
-        _CPU_LAUNCH_S,
-        0,
-    )
+    like = _from_probe(name, memory_bytes, _CPU_BANDWIDTH, rates)
+    return replace(like, kind=CPU, launch_s=_CPU_LAUNCH_S, context_bytes=0)
 
 
 # Bytes per second per FLOP/s of 16-bit products: of the cards in the table half lie between 1/100 and 1/300.
@@ -128,13 +120,13 @@ _BYTES_PER_FLOP = 1 / 200
 def probed(name: str, memory_bytes: int, rates: dict[str, MatmulSpeed]) -> Accelerator:
     """A card outside the table, from its probe; its bandwidth is assumed from its rates."""
     fastest = max(rate.combined for rate in rates.values())
-    return Accelerator(
-        name,
-        memory_bytes,
-        fastest * _BYTES_PER_FLOP,
-        {dtype: (rate.forward, rate.backward) for dtype, rate in rates.items()},
-        tuple(dtype for dtype, rate in rates.items() if rate.native),
-    )
+    return _from_probe(name, memory_bytes, fastest * _BYTES_PER_FLOP, rates)
+
+
+def _from_probe(name: str, memory_bytes: int, bandwidth: float, rates: dict[str, MatmulSpeed]) -> Accelerator:
+    native = tuple(dtype for dtype, rate in rates.items() if rate.native)
+    by_dtype = {dtype: (rate.forward, rate.backward) for dtype, rate in rates.items()}
+    return Accelerator(name, memory_bytes, bandwidth, by_dtype, native)
 
 
 def find(name: str) -> Accelerator:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.records.cell import ModelSpec
 
 RANDOM = "random"
@@ -66,7 +66,7 @@ def _download(hub_id: str) -> str:
         snapshot_download(hub_id, allow_patterns=["*.safetensors", "*.json"])
         reason = "there is no whole set of safetensors"
     except (OSError, ValueError) as problem:
-        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        reason = first_line(problem)
     if folder := _cached(hub_id):
         return folder
     raise UserError(f"{hub_id} cannot be downloaded: {reason}; use --weights auto, random or a folder")

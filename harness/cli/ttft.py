@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Dataset = Annotated[
     str | None, typer.Option(help="arc1-evaluation, generated, a folder, or Kaggle's file; a+b joins sets.")
 ]
+Encoding = Annotated[str, typer.Option(help="How grids are written: rows, spaced, numbered or shaped.")]
 
 
 def configure(
@@ -48,7 +49,7 @@ def configure(
     too_long: Annotated[str, typer.Option(help="Longer prompts: shorten (fewer demonstrations), or drop.")] = "shorten",
     scope: Annotated[str, typer.Option(help="One adapter for all tasks (shared), or one per task (task).")] = "shared",
     views: Annotated[int | None, typer.Option(help="Augmented views that vote on each answer.")] = None,
-    encoding: Annotated[str, typer.Option(help="How grids are written: rows, spaced, numbered or shaped.")] = "rows",
+    encoding: Encoding = "rows",
     precision: Annotated[
         str | None, typer.Option("--precision", "--precisions", help="By default the device's native one.")
     ] = None,
@@ -161,7 +162,7 @@ def coverage(
     tokenizer: Annotated[
         str | None, typer.Option(help="Folder of a tokenizer; without one lengths are estimated.")
     ] = None,
-    encoding: Annotated[str, typer.Option(help="How grids are written: rows, spaced, numbered or shaped.")] = "rows",
+    encoding: Encoding = "rows",
 ) -> None:
     """Show how long a set's prompts are, and which share of them fits each context.
 

@@ -2,6 +2,8 @@
 
 import math
 
+from harness.records.cell import Cell
+
 GIB = 2**30
 
 
@@ -42,6 +44,11 @@ def duration(seconds: float) -> str:
 def thousands(tokens: int) -> str:
     """Tokens in units of 1024, as model cards give a maximum context: 32768 is 32."""
     return f"{tokens / 1024:.3g}"
+
+
+def cell_name(cell: Cell) -> str:
+    """A cell in words: "qwen2.5-0.5b int4 2048"."""
+    return f"{cell.model.name} {cell.label} {cell.context}"
 
 
 def safe_cell(text: str) -> str:

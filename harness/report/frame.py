@@ -98,7 +98,7 @@ def table(
     results: Sequence[ArmResult] = (),
 ) -> list[dict[str, Any]]:
     """One dict of COLUMNS per row; None where a row has no such value. Texts are made safe for a spreadsheet."""
-    fitted = {key: token_curve.fit_token_curve(group) for key, group in token_curve.by_curve(rows).items()}
+    fitted = token_curve.fit_curves(rows)
     by_key = {candidate.row.key: candidate for candidate in candidates(rows, results, goal)} if results else {}
     dicts = [_flat(row, fitted[token_curve.curve_key(row)], goal) | _accuracy(by_key.get(row.key)) for row in rows]
     return [{k: safe_cell(v) if isinstance(v, str) else v for k, v in columns.items()} for columns in dicts]

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from harness.catalog.models import Catalog
 from harness.report.format import gib, millions, number, thousands
-from harness.report.style import Column, plain_table
+from harness.report.style import plain_table
 
 if TYPE_CHECKING:
     from harness.arc.coverage import Lengths
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 def models(catalog: Catalog, out: Console) -> None:
     """One row per model of the catalog."""
-    table = plain_table(
-        ("model", "left"), ("params\n(M)", "right"), ("max\nctx k", "right"), ("type", "left"), ("also", "left")
-    )
+    table = plain_table("<model|params\n(M)|max\nctx k|<type|<also")
     for spec in catalog.models.values():
         params = millions(spec.params_m)
         kind = spec.architecture["model_type"]
@@ -34,9 +32,7 @@ def plan(config: "SweepConfig", out: Console) -> None:
     # The defaults differ by kind of device, and with "auto" it is not known which it will be.
     kinds = [config.device.partition(":")[0]] if config.device != "auto" else ["cuda", "cpu"]
     by_kind = {kind: sorted(set(config.contexts[kind])) for kind in kinds}
-    table = plain_table(
-        ("model", "left"), ("params\n(M)", "right"), ("prec", "left"), ("weights\nGiB", "right"), ("contexts", "left")
-    )
+    table = plain_table("<model|params\n(M)|<prec|weights\nGiB|<contexts")
     for spec, _ in config.models:
         for i, precision in enumerate(config.precisions):
             size = gib(int(spec.params_m * 1e6 * precision.weight_bits / 8)) if spec.params_m else "-"
@@ -68,9 +64,7 @@ def coverage(distributions: "list[Lengths]", contexts: list[int], encoding: str,
 
     `encoding` says in words how the lengths were counted.
     """
-    names = ("n", "mean", "p50", "p90", "p95", "max", *(f"fit\n{c}" for c in contexts))
-    columns: list[Column] = [(name, "right") for name in names]
-    table = plain_table(("sequences", "left"), *columns)
+    table = plain_table("|".join(("<sequences|n|mean|p50|p90|p95|max", *(f"fit\n{c}" for c in contexts))))
     for lengths in distributions:
         quantiles = [str(lengths.quantile(share)) for share in (0.5, 0.9, 0.95, 1.0)]
         shares = [f"{100 * lengths.coverage(context):.0f}%" for context in contexts]

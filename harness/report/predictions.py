@@ -14,9 +14,8 @@ from harness.predict.query import Unpredictable
 from harness.records.cell import Goal
 from harness.report.format import GIB, gib, hours, number
 from harness.report.formats import Format
-from harness.report.style import folded, plain_table
+from harness.report.style import folded, plain_table, verdict_text
 
-_COLOURS = {"fits": "green", "fits?": "yellow", "unsure": "yellow", "too slow": "red", "too big": "red"}
 # The parts of a trace's memory, by the names of its fields.
 _PARTS = {
     "weights": "weights",
@@ -32,10 +31,7 @@ _PARTS = {
 
 def table(predictions: Sequence[Prediction | Unpredictable], goal: Goal, out: Console) -> None:
     """Prints one row per cell, what the columns mean, caveats, and for a single cell what fills its memory."""
-    shown = plain_table(
-        ("model", "left"), ("card", "left"), ("prec", "left"), ("seq\nlen", "right"), ("10\nsteps\n(min)", "right"),
-        ("all\nh (95 %)", "right"), ("peak\nGiB", "right"), ("of\ncard", "right"), ("verdict", "left"),
-    )  # fmt: skip
+    shown = plain_table("<model|<card|<prec|seq\nlen|10\nsteps\n(min)|all\nh (95 %)|peak\nGiB|of\ncard|<verdict")
     # A cell without a prediction keeps its row; the reason follows as a note.
     for cell in predictions:
         name = Text(cell.spec.name)
@@ -48,7 +44,7 @@ def table(predictions: Sequence[Prediction | Unpredictable], goal: Goal, out: Co
             name, card(cell), folded(cell.precision.name + cell.recipe.mark + mark), str(cell.context),
             number(cell.step_s / 6),
             hours(*cell.hours(goal)), gib(round(cell.peak_bytes)), f"{100 * share:.0f}%",
-            Text(word, style=_COLOURS.get(word, "")),
+            verdict_text(word),
         )  # fmt: skip
     out.print()
     out.print(shown)
@@ -105,9 +101,7 @@ def _notes(cell: Prediction | Unpredictable) -> list[str]:
 
 def breakdown(prediction: Prediction, out: Console) -> None:
     """Prints what fills the memory of one card at the moment when most is held."""
-    shown = plain_table(
-        (f"{prediction.spec.name} {prediction.precision.name} at {prediction.context} tokens", "left"), ("GiB", "right")
-    )
+    shown = plain_table(f"<{prediction.spec.name} {prediction.precision.name} at {prediction.context} tokens|GiB")
     # Parts that hold nothing are left out.
     for name, label in _PARTS.items():
         if count := asdict(prediction.trace.memory)[name]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from harness.analysis.projection import project
 from harness.records.cell import Cell
 from harness.records.measurement import Measurement
-from harness.report.format import duration, number
+from harness.report.format import cell_name, duration, number
 
 _REFRESH_S = 2.0  # drawing takes milliseconds of a core that is being measured
 _PRINT_EVERY_S = 10.0  # between two plain lines of one loop
@@ -67,7 +67,7 @@ class ProgressLine:
 
     def cell(self, number: int, cell: Cell, seconds: float, seconds_after: float) -> None:
         """Cell `number` (from 1) starts; it is expected to take `seconds`, and all later ones `seconds_after`."""
-        self.number, self.cell_name = number, _name(cell)
+        self.number, self.cell_name = number, cell_name(cell)
         self.cell_end_s, self.later_cells_s = self.clock() + seconds, seconds_after
         if not self.bar:
             left = duration(seconds + seconds_after)
@@ -88,7 +88,7 @@ class ProgressLine:
             result = f"{number(60 / p.step_s)} steps/min, {self.goal_steps} steps in {number(p.hours_mid)} h"
         else:
             result = f"{row.status.replace('_', ' ')}: {row.reason}"
-        self.note(f"{_name(row.cell)}: {result}{'' if measured or not row.ok else ' (from the record)'}")
+        self.note(f"{cell_name(row.cell)}: {result}{'' if measured or not row.ok else ' (from the record)'}")
 
     def count(self, verb: str, done: int, total: int) -> None:
         """So many of `total` are done, from 0: "tracing 3 of 8". Without a live line, only the first call prints."""
@@ -156,7 +156,3 @@ class _Loop:
     done: int = 0
     started_s: float = 0.0
     printed_s: float = 0.0
-
-
-def _name(cell: Cell) -> str:
-    return f"{cell.model.name} {cell.label} {cell.context}"

@@ -21,17 +21,7 @@ def table(choice: Ranking, goal: Goal, out: Console) -> None:
     # Those that do not fit stand below, so that one sees what a larger budget would buy.
     ranked = [*choice.fits, *choice.too_slow]
     shown = plain_table(
-        ("model", "left"),
-        ("prec", "left"),
-        ("seq\nlen", "right"),
-        ("all\nh", "right"),
-        ("fits", "left"),
-        ("base\n%", "right"),
-        ("tuned\n% (95 %)", "right"),
-        ("at\nsteps", "right"),
-        ("best\n%", "right"),
-        ("projected\n% (95 %)", "right"),
-        ("to\nsteps", "right"),
+        "<model|<prec|seq\nlen|all\nh|<fits|base\n%|tuned\n% (95 %)|at\nsteps|best\n%|projected\n% (95 %)|to\nsteps"
     )
     for c in ranked:
         shown.add_row(

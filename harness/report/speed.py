@@ -13,11 +13,10 @@ from harness.analysis.verdict import TRAINING_SHARE, verdict
 from harness.arc import lengths
 from harness.catalog.kernels import AUTO
 from harness.records.measurement import Measurement
-from harness.report.format import gib, hours, millions, number, thousands
-from harness.report.style import folded, plain_table
+from harness.report.format import cell_name, gib, hours, millions, number, thousands
+from harness.report.style import folded, plain_table, verdict_text
 
 FARTHEST = 8  # times the longest measured context: beyond it nothing is projected
-_COLOURS = {"fits": "green", "tight": "yellow", "too slow": "red", "too big": "red", "unstable": "magenta"}
 
 
 def summary(rows: Sequence[Measurement], budget_hours: float, steps: int, out: Console) -> None:
@@ -73,16 +72,8 @@ def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> 
 
 def _main_table(rows: Sequence[Measurement], budget_hours: float, steps: int) -> Table:
     table = plain_table(
-        ("model", "left"),
-        ("params\n(M)", "right"),
-        ("max\nctx\n(k)", "right"),
-        ("prec", "left"),
-        ("seq\nlen", "right"),
-        ("10\nsteps\n(min)", "right"),
-        ("steps\n/min", "right"),
-        ("train\nh (95 %)", "right"),
-        ("peak\nGiB", "right"),
-        ("verdict", "left"),
+        "<model|params\n(M)|max\nctx\n(k)|<prec|seq\nlen|10\nsteps\n(min)|steps\n/min|train\nh (95 %)|peak\nGiB|"
+        "<verdict"
     )
     for row, first in _ordered(rows):
         cell, word = row.cell, verdict(row, budget_hours, steps)
@@ -101,27 +92,17 @@ def _main_table(rows: Sequence[Measurement], budget_hours: float, steps: int) ->
             str(cell.context),
             *speed,
             gib(row.peak_bytes),
-            Text(word, style=_COLOURS.get(word, "")),
+            verdict_text(word),
         )
     return table
 
 
 def _details(rows: Sequence[Measurement], steps: int) -> Table:
     table = plain_table(
-        ("model", "left"),
-        ("prec", "left"),
-        ("seq\nlen", "right"),
-        ("micro\nsteps", "right"),
-        ("s each\n± %", "right"),
-        ("tokens\n/s", "right"),
-        ("TFLOP\n/s", "right"),
-        ("of\npeak", "right"),
-        ("free\nGiB", "right"),
-        ("ARC\nh", "right"),
-        ("ARC\nfits", "right"),
+        "<model|<prec|seq\nlen|micro\nsteps|s each\n± %|tokens\n/s|TFLOP\n/s|of\npeak|free\nGiB|ARC\nh|ARC\nfits"
     )
     # One curve per model and precision, through all contexts that were measured.
-    fitted = {key: token_curve.fit_token_curve(group) for key, group in token_curve.by_curve(rows).items()}
+    fitted = token_curve.fit_curves(rows)
     for row, first in _ordered([row for row in rows if row.ok]):
         fit = fitted[token_curve.curve_key(row)]
         arc = token_curve.arc_hours(fit, row, row.cell.context, steps) if fit else None
@@ -173,7 +154,9 @@ def curves(rows: Sequence[Measurement], steps: int) -> list[str]:
 
 
 def _failures(rows: Sequence[Measurement]) -> list[str]:
-    return merged([(name_of(row), f"{row.status.replace('_', ' ')}: {row.reason}.") for row in rows if not row.ok])
+    return merged(
+        [(cell_name(row.cell), f"{row.status.replace('_', ' ')}: {row.reason}.") for row in rows if not row.ok]
+    )
 
 
 def _kernels(rows: Sequence[Measurement]) -> list[str]:
@@ -202,7 +185,7 @@ def _prediction_errors(rows: Sequence[Measurement]) -> list[str]:
 
 
 def _warnings(rows: Sequence[Measurement]) -> list[str]:
-    return merged([(name_of(row), warning) for row in rows if row.ok for warning in warnings(row)])
+    return merged([(cell_name(row.cell), warning) for row in rows if row.ok for warning in warnings(row)])
 
 
 def merged(notes: Sequence[tuple[str, str]]) -> list[str]:
@@ -216,11 +199,6 @@ def _by_text(notes: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     for name, text in notes:
         by_text.setdefault(text, []).append(name)
     return [(", ".join(dict.fromkeys(names)), text) for text, names in by_text.items()]
-
-
-def name_of(row: Measurement) -> str:
-    """A cell in words: "qwen2.5-0.5b int4 2048"."""
-    return f"{row.cell.model.name} {row.cell.label} {row.cell.context}"
 
 
 def _emulated(rows: Sequence[Measurement]) -> list[str]:

@@ -1,12 +1,12 @@
 """The style that all tables share, and the console that they are printed on."""
 
-from typing import Literal
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-Column = tuple[str, Literal["left", "right"]]  # heading and side
+_RED, _YELLOW = dict.fromkeys(("too slow", "too big"), "red"), dict.fromkeys(("tight", "fits?", "unsure"), "yellow")
+_VERDICT_COLOURS = {"fits": "green", **_YELLOW, **_RED, "unstable": "magenta"}
 _LABEL_WIDTH = 9  # "bf16/ckpt"
 
 
@@ -17,12 +17,20 @@ def console(quiet: bool = False) -> Console:
     return out if out.is_terminal else Console(highlight=False, quiet=quiet, width=max(80, out.width))
 
 
-def plain_table(*columns: Column) -> Table:
-    """A table of `columns` in the one style of all reports."""
+def plain_table(headings: str) -> Table:
+    """A table in the one style of all reports. `headings` are separated by "|"; a "<" before one aligns it left."""
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
-    for name, justify in columns:
-        table.add_column(name, justify=justify, no_wrap=name not in ("also", "model"), overflow="fold")
+    for heading in headings.split("|"):
+        name = heading.removeprefix("<")
+        table.add_column(
+            name, justify="right" if name == heading else "left", no_wrap=name not in ("also", "model"), overflow="fold"
+        )
     return table
+
+
+def verdict_text(word: str) -> Text:
+    """A verdict in its colour."""
+    return Text(word, style=_VERDICT_COLOURS.get(word, ""))
 
 
 def folded(label: str) -> str:

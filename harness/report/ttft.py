@@ -26,18 +26,7 @@ def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None
     if not rows:
         return None
     shown = plain_table(
-        ("arm", "left"),
-        ("val\nloss", "right"),
-        ("nats/\ngrid", "right"),
-        ("acc.\n%", "right"),
-        ("95 %", "right"),
-        ("views\n%", "right"),
-        ("cells\n%", "right"),
-        ("shape\n%", "right"),
-        ("steps", "right"),
-        ("train\ns", "right"),
-        ("s per\ntask", "right"),
-        ("p", "right"),
+        "<arm|val\nloss|nats/\ngrid|acc.\n%|95 %|views\n%|cells\n%|shape\n%|steps|train\ns|s per\ntask|p"
     )
     # Each arm is compared with the row above, as arms are built upon each other.
     before = None
