@@ -40,7 +40,7 @@ test: .venv/.ready-dev
 	$(PY) -m pytest $(ARGS)
 
 lint: .venv/.ready-dev
-	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
 format: .venv/.ready-dev
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .

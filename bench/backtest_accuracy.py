@@ -15,12 +15,15 @@ from pathlib import Path
 import torch
 
 from harness.analysis.learning_curve import MAX_REACH, accuracy_after
+from harness.arc.dataset import Questions, TrainingSequences, cannot_be_grid, solved_sequences
+from harness.arc.prompt import PromptFormat
 from harness.arc.score import score
 from harness.catalog import models as catalog
 from harness.catalog import weights as weights_of
 from harness.catalog.recipes import RecipeOptions, resolve
 from harness.records.arm import CurvePoint, mean_loss
 from harness.train import model as models
+from harness.train.step import TrainingStep
 from harness.tune import decode, finetune
 from harness.tune.config import TuneConfig, settings_for
 from harness.tune.runner import eval_steps
@@ -40,31 +43,28 @@ def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list
     dtype = native_dtype(rates(device, DTYPES))
     loaded = models.load(spec, find(dtype), dtype, exam.recipe, exam.weights, device, seed)
     tokenizer = models.load_tokenizer(exam.weights)
-    answerer = decode.greedy(loaded.model, tokenizer)
+    prompts = PromptFormat(tokenizer=tokenizer, encoding="rows", context=exam.context)
+    questions = Questions(exam.tasks, prompts, exam.views, seed)
     truths = {task.id: exam.solutions[task.id] for task in exam.tasks}
+    truth_sequences = solved_sequences(exam.tasks, truths, prompts)
     points, seen, begun = {*eval_steps(int(steps / MAX_REACH)), steps}, [], time.monotonic()
 
     def on_step(step: int, loss: float, state) -> None:
         if step in points:
-            asked = decode.predict(exam.tasks, tokenizer, answerer, exam.views, "rows", exam.context, seed)
-            losses = decode.losses(loaded.model, tokenizer, exam.tasks, truths, "rows", exam.context)
-            scores = tuple(each.attempts for each in score(asked.answers, truths))
-            seen.append(CurvePoint(step, mean_loss(losses), scores))
+            texts = decode.greedy(
+                loaded.model, tokenizer, questions.prompts, questions.max_new_tokens, hopeless=cannot_be_grid
+            )
+            scores = tuple(each.attempts for each in score(questions.answers(texts), truths))
+            seen.append(CurvePoint(step, mean_loss(decode.losses(loaded.model, truth_sequences)), scores))
             took = time.monotonic() - begun
             print(f"  step {step}: {100 * sum(scores) / len(scores):.1f} %, {took:.0f} s", flush=True)
 
     finetune.tune(
-        loaded.model,
-        tokenizer,
-        exam.tasks,
-        exam.arms[0],
-        exam.recipe,
-        dtype,
+        TrainingStep(loaded.model, exam.recipe, dtype, device),
+        TrainingSequences(exam.arms[0].stream(exam.tasks, seed), prompts),
         steps,
-        "rows",
-        exam.context,
-        seed,
-        on_step,
+        on_step=on_step,
+        tokens_at_once=max(exam.context, finetune.default_tokens_at_once(loaded.model)),
     )
     return seen
 

@@ -8,7 +8,6 @@ from helpers.records import cell, row
 from harness.analysis import projection, token_curve
 from harness.analysis.stability import warnings
 from harness.analysis.verdict import TRAINING_SHARE, WHOLE_SHARE, fits, verdict
-from harness.arc import lengths
 from harness.records.cell import Recipe
 from harness.records.measurement import FlopCount
 
@@ -72,15 +71,6 @@ def test_warnings_say_what_to_do(samples, advice):
 
 def test_a_clean_sample_has_no_warning():
     assert warnings(row(_noisy(0.01))) == []
-
-
-def test_lengths_hold_the_published_shares_and_mean():
-    assert [lengths.coverage(n) for n in (350, 1024, 2048, 4096, 7836, 9000)] == [0, 0.27, 0.74, 0.94, 1, 1]
-    assert lengths.mean_over(lambda n: n, 8192) == pytest.approx(1764, rel=0.02)
-    assert lengths.mean_over(lambda n: n, 256) is None
-    assert 350 < lengths.mean_over(lambda n: n, 1024) < 1024
-    for share in (0.1, 0.27, 0.5, 0.93, 1.0):
-        assert lengths.coverage(lengths.quantile(share)) == pytest.approx(share)
 
 
 def _measured(seconds, context):

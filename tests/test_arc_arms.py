@@ -1,13 +1,12 @@
 """Questions drawn on the fly; what an arm's examples are made of, for every arm, on real tasks in any view."""
 
-import random
 from collections import Counter
 from itertools import islice, permutations
 
 import pytest
 from helpers.tasks import made_tasks
 
-from harness.arc import augment, examples, sources
+from harness.arc import augment, sources
 from harness.arc.arms import ARMS, Arm
 from harness.arc.examples import ON_THE_FLY
 from harness.arc.task import Pair, Task, subset, within
@@ -48,7 +47,6 @@ def test_on_the_fly_a_task_of_one_demonstration_is_left_out():
     lone = Task("lone", tasks[0].demonstrations[:1], tasks[0].test_inputs)
     assert {e.id for e in _first(PLAIN, [lone, *tasks], 50)} == {"t0", "t1"}
     assert _first(PLAIN, [lone], 50) == []
-    assert examples.drawn(lone, random.Random(0)) is None
 
 
 @pytest.mark.parametrize("name", [name for name in ARMS if name != "baseline"])

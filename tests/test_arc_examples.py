@@ -45,7 +45,9 @@ def test_no_test_output_reaches_an_example():
     tasks, _ = sources.load("arc1-evaluation")
     for task in tasks:
         shown = {grid for pair in task.demonstrations for grid in (pair.input, pair.output)}
-        made = examples.SETS["n-2"](task) + [e for e in [examples.drawn(task, rng)] if e]
+        made = examples.SETS["n-2"](task) + (
+            [examples.draw_question(task, rng)] if len(task.demonstrations) > 1 else []
+        )
         for e in made:
             question = Pair(e.test_input, e.output)
             assert {grid for pair in (*e.demonstrations, question) for grid in (pair.input, pair.output)} <= shown

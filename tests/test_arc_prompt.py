@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from harness.arc import coverage, encode, examples, prompt, sources
+from harness.arc import dataset, encode, examples, prompt, sources
 from harness.arc.task import Pair, Task
 
 PAIRS = (Pair(((1, 2),), ((2, 1),)), Pair(((3,),), ((3,),)))
@@ -46,12 +46,16 @@ def test_the_answer_decodes_to_the_output(tokenizer, encoding):
 def test_what_does_not_fit_is_dropped_or_loses_demonstrations(tokenizer):
     whole = prompt.build(tokenizer, PAIRS, ((4,),), ((4,),), "rows")
     size = len(whole.ids)
-    assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size) == whole
-    assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size - 1) is None
-    assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size, max_new_tokens=1) is None
-    shorter = prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", size - 1, shorten=True)
-    assert shorter.shown == 1
-    assert prompt.fitted(tokenizer, PAIRS, ((4,),), ((4,),), "rows", 10, shorten=True) is None
+
+    def fit(context, shorten, max_new_tokens=0):
+        prompts = prompt.PromptFormat(tokenizer=tokenizer, encoding="rows", context=context, shorten=shorten)
+        return prompts.fit(PAIRS, ((4,),), ((4,),), max_new_tokens)
+
+    assert fit(size, shorten=False) == whole
+    assert fit(size - 1, shorten=False) is None
+    assert fit(size, shorten=False, max_new_tokens=1) is None
+    assert fit(size - 1, shorten=True).shown == 1
+    assert fit(10, shorten=True) is None
 
 
 @pytest.mark.parametrize(
@@ -60,17 +64,17 @@ def test_what_does_not_fit_is_dropped_or_loses_demonstrations(tokenizer):
 )
 def test_the_estimate_is_near_the_published_lengths(name, count, mean, shares):
     """The published leave-one-out sequences: their number, mean, longest, and the shares under 1024 to 4096 tokens."""
-    measured = coverage.lengths(sources.load(name)[0])[1]
-    assert len(measured.tokens) == count
-    assert measured.mean == pytest.approx(mean, rel=0.01)
-    assert measured.quantile(1.0) == max(measured.tokens) == pytest.approx(7836, rel=0.01)
-    assert [measured.coverage(c) for c in (1024, 2048, 4096)] == [pytest.approx(share, abs=0.02) for share in shares]
+    found = dataset.distributions(sources.load(name)[0])[1]
+    assert found.count == count
+    assert found.mean == pytest.approx(mean, rel=0.01)
+    assert found.quantile(1.0) == found.knots[-1][0] == pytest.approx(7836, rel=0.01)
+    assert [found.coverage(c) for c in (1024, 2048, 4096)] == [pytest.approx(share, abs=0.02) for share in shares]
 
 
 def test_sets_without_examples_have_questions_only():
     task = Task("p", PAIRS[:1], (((1,),),))
     assert examples.leave_one_out(task) == []
-    (only,) = coverage.lengths([task])
+    (only,) = dataset.distributions([task])
     assert (only.name, only.coverage(10_000)) == ("test questions", 1.0)
 
 

@@ -67,13 +67,12 @@ def test_pretraining_goes_on_where_it_was(tmp_path):
     from harness.tiny import pretrain
     from harness.train import model as models
 
-    settings = {"largest": 3, "budget": 256, "seed": 0, "adam": 1e-3, "muon": 0.02, "save_every": 2}
-    settings |= {"hidden": 160, "layers": 6, "heads": 4}
-    pretrain.train(tmp_path / "a", 4, **settings)
-    pretrain.train(tmp_path / "b", 4, stop=2, **settings)
+    config = pretrain.PretrainConfig(steps=4, largest=3, batch_tokens=256, adam=1e-3, save_every=2)
+    pretrain.train(tmp_path / "a", config)
+    pretrain.train(tmp_path / "b", config, stop=2)
     half = torch.load(tmp_path / "b" / "checkpoint.pt", weights_only=True)
     assert half["step"] == 2
-    pretrain.train(tmp_path / "b", 4, **settings)
+    pretrain.train(tmp_path / "b", config)
     a, b = (torch.load(tmp_path / side / "checkpoint.pt", weights_only=True) for side in "ab")
     assert a["model"].keys() == b["model"].keys() and (a["step"], a["tokens"]) == (b["step"], b["tokens"])
     assert all(torch.equal(a["model"][name], b["model"][name]) for name in a["model"])

@@ -1,6 +1,7 @@
 """The fit of a fine-tune: the faster of two that run is used, and nothing else changes by it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,7 +94,7 @@ def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder, monkeypatch):
     """Packs and checkpointing as they were found best change the order of sums alone."""
     tasks, solutions = made_tasks(3)
     trial = trial_of(arc_folder, tasks)
-    monkeypatch.setattr(experiment, "_predictor", lambda job: foresee)
+    monkeypatch.setattr(experiment, "_predictor", lambda report, folder: foresee)
     (plain,), _ = arms_of(trial, tasks, solutions, tmp_path / "plain")
     (fitted,), notes = arms_of(trial, tasks, solutions, tmp_path / "fitted", autotune=True)
     assert any(line.startswith("fitted: ") and "tokens/s" in line for line in notes)
@@ -102,7 +103,7 @@ def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder, monkeypatch):
 
 
 def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder, monkeypatch):
-    monkeypatch.setattr(experiment, "_predictor", lambda job: foresee)
+    monkeypatch.setattr(experiment, "_predictor", lambda report, folder: foresee)
     tasks, solutions = made_tasks(2)
     _, notes = arms_of(trial_of(arc_folder, tasks), tasks, solutions, tmp_path, "baseline", autotune=True)
     assert not any("fit" in line for line in notes)
@@ -111,8 +112,8 @@ def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder, monkeypatch):
 def test_cells_of_a_fine_tune_are_predicted_here(tmp_path, trial):
     job = experiment.ArmsJob(trial, (), {}, (), str(tmp_path / "results" / "here"), report=InProcess.report)
     cell = Cell(trial.model, "fp32", "fp32", 512, trial.recipe, trial.weights, "cpu", "a CPU")
-    predicted = experiment._predictor(job)(cell)
-    assert predicted.fits_memory() is True and predicted.micro_s > 0
+    found = experiment._predictor(job.report, Path(job.folder))(cell)
+    assert found.fits_memory() is True and found.micro_s > 0
 
 
 def test_the_verb_fits(weights_folder, tmp_path, capsys):

@@ -148,12 +148,12 @@ def test_without_room_for_checkpoints_it_is_said_once_and_training_goes_on(tmp_p
 
 def test_a_full_disk_is_said_once_and_leaves_nothing_half_written(tmp_path):
     notes, path = [], tmp_path / "arm.pt"
-    keeper = Checkpointer(path, notes.append, every_s=0.0)
-    keeper.keep(lambda: {"done": [], "a": 1})
+    checkpointer = Checkpointer(path, notes.append, every_s=0.0)
+    checkpointer.save(lambda: {"done": [], "a": 1})
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.symlink_to("/dev/full")
     for _ in range(3):
-        keeper.keep(lambda: {"done": [], "a": torch.zeros(100_000)})
+        checkpointer.save(lambda: {"done": [], "a": torch.zeros(100_000)})
     assert len(notes) == 1 and "no checkpoint can be kept" in notes[0] and "\n" not in notes[0]
     assert [p.name for p in tmp_path.iterdir()] == ["arm.pt"]
     assert Checkpointer(path, notes.append).load()["a"] == 1  # the last good one is still there
@@ -161,10 +161,10 @@ def test_a_full_disk_is_said_once_and_leaves_nothing_half_written(tmp_path):
 
 def test_nothing_is_kept_before_its_time(tmp_path):
     path = path_of(tmp_path, "arm")
-    keeper = Checkpointer(path, print, every_s=1e9)
-    keeper.keep(lambda: pytest.fail("a state was asked for"))
+    checkpointer = Checkpointer(path, print, every_s=1e9)
+    checkpointer.save(lambda: pytest.fail("a state was asked for"))
     assert list(tmp_path.iterdir()) == []
-    keeper.keep(lambda: {"a": 1}, now=True)
+    checkpointer.save(lambda: {"a": 1}, now=True)
     assert Checkpointer(path, print).load() == {"a": 1}
     discard(tmp_path, "arm")
     discard(tmp_path, "arm")

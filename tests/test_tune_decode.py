@@ -6,17 +6,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.tasks import made_tasks
+from helpers.tuning import fine_tuned
 from transformers import LlamaConfig
 
-from harness.arc.arms import ARMS
+from harness.arc.dataset import Questions, cannot_be_grid
 from harness.arc.encode import ENCODINGS
-from harness.arc.prompt import Prompt, build
+from harness.arc.prompt import PromptFormat, build
 from harness.catalog import models as catalog
 from harness.catalog.precisions import find
 from harness.records.cell import Recipe
 from harness.train import model as models
 from harness.tune import decode
-from harness.tune.finetune import tune
 
 
 @pytest.fixture(scope="module")
@@ -27,24 +27,24 @@ def tuned(arc_folder):
     model = models.load(spec, find("fp32"), "fp32", recipe, str(arc_folder), torch.device("cpu")).model
     tokens = models.load_tokenizer(str(arc_folder))
     tasks, _ = made_tasks(6, rule=lambda grid: (grid * 4)[: 1 + grid[0][0]])
-    tune(model, tokens, tasks, ARMS["n-1"], recipe, "fp32", 25, "rows", 512)
+    fine_tuned(model, tokens, tasks, recipe, 25, context=512)
     shown = [(task.demonstrations[:n], task.test_inputs[0]) for task in tasks for n in (1, 2, 3)]
     return (
         model,
         tokens,
-        [build(tokens, demonstrations, test_input, None, "rows") for demonstrations, test_input in shown],
+        [build(tokens, demonstrations, test_input, None, "rows").ids for demonstrations, test_input in shown],
     )
 
 
 def _plainly(model, tokens, prompt, max_new_tokens):
     """The text of argmax after argmax over the whole sequence; empty where `max_new_tokens` pass without the end."""
-    ids = list(prompt.ids)
+    ids = list(prompt)
     model.eval()
     with torch.no_grad():
         for _ in range(max_new_tokens):
             token = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
             if token == tokens.eos_token_id:
-                return tokens.decode(ids[len(prompt.ids) :])
+                return tokens.decode(ids[len(prompt) :])
             ids.append(token)
     return ""
 
@@ -65,13 +65,14 @@ def test_rows_that_leave_the_batch_change_no_text(tuned):
     expected = [_plainly(model, tokens, prompt, limit) for prompt, limit in zip(prompts, limits, strict=True)]
     assert len(set(map(len, expected))) >= 3 and "" in expected  # early, late and never
     seen, hook = _rows_of_each_forward(model)
-    together = decode.greedy(model, tokens, batch_tokens=10**6)(prompts, limits)
+    together = decode.greedy(model, tokens, prompts, limits, batch_tokens=10**6)
     hook.remove()
     assert together == expected
     assert seen[0] == len(prompts) and seen[-1] < len(prompts) / 2  # one batch, which shrank
     assert sorted(seen, reverse=True) == seen
-    answer = decode.greedy(model, tokens)
-    assert [answer([prompt], [limit])[0] for prompt, limit in zip(prompts, limits, strict=True)] == expected
+    assert [
+        decode.greedy(model, tokens, [prompt], [limit])[0] for prompt, limit in zip(prompts, limits, strict=True)
+    ] == expected
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 150, 400, 1000])
@@ -79,8 +80,10 @@ def test_the_size_of_batches_changes_no_text(tuned, batch_tokens):
     model, tokens, prompts = tuned
     limits = [12 + i % 3 for i in range(len(prompts))]
     heard = []
-    answer = decode.greedy(model, tokens, batch_tokens, lambda finished, total: heard.append((finished, total)))
-    assert answer(prompts, limits) == decode.greedy(model, tokens, 10**6)(prompts, limits)
+    texts = decode.greedy(
+        model, tokens, prompts, limits, batch_tokens=batch_tokens, on_batch=lambda *counts: heard.append(counts)
+    )
+    assert texts == decode.greedy(model, tokens, prompts, limits, batch_tokens=10**6)
     assert heard[-1] == (len(prompts), len(prompts))
     assert heard == sorted(heard)
 
@@ -88,14 +91,13 @@ def test_the_size_of_batches_changes_no_text(tuned, batch_tokens):
 def test_an_endless_answer_is_no_answer(tuned):
     """Without a token for the end there is no text, however good its beginning: a grid cut short is not guessed at."""
     model, tokens, prompts = tuned
-    answer = decode.greedy(model, tokens)
-    whole = answer(prompts, [40] * len(prompts))
+    whole = decode.greedy(model, tokens, prompts, [40] * len(prompts))
     ended = [i for i, text in enumerate(whole) if text and set(text) <= set("0123456789\n")]
     assert ended
     for i in ended:
         length = len(whole[i])  # one token a character; the end is one more
-        assert answer([prompts[i]], [length + 1]) == [whole[i]]
-        assert answer([prompts[i]], [length]) == [""]
+        assert decode.greedy(model, tokens, [prompts[i]], [length + 1]) == [whole[i]]
+        assert decode.greedy(model, tokens, [prompts[i]], [length]) == [""]
 
 
 class Saying:
@@ -131,9 +133,13 @@ def test_what_can_be_no_grid_any_more_is_not_waited_for(tuned, text, forwards):
     _, tokens, _ = tuned
     model = Saying(tokens, [text])
     ids = torch.zeros(1, 5, dtype=torch.long)
-    (produced,) = decode._decode(model, ids, torch.ones_like(ids), [1000], tokens.eos_token_id, tokens.decode)
-    assert len(model.forwards) == len(produced) == forwards
-    assert tokens.decode([token for token in produced if token != tokens.eos_token_id]) == text[:forwards]
+
+    def hopeless(ids):
+        return cannot_be_grid(tokens.decode(ids))
+
+    (answer,) = decode._decode(model, ids, torch.ones_like(ids), [1000], tokens.eos_token_id, hopeless)
+    assert len(model.forwards) == len(answer) == forwards
+    assert tokens.decode([token for token in answer if token != tokens.eos_token_id]) == text[:forwards]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -143,38 +149,38 @@ def test_no_beginning_of_a_grid_is_hopeless(encoding):
     for height, width in ((30, 30), (1, 30), (30, 1), *((rng.randint(1, 30), rng.randint(1, 30)) for _ in range(5))):
         to_text, _ = ENCODINGS[encoding]
         text = to_text(tuple(tuple(rng.randrange(10) for _ in range(width)) for _ in range(height)))
-        assert not any(decode._hopeless(text[:n]) for n in range(len(text) + 1))
+        assert not any(cannot_be_grid(text[:n]) for n in range(len(text) + 1))
 
 
 def test_what_is_hopeless_is_no_grid_and_stays_so():
     rng, hopeless = random.Random(2), 0
     for _ in range(300):
         text = "".join(rng.choices("0123456789 x\n", [1] * 10 + [2, 1, rng.choice([0.1, 1, 9])], k=rng.randint(1, 400)))
-        if decode._hopeless(text):
+        if cannot_be_grid(text):
             hopeless += 1
             assert all(to_grid(text) is None for _, to_grid in ENCODINGS.values())
-            assert decode._hopeless(text + rng.choice("12 x"))
+            assert cannot_be_grid(text + rng.choice("12 x"))
     assert 50 < hopeless < 250
 
 
 def test_batches_keep_to_their_tokens_and_lose_nothing():
-    prompts = [Prompt(tuple(range(n)), 0, 1) for n in (5, 90, 40, 41, 7, 200)]
+    prompts = [range(n) for n in (5, 90, 40, 41, 7, 200)]
     limits = [10, 10, 60, 10, 3, 1]
-    batches = decode._batches(prompts, limits, 200)
-    assert sorted(i for members in batches for i in members) == list(range(6))
-    assert batches[0] == [5]  # the longest alone, and first
-    for members in batches[1:]:
-        assert len(members) * max(len(prompts[i].ids) + limits[i] for i in members) <= 200
+    found = decode._batches(prompts, limits, 200)
+    assert sorted(i for members in found for i in members) == list(range(6))
+    assert found[0] == [5]  # the longest alone, and first
+    for members in found[1:]:
+        assert len(members) * max(len(prompts[i]) + limits[i] for i in members) <= 200
 
 
 def test_the_model_is_as_it_was_after_decoding(tuned):
     model, tokens, prompts = tuned
     before = model.get_base_model().config._attn_implementation
-    decode.greedy(model, tokens)(prompts[:1], [3])
+    decode.greedy(model, tokens, prompts[:1], [3])
     assert model.training
     assert model.get_base_model().config._attn_implementation == before == "plain_causal"
     with pytest.raises(IndexError):
-        decode.greedy(model, tokens)([Prompt((10**6,), 0, 1)], [3])  # no such token
+        decode.greedy(model, tokens, [(10**6,)], [3])  # no such token
     assert model.training
     assert model.get_base_model().config._attn_implementation == before
 
@@ -184,13 +190,10 @@ def test_dropping_asks_fewer_questions_than_shortening(tuned):
     2 x 7 + 32 = 46: 104 in all; 16 fewer with each demonstration less, so that in 71 there is no question."""
     _, tokens, _ = tuned
     tasks, _ = made_tasks(4)
-    seen = []
-
-    def answer(prompts, limits):
-        seen.append([(len(p.ids), p.shown, limit) for p, limit in zip(prompts, limits, strict=True)])
-        return [""] * len(prompts)
-
-    questions = [decode.predict(tasks, tokens, answer, 1, "rows", context, shorten=s) for context, s in
-             ((104, False), (103, False), (103, True), (87, True), (71, True))]  # fmt: skip
-    assert [(a.asked, a.skipped) for a in questions] == [(4, 0), (0, 4), (4, 0), (4, 0), (0, 4)]
-    assert [set(each) for each in seen] == [{(58, 3, 46)}, set(), {(42, 2, 46)}, {(26, 1, 46)}, set()]
+    questions = [
+        Questions(tasks, PromptFormat(tokenizer=tokens, encoding="rows", context=context, shorten=shorten), views=1)
+        for context, shorten in ((104, False), (103, False), (103, True), (87, True), (71, True))
+    ]
+    assert [(len(q.prompts), q.skipped) for q in questions] == [(4, 0), (0, 4), (4, 0), (4, 0), (0, 4)]
+    sizes = [{(len(ids), limit) for ids, limit in zip(q.prompts, q.max_new_tokens, strict=True)} for q in questions]
+    assert sizes == [{(58, 46)}, set(), {(42, 46)}, {(26, 46)}, set()]

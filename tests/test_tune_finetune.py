@@ -1,8 +1,11 @@
 import pytest
 from helpers.tasks import made_tasks
+from helpers.tuning import fine_tuned
 
-from harness.arc import arms, encode, score, sources
+from harness.arc import arms, sources
+from harness.arc.dataset import solved_sequences
 from harness.arc.examples import leave_one_out
+from harness.arc.prompt import PromptFormat
 from harness.errors import UserError
 from harness.records.cell import Recipe
 from harness.tune import decode
@@ -40,43 +43,6 @@ def test_streams_are_the_same_for_a_seed_and_vary_as_the_arm_says():
     assert {len(e.demonstrations) for e in first("n-2", count=100)} == {1, 2}
 
 
-# --- predicting
-
-
-def _solver(tokens, rule):
-    """Answers by the rule instead of a model: reads the question's last input from the prompt's text."""
-    to_text, to_grid = encode.ENCODINGS["rows"]
-
-    def answer(prompts, max_new_tokens):
-        texts = []
-        for prompt in prompts:
-            text = "".join(tokens.convert_ids_to_tokens(list(prompt.ids)))
-            test_input = text.split("Input ")[-1].split(":\n", 1)[1].split("\nOutput")[0]
-            texts.append(to_text(rule(text, to_grid(test_input))))
-        return texts
-
-    return answer
-
-
-def test_predictions_come_back_from_their_views(tokenizer):
-    """A solver that turns by half works in any view; all answers must then be the truth, taken back right."""
-    tasks, solutions = made_tasks(4, rule=lambda g: tuple(r[::-1] for r in g[::-1]))
-    solver = _solver(tokenizer, lambda text, grid: tuple(r[::-1] for r in grid[::-1]))
-    outcome = decode.predict(tasks, tokenizer, solver, views=12, encoding="rows", context=2048)
-    assert (outcome.asked, outcome.skipped) == (48, 0)
-    for task in tasks:
-        assert set(outcome.answers[task.id][0]) == {solutions[task.id][0]}
-    assert all(s.solved for s in score.score(outcome.answers, solutions))
-
-
-def test_what_does_not_fit_or_is_no_grid_is_counted_wrong(tokenizer):
-    tasks, solutions = made_tasks(2)
-    outcome = decode.predict(tasks, tokenizer, lambda prompts, max_new_tokens: ["x"] * len(prompts), 2, "rows", 2048)
-    assert all(s.answered == s.attempts == 0 for s in score.score(outcome.answers, solutions))
-    outcome = decode.predict(tasks, tokenizer, lambda prompts, max_new_tokens: [""] * len(prompts), 2, "rows", 64)
-    assert (outcome.asked, outcome.skipped) == (0, 4)
-
-
 def _loaded(weights_folder):
     import torch
 
@@ -98,11 +64,10 @@ def test_batched_greedy_decoding_equals_one_by_one_without_a_cache(weights_folde
     import torch
 
     from harness.arc.prompt import build
-    from harness.tune import finetune
 
     model, tokens, recipe = _loaded(weights_folder)
     tasks, _ = made_tasks(3)
-    finetune.tune(model, tokens, tasks, arms.ARMS["n-1"], recipe, "fp32", 40, "rows", 1024)
+    fine_tuned(model, tokens, tasks, recipe, 40)
     prompts = [build(tokens, p.demonstrations[: 1 + i], p.test_inputs[0], None, "rows") for i, p in enumerate(tasks)]
     plain = []
     model.eval()
@@ -117,7 +82,7 @@ def test_batched_greedy_decoding_equals_one_by_one_without_a_cache(weights_folde
     tokens.eos_token = tokens.convert_ids_to_tokens(end)
     expected = [tokens.decode(ids[: ids.index(end)]) if end in ids else "" for ids in plain]
     assert any(expected)
-    assert decode.greedy(model, tokens)(prompts, [12] * 3) == expected
+    assert decode.greedy(model, tokens, [prompt.ids for prompt in prompts], [12] * 3) == expected
     assert model.training
 
 
@@ -129,31 +94,30 @@ def test_tuning_lowers_the_loss_moves_the_adapter_alone_and_resets(weights_folde
     model, tokens, recipe = _loaded(weights_folder)
     adapter = finetune.Adapter(model)
     tasks, solutions = made_tasks(3)
-    before = decode.losses(model, tokens, tasks, solutions, "rows", 1024)
+    prompts = PromptFormat(tokenizer=tokens, encoding="rows", context=1024)
+    sequences = solved_sequences(tasks, solutions, prompts)
+    before = decode.losses(model, sequences)
     base = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
-    tuned = finetune.tune(model, tokens, tasks, arms.ARMS["n-1"], recipe, "fp32", 25, "rows", 1024)
-    after = decode.losses(model, tokens, tasks, solutions, "rows", 1024)
-    assert len(tuned.losses) == 25
-    assert tuned.used == 100
-    assert tuned.losses[-1] < tuned.losses[0] - 0.2
+    found, drawn = fine_tuned(model, tokens, tasks, recipe, 25)
+    after = decode.losses(model, sequences)
+    assert len(found.losses) == 25
+    assert (drawn.used, drawn.too_long) == (100, 0)
+    assert found.losses[-1] < found.losses[0] - 0.2
     assert sum(loss for loss, _ in after) < sum(loss for loss, _ in before)
     assert all(torch.equal(p, base[n]) for n, p in model.named_parameters() if n in base)
     adapter.reset()
-    assert decode.losses(model, tokens, tasks, solutions, "rows", 1024) == before
-    untouched = finetune.tune(model, tokens, tasks, arms.ARMS["baseline"], recipe, "fp32", 25, "rows", 1024)
-    assert untouched.losses == []
+    assert decode.losses(model, sequences) == before
     with pytest.raises(UserError, match="no training example fits 40 tokens"):
-        finetune.tune(model, tokens, tasks, arms.ARMS["n-1"], recipe, "fp32", 1, "rows", 40)
+        fine_tuned(model, tokens, tasks, recipe, 1, context=40)
 
 
 def test_tuning_is_the_same_for_the_same_seed(weights_folder):
-    from harness.tune import finetune
 
     losses = []
     for _ in range(2):
         model, tokens, recipe = _loaded(weights_folder)
         tasks, _ = made_tasks(3)
-        losses.append(finetune.tune(model, tokens, tasks, arms.ARMS["n-2"], recipe, "fp32", 4, "rows", 1024).losses)
+        losses.append(fine_tuned(model, tokens, tasks, recipe, 4, arm="n-2")[0].losses)
     assert losses[0] == losses[1]
 
 

@@ -15,7 +15,7 @@ from harness.analysis.projection import Projection, project
 from harness.analysis.stats import mcnemar, paired_difference, wilson
 from harness.analysis.token_curve import ArcHours, TokenCurve, arc_hours, curve_key, fit_curves
 from harness.analysis.verdict import WHOLE_SHARE, fits
-from harness.arc import lengths
+from harness.arc.lengths import PUBLISHED
 from harness.records.arm import ArmResult
 from harness.records.cell import OPTIMIZED, Goal
 from harness.records.measurement import Measurement
@@ -182,7 +182,7 @@ def _by_size(fitting: Sequence[Candidate], goal: Goal) -> str:
     """
 
     def useful(candidate: Candidate) -> bool:
-        return lengths.coverage(candidate.row.cell.context) >= _HALF
+        return PUBLISHED.coverage(candidate.row.cell.context) >= _HALF
 
     best = max(fitting, key=lambda c: (useful(c), c.row.params or 0, c.row.cell.context, -c.hours_mid))
     models = {c.row.cell.model.name for c in fitting}
@@ -194,7 +194,7 @@ def _by_size(fitting: Sequence[Candidate], goal: Goal) -> str:
     return (
         f"Best candidate: {best.name} at {context} tokens: {why} {goal.budget_hours:g} h{where}, with {goal.steps} "
         f"steps{work} in {hours.hours_mid:.3g} h ({hours.hours_low:.3g} to "
-        f"{hours.hours_high:.3g}); its context admits {100 * lengths.coverage(context):.0f} % of ARC's leave-one-out "
+        f"{hours.hours_high:.3g}); its context admits {100 * PUBLISHED.coverage(context):.0f} % of ARC's leave-one-out "
         "sequences. No accuracy was measured: it may not be the best."
     )
 

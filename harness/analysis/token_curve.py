@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from harness.analysis.projection import project, relative_half_width
-from harness.arc import lengths
+from harness.arc.lengths import PUBLISHED
 from harness.records.measurement import FlopCount, Measurement
 
 
@@ -122,7 +122,7 @@ def arc_hours(curve: TokenCurve, like: Measurement, context: int, steps: int) ->
     middle with every doubling; one context alone says nothing of the shape, which costs 10 % more.
     """
     # Longer sequences are dropped, as training drops them.
-    mean_s = lengths.mean_over(curve.seconds, context)
+    mean_s = PUBLISHED.mean_over(curve.seconds, context)
     if mean_s is None:
         return None
     step_s = like.cell.recipe.micro_steps_per_step * mean_s + float(np.mean(like.optimizer_s))
@@ -131,7 +131,7 @@ def arc_hours(curve: TokenCurve, like: Measurement, context: int, steps: int) ->
     half += 0.1 if curve.contexts == 1 else 0.0
     return ArcHours(
         context,
-        lengths.coverage(context),
+        PUBLISHED.coverage(context),
         fixed_h + mid_h * max(0.0, 1 - half),
         fixed_h + mid_h,
         fixed_h + mid_h * (1 + half),

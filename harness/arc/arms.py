@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.arc.augment import draw
-from harness.arc.examples import ON_THE_FLY, SETS, Example, drawn, shuffled
+from harness.arc.examples import ON_THE_FLY, SETS, Example, draw_question, shuffled
 from harness.arc.task import Task
 from harness.errors import unknown
 
@@ -22,7 +22,7 @@ class Arm:
 
     def pool(self, tasks: Sequence[Task]) -> list[Example]:
         """The examples that the arm can be trained on, each once, unvaried; none for tasks of one demonstration."""
-        return [example for task in tasks for example in SETS[self.examples](task)]
+        return [example for task in tasks for example in SETS[self.examples](task)] if self.examples else []
 
     def stream(self, tasks: Sequence[Task], seed: int) -> Iterator[Example]:
         """Training examples without end, each in a view of its own; the same ones for the same seed.
@@ -45,7 +45,7 @@ class Arm:
             yield from shuffled(self.pool(tasks), rng)
             return
         for task in shuffled([task for task in tasks if len(task.demonstrations) > 1], rng):
-            yield drawn(task, rng)
+            yield draw_question(task, rng)
 
 
 ARMS = {

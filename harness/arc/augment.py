@@ -112,23 +112,21 @@ def draw(
     permuted = SAME
     if colours and rng.random() >= keep_colours:
         first = 1 if rng.random() < keep_background else 0
-        moved = list(range(first, 10))
-        rng.shuffle(moved)
-        permuted = (*range(first), *moved)
-    shuffled = None
-    if order:
-        shuffled = list(range(shown))
-        rng.shuffle(shuffled)
-        shuffled = tuple(shuffled)
+        permuted = (*range(first), *_shuffled(rng, range(first, 10)))
+    shuffled = _shuffled(rng, range(shown)) if order else None
     return View(rng.choice(list(GEOMETRY)) if geometry else "identity", permuted, shuffled)
+
+
+def _shuffled(rng: random.Random, numbers: range) -> tuple[int, ...]:
+    mixed = list(numbers)
+    rng.shuffle(mixed)
+    return tuple(mixed)
 
 
 def views(count: int, shown: int, seed: int = 0) -> list[View]:
     """`count` views to predict in: the plain one first, the other seven turns next, then random ones, none twice."""
     rng = random.Random(seed)
-    found: dict[View, None] = {View(): None}
-    for name in GEOMETRY:
-        found.setdefault(View(name))
-    while len(found) < count:
-        found.setdefault(draw(rng, shown))
-    return list(found)[:count]
+    distinct = dict.fromkeys([View(), *map(View, GEOMETRY)])
+    while len(distinct) < count:
+        distinct.setdefault(draw(rng, shown))
+    return list(distinct)[:count]

@@ -7,9 +7,12 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TypeVar
 
 from harness.arc.augment import View
 from harness.arc.task import Grid, Pair, Task
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,17 +48,15 @@ def leave_two_out(task: Task) -> list[Example]:
     ]
 
 
-def drawn(task: Task, rng: random.Random) -> Example | None:
-    """The question drawn on the fly, of all demonstrations; the others are shown in a random order."""
-    if len(task.demonstrations) < 2:
-        return None
+def draw_question(task: Task, rng: random.Random) -> Example:
+    """One of the task's demonstrations, two at least, as the question; the others are shown in a random order."""
     order = rng.sample(range(len(task.demonstrations)), len(task.demonstrations))
     question, *shown = (task.demonstrations[i] for i in order)
     return Example(task.id, tuple(shown), question.input, question.output)
 
 
 ON_THE_FLY = "on the fly"
-# name -> the examples of one task; "n-2" is the union, as published; "on the fly" draws them anew (see `drawn`)
+# name -> the examples of one task; "n-2" is the union, as published; "on the fly" draws them anew (see `draw_question`)
 SETS = {
     ON_THE_FLY: leave_one_out,
     "n-1": leave_one_out,
@@ -68,10 +69,10 @@ def questions(task: Task) -> list[tuple[tuple[Pair, ...], Grid]]:
     return [(task.demonstrations, grid) for grid in task.test_inputs]
 
 
-def shuffled(examples: Sequence[Example], rng: random.Random) -> Iterator[Example]:
-    """The examples without end, each once before any comes again, in a new order every time."""
-    while examples:
-        yield from rng.sample(list(examples), len(examples))
+def shuffled(items: Sequence[T], rng: random.Random) -> Iterator[T]:
+    """The items without end, each once before any comes again, in a new order every time."""
+    while items:
+        yield from rng.sample(list(items), len(items))
 
 
 def _example(task: Task, question: int, left_out: tuple[int, ...]) -> Example:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.arc.encode import ENCODINGS
-from harness.arc.task import Grid, Pair
+from harness.arc.task import Grid, Pair, Task
 
 SYSTEM = "You solve puzzles on grids of digits. Find the rule that turns each input into its output, and apply it."
 # What the words around the grids cost, for the estimate without a tokenizer: with it the lengths of the published
@@ -59,27 +59,39 @@ def build(
     return Prompt((*ids, *answer), len(answer), len(demonstrations))
 
 
-def fitted(
-    tokenizer: Any,
-    demonstrations: Sequence[Pair],
-    test_input: Grid,
-    output: Grid | None,
-    encoding: str,
-    context: int,
-    shorten: bool = False,
-    max_new_tokens: int = 0,
-) -> Prompt | None:
-    """The prompt if it fits `context` tokens with `max_new_tokens` of them left for the answer, else None.
+@dataclass(frozen=True, kw_only=True)
+class PromptFormat:
+    """How questions are written for one model, and how long they may be.
 
-    With `shorten` demonstrations are left out from the end, one at a time, as long as one stays.
+    `tokenizer` is of transformers, `encoding` one of harness.arc.encode.ENCODINGS. A prompt beyond `context` tokens
+    loses demonstrations from the end, one at a time, as long as one stays; without `shorten` it does not fit.
     """
-    for shown in range(len(demonstrations), 0, -1):
-        prompt = build(tokenizer, demonstrations[:shown], test_input, output, encoding)
-        if len(prompt.ids) + max_new_tokens <= context:
-            return prompt
-        if not shorten:
-            break
-    return None
+
+    tokenizer: Any
+    encoding: str
+    context: int
+    shorten: bool = True
+
+    def build(self, demonstrations: Sequence[Pair], test_input: Grid, output: Grid | None = None) -> Prompt:
+        """The whole prompt, however long."""
+        return build(self.tokenizer, demonstrations, test_input, output, self.encoding)
+
+    def fit(
+        self, demonstrations: Sequence[Pair], test_input: Grid, output: Grid | None = None, max_new_tokens: int = 0
+    ) -> Prompt | None:
+        """The prompt if it fits the context with `max_new_tokens` left for the answer, else None."""
+        fewest = 1 if self.shorten else len(demonstrations)
+        for shown in range(len(demonstrations), fewest - 1, -1):
+            prompt = self.build(demonstrations[:shown], test_input, output)
+            if len(prompt.ids) + max_new_tokens <= self.context:
+                return prompt
+        return None
+
+    def max_new_tokens(self, task: Task) -> int:
+        """Tokens that an answer to `task` may take: twice its longest output that is shown, and 32."""
+        encode, _ = ENCODINGS[self.encoding]
+        outputs = (encode(pair.output) for pair in task.demonstrations)
+        return 2 * max(len(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in outputs) + 32
 
 
 def estimated_tokens(demonstrations: Sequence[Pair], test_input: Grid, output: Grid | None = None) -> int:

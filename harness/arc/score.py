@@ -3,7 +3,7 @@
 The definitions are in docs/accuracy.md. A task that was not answered, or failed, is wrong and stays in the denominator.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.arc.task import Grid, Solutions
 from harness.records.arm import TaskScore
@@ -25,7 +25,7 @@ def vote(answers: Sequence[Grid | None], attempts: int = ATTEMPTS) -> tuple[Grid
 
 def cells_right(predicted: Grid | None, truth: Grid) -> float:
     """Share of the truth's cells that `predicted` has right; 0 where the shape differs or there is no grid."""
-    if not same_shape(predicted, truth):
+    if predicted is None or not same_shape(predicted, truth):
         return 0.0
     right = sum(a == b for row, true in zip(predicted, truth, strict=True) for a, b in zip(row, true, strict=True))
     return right / (len(truth) * len(truth[0]))
@@ -44,11 +44,12 @@ def score_task(name: str, answers: Sequence[Sequence[Grid | None]], truths: Sequ
     if len(answers) > len(truths):
         raise ValueError(f"{name}: answers for {len(answers)} test inputs, of which there are {len(truths)}")
     padded = [*answers, *([()] * (len(truths) - len(answers)))]
-    each = [_score_input(seen, truth) for seen, truth in zip(padded, truths, strict=True)]
-    return TaskScore(name, *(sum(column) / len(truths) for column in zip(*each, strict=True)))
+    inputs = [_score_input(seen, truth) for seen, truth in zip(padded, truths, strict=True)]
+    return TaskScore(name, *(sum(column) / len(truths) for column in zip(*inputs, strict=True)))
 
 
-def _score_input(seen: Sequence[Grid | None], truth: Grid) -> tuple[float, float, float, float, float]:
+def _score_input(seen: Sequence[Grid | None], truth: Grid) -> tuple[float, ...]:
+    """The numbers of a TaskScore, in its order."""
     tried = vote(seen)
     first = tried[0] if tried else None
     return (
@@ -60,6 +61,6 @@ def _score_input(seen: Sequence[Grid | None], truth: Grid) -> tuple[float, float
     )
 
 
-def score(predicted: dict[str, Sequence[Sequence[Grid | None]]], truths: Solutions) -> list[TaskScore]:
+def score(predicted: Mapping[str, Sequence[Sequence[Grid | None]]], truths: Solutions) -> list[TaskScore]:
     """The scores of all tasks of `truths`, in its order; a task without a prediction is wrong."""
     return [score_task(name, predicted.get(name, ()), outputs) for name, outputs in truths.items()]

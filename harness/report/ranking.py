@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.analysis.ranking import Candidate, Ranking, interval
-from harness.arc.lengths import coverage
+from harness.arc.lengths import PUBLISHED
 from harness.catalog.published import ACCURACIES, SOURCE
 from harness.catalog.weights import RANDOM
 from harness.records.cell import Goal
@@ -66,8 +66,11 @@ def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
     ]
     # Why some hours are not over ARC's lengths.
     for why, full in (
-        ("none of ARC's sequences is so short", [c for c in ranked if not c.arc and not coverage(c.row.cell.context)]),
-        ("no FLOPs were counted", [c for c in ranked if not c.arc and coverage(c.row.cell.context)]),
+        (
+            "none of ARC's sequences is so short",
+            [c for c in ranked if not c.arc and not PUBLISHED.coverage(c.row.cell.context)],
+        ),
+        ("no FLOPs were counted", [c for c in ranked if not c.arc and PUBLISHED.coverage(c.row.cell.context)]),
     ):
         if full:
             cells = ", ".join(f"{c.name} {c.row.cell.context}" for c in full)

@@ -10,7 +10,7 @@ from rich.text import Text
 from harness.analysis import projection, token_curve
 from harness.analysis.stability import warnings
 from harness.analysis.verdict import TRAINING_SHARE, verdict
-from harness.arc import lengths
+from harness.arc.lengths import PUBLISHED
 from harness.catalog.kernels import AUTO
 from harness.records.measurement import Measurement
 from harness.report.format import cell_name, gib, hours, millions, number, thousands
@@ -118,7 +118,7 @@ def _details(rows: Sequence[Measurement], steps: int) -> Table:
             f"{100 * peak:.0f}%" if peak else "-",
             gib(row.margin_bytes),
             number(arc.hours_mid, 2) if arc else "-",
-            f"{100 * lengths.coverage(row.cell.context):.0f}%",
+            f"{100 * PUBLISHED.coverage(row.cell.context):.0f}%",
         )
     return table
 

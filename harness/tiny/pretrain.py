@@ -14,6 +14,7 @@ import math
 import os
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -48,15 +49,15 @@ def sequence(rng: random.Random, limit: int, tokens) -> list[int]:
 
 def targets(ids: list[int]) -> list[int]:
     """What each position must predict: the tokens of outputs but the first, and what ends them; -100 elsewhere."""
-    said, inside, outputs = [-100] * len(ids), False, 0
+    labels, inside, outputs = [-100] * len(ids), False, 0
     for i in range(len(ids) - 1):
         if ids[i] == OUTPUT_ID:
             inside, outputs = True, outputs + 1
         elif ids[i] == INPUT_ID:
             inside = False
         if inside and outputs > 1:
-            said[i] = ids[i + 1]
-    return said
+            labels[i] = ids[i + 1]
+    return labels
 
 
 def batches(rng: random.Random, limit: int, tokens, budget: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -65,14 +66,15 @@ def batches(rng: random.Random, limit: int, tokens, budget: int) -> list[tuple[t
     while total < GROUP * budget:
         pool.append(sequence(rng, limit, tokens))
         total += len(pool[-1])
-    cut: list[list[list[int]]] = [[] for _ in range(GROUP)]
-    seen = 0
+    # From short to long in groups of as many tokens, so that a batch holds sequences of like lengths.
+    groups: list[list[list[int]]] = [[] for _ in range(GROUP)]
+    placed = 0
     for ids in sorted(pool, key=len):
-        cut[min(GROUP - 1, seen * GROUP // total)].append(ids)
-        seen += len(ids)
-    cut = [part for part in cut if part]
-    rng.shuffle(cut)
-    return [_padded(cut[i % len(cut)]) for i in range(GROUP)]
+        groups[min(GROUP - 1, placed * GROUP // total)].append(ids)
+        placed += len(ids)
+    groups = [group for group in groups if group]
+    rng.shuffle(groups)
+    return [_padded(groups[i % len(groups)]) for i in range(GROUP)]
 
 
 def _padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,8 +83,8 @@ def _padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, torch.tensor([targets(row) + [-100] * (width - len(row)) for row in rows])
 
 
-def rate(step: int, steps: int, warm: int = 100) -> float:
-    """The share of the peak rate at a step."""
+def learning_rate_share(step: int, steps: int, warm: int = 100) -> float:
+    """The share of the peak learning rate at a step: warm-up, constant, the last fifth falling to 0."""
     falling = max(1, steps // 5)
     return min(1.0, (step + 1) / warm, max(0.0, (steps - step) / falling))
 
@@ -92,28 +94,49 @@ def limit_at(step: int, steps: int, largest: int) -> int:
     return min(largest, 3 + math.floor((largest - 2) * step / (0.5 * steps)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """A schedule of `steps`, its generated grids of at most `largest` cells a side, and the model's shape."""
+
+    steps: int = 8000
+    largest: int = 10
+    batch_tokens: int = 4096  # of each process
+    seed: int = 0
+    adam: float = 3e-3  # peak learning rate of embeddings and norms
+    muon: float = 0.02  # and of the matrices
+    hidden: int = 160
+    layers: int = 6
+    heads: int = 4
+    save_every: int = 50
+
+
 class Trainer:
     """fp32 masters with their optimisers, and the copy in the device's dtype that runs forward and backward."""
 
-    def __init__(self, seed: int, device: torch.device, adam: float, muon: float, **shape: int):
-        self.model = new(seed, **shape).to(device).train()
-        self.work = copy.deepcopy(self.model).to(_dtype(device))
+    def __init__(self, config: PretrainConfig, device: torch.device):
+        self.model = new(config.seed, hidden=config.hidden, layers=config.layers, heads=config.heads)
+        self.model.to(device).train()  # type: ignore[arg-type]  # transformers wraps `to` without its types
+        self.work = copy.deepcopy(self.model).to(_dtype(device))  # type: ignore[arg-type]
         self.work.set_attn_implementation(attention.NAME)
         hidden = [p for name, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in name]
         others = [p for name, p in self.model.named_parameters() if p.ndim != 2 or "embed" in name]
         self.optimizers = (
-            torch.optim.Muon(hidden, lr=muon, weight_decay=0.01),
-            torch.optim.AdamW(others, lr=adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+            torch.optim.Muon(hidden, lr=config.muon, weight_decay=0.01),
+            torch.optim.AdamW(others, lr=config.adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
         )
-        self.peaks = (muon, adam)
+        self.peaks = (config.muon, config.adam)
 
-    def step(self, ids: torch.Tensor, said: torch.Tensor, share: float) -> torch.Tensor:
-        """One update at `share` of the peak rates; the mean loss over the targets, in nats."""
-        learned = said >= 0
+    def step(self, ids: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
+        """One update at `share` of the peak learning rates; the mean loss over the labels that are not -100, in nats.
+
+        `ids` and `labels`: int64 [sequences, tokens].
+        """
+        learned = labels >= 0
         # Right padding behind causal attention needs no mask: no real token sees it.
         hidden = self.work.model(input_ids=ids, use_cache=False).last_hidden_state[learned]
-        loss = cross_entropy(self.work.lm_head(hidden).float(), said[learned])
+        loss = cross_entropy(self.work.lm_head(hidden).float(), labels[learned])
         loss.backward()
+        # Gradients of the copy, averaged over processes and clipped to a norm of 1, are the masters'.
         masters, copies = list(self.model.parameters()), list(self.work.parameters())
         flat = torch.cat([p.grad.flatten() for p in copies]).float()
         if dist.is_initialized():
@@ -134,11 +157,11 @@ class Trainer:
     def state(self) -> dict:
         return {"model": self.model.state_dict(), "optimizers": [each.state_dict() for each in self.optimizers]}
 
-    def restore(self, kept: dict) -> None:
-        self.model.load_state_dict(kept["model"])
-        self.work.load_state_dict(kept["model"])
-        for optimizer, state in zip(self.optimizers, kept["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+    def restore(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.work.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
 
 
 def _dtype(device: torch.device) -> torch.dtype:
@@ -148,43 +171,33 @@ def _dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native_dtype(rates(device, ("bf16", "fp32"))) == "bf16" else torch.float32
 
 
-def train(
-    out: Path,
-    steps: int,
-    largest: int,
-    budget: int,
-    seed: int = 0,
-    adam: float = 3e-3,
-    muon: float = 0.02,
-    save_every: int = 50,
-    rank: int = 0,
-    stop: int | None = None,
-    **shape: int,
-) -> None:
-    """Trains until step `stop` (all `steps` by default) of a schedule over `steps`, and saves the model in `out`."""
+def train(out: Path, config: PretrainConfig, rank: int = 0, stop: int | None = None) -> None:
+    """Trains until step `stop` (all by default) of the config's schedule, and saves the model in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer, tokens = Trainer(seed, device, adam, muon, **shape), tokenizer()
+    trainer, tokens = Trainer(config, device), tokenizer()
     step, seen, path = 0, 0, out / CHECKPOINT
     if path.exists():
-        kept = torch.load(path, map_location=device, weights_only=True)
-        trainer.restore(kept)
-        step, seen = kept["step"], kept["tokens"]
+        saved = torch.load(path, map_location=device, weights_only=True)
+        trainer.restore(saved)
+        step, seen = saved["step"], saved["tokens"]
     world = dist.get_world_size() if dist.is_initialized() else 1
-    begun, begun_step, begun_tokens, average, made = time.monotonic(), step, seen, None, {}
-    stop = steps if stop is None else stop
+    start, first_step, first_tokens, average = time.monotonic(), step, seen, None
+    made: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    stop = config.steps if stop is None else stop
     while step < stop:
         group = step // GROUP
         if group not in made:  # a step's batch is the same however often training was stopped
-            rng = random.Random(f"{seed} {rank} {group}")
-            made = {group: batches(rng, limit_at(group * GROUP, steps, largest), tokens, budget)}
-        ids, said = (part.to(device) for part in made[group][step % GROUP])
-        loss = trainer.step(ids, said, rate(step, steps)).item()
+            rng = random.Random(f"{config.seed} {rank} {group}")
+            limit = limit_at(group * GROUP, config.steps, config.largest)
+            made = {group: batches(rng, limit, tokens, config.batch_tokens)}
+        ids, labels = (part.to(device) for part in made[group][step % GROUP])
+        loss = trainer.step(ids, labels, learning_rate_share(step, config.steps)).item()
         step, seen = step + 1, seen + world * int((ids != PAD_ID).sum())  # as many in each process, nearly
         average = loss if average is None else 0.98 * average + 0.02 * loss
-        if rank == 0 and (step % save_every == 0 or step == stop):
-            spent = time.monotonic() - begun
-            speed, left = (seen - begun_tokens) / spent, spent / (step - begun_step) * (stop - step)
+        if rank == 0 and (step % config.save_every == 0 or step == stop):
+            spent = time.monotonic() - start
+            speed, left = (seen - first_tokens) / spent, spent / (step - first_step) * (stop - step)
             line = {"step": step, "tokens": seen, "loss": round(average, 4), "tokens_per_s": round(speed)}
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
@@ -196,26 +209,22 @@ def train(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("results/arc-tiny"))
-    parser.add_argument("--steps", type=int, default=8000)
+    defaults = PretrainConfig()
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/arc-tiny"), help="folder of the model")
     parser.add_argument("--stop", type=int, help="stop after this step of the schedule, to be continued")
-    parser.add_argument("--largest", type=int, default=10, help="cells a side of generated grids")
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="of each process")
-    parser.add_argument("--adam", type=float, default=3e-3)
-    parser.add_argument("--muon", type=float, default=0.02)
-    parser.add_argument("--hidden", type=int, default=160)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    rank = int(os.environ.get("RANK", 0))
+    parser.add_argument("--largest", type=int, default=defaults.largest, help="cells a side of generated grids")
+    parser.add_argument("--batch-tokens", type=int, default=defaults.batch_tokens, help="of each process")
+    for name in ("steps", "adam", "muon", "hidden", "layers", "heads", "seed"):
+        value = getattr(defaults, name)
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=" ")
+    options = vars(parser.parse_args())
+    out, stop, rank = options.pop("out"), options.pop("stop"), int(os.environ.get("RANK", 0))
     if "RANK" in os.environ:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    train(
-        asked.out, asked.steps, asked.largest, asked.batch_tokens, asked.seed, asked.adam, asked.muon,
-        rank=rank, stop=asked.stop, hidden=asked.hidden, layers=asked.layers, heads=asked.heads,
-    )  # fmt: skip
+    train(out, PretrainConfig(**options), rank, stop)
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -36,8 +36,8 @@ def variants(trial: TuneSpec, foresee: Callable[[Cell], Prediction | None]) -> l
     recipe = replace(trial.recipe, micro_batch=1)
     cell = Cell(trial.model, trial.precision, trial.compute_dtype, trial.context, recipe, trial.weights, trial.device,
                 trial.device_name)  # fmt: skip
-    found = [each.recipe for each in candidates(cell, foresee)]
-    return [PackSetting(each.micro_batch * trial.context, each.gradient_checkpointing) for each in found]
+    recipes = [candidate.recipe for candidate in candidates(cell, foresee)]
+    return [PackSetting(r.micro_batch * trial.context, r.gradient_checkpointing) for r in recipes]
 
 
 def fastest(
@@ -66,7 +66,7 @@ def fastest(
             break
     if not seconds:
         raise torch.OutOfMemoryError("no variant fits")
-    best = min(seconds, key=seconds.get)
+    best = min(seconds, key=lambda setting: seconds[setting])
     recompute.apply(model, best.checkpointing)
     rates = "; ".join(f"{each} {1 / s:.0f} tokens/s" for each, s in seconds.items())
     note(f"fitted: {best} ({rates})" if len(seconds) > 1 else f"fitted: {best}")

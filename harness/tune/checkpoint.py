@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 EVERY_S = 30.0
-FORMAT = 1  # of the states; another version's are not gone on from
+FORMAT = 2  # of the states; another version's are not gone on from
 
 
 class Checkpointer:
@@ -25,7 +25,7 @@ class Checkpointer:
         writes: bool = True,
     ):
         self.path, self.note, self.fresh, self.every_s, self.writes = path, note, fresh, every_s, writes
-        self.last, self.failed = time.monotonic(), False
+        self.saved_at, self.failed = time.monotonic(), False
 
     def load(self) -> dict[str, Any]:
         """The state that was kept; empty where there is none that can be read."""
@@ -43,9 +43,9 @@ class Checkpointer:
         self.note("going on from a checkpoint")
         return state
 
-    def keep(self, state: Callable[[], dict[str, Any]], now: bool = False) -> None:
+    def save(self, state: Callable[[], dict[str, Any]], now: bool = False) -> None:
         """Writes what `state` returns, if `now` or if nothing was written for a while."""
-        if self.failed or not self.writes or not (now or time.monotonic() - self.last >= self.every_s):
+        if self.failed or not self.writes or not (now or time.monotonic() - self.saved_at >= self.every_s):
             return
         import torch
 
@@ -60,7 +60,7 @@ class Checkpointer:
             self.failed = True
             reason = str(problem).splitlines()[0]
             self.note(f"no checkpoint can be kept in {self.path.parent} ({reason}); if stopped, the arm starts anew")
-        self.last = time.monotonic()
+        self.saved_at = time.monotonic()
 
 
 def path_of(folder: Path, key: str) -> Path:

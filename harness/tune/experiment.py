@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from harness.arc.arms import ARMS
+from harness.arc.dataset import Answers
 from harness.arc.encode import rows
 from harness.arc.score import score, vote
 from harness.arc.task import Solutions, Task
@@ -17,11 +18,13 @@ from harness.hardware.environment import commit, versions
 from harness.hardware.info import DeviceReport
 from harness.predict import tracer
 from harness.predict.cells import CellPredictor
+from harness.predict.prediction import Prediction
 from harness.records.arm import ArmResult, Coverage, CurvePoint, TuneSpec, mean_loss, to_json
+from harness.records.cell import Cell
 from harness.records.stored import from_stored
 from harness.train import distributed
 from harness.tune.checkpoint import Checkpointer, path_of
-from harness.tune.runner import Answers, ArmRunner, Outcome
+from harness.tune.runner import ArmRunner, Outcome
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) 
         note(text)
     note(f"kernels: {runner.kernels}")
     if job.report and (trained := [arm for arm in arms if arm.examples]):
-        runner.fit(trained[0], _predictor(job), note)
+        runner.autotune(trained[0], _predictor(job.report, Path(job.folder)), note)
     for arm in arms:
         key = spec.key(arm.name, versions())
         checkpointer = Checkpointer(path_of(Path(job.folder), key), note, job.fresh, writes=not distributed.rank())
@@ -108,7 +111,7 @@ def _curve_point(steps: int, answers: Answers, losses: Sequence[tuple[float, int
     return CurvePoint(steps, mean_loss(losses), tuple(each.attempts for each in score(answers, truths)))
 
 
-def _predictor(job: ArmsJob) -> Callable:
+def _predictor(report: DeviceReport, folder: Path) -> Callable[[Cell], Prediction | None]:
     """What predicts a cell on this device; traces are made in this process, where torch is loaded already."""
-    predictor = CellPredictor(job.report, Path(job.folder), versions(), lambda _, key: tracer.trace(key, print))
+    predictor = CellPredictor(report, folder, versions(), lambda _, key: tracer.trace(key, print))
     return lambda cell: None if isinstance(predicted := predictor.predict(cell), str) else predicted

@@ -1,15 +1,17 @@
 """The model under test with its tasks, and what one adapter makes of them."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from statistics import fmean
-from typing import Any
 
 from harness.arc.arms import Arm
-from harness.arc.coverage import lengths
-from harness.arc.prompt import build
-from harness.arc.task import Grid, Solutions, Task
+from harness.arc.dataset import Answers, Questions, TrainingSequences, cannot_be_grid, solved_sequences
+from harness.arc.examples import leave_one_out
+from harness.arc.examples import questions as questions_of
+from harness.arc.prompt import PromptFormat
+from harness.arc.task import Grid, Pair, Solutions, Task
 from harness.errors import UserError
 from harness.predict.prediction import Prediction
 from harness.records.arm import SHARED, SHORTEN, Coverage, TuneSpec
@@ -17,8 +19,6 @@ from harness.records.cell import Cell
 from harness.tune.checkpoint import Checkpointer
 
 _FITTED_ON = 64  # examples, of which the fullest pack is tried
-
-Answers = dict[str, list[list[Grid | None]]]  # by task: for each test input what each view answered
 
 
 @dataclass
@@ -40,24 +40,25 @@ class Outcome:
 
 
 def joined(outcomes: Sequence[Outcome]) -> Outcome:
-    """One adapter a task as one outcome: counts and seconds added up, step losses averaged over trained tasks."""
+    """One adapter per task as one outcome: counts and seconds added up, step losses averaged over trained tasks."""
     total = Outcome()
-    for each in outcomes:
-        total.answers |= each.answers
-        total.losses += each.losses
+    for outcome in outcomes:
+        total.answers |= outcome.answers
+        total.losses += outcome.losses
         for name in ("train_s", "decode_s", "used", "too_long", "untrained", "asked", "skipped"):
-            setattr(total, name, getattr(total, name) + getattr(each, name))
-    trained = [each.step_losses for each in outcomes if each.step_losses]
+            setattr(total, name, getattr(total, name) + getattr(outcome, name))
+    trained = [outcome.step_losses for outcome in outcomes if outcome.step_losses]
     total.step_losses = [fmean(step) for step in zip(*trained, strict=True)]
-    steps = sorted({step for each in outcomes for step, *_ in each.curve})
-    for step in steps:
-        at: tuple[Answers, list] = ({}, [])
-        for each in outcomes:
+    for step in sorted({step for outcome in outcomes for step, *_ in outcome.curve}):
+        answers: Answers = {}
+        losses: list[tuple[float, int]] = []
+        for outcome in outcomes:
             # A task that could not be trained stays at its answers throughout.
-            answers, losses = next(((a, n) for s, a, n in each.curve if s == step), (each.answers, each.losses))
-            at[0].update(answers)
-            at[1].extend(losses)
-        total.curve.append((step, *at))
+            whole = step, outcome.answers, outcome.losses
+            _, own_answers, own_losses = next((point for point in outcome.curve if point[0] == step), whole)
+            answers |= own_answers
+            losses += own_losses
+        total.curve.append((step, answers, losses))
     return total
 
 
@@ -74,7 +75,7 @@ class ArmRunner:
 
     def __init__(
         self,
-        trial: TuneSpec,
+        spec: TuneSpec,
         tasks: Sequence[Task],
         truths: Solutions,
         on_answers: Callable[[int, int], None] = lambda done, total: None,
@@ -84,143 +85,166 @@ class ArmRunner:
         from harness.catalog.precisions import find
         from harness.errors import Unsupported
         from harness.train import model as models
-        from harness.tune.finetune import Adapter
+        from harness.tune.finetune import Adapter, default_tokens_at_once
 
-        self.trial, self.tasks, self.truths, self.on_answers = trial, tasks, truths, on_answers
+        self.spec, self.tasks, self.truths, self.on_answers = spec, tasks, truths, on_answers
         try:
-            self.tokenizer = models.tokenizer_for(trial.weights, trial.recipe)
-            self.coverage = _coverage(trial, tasks, self.tokenizer)
+            self.tokenizer = models.tokenizer_for(spec.weights, spec.recipe)
+            self.prompts = PromptFormat(
+                tokenizer=self.tokenizer,
+                encoding=spec.encoding,
+                context=spec.context,
+                shorten=spec.too_long == SHORTEN,
+            )
+            self.coverage = _coverage(tasks, self.prompts)
             loaded = models.load(
-                trial.model,
-                find(trial.precision),
-                trial.compute_dtype,
-                trial.recipe,
-                trial.weights,
-                torch.device(trial.device),
-                trial.seed,
+                spec.model,
+                find(spec.precision),
+                spec.compute_dtype,
+                spec.recipe,
+                spec.weights,
+                torch.device(spec.device),
+                spec.seed,
             )
         except Unsupported as problem:
-            raise UserError(f"{trial.model.name}: {problem}") from None
+            raise UserError(f"{spec.model.name}: {problem}") from None
         self.model, self.adapter = loaded.model, Adapter(loaded.model)
         self.kernels, self.notes = loaded.kernels, loaded.notes
-        self.tokens_at_once: int | None = None
+        self.tokens_at_once = max(spec.context, default_tokens_at_once(loaded.model))
 
-    def fit(self, arm: Arm, foresee: Callable[[Cell], Prediction | None], note: Callable[[str], None]) -> None:
+    def autotune(self, arm: Arm, foresee: Callable[[Cell], Prediction | None], note: Callable[[str], None]) -> None:
         """Finds how `arm` trains fastest inside the memory; every arm then trains so.
 
         Raises torch.OutOfMemoryError where nothing that can be tried fits.
         """
-        from harness.tune import autotune, finetune
+        from harness.tune import autotune
 
-        trial = self.trial
-        how = self.tokenizer, trial.encoding, trial.context, trial.too_long, finetune.Tuned()
-        sequences = islice(finetune.sequences_of(arm.stream(self.tasks, trial.seed), *how), _FITTED_ON)
-        found = autotune.fastest(self.model, list(sequences), autotune.variants(trial, foresee), trial, note)
-        self.tokens_at_once = found.tokens
+        sequences = list(islice(self._sequences(arm, self.tasks), _FITTED_ON))
+        best = autotune.fastest(self.model, sequences, autotune.variants(self.spec, foresee), self.spec, note)
+        self.tokens_at_once = best.tokens
 
-    def run(self, arm: Arm, keeper: Checkpointer, on_step: Callable[[str, int, int, float], None]) -> Outcome:
+    def run(self, arm: Arm, checkpointer: Checkpointer, on_step: Callable[[str, int, int, float], None]) -> Outcome:
         """The outcome of one arm: with one adapter for all tasks, or with one for each, whose outcomes are joined."""
-        trial = self.trial
-        groups = [self.tasks] if trial.scope == SHARED else [[task] for task in self.tasks]
-        begun = keeper.load()
-        done = [Outcome(**each) for each in begun.get("done", ())]
-        current = begun.get("current")
+        spec = self.spec
+        groups = [self.tasks] if spec.scope == SHARED else [[task] for task in self.tasks]
+        saved = checkpointer.load()
+        done = [Outcome(**outcome) for outcome in saved.get("done", ())]
+        current = saved.get("current")
 
         def state() -> dict:
-            return {"done": [asdict(each) for each in done]}
+            return {"done": [asdict(outcome) for outcome in done]}
 
-        def stepped(step: int, loss: float, tuning: Callable[[], dict], curve: list) -> None:
-            on_step(arm.name, len(done) * trial.steps + step, len(groups) * trial.steps, loss)
-            # Log-spaced points are kept (not for every task anew); others only when some time has passed.
-            now = trial.scope == SHARED and step in eval_steps(trial.steps)[:-1]
-            keeper.keep(lambda: {**state(), "current": {**tuning(), "curve": curve}}, now)
+        def stepped(step: int, loss: float, training: Callable[[], dict]) -> None:
+            on_step(arm.name, len(done) * spec.steps + step, len(groups) * spec.steps, loss)
+            # Log-spaced points are saved (not for every task anew); others only when some time has passed.
+            now = spec.scope == SHARED and step in eval_steps(spec.steps)[:-1]
+            checkpointer.save(lambda: {**state(), "current": training()}, now)
 
         for group in groups[len(done) :]:
-            done.append(self._one(arm, group, stepped, current))
+            done.append(self._run_group(arm, group, stepped, current))
             current = None
-            if trial.scope != SHARED:
-                keeper.keep(state)
-        return done[0] if trial.scope == SHARED else joined(done)
+            if spec.scope != SHARED:
+                checkpointer.save(state)
+        return done[0] if spec.scope == SHARED else joined(done)
 
-    def _one(self, arm: Arm, tasks: Sequence[Task], stepped: Callable, begun: dict | None) -> Outcome:
+    def _run_group(self, arm: Arm, tasks: Sequence[Task], stepped: Callable, saved: dict | None) -> Outcome:
+        """The outcome of one adapter: trained on `tasks`, from `saved` on where it was stopped, and evaluated."""
         import torch
 
+        outcome = Outcome()
+        self.adapter.reset()
+        torch.manual_seed(self.spec.seed)  # dropout draws the same whatever was trained before
+        trains = arm.examples is not None and (self.spec.scope == SHARED or bool(arm.pool(tasks)))
+        outcome.untrained = int(arm.examples is not None and not trains)
+        if trains:
+            self._train(arm, tasks, outcome, stepped, saved)
+        self._evaluate(tasks, outcome)
+        if self.spec.curve and trains:
+            outcome.curve.append((len(outcome.step_losses), outcome.answers, outcome.losses))
+        return outcome
+
+    def _train(self, arm: Arm, tasks: Sequence[Task], outcome: Outcome, stepped: Callable, saved: dict | None) -> None:
+        """Trains the adapter and fills in `outcome`: losses, seconds, examples, and the curve on the way."""
+        import torch
+
+        from harness.train.step import TrainingStep
         from harness.tune import finetune
 
-        trial, found = self.trial, Outcome()
-        if begun:
-            found.curve = [tuple(point) for point in begun["curve"]]
+        spec, sequences = self.spec, self._sequences(arm, tasks)
+        if saved:
+            outcome.curve = [tuple(point) for point in saved["curve"]]
+            sequences.skip(*saved["examples"])
 
-        def on_step(step: int, loss: float, state: Callable[[], dict]) -> None:
-            if trial.curve and step in eval_steps(trial.steps)[:-1]:
-                answers, losses = self._evaluated(tasks)[:2]
-                found.curve.append((step, answers, losses))
-            stepped(step, loss, state, found.curve)
+        def on_step(number: int, loss: float, state: Callable[[], dict]) -> None:
+            if spec.curve and number in eval_steps(spec.steps)[:-1]:
+                point = Outcome()
+                self._evaluate(tasks, point)
+                outcome.curve.append((number, point.answers, point.losses))
+            counts = sequences.used, sequences.too_long
+            stepped(number, loss, lambda: {"training": state(), "examples": counts, "curve": outcome.curve})
 
-        self.adapter.reset()
-        torch.manual_seed(trial.seed)  # dropout draws the same whatever was trained before
-        trains = arm.examples is not None and (trial.scope == SHARED or arm.pool(tasks))
-        found.untrained = int(arm.examples is not None and not trains)
-        if trains:
-            tuned = finetune.tune(
-                self.model,
-                self.tokenizer,
-                tasks,
-                arm,
-                trial.recipe,
-                trial.compute_dtype,
-                trial.steps,
-                trial.encoding,
-                trial.context,
-                trial.seed,
-                on_step,
-                trial.too_long,
-                begun,
-                self.tokens_at_once,
-            )
-            found.step_losses, found.train_s = tuned.losses, tuned.seconds
-            found.used, found.too_long = tuned.used, tuned.too_long
-        found.answers, found.losses, asked = self._evaluated(tasks)
-        found.asked, found.skipped, found.decode_s = asked.asked, asked.skipped, asked.seconds
-        if trial.curve and trains:
-            found.curve.append((len(found.step_losses), found.answers, found.losses))
-        return found
+        tuned = finetune.tune(
+            TrainingStep(self.model, spec.recipe, spec.compute_dtype, torch.device(spec.device)),
+            sequences,
+            spec.steps,
+            on_step=on_step,
+            resume=saved and saved["training"],
+            tokens_at_once=self.tokens_at_once,
+        )
+        outcome.step_losses, outcome.train_s = tuned.losses, tuned.seconds
+        outcome.used, outcome.too_long = sequences.used, sequences.too_long
 
-    def _evaluated(self, tasks: Sequence[Task]):
+    def _sequences(self, arm: Arm, tasks: Sequence[Task]) -> TrainingSequences:
+        return TrainingSequences(arm.stream(tasks, self.spec.seed), self.prompts)
+
+    def _evaluate(self, tasks: Sequence[Task], outcome: Outcome) -> None:
+        """Asks every test input in every view and fills in the answers, the losses of the true ones, and the seconds.
+
+        Each process answers its share of the tasks; all get the whole.
+        """
         from harness.train import distributed
         from harness.tune import decode
 
-        trial, shorten = self.trial, self.trial.too_long == SHORTEN
-        answerer = decode.greedy(self.model, self.tokenizer, on_batch=self.on_answers)
-        how = (trial.encoding, trial.context)
         own = tasks[distributed.rank() :: distributed.world_size()]
-        asked = decode.predict(own, self.tokenizer, answerer, trial.views, *how, trial.seed, shorten)
-        truths = {task.id: self.truths[task.id] for task in own}
-        losses = decode.losses(self.model, self.tokenizer, own, truths, *how, shorten)
-        parts, every = zip(*distributed.all_gather((asked, losses)), strict=True)
-        asked = decode.joined(parts, [task.id for task in tasks])
-        return asked.answers, [loss for each in every for loss in each], asked
+        questions = Questions(own, self.prompts, self.spec.views, self.spec.seed)
+        start = time.perf_counter()
+        texts = decode.greedy(
+            self.model,
+            self.tokenizer,
+            questions.prompts,
+            questions.max_new_tokens,
+            hopeless=cannot_be_grid,
+            on_batch=self.on_answers,
+        )
+        seconds = time.perf_counter() - start
+        losses = decode.losses(self.model, solved_sequences(own, self.truths, self.prompts))
+        part = Outcome(questions.answers(texts), losses, decode_s=seconds)
+        part.asked, part.skipped = len(texts), questions.skipped
+        parts = distributed.all_gather(part)
+        answers = {name: grids for part in parts for name, grids in part.answers.items()}
+        outcome.answers = {task.id: answers[task.id] for task in tasks}
+        outcome.losses = [loss for part in parts for loss in part.losses]
+        outcome.asked, outcome.skipped = (sum(getattr(part, name) for part in parts) for name in ("asked", "skipped"))
+        outcome.decode_s = max(part.decode_s for part in parts)
 
 
-def _coverage(trial: TuneSpec, tasks: Sequence[Task], tokenizer: Any) -> Coverage:
-    from harness.tune.decode import max_new_tokens_for
+def _coverage(tasks: Sequence[Task], prompts: PromptFormat) -> Coverage:
+    """How many questions, with room for their answers, and examples fit whole. Raises UserError where no question can
+    be asked at all."""
 
-    def tokens(demonstrations, test_input, output):
-        return len(build(tokenizer, demonstrations, test_input, output, trial.encoding).ids)
+    def tokens(demonstrations: Sequence[Pair], test_input: Grid, output: Grid | None) -> int:
+        return len(prompts.build(demonstrations, test_input, output).ids)
 
-    found = lengths(tasks, tokens)
-    limits = [max_new_tokens_for(p, tokenizer, trial.encoding) for p in tasks for _ in p.test_inputs]
-    whole = sum(count + limit <= trial.context for count, limit in zip(found[0].tokens, limits, strict=True))
-    shortest = min(
-        tokens(p.demonstrations[:1] if trial.too_long == SHORTEN else p.demonstrations, test_input, None)
-        + max_new_tokens_for(p, tokenizer, trial.encoding)
-        for p in tasks
-        for test_input in p.test_inputs
-    )
-    if shortest > trial.context:
+    limits = {task.id: prompts.max_new_tokens(task) for task in tasks}
+    asked = [(task, shown, test_input) for task in tasks for shown, test_input in questions_of(task)]
+    needed = [tokens(shown, test_input, None) + limits[task.id] for task, shown, test_input in asked]
+    fewest = 1 if prompts.shorten else None  # demonstrations of a question that was shortened
+    shortest = min(tokens(shown[:fewest], test_input, None) + limits[task.id] for task, shown, test_input in asked)
+    if shortest > prompts.context:
         raise UserError(
-            f"none of {len(tasks)} tasks fits {trial.context} tokens (the shortest needs {shortest}); "
+            f"none of {len(tasks)} tasks fits {prompts.context} tokens (the shortest needs {shortest}); "
             "ask for a longer --context"
         )
-    examples = found[1].tokens if len(found) > 1 else ()
-    return Coverage(len(found[0].tokens), whole, len(examples), sum(n <= trial.context for n in examples))
+    examples = [tokens(e.demonstrations, e.test_input, e.output) for task in tasks for e in leave_one_out(task)]
+    fitting = [sum(n <= prompts.context for n in counts) for counts in (needed, examples)]
+    return Coverage(len(needed), fitting[0], len(examples), fitting[1])

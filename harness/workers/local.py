@@ -46,7 +46,8 @@ class LocalExecutor:
         free_bytes: Callable[[], int] = host_memory.free_bytes,
     ):
         self.command, self.environment, self.free_bytes = command, environment, free_bytes
-        self._held, self._child = ExitStack(), None
+        self._held = ExitStack()
+        self._child: Child | None = None  # it answers `ask`
 
     def __enter__(self) -> "LocalExecutor":
         return self
@@ -69,10 +70,11 @@ class LocalExecutor:
         if not self._child:
             self._log = Path(self._held.enter_context(TemporaryDirectory())) / "log"
             self._child = Child(self.command, self._held.enter_context(self._log.open("wb")), self.environment)
-        self._child.send(job, payload)
+        child = self._child
+        child.send(job, payload)
         try:
             while True:
-                event = self._child.receive(_ANSWER_WITHIN_S)
+                event = child.receive(_ANSWER_WITHIN_S)
                 if event is None:
                     raise AskFailed(f"no answer within {_ANSWER_WITHIN_S:.0f} s")
                 if event["event"] == "refused":
@@ -80,7 +82,7 @@ class LocalExecutor:
                 if event["event"] == "result":
                     return event["result"]
         except ChildEnded:
-            died = self._child.how_it_died(1, self._log)
+            died = child.how_it_died(1, self._log)
             self.close()
             raise AskFailed(died.reason) from None
 
@@ -121,12 +123,12 @@ class LocalExecutor:
             except ChildEnded:
                 return first.how_it_died(total, limits.log)
             first.look_at_memory()
-            kind = event and event.pop("event")
-            if kind == "result":
+            event = event or {}
+            if event.get("event") == "result":
                 return Outcome("ok", "", event["result"])
-            if kind == "refused":
+            if event.get("event") == "refused":
                 raise UserError(event["message"])
-            on_event({"event": kind, **event} if event is not None else {})
+            on_event(event)
             if time.monotonic() > until:
                 return Outcome("timeout", f"ended after {limits.timeout_s:.0f} s without a result")
             if limits.guard_memory and self.free_bytes() < keep_bytes:

@@ -36,8 +36,7 @@ class Child:
     """A process that serves jobs (harness.workers.serve). `environment` is added to this process's own."""
 
     def __init__(self, command: Sequence[str], stderr: IO[bytes], environment: Mapping[str, str] | None = None):
-        # A session of its own: Ctrl-C is for the parent, which then ends its children in order.
-        # CUDA then numbers the cards as NVML does, whose memory readings are about the same card only so.
+        # With PCI_BUS_ID CUDA numbers the cards as NVML does: only then are both readings of memory about one card.
         root = str(Path(__file__).parents[2])
         whole = {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -47,18 +46,24 @@ class Child:
             "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
             **(environment or {}),
         }
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": stderr}
-        self.process = subprocess.Popen(command, start_new_session=True, env=whole, **pipes)
+        # A session of its own: Ctrl-C is for the parent, which then ends its children in order.
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=stderr, start_new_session=True, env=whole
+        )
+        assert self.process.stdin and self.process.stdout  # they are pipes
+        self._in, self._out = self.process.stdin, self.process.stdout
         self._ready = selectors.DefaultSelector()
-        self._ready.register(self.process.stdout, selectors.EVENT_READ)
-        self._buffer, self._events = b"", []
+        self._ready.register(self._out, selectors.EVENT_READ)
+        self._buffer = b""
+        self._events: list[dict[str, Any]] = []
         self.peak_resident_bytes = 0
 
     def send(self, job: str, payload: Any) -> None:
         line = json.dumps({"job": job, "payload": payload}).encode() + b"\n"
         with suppress(BrokenPipeError):  # it has died already; whoever waits for its answer will see that
-            self.process.stdin.write(line)
-            self.process.stdin.flush()
+            self._in.write(line)
+            self._in.flush()
 
     def receive(self, wait_s: float) -> dict[str, Any] | None:
         """The next event, or None if there is none within `wait_s`. Raises ChildEnded where none will come."""
@@ -66,7 +71,7 @@ class Child:
         while not self._events:
             if not self._ready.select(max(0.0, until - time.monotonic())):
                 return None
-            part = os.read(self.process.stdout.fileno(), 1 << 16)
+            part = os.read(self._out.fileno(), 1 << 16)
             if not part:
                 raise ChildEnded
             *lines, self._buffer = (self._buffer + part).split(b"\n")
@@ -85,7 +90,7 @@ class Child:
     def end(self, wait_s: float = 0.0) -> None:
         """Ends the process with all that it started; one that has said its last word has `wait_s` to end itself."""
         with suppress(BrokenPipeError):
-            self.process.stdin.close()
+            self._in.close()
         try:
             self.process.wait(wait_s)
         except subprocess.TimeoutExpired:
@@ -94,7 +99,7 @@ class Child:
             self.process.wait()
         finally:
             self._ready.close()
-            self.process.stdout.close()
+            self._out.close()
 
     def how_it_died(self, total_bytes: int, log: Path) -> Outcome:
         """The outcome of a process that ended without a result; its last words are in `log`."""

@@ -6,13 +6,16 @@ from dataclasses import replace
 import torch
 
 from harness.arc import arms
+from harness.arc.dataset import TrainingSequences
+from harness.arc.prompt import PromptFormat
 from harness.catalog import models as catalog
 from harness.hardware.info import Device, DeviceReport
 from harness.records.arm import TuneSpec
 from harness.records.cell import Recipe
 from harness.records.measurement import MatmulSpeed
 from harness.records.stored import to_stored
-from harness.tune import run
+from harness.train.step import TrainingStep
+from harness.tune import finetune, run
 from harness.tune.checkpoint import Checkpointer
 from harness.tune.config import TuneConfig
 from harness.tune.runner import ArmRunner
@@ -42,6 +45,14 @@ def trial_of(folder, tasks, **changes):
         "seed": 0,
     }
     return TuneSpec(**(fields | changes))
+
+
+def fine_tuned(model, tokenizer, tasks, recipe, steps, *, arm="n-1", context=1024):
+    """What `finetune.tune` gives for an fp32 model on the CPU, and the sequences with their counts."""
+    prompts = PromptFormat(tokenizer=tokenizer, encoding="rows", context=context)
+    sequences = TrainingSequences(arms.ARMS[arm].stream(tasks, 0), prompts)
+    step = TrainingStep(model, recipe, "fp32", torch.device("cpu"))
+    return finetune.tune(step, sequences, steps, tokens_at_once=context), sequences
 
 
 class Listener:
@@ -124,9 +135,9 @@ class Watched:
             self.steps.append(step)
             self.adapters.append(self.subject.adapter.values())
 
-        keeper = Checkpointer(path, self.notes.append, every_s=every_s)
+        checkpointer = Checkpointer(path, self.notes.append, every_s=every_s)
         try:
-            self.outcome = self.subject.run(arms.ARMS[arm], keeper, on_step)
+            self.outcome = self.subject.run(arms.ARMS[arm], checkpointer, on_step)
         except Stopped:
             self.outcome = None
 

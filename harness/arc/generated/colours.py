@@ -123,7 +123,7 @@ def name_the_colour(rng: random.Random, largest: int):
     def rule(g: Grid) -> Grid:
         counts = Counter(c for row in g for c in row if c)
         pick = max if most else min
-        return ((pick(sorted(counts), key=counts.get),),)
+        return ((pick(sorted(counts), key=lambda c: counts[c]),),)
 
     make = same_shape_noise(rng, largest, colours=rng.randint(2, 3), density=0.7)
     return drawn_once(make, lambda g: len({c for row in g for c in row if c}) > 1), rule

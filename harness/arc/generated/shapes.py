@@ -1,7 +1,7 @@
 """Rules about objects: connected cells, rectangles, lines, insides and outsides."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from harness.arc.generated.grids import drawn_once, painted, same_shape_noise, sides
 from harness.arc.task import Grid
@@ -161,11 +161,11 @@ def connect_in_rows(rng: random.Random, largest: int):
     colour = rng.choice([None, rng.randint(1, 9)])
 
     def rule(g: Grid) -> Grid:
-        out = {}
+        out: dict[tuple[int, int], int] = {}
         for i, row in enumerate(g):
             ends = [j for j, c in enumerate(row) if c]
             if len(ends) == 2 and row[ends[0]] == row[ends[1]]:
-                out |= {(i, j): colour or row[ends[0]] for j in range(ends[0] + 1, ends[1])}
+                out |= dict.fromkeys(((i, j) for j in range(ends[0] + 1, ends[1])), colour or row[ends[0]])
         return painted(g, out)
 
     height, width = (max(3, side) for side in sides(rng, largest))
@@ -193,7 +193,7 @@ def recolour_touching(rng: random.Random, largest: int):
     return make, lambda g: painted(g, {cell: new for cells in components(g) if len(cells) > 1 for cell in cells})
 
 
-def _largest(act):
+def _largest(act: Callable[[Grid, list, int], Grid]):
     def family(rng: random.Random, largest: int):
         colour = rng.randint(1, 9)
         plain = same_shape_noise(rng, max(3, largest), density=rng.uniform(0.25, 0.5), colours=rng.randint(1, 3))

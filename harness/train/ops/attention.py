@@ -78,7 +78,7 @@ def kind_of(device: torch.device) -> str:
     return _traced_as[-1] if device.type == "meta" and _traced_as else device.type
 
 
-def plain_causal(
+def plain_causal(  # noqa: PLR0913  # the interface of transformers' attention functions
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,

@@ -1,0 +1,113 @@
+"""Between tasks and a model: training sequences, questions in several views, and answers back as grids."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from harness.arc import augment
+from harness.arc.encode import ENCODINGS
+from harness.arc.examples import Example, leave_one_out, questions
+from harness.arc.lengths import LengthDistribution
+from harness.arc.prompt import PromptFormat, estimated_tokens
+from harness.arc.task import LARGEST, Grid, Pair, Solutions, Task
+from harness.errors import UserError
+
+Answers = dict[str, list[list[Grid | None]]]  # by task: for each test input what each view answered
+_MOST_MISSES = 2000  # examples in a row that do not fit the context
+
+
+class TrainingSequences:
+    """Iterator of (token ids, answer tokens), one per example that fits the context; counts `used` and `too_long`.
+
+    next() raises UserError where no example fits, and where there is none.
+    """
+
+    def __init__(self, examples: Iterator[Example], prompts: PromptFormat):
+        self.examples, self.prompts = examples, prompts
+        self.used = self.too_long = 0
+
+    def __iter__(self) -> "TrainingSequences":
+        return self
+
+    def __next__(self) -> tuple[Sequence[int], int]:
+        misses = 0
+        for example in self.examples:
+            if prompt := self.prompts.fit(example.demonstrations, example.test_input, example.output):
+                self.used += 1
+                return prompt.ids, prompt.answer_tokens
+            self.too_long, misses = self.too_long + 1, misses + 1
+            if misses == _MOST_MISSES:
+                break
+        if misses:
+            limit = self.prompts.context
+            raise UserError(f"no training example fits {limit} tokens; ask for a longer context with --context")
+        raise UserError("no task has the two demonstrations that leave-one-out needs; use --arms baseline")
+
+    def skip(self, used: int, too_long: int) -> None:
+        """Leaves out what an earlier run drew, so that a resumed one goes on behind it."""
+        self.used, self.too_long = used, too_long
+        for _ in range(used + too_long):
+            next(self.examples)
+
+
+class Questions:
+    """Every test input of `tasks` in `views` views, as prompts for a model.
+
+    `prompts` are token ids and `max_new_tokens` what the answer to each may take. A question that does not fit the
+    context is not among them, and counted in `skipped`.
+    """
+
+    def __init__(self, tasks: Sequence[Task], prompts: PromptFormat, views: int, seed: int = 0):
+        self.prompts: list[Sequence[int]] = []
+        self.max_new_tokens: list[int] = []
+        self.skipped = 0
+        self._decode = ENCODINGS[prompts.encoding][1]
+        self._blank = {task.id: [views] * len(task.test_inputs) for task in tasks}
+        # Of each prompt: its task, which test input, which view.
+        self._places: list[tuple[str, int, int, augment.View]] = []
+        for task in tasks:
+            for number, view in enumerate(augment.views(views, len(task.demonstrations), seed)):
+                seen = view.of(task)
+                limit = prompts.max_new_tokens(seen)
+                for i, (demonstrations, test_input) in enumerate(questions(seen)):
+                    prompt = prompts.fit(demonstrations, test_input, max_new_tokens=limit)
+                    if prompt is None:
+                        self.skipped += 1
+                        continue
+                    self.prompts.append(prompt.ids)
+                    self.max_new_tokens.append(limit)
+                    self._places.append((task.id, i, number, view))
+
+    def answers(self, texts: Sequence[str]) -> Answers:
+        """The grids that `texts`, one per prompt, say, with their view undone; None where there is none."""
+        answers: Answers = {id: [[None] * views for views in counts] for id, counts in self._blank.items()}
+        for (id, i, number, view), text in zip(self._places, texts, strict=True):
+            grid = self._decode(text)
+            answers[id][i][number] = None if grid is None else view.invert(grid)
+        return answers
+
+
+def cannot_be_grid(text: str) -> bool:
+    """Whether no grid begins like `text`: a row is longer, or there are more rows, than any encoding writes."""
+    lines = text.strip("\n").split("\n")
+    return len(lines) > LARGEST + 1 or max(map(len, lines)) > 2 * LARGEST + 3
+
+
+def solved_sequences(
+    tasks: Sequence[Task], solutions: Solutions, prompts: PromptFormat
+) -> list[tuple[Sequence[int], int]]:
+    """(token ids, answer tokens) of each question with its true output, where that fits: for evaluating alone."""
+    fitted = (
+        prompts.fit(demonstrations, test_input, output)
+        for task in tasks
+        for (demonstrations, test_input), output in zip(questions(task), solutions.get(task.id, ()), strict=False)
+    )
+    return [(prompt.ids, prompt.answer_tokens) for prompt in fitted if prompt]
+
+
+def distributions(
+    tasks: Sequence[Task], tokens_of: Callable[[Sequence[Pair], Grid, Grid | None], int] = estimated_tokens
+) -> list[LengthDistribution]:
+    """The test questions (without their answers, which nobody has) and the leave-one-out examples (with theirs)."""
+    asked = [tokens_of(shown, grid, None) for task in tasks for shown, grid in questions(task)]
+    examples = [tokens_of(e.demonstrations, e.test_input, e.output) for task in tasks for e in leave_one_out(task)]
+    out = [LengthDistribution.of("test questions", asked)]
+    return [*out, LengthDistribution.of("leave-one-out", examples)] if examples else out
