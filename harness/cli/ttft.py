@@ -201,10 +201,13 @@ def _lengths(
         estimated = f"{source}: estimated, at one token per cell and newline, and 388 for the words"
         return distributions(tasks), limits, estimated
     from harness.arc.lengths import LengthDistribution
-    from harness.workers.local import LocalExecutor
+    from harness.workers.local import AskFailed, LocalExecutor
 
     with LocalExecutor() as executor:
         payload = {"source": source, "tokenizer": tokenizer, "encoding": encoding}
-        counted = executor.ask("harness.tune.token_counts:count", payload)
+        try:
+            counted = executor.ask("harness.tune.token_counts:count", payload)
+        except AskFailed as problem:
+            raise UserError(f"counting tokens failed: {problem}") from None
     made = [from_stored(raw, LengthDistribution) for raw in counted]
     return made, limits, f"{source}: counted by the tokenizer at {tokenizer}, grids as {encoding}"

@@ -214,12 +214,16 @@ def main() -> None:
         description=(__doc__ or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("results/arc-tiny"), help="folder of the model")
+    parser.add_argument("--steps", type=int, default=defaults.steps, help="of the schedule")
     parser.add_argument("--stop", type=int, help="stop after this step of the schedule, to be continued")
     parser.add_argument("--largest", type=int, default=defaults.largest, help="cells a side of generated grids")
     parser.add_argument("--batch-tokens", type=int, default=defaults.batch_tokens, help="of each process")
-    for name in ("steps", "adam", "muon", "hidden", "layers", "heads", "seed"):
-        value = getattr(defaults, name)
-        parser.add_argument(f"--{name}", type=type(value), default=value, help=" ")
+    parser.add_argument("--adam", type=float, default=defaults.adam, help="peak learning rate of embeddings and norms")
+    parser.add_argument("--muon", type=float, default=defaults.muon, help="peak learning rate of the matrices")
+    parser.add_argument("--hidden", type=int, default=defaults.hidden, help="width of the model")
+    parser.add_argument("--layers", type=int, default=defaults.layers, help="of the model")
+    parser.add_argument("--heads", type=int, default=defaults.heads, help="of attention")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="of weights and tasks")
     options = vars(parser.parse_args())
     out, stop, rank = options.pop("out"), options.pop("stop"), int(os.environ.get("RANK", 0))
     if "RANK" in os.environ:
