@@ -162,8 +162,8 @@ def test_versions_that_were_not_tested_are_named():
     from harness.measure.doctor import tested_versions, untested
 
     tested = tested_versions()
-    assert tested["torch"] == "2.13.0"
-    assert untested({"torch": "2.13.0+cpu", "transformers": tested["transformers"], "peft": "0.21.0"}) == []
+    assert {"torch", "transformers", "peft", "bitsandbytes"} <= tested.keys()
+    assert untested({"torch": f"{tested['torch']}+cpu", "transformers": tested["transformers"], "peft": "0.21.0"}) == []
     (line,) = untested({"transformers": "4.57.1"})
     assert "transformers 4.57.1 was not tested" in line
     assert len(untested({"peft": "0.17.0"})) == 1
