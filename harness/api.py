@@ -1,4 +1,4 @@
-"""What a notebook calls: the verbs as functions, their options by the words of the command line.
+"""The verbs as functions, for notebooks; options have the names of the command line.
 
     import harness
 

@@ -144,9 +144,9 @@ def _candidate(row: Measurement, curve: TokenCurve | None, results: Sequence[Arm
 
 
 def _steps_within(hours: Projection | ArcHours, fixed_h: float, steps: int, budget_hours: float) -> int:
-    """Of the `steps` that take `hours`, those that end within the budget at the slow end; more than all if that is so.
+    """Of the `steps` that take `hours`, those that end within the budget at the slow end; may be more than `steps`.
 
-    `fixed_h` of the hours are there whatever the steps.
+    `fixed_h` of the hours do not depend on the steps.
     """
     return max(0, int(steps * (budget_hours - fixed_h) / (hours.hours_high - fixed_h)))
 

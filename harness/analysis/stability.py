@@ -1,4 +1,4 @@
-"""What is wrong with a row's samples: too few, too noisy, drifting, or of two speeds."""
+"""Warnings about a row's samples: too few, too noisy, drifting, or of two speeds."""
 
 from statistics import fmean, median
 
@@ -9,7 +9,7 @@ _SHARE_NEEDED = 0.02  # half-width of the median that sampling aims at
 
 
 def warnings(row: Measurement) -> list[str]:
-    """What is wrong with the row's samples, in sentences that end with the remedy."""
+    """One sentence per fault of the row's samples; it ends with the remedy."""
     values, sentences = row.micro_s, []
     mid = median(values)
     # Too few samples, or too noisy ones.

@@ -37,7 +37,7 @@ class TokenCurve:
 
 
 def curve_key(row: Measurement) -> tuple:
-    """What the rows of one curve have in common."""
+    """The key that all rows of one curve share."""
     cell = row.cell
     return cell.model.name, cell.precision, cell.compute_dtype, cell.weights, cell.device_name, cell.recipe
 

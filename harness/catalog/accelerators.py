@@ -27,7 +27,7 @@ _LAUNCH_S = 8e-6  # between two operations of eager PyTorch, where the card wait
 
 @dataclass(frozen=True)
 class Accelerator:
-    """What a step's time and memory are predicted from.
+    """A device as the prediction of a step's time and memory sees it.
 
     `rates` are FLOP/s of matrix products by dtype, (forward, backward); `bandwidth` is in bytes/s; `launch_s` is the
     least time per operation; `context_bytes` is what the driver and the libraries hold before the first tensor.
@@ -176,7 +176,7 @@ _UNITS = {
 
 
 def _from_file(path: Path) -> Accelerator:
-    """The card that a YAML file describes. Raises UserError for whatever is wrong in it, with line and key."""
+    """The card that a YAML file describes. Raises UserError with line and key for any fault in it."""
     document = strict_yaml.read(path, "--gpu")
     card = document.convert(_CardFile)
     # fp32 is required: emulated dtypes are computed by its units.

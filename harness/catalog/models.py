@@ -105,7 +105,7 @@ class _RecipeBlock(Strict, frozen=True):
 
 
 class _Architecture(Strict, frozen=True):
-    """What models.yaml may say of an architecture, as its config.json does; a config.json itself may say anything."""
+    """The keys of config.json that models.yaml may give; a config.json itself may have any."""
 
     model_type: str
     hidden_size: Count
@@ -180,7 +180,7 @@ def default_path() -> Path:
 
 
 def load(path: Path | None = None) -> Catalog:
-    """The catalogue in `path`. Raises UserError naming file, line and key for whatever is wrong in it."""
+    """The catalogue in `path`. Raises UserError with file, line and key for any fault in it."""
     document = read(path or default_path())
     file = document.convert(_File)
     # Names and aliases are one namespace: an alias must not be some other model's name.

@@ -1,4 +1,4 @@
-"""What others published of test-time fine-tuning, to be shown beside our own figures and never as them."""
+"""Others' published accuracies of test-time fine-tuning; shown beside measured ones, never ranked."""
 
 from dataclasses import dataclass
 

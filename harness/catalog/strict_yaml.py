@@ -1,4 +1,4 @@
-"""YAML files read into structs of msgspec, strictly: whatever is wrong is one line that says file, line and key."""
+"""Strict reading of YAML files into msgspec structs: any fault is one line with file, line and key."""
 
 import re
 from math import isfinite

@@ -85,7 +85,7 @@ def _status(tests: Sequence[TestInput]) -> str:
 
 
 def _panels(name: str, test: TestInput) -> list[Panel]:
-    """What is shown of one test input: itself, each attempt or that there is none, and the truth."""
+    """The panels of one test input: the input, every attempt (or that there is none), and the truth."""
     panels = [Panel(name, test.grid)]
     for number, grid in enumerate(test.tried, 1):
         verdict = ""

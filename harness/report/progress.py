@@ -1,4 +1,4 @@
-"""What a long job shows while it runs: one live line with the time left on a terminal, plain lines elsewhere."""
+"""Progress of a long job: one live line with the time left on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -61,7 +61,7 @@ class ProgressLine:
         self.console.print(Text(text), soft_wrap=True)
 
     def begin(self, device_name: str, cells: int) -> None:
-        """A sweep of so many cells starts."""
+        """A sweep of `cells` cells starts."""
         self.cells = cells
         self.note(f"{device_name}: {cells} cells")
 
@@ -75,7 +75,7 @@ class ProgressLine:
         self._draw_cell("start", now=True)
 
     def phase(self, event: dict[str, Any]) -> None:
-        """What the cell's process reports: a phase, perhaps with the seconds of a micro-step. Empty: it is alive."""
+        """An event of the cell's process: a phase, perhaps with the seconds of a micro-step; empty, a sign of life."""
         if event:
             micro_step = f" {number(event['micro_step_s'])} s" if "micro_step_s" in event else ""
             self.last_phase = f"{event['phase']}{micro_step}"
@@ -91,7 +91,7 @@ class ProgressLine:
         self.note(f"{cell_name(row.cell)}: {result}{'' if measured or not row.ok else ' (from the record)'}")
 
     def count(self, verb: str, done: int, total: int) -> None:
-        """So many of `total` are done, from 0: "tracing 3 of 8". Without a live line, only the first call prints."""
+        """`done` of `total` are done, from 0: "tracing 3 of 8". Without a live line, only the first call prints."""
         left_s = self._seconds_left(verb, done, total)
         if not self.bar and not done and verb not in self.announced:
             self.announced.add(verb)
@@ -103,7 +103,7 @@ class ProgressLine:
         self._advance(f"{arm} training", f"{arm}: step {step} of {total}, loss {loss:.3f}", step, total)
 
     def answers(self, done: int, total: int) -> None:
-        """So many of `total` test inputs are answered."""
+        """`done` of `total` test inputs are answered."""
         self._advance("answering", f"{done} of {total} questions answered", done, total)
 
     def _advance(self, loop_name: str, text: str, done: int, total: int) -> None:

@@ -58,7 +58,7 @@ def _projected(c: Candidate) -> str:
 
 
 def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
-    """What the columns mean, projections, and how a missing accuracy can be measured."""
+    """Explains the columns and projections, and how a missing accuracy can be measured."""
     notes = [
         f"all h: load, {goal.steps} steps over ARC's lengths up to seq_len and the answers of {goal.test_tasks} tasks, "
         f"at the slow end; fits: within the whole of {goal.budget_hours:g} h. Where no decoding was measured, "

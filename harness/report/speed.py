@@ -47,7 +47,7 @@ def summary(rows: Sequence[Measurement], budget_hours: float, steps: int, out: C
 
 
 def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> str:
-    """What the main table's columns and marks mean; only the marks that are in it."""
+    """Explains the main table's columns, and those marks that are in it."""
     recipe = rows[0].cell.recipe
     random = any(row.cell.weights == "random" for row in rows)
     real = any(row.cell.weights != "random" for row in rows)

@@ -14,7 +14,7 @@ from harness.report.style import plain_table
 
 
 def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None) -> ArmResult | None:
-    """Prints the arms in order, and with `project_to` what their curves say of so many steps; returns the best arm.
+    """Prints the arms in order, and with `project_to` their projections to so many steps; returns the best arm.
 
     An arm that failed has a sentence instead; None where all of them did. p is exact McNemar's on the tasks solved,
     against the row above.
@@ -74,7 +74,7 @@ def _definition(spec: TuneSpec) -> str:
 
 
 def _notes(rows: Sequence[ArmResult], project_to: int | None) -> list[str]:
-    """What fitted the context, the gains over the first arm, projections, and the chance of being the best arm."""
+    """Notes on coverage, gains over the first arm, projections, and the chance of being the best arm."""
     notes = [_covered(rows[0])]
     notes += [f"{row.arm}: {gaps}." for row in rows if (gaps := _gaps(row))]
     notes += [against(rows[0], row) for row in rows[1:]]
@@ -130,7 +130,7 @@ def against(first: ArmResult, second: ArmResult) -> str:
 
 
 def projected(row: ArmResult, steps: int) -> str:
-    """What the arm's checkpoints say of `steps`: measured and projected apart, or the reason for no projection."""
+    """The measured accuracy, and the one projected to `steps` or the reason why there is none."""
     estimate = accuracy_after(row.curve_points, steps)
     measured = f"measured {100 * row.mean('attempts'):.1f} % at {row.steps} steps"
     if estimate.refused:
