@@ -26,6 +26,7 @@ TORCH = ("train", "hardware", "tiny", "tune.runner", "tune.finetune", "tune.deco
          "predict.op_trace", "predict.tracer", "predict.flops", "measure.worker",
          "tune.experiment")  # fmt: skip
 EXCEPTIONS: set[tuple[str, str]] = set()
+NO_ARC = ("tune.finetune", "tune.decode")  # they train and decode tokens, whatever these say
 
 
 def modules():
@@ -47,6 +48,12 @@ def imports(path):
                 yield whole if whole in names else node.module.removeprefix("harness").removeprefix(".")
         elif isinstance(node, ast.Import):
             yield from (each.name.removeprefix("harness.") for each in node.names if each.name.startswith("harness."))
+
+
+@pytest.mark.parametrize("name", NO_ARC)
+def test_training_and_decoding_know_no_arc(name):
+    path = ROOT / f"{name.replace('.', '/')}.py"
+    assert not [imported for imported in imports(path) if imported.startswith("arc")]
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
