@@ -1,6 +1,7 @@
 """Fixtures: a world of the tests' own, and models small enough to train in a test."""
 
 import random
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,22 @@ _SHELL = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_F
 
 @pytest.fixture(autouse=True, scope="session")
 def own_world(tmp_path_factory):
-    """A home, caches and a terminal of the tests' own, whatever the user has."""
+    """A home, caches, a temporary folder and a terminal of the tests' own, whatever the user has.
+
+    Locks of devices lie in the temporary folder: two runs of the tests on one machine do not wait for each other.
+    """
     with pytest.MonkeyPatch.context() as world:
         for name in _SHELL:
             world.delenv(name, raising=False)
-        home = tmp_path_factory.mktemp("home")
+        home, temporary = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("tmp")
+        world.setattr(tempfile, "tempdir", str(temporary))
         for name, value in {
             "HOME": home,
             "HF_HOME": home / "huggingface",
             "TTFT_BENCH_CACHE": home / "cache",
+            "TMPDIR": temporary,
+            # Compiled once for all processes of the tests, also for those with another temporary folder.
+            "TORCHINDUCTOR_CACHE_DIR": home / "inductor",
             "TERM": "xterm-256color",
             "PYTHONUTF8": 1,
         }.items():

@@ -20,6 +20,13 @@ from harness.report import predictions
 from harness.report.format import number
 
 
+@pytest.fixture(scope="module")
+def tracers():
+    """One pool for all questions that are asked without the command line: its processes import torch once."""
+    with TracePool(versions()) as pool:
+        yield pool
+
+
 def request(models="arc-tiny", precisions="fp16", contexts="256", gpus="t4", **more):
     return configure(models, precisions=precisions, contexts=contexts, gpu=gpus, **more)
 
@@ -38,9 +45,8 @@ def test_predict_from_the_command_line(tmp_path, capsys):
     assert all(float(row["hours_low"]) < float(row["hours_mid"]) < float(row["hours_high"]) for row in rows)
 
 
-def test_ten_steps_in_the_table_are_of_full_contexts_as_in_benchs():
-    with TracePool(versions()) as tracers:
-        (cell,) = query.predict_all(request(contexts="1024"), tracers)
+def test_ten_steps_in_the_table_are_of_full_contexts_as_in_benchs(tracers):
+    (cell,) = query.predict_all(request(contexts="1024"), tracers)
     out = io.StringIO()
     predictions.table([cell], Goal(12, 1000, 400), Console(file=out, width=80, highlight=False))
     line, *_ = [line.split() for line in out.getvalue().splitlines() if line.startswith("arc-tiny")]
@@ -81,43 +87,40 @@ def test_bad_input_is_one_line_and_exit_code_2(words, message, capsys):
     assert message in err and err.count("\n") == 1
 
 
-def test_the_largest_context_and_batch_are_at_the_edge():
+def test_the_largest_context_and_batch_are_at_the_edge(tracers):
     """A card that holds 150 MiB besides its context: the found context fits for sure, and the next one does not."""
     question = request("arc-tiny", "fp16", "256")
     card, calibration = question.accelerators[0]
     small = replace(card, memory_bytes=card.context_bytes + (150 << 20))
     question = replace(question, accelerators=[(small, calibration)])
-    with TracePool(versions()) as tracers:
-        (longest,) = query.find_largest(question, tracers)
-        assert longest.fits_memory() is True and longest.context % 64 == 0
-        (beyond,) = query.predict_all(replace(question, contexts=[longest.context + 64]), tracers)
-        assert beyond.fits_memory() is not True
-        (widest,) = query.find_largest(question, tracers, batch=True)
-        assert widest.fits_memory() is True and 16 % widest.recipe.micro_batch == 0
-        nothing = replace(small, memory_bytes=1 << 20)
-        (none,) = query.find_largest(replace(question, accelerators=[(nothing, calibration)]), tracers)
-        assert "not even 64 fit" in none.reason
+    (longest,) = query.find_largest(question, tracers)
+    assert longest.fits_memory() is True and longest.context % 64 == 0
+    (beyond,) = query.predict_all(replace(question, contexts=[longest.context + 64]), tracers)
+    assert beyond.fits_memory() is not True
+    (widest,) = query.find_largest(question, tracers, batch=True)
+    assert widest.fits_memory() is True and 16 % widest.recipe.micro_batch == 0
+    nothing = replace(small, memory_bytes=1 << 20)
+    (none,) = query.find_largest(replace(question, accelerators=[(nothing, calibration)]), tracers)
+    assert "not even 64 fit" in none.reason
 
 
-def test_a_kept_trace_is_used_and_a_torn_one_made_again(monkeypatch, tmp_path):
+def test_a_kept_trace_is_used_and_a_torn_one_made_again(monkeypatch, tmp_path, tracers):
     monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path))
     question = request(contexts="64")
-    with TracePool(versions()) as tracers:
-        (first,) = query.predict_all(question, tracers)
-        assert len(list((tmp_path / "traces").iterdir())) == 3
-    with TracePool(versions()) as tracers:
-        assert query.predict_all(question, tracers) == [first] and not tracers.executors
+    (first,) = query.predict_all(question, tracers)
+    assert len(list((tmp_path / "traces").iterdir())) == 3
+    with TracePool(versions()) as idle:
+        assert query.predict_all(question, idle) == [first] and not idle.executors
     key = prediction.trace_key(first.spec, first.precision, first.recipe, first.accelerator, 64)
     torn = tmp_path / "traces" / f"{key.key(versions())}.json"
-    torn.write_text(torn.read_text()[:100])
-    with TracePool(versions()) as tracers:
-        assert query.predict_all(question, tracers) == [first] and tracers.executors
+    whole = torn.read_text()
+    torn.write_text(whole[:100])
+    assert query.predict_all(question, tracers) == [first] and torn.read_text() == whole
 
 
-def test_what_cannot_be_traced_is_said():
+def test_what_cannot_be_traced_is_said(tracers):
     """Full fine-tuning of packed weights."""
-    with TracePool(versions()) as tracers:
-        (cell,) = query.predict_all(request(precisions="int4", method="full"), tracers)
+    (cell,) = query.predict_all(request(precisions="int4", method="full"), tracers)
     assert "not quantised" in cell.reason
 
 

@@ -45,7 +45,8 @@ def _harness(folder, *words, **options):
 def swept(tmp_path_factory, tiny_folder):
     """One sweep of fp32 and int4 at two contexts, one of them beyond the window."""
     folder = tmp_path_factory.mktemp("swept")
-    process = _bench(folder, tiny_folder, "--precisions", "fp32 int4", "--contexts", "64 512", "--sample-seconds", "3")
+    words = ("--precisions", "fp32 int4", "--contexts", "64 512", "--sample-seconds", "1", "--no-accuracy")
+    process = _bench(folder, tiny_folder, *words)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     return folder, out
@@ -105,7 +106,7 @@ def test_a_finished_sweep_measures_nothing_again(swept, tiny_folder):
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_in_a_cell_it_goes_on_and_leaves_nothing_running(tmp_path, tiny_folder, stop):
-    words = ("--precisions", "fp32", "--contexts", "32 64", "--sample-seconds", "4")
+    words = ("--precisions", "fp32", "--contexts", "32 64", "--sample-seconds", "2", "--no-accuracy")
     first = _bench(tmp_path, tiny_folder, *words, start_new_session=True)
     for line in first.stdout:
         if line.startswith("2/2"):

@@ -14,7 +14,7 @@ from helpers.sweep import EMULATED, WORLD, Bench
 from harness.catalog import accelerators
 from harness.errors import UserError
 from harness.measure import sweep
-from harness.predict import calibration_files
+from harness.predict import calibration_files, prediction
 from harness.records.store import Store, read
 
 # How much slower than its probe a CPU is taken to be in large products, by the calibration that comes with the program.
@@ -75,12 +75,13 @@ def test_a_failure_is_a_row_and_the_sweep_goes_on(bench, end, status, reason):
     assert len(Store(bench.results).rows()) == 4
 
 
-def test_a_cell_that_hangs_is_ended_and_the_sweep_goes_on(bench):
-    """The cap of 9 s lets the cell start (8 s to load, by the estimate); twice that and a moment later it is ended."""
+def test_a_cell_that_hangs_is_ended_and_the_sweep_goes_on(bench, monkeypatch):
+    """The cap of 2 s lets the cell start (0.1 s to load, by the estimate); it is ended a moment after twice that."""
+    monkeypatch.setattr(prediction, "_LOAD_S", 0.1)
     bench.will(**{"tiny bf16 64": "hang"})
-    done, _ = bench.run(contexts=(64, 128), cap_seconds=9.0, sample_seconds=0.1)
+    done, _ = bench.run(contexts=(64, 128), cap_seconds=2.0, sample_seconds=0.1)
     assert [row.status for row in done.rows] == ["timeout", "ok"]
-    assert "ended after 18 s" in done.rows[0].reason
+    assert "ended after 4 s" in done.rows[0].reason
 
 
 def test_what_crashed_by_chance_is_measured_again_when_asked(bench):

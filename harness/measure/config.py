@@ -1,7 +1,7 @@
 """What a sweep does: built whole by the command line or by harness.bench."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -30,4 +30,4 @@ class SweepConfig:
     retry: bool = False  # measure again what crashed, was killed or timed out
     autotune: bool = False  # search the micro-batch and recomputation that are fastest
     seed: int = 0
-    locks: Path = Path(gettempdir())
+    locks: Path = field(default_factory=lambda: Path(gettempdir()))
