@@ -180,3 +180,15 @@ def test_two_models_of_one_name_are_not_taken_for_one(tmp_path, tiny_folder, cap
         app.main(["plan", a, a, "qwen-0.5b", "qwen2.5-0.5b"])
     assert not end.value.code
     assert capsys.readouterr().out.count("qwen2.5-0.5b") == 1
+
+
+def test_every_option_stands_under_a_heading():
+    import typer
+
+    from harness.cli.app import app
+    from harness.cli.options import PANELS
+
+    verbs = typer.main.get_command(app).commands.values()
+    options = {p.name for verb in verbs for p in verb.params if p.param_type_name == "option" and not p.hidden}
+    names = [name for panel in PANELS.values() for name in panel]
+    assert sorted(names) == sorted(options | {"help"})

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from harness.cli import bench, info, predict, report, ttft
+from harness.cli.options import PanelCommand
 from harness.errors import UserError
 
 app = typer.Typer(
@@ -32,7 +33,7 @@ for verb in (
     predict.predict,
     predict.calibrate,
 ):
-    app.command()(verb)
+    app.command(cls=PanelCommand)(verb)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 Models = Annotated[
     list[str] | None, typer.Argument(help="Names of models.yaml, hub ids, or folders with a config.json.")
@@ -56,3 +57,36 @@ def options_of(configure: Callable[..., Any]) -> Callable[[Callable[..., None]],
         return verb
 
     return with_options
+
+
+# Heading in --help -> the parameters under it.
+PANELS = {
+    "What": (
+        "model", "weights", "precision", "precisions", "context", "contexts", "gpu", "arms", "dataset", "solutions",
+        "tasks", "grid_limit", "encoding", "too_long", "scope", "views", "tokenizer", "trim_vocab", "models_file",
+        "seed",
+    ),
+    "Step": (
+        "recipe", "method", "split", "lora_targets", "learning_rate", "sequences_per_step", "micro_batch",
+        "checkpointing", "autotune", "kernels",
+    ),
+    "Budget": (
+        "budget_hours", "steps", "test_tasks", "sample_seconds", "cap_seconds", "accuracy", "project_to", "max_context",
+        "max_batch",
+    ),
+    "Device": ("device", "gpus"),
+    "Output": ("results", "fresh", "retry", "csv", "file_format", "show", "pictures", "help"),
+}  # fmt: skip
+
+
+class PanelCommand(TyperCommand):
+    """A verb whose --help has its options under `PANELS`; typer's own panels need rich, which is slow to import."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        arguments = [p.get_help_record(ctx) for p in self.get_params(ctx) if p.param_type_name == "argument"]
+        options = {p.name: record for p in self.get_params(ctx) if (record := p.get_help_record(ctx))}
+        panels = {heading: [options[name] for name in names if name in options] for heading, names in PANELS.items()}
+        for heading, records in {"Arguments": list(filter(None, arguments)), **panels}.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
