@@ -135,7 +135,7 @@ def main() -> None:
         (REFERENCE / "backtest.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
         CALIBRATIONS.mkdir(exist_ok=True)
         for name, each in calibrations.items():
-            calibration.write(each, CALIBRATIONS / f"{name}.json")
+            calibration.save_calibration(each, CALIBRATIONS / f"{name}.json")
 
 
 if __name__ == "__main__":

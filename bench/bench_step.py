@@ -11,7 +11,7 @@ import torch
 
 from harness.catalog import models as catalog
 from harness.catalog import precisions
-from harness.hardware.device import choose, synchronizer
+from harness.hardware.device import choose_device, synchronizer
 from harness.hardware.probe import rates
 from harness.train import model as models
 from harness.train.batches import random_batch
@@ -24,7 +24,7 @@ CONTEXTS = [int(n) for n in os.environ.get("STEP_CONTEXTS", "64 256").split()]
 
 @pytest.fixture(scope="module")
 def device():
-    return torch.device(choose("auto").id)
+    return torch.device(choose_device("auto").id)
 
 
 @pytest.fixture(scope="module")

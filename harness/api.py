@@ -41,7 +41,7 @@ class Record:
 
         from harness.report import frame
 
-        return pandas.DataFrame(frame.table(self.rows, self.goal, self.results), columns=list(frame.COLUMNS))
+        return pandas.DataFrame(frame.summary_frame(self.rows, self.goal, self.results), columns=list(frame.COLUMNS))
 
 
 @dataclass(frozen=True)

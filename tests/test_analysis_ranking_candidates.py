@@ -10,7 +10,7 @@ from helpers.ranking import shown as _shown
 from helpers.records import cell, curve, result, row
 
 from harness.analysis.learning_curve import accuracy_after
-from harness.analysis.ranking import best_arm, candidates, comparable_results, rank
+from harness.analysis.ranking import best_arm, candidates, comparable_results, rank_candidates
 from harness.analysis.stats import wilson
 from harness.catalog.published import ACCURACIES
 from harness.records.arm import CurvePoint
@@ -50,9 +50,9 @@ def test_hours_are_of_full_contexts_where_none_of_arcs_lengths_serves(short, why
     (full,) = candidates([_row(**short)], [result(5, decode_s=90.0)], GOAL)
     assert full.arc is None and full.inference_h == pytest.approx(1.0)
     assert full.hours_high == pytest.approx((1 + 1000 * FULL_STEP_S * FULL_SLOW) / 3600 + 1.0)
-    shown = " ".join(_shown(rank([full], GOAL)).split())
+    shown = " ".join(_shown(rank_candidates([full], GOAL)).split())
     assert f"tiny fp32 {full.row.cell.context}: hours are of full contexts, for {why}." in shown
-    assert "full contexts" not in _shown(rank(candidates([_row()], [], GOAL), GOAL))
+    assert "full contexts" not in _shown(rank_candidates(candidates([_row()], [], GOAL), GOAL))
 
 
 def test_the_curve_is_of_all_rows_of_the_cells_model_precision_and_recipe():
@@ -70,8 +70,8 @@ def test_the_answers_count_in_the_budget():
     r, accuracy = _row(load_s=1799.0), result(5, decode_s=90.0)
     for budget, fits, bare in ((5.05, 1, 1), (5.04, 0, 1), (4.05, 0, 1), (4.04, 0, 0)):
         goal = replace(GOAL, budget_hours=budget)
-        assert len(rank(candidates([r], [accuracy], goal), goal).fits) == fits
-        assert len(rank(candidates([r], [], goal), goal).fits) == bare
+        assert len(rank_candidates(candidates([r], [accuracy], goal), goal).fits) == fits
+        assert len(rank_candidates(candidates([r], [], goal), goal).fits) == bare
 
 
 def test_the_steps_that_a_budget_allows_by_hand():
@@ -117,7 +117,7 @@ def test_nothing_without_a_result_is_given_an_accuracy():
         _result(right=5, curve_points=curve(10, 2, 3, 4, 5)),
         _result("phi-3-mini", right=9, weights="/elsewhere"),
     ]
-    chosen = rank(candidates(rows, results, GOAL), GOAL)
+    chosen = rank_candidates(candidates(rows, results, GOAL), GOAL)
     (first, *others) = chosen.fits
     assert _names([first]) == ["tiny"] and len(others) == 4
     for c in others:
@@ -126,7 +126,7 @@ def test_nothing_without_a_result_is_given_an_accuracy():
     assert shown.count("not measured") == 4 + 3  # in the table, and a line for each model
     columns = [name for name in frame.COLUMNS if "accuracy" in name or "projected" in name]
     columns += ["answer_loss", "grid_nll", "chance_of_best", "projection_refused", "inference_hours"]
-    for flat in frame.table(rows, GOAL, results):
+    for flat in frame.summary_frame(rows, GOAL, results):
         blank = {name for name in columns if flat[name] is None}
         if flat["model"] == "tiny":
             assert blank == {"accuracy_baseline", "chance_of_best", *(n for n in blank if "proj" in n)}

@@ -34,7 +34,7 @@ def test_published_rows_are_met():
         rounding = 0.5 if name.endswith("10 steps") else 0.15
         assert (minutes - rounding) * 0.75 <= predicted <= (minutes + rounding) * 1.25, name
         assert (minutes * 100 / 60 > 12) == (predicted * 100 / 60 > 12), name
-    shipped = calibration.read(backtest.CALIBRATIONS / "t4.json")
+    shipped = calibration.load_calibration(backtest.CALIBRATIONS / "t4.json")
     assert shipped.slowdown == pytest.approx(fitted.slowdown, rel=0.02)
 
 
@@ -48,5 +48,5 @@ def test_own_measurements_are_met_and_the_table_says_so():
     table = (backtest.REFERENCE / "backtest.md").read_text()
     written = re.search(r"^s: 36 rows, median error ([0-9.]+) %", table, re.MULTILINE)
     assert float(written[1]) == pytest.approx(100 * median(seconds), abs=0.3)
-    shipped = calibration.read(backtest.CALIBRATIONS / "cpu.json")
+    shipped = calibration.load_calibration(backtest.CALIBRATIONS / "cpu.json")
     assert shipped.slowdown == pytest.approx(fitted.slowdown, rel=0.02) and shipped.device == fitted.device

@@ -48,7 +48,7 @@ def test_predict_from_the_command_line(tmp_path, capsys):
 def test_ten_steps_in_the_table_are_of_full_contexts_as_in_benchs(tracers):
     (cell,) = query.predict_all(request(contexts="1024"), tracers)
     out = io.StringIO()
-    predictions.table([cell], Goal(12, 1000, 400), Console(file=out, width=80, highlight=False))
+    predictions.predictions_table([cell], Goal(12, 1000, 400), Console(file=out, width=80, highlight=False))
     line, *_ = [line.split() for line in out.getvalue().splitlines() if line.startswith("arc-tiny")]
     assert line[4] == number(cell.step_s / 6) != number(cell.arc_step_s / 6)
     assert "1000 steps over ARC's lengths up to seq_len" in " ".join(out.getvalue().split())

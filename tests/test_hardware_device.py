@@ -30,27 +30,27 @@ def _cuda(*names):
 
 
 def test_two_cards_one_of_them_idle():
-    chosen = device.choose("auto", _cuda("Tesla T4", "Tesla T4"))
+    chosen = device.choose_device("auto", _cuda("Tesla T4", "Tesla T4"))
     assert (chosen.id, chosen.name, chosen.capability) == ("cuda:0", "Tesla T4", "7.5")
     assert chosen.others == ("cuda:1 Tesla T4",)
-    assert device.choose("cuda:1", _cuda("Tesla T4", "Tesla T4")).others == ("cuda:0 Tesla T4",)
-    assert device.choose("cuda", _cuda("L4")).id == "cuda:0"
+    assert device.choose_device("cuda:1", _cuda("Tesla T4", "Tesla T4")).others == ("cuda:0 Tesla T4",)
+    assert device.choose_device("cuda", _cuda("L4")).id == "cuda:0"
 
 
 def test_cards_that_share_steps_are_named_for_the_lock():
-    chosen = device.choose("auto", _cuda("Tesla T4", "Tesla T4", "Tesla T4"), gpus=2)
+    chosen = device.choose_device("auto", _cuda("Tesla T4", "Tesla T4", "Tesla T4"), gpus=2)
     assert (chosen.uuid, chosen.partners, chosen.others) == ("0", ("1",), ("cuda:2 Tesla T4",))
 
 
 def test_a_device_that_is_not_there():
     with pytest.raises(UserError, match=r"--device cuda:1: .*--device cpu"):
-        device.choose("cuda:1", _cuda())
+        device.choose_device("cuda:1", _cuda())
     with pytest.raises(UserError, match="numbered from 0"):
-        device.choose("cuda:2", _cuda("L4", "L4"))
+        device.choose_device("cuda:2", _cuda("L4", "L4"))
 
 
 def test_the_cpu_has_a_name_and_memory():
-    chosen = device.choose("cpu")
+    chosen = device.choose_device("cpu")
     assert "threads" in chosen.name
     assert 1 << 28 < chosen.total_bytes < 1 << 45
 
@@ -102,7 +102,7 @@ def test_counted_flops_are_those_of_the_real_step(tiny_spec, length):
     """The two coefficients, found without a device, give what FlopCounterMode counts on the real model at a length
     that was not traced. Attention in blocks leaves out what is masked, so the real side runs torch's plain form."""
     recipe = Recipe()
-    work, params = flops.count(tiny_spec, recipe)
+    work, params = flops.count_flops(tiny_spec, recipe)
     loaded = models.load(tiny_spec, precisions.find("fp32"), "fp32", recipe, "random", CPU)
     loaded.model.get_base_model().set_attn_implementation("sdpa")
     assert params == loaded.params
@@ -122,7 +122,7 @@ def test_counted_flops_are_those_of_the_real_step(tiny_spec, length):
 def test_lora_costs_four_flops_a_parameter_not_six(shipped):
     """smollm2-135m: 106.2 M parameters in the body, and the 28.3 M of the head for 12 % of the tokens."""
     spec = shipped.find("smollm2-135m")
-    work, params = flops.count(spec, Recipe(lora_r=1))
+    work, params = flops.count_flops(spec, Recipe(lora_r=1))
     seen = params - 49152 * 576 * (1 - 0.12)
     per_token = (work.forward_linear + work.backward_linear) / seen
     assert 3.9 < per_token < 4.1
@@ -132,11 +132,11 @@ def test_an_architecture_that_fails_while_it_is_traced_is_a_row_not_the_end(tiny
     from dataclasses import replace
 
     from harness.predict.trace_pool import TraceKey
-    from harness.predict.tracer import trace
+    from harness.predict.tracer import trace_job
 
     odd = replace(tiny_spec, architecture={**tiny_spec.architecture, "num_attention_heads": 3})
     key = TraceKey(odd, precisions.find("fp32"), "fp32", Recipe(), 64, "cpu")
-    answer = trace(to_stored(key), print)
+    answer = trace_job(to_stored(key), print)
     assert answer.keys() == {"unsupported"}
     assert answer["unsupported"]
 

@@ -7,7 +7,7 @@ import torch
 
 from harness.catalog.precisions import find
 from harness.measure import autotune
-from harness.predict.variants import candidates
+from harness.predict.variants import recipe_variants
 from harness.records.cell import MLP, Cell, ModelSpec, Recipe
 from harness.records.measurement import Measurement
 from harness.train.batches import random_batch
@@ -46,26 +46,26 @@ def named(cells):
 def test_the_fastest_that_surely_fits_comes_first():
     """Seconds a sequence: 8 at once 9/8, 4 5/4, 2 3/2, 1 2. With room for 25 four that make the MLPs again (16 held,
     1.375 s), and two that do not (20, 1.5 s) or eight that make all again (16, 1.5 s)."""
-    assert named(candidates(CELL, on_a_card(1000)))[:2] == ["/b8", "/b4"]
-    assert named(candidates(CELL, on_a_card(25)))[:3] == ["/b4/ckpt-mlp", "/b2", "/b8/ckpt"]
-    assert all(cell.why.startswith("fitted: micro-batch") for cell in candidates(CELL, on_a_card(25)))
+    assert named(recipe_variants(CELL, on_a_card(1000)))[:2] == ["/b8", "/b4"]
+    assert named(recipe_variants(CELL, on_a_card(25)))[:3] == ["/b4/ckpt-mlp", "/b2", "/b8/ckpt"]
+    assert all(cell.why.startswith("fitted: micro-batch") for cell in recipe_variants(CELL, on_a_card(25)))
 
 
 def test_what_may_not_fit_is_tried_only_where_nothing_surely_does():
-    assert named(candidates(CELL, on_a_card(1.9))) == ["/ckpt"]
-    assert named(candidates(CELL, on_a_card(5))) == ["/b2/ckpt", "/ckpt-mlp", "/ckpt"]
+    assert named(recipe_variants(CELL, on_a_card(1.9))) == ["/ckpt"]
+    assert named(recipe_variants(CELL, on_a_card(5))) == ["/b2/ckpt", "/ckpt-mlp", "/ckpt"]
 
 
 def test_of_as_many_sequences_the_fastest_that_fits_is_enough_but_of_one():
     """Each prediction takes seconds the first time, and what makes more again is slower."""
     predicted, foresee = [], on_a_card(1000)
-    candidates(CELL, lambda cell: predicted.append(cell.recipe.mark) or foresee(cell))
+    recipe_variants(CELL, lambda cell: predicted.append(cell.recipe.mark) or foresee(cell))
     assert predicted == ["", "/ckpt-mlp", "/ckpt", "/b2", "/b4", "/b8"]
 
 
 def test_nothing_is_tried_where_nothing_is_known():
-    assert candidates(CELL, on_a_card(0.1)) == [CELL]
-    assert candidates(CELL, lambda cell: None) == [CELL]
+    assert recipe_variants(CELL, on_a_card(0.1)) == [CELL]
+    assert recipe_variants(CELL, lambda cell: None) == [CELL]
 
 
 def measured(seconds):
@@ -78,7 +78,7 @@ def measured(seconds):
 
 
 def test_the_faster_of_two_measured_is_taken_whatever_was_predicted():
-    variants = candidates(CELL, on_a_card(1000))
+    variants = recipe_variants(CELL, on_a_card(1000))
     # per step of 16 sequences: two micro-steps of 9 s; four of 4 s
     assert autotune.best(variants, measured({"/b8": 9.0, "/b4": 4.0})).key == "/b4"
     # the first runs out of memory: the two after it

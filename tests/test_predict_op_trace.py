@@ -24,7 +24,9 @@ RECIPE = Recipe(lora_r=4, lora_alpha=8, answer_share=0.25, kernels="plain")
 
 def traced(spec, precision="fp32", compute=None, recipe=RECIPE, context=64, kind="cuda"):
     compute = compute or find(precision).compute or "bf16"
-    return tracing.trace(meta_model.build(spec, find(precision), compute, recipe, kind), recipe, context, kind)
+    return tracing.trace(
+        meta_model.build_meta_model(spec, find(precision), compute, recipe, kind), recipe, context, kind
+    )
 
 
 def test_standing_memory_by_hand(tiny_spec):
@@ -44,9 +46,9 @@ def test_standing_memory_by_hand(tiny_spec):
 def test_flops_are_those_that_are_counted_elsewhere(tiny_spec):
     """Attention apart, which is counted by halves here, against torch's own counter on the same step; products in
     place, which that one leaves out, are LoRA's."""
-    from harness.predict.flops import count
+    from harness.predict.flops import count_flops
 
-    work, _ = count(tiny_spec, RECIPE)
+    work, _ = count_flops(tiny_spec, RECIPE)
     micro_step = traced(tiny_spec, context=1000)
     linear = sum(op.flops * op.count for op in micro_step.ops if op.kind != ATTENTION)
     assert linear == pytest.approx((work.forward_linear + work.backward_linear) * 1000, rel=0.08)
@@ -97,7 +99,7 @@ def test_four_bit_constants_without_double_quantisation(tiny_spec):
     """fp32 scales, 4 n / 64 bytes, and one code table of 16 fp32 values for each matrix of n values."""
     single = replace(find("int4"), quantization=replace(find("int4").quantization, double=False))
     shapes = 2 * [64 * 64, 64 * 64, 32 * 64, 32 * 64, 64 * 128, 64 * 128, 64 * 128]
-    trace = tracing.trace(meta_model.build(tiny_spec, single, "bf16", RECIPE, "cuda"), RECIPE, 64, "cuda")
+    trace = tracing.trace(meta_model.build_meta_model(tiny_spec, single, "bf16", RECIPE, "cuda"), RECIPE, 64, "cuda")
     assert trace.memory.constants == sum(4 * n // 64 + 4 * 16 for n in shapes)
 
 
@@ -175,7 +177,7 @@ def test_a_trace_survives_json(tiny_spec):
 
 def test_nothing_is_exchanged_afterwards(tiny_spec):
     before = torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.dropout
-    model = meta_model.build(tiny_spec, find("fp32"), "fp32", RECIPE, "cuda")
+    model = meta_model.build_meta_model(tiny_spec, find("fp32"), "fp32", RECIPE, "cuda")
     tracing.trace(model, RECIPE, 32, "cuda")
     assert (torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.dropout) == before
     assert all(p.grad is None for p in model.parameters())

@@ -102,8 +102,8 @@ def test_a_calibration_of_before_has_one_spread():
 
 def test_a_calibration_survives_its_file_and_others_are_refused(tmp_path):
     fitted = calibration.fit("d", "cuda", points(TRUE), source="here")
-    calibration.write(fitted, tmp_path / "c.json")
-    assert calibration.read(tmp_path / "c.json") == fitted
+    calibration.save_calibration(fitted, tmp_path / "c.json")
+    assert calibration.load_calibration(tmp_path / "c.json") == fitted
     whole = json.loads((tmp_path / "c.json").read_text())
     assert whole["slowness"] and whole["spread"] == whole["spread_fp32"]  # as in files of earlier versions
     broken = [{}, [], {"models": [], "device": "d"}, whole | {"error": "small"}, whole | {"slowness": {GEMM: 1.0}},
@@ -111,7 +111,7 @@ def test_a_calibration_survives_its_file_and_others_are_refused(tmp_path):
     for text in ("{", *map(json.dumps, broken)):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(UserError, match="is no calibration"):
-            calibration.read(tmp_path / "bad.json")
+            calibration.load_calibration(tmp_path / "bad.json")
 
 
 def test_hours_are_over_arcs_lengths():
@@ -166,7 +166,7 @@ def test_the_shipped_calibrations_serve(tmp_path):
     assert "another CPU" in calibration_files.for_cpu(here, tmp_path)[1].source
     own = tmp_path / "some-cpu-2-threads"
     own.mkdir()
-    calibration.write(
+    calibration.save_calibration(
         calibration.fit("Some CPU, 2 threads", "cpu", points(TRUE), source="own"), own / calibration_files.NAME
     )
     assert calibration_files.for_cpu(here, tmp_path)[1].source == "own"

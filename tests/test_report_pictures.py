@@ -34,7 +34,7 @@ def _texts(attempts):
 
 
 def _drawn(folder, task, attempts, solutions, title="arm n-1"):
-    [path] = pictures.write(folder, [task], _texts(attempts), solutions, title, 1)
+    [path] = pictures.write_pictures(folder, [task], _texts(attempts), solutions, title, 1)
     return ET.fromstring(path.read_text(encoding="utf-8"))
 
 
@@ -58,7 +58,9 @@ def _words(root):
 
 def _shown(tasks, attempts, solutions, most=9, width=80, **options):
     out = io.StringIO()
-    pictures.show(tasks, _texts(attempts), solutions, Console(file=out, width=width, highlight=False, **options), most)
+    pictures.show_grids(
+        tasks, _texts(attempts), solutions, Console(file=out, width=width, highlight=False, **options), most
+    )
     return out.getvalue()
 
 
@@ -83,7 +85,7 @@ def test_arcs_ten_colours():
 
 def test_a_hostile_id_is_a_safe_file_name_and_words_in_the_picture(tmp_path):
     names = ["../a b<c>&\x1b[2J", "../a b<c>& [2J", "A", "a", "con fig", "", "x" * 300, "\udcff"]
-    paths = pictures.write(tmp_path, [_task(name) for name in names], {}, {}, 'a & "b" <i>', len(names))
+    paths = pictures.write_pictures(tmp_path, [_task(name) for name in names], {}, {}, 'a & "b" <i>', len(names))
     assert sorted(paths) == sorted(tmp_path.iterdir())  # nothing elsewhere, nothing left over
     assert len({path.name.lower() for path in paths}) == len(names)
     assert paths[3].name == "a.svg"
@@ -140,13 +142,16 @@ def test_each_test_input_has_its_row(tmp_path):
 
 def test_more_attempts_than_test_inputs_are_refused(tmp_path):
     with pytest.raises(ValueError, match="attempts at 2 test inputs, of which there are 1"):
-        pictures.write(tmp_path, [_task()], {"t": [(), ()]}, {}, "", 1)
+        pictures.write_pictures(tmp_path, [_task()], {"t": [(), ()]}, {}, "", 1)
 
 
 def test_only_so_many_are_drawn_and_printed(tmp_path):
     tasks, solutions = made_tasks(3)
-    assert [path.name for path in pictures.write(tmp_path, tasks, {}, solutions, "", 2)] == ["t0.svg", "t1.svg"]
-    assert pictures.write(tmp_path, tasks, {}, solutions, "", 0) == []
+    assert [path.name for path in pictures.write_pictures(tmp_path, tasks, {}, solutions, "", 2)] == [
+        "t0.svg",
+        "t1.svg",
+    ]
+    assert pictures.write_pictures(tmp_path, tasks, {}, solutions, "", 0) == []
     out = _shown(tasks, {}, solutions, most=2)
     assert "t1: no answer" in out and "t2" not in out
 
@@ -154,11 +159,11 @@ def test_only_so_many_are_drawn_and_printed(tmp_path):
 def test_what_cannot_be_written_is_a_user_error_and_leaves_the_old_file(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="cannot be written"):
-        pictures.write(tmp_path / "file", [_task()], {}, {}, "", 1)
+        pictures.write_pictures(tmp_path / "file", [_task()], {}, {}, "", 1)
     assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / "t.svg").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
-        pictures.write(tmp_path, [_task()], {}, {}, "", 1)
+        pictures.write_pictures(tmp_path, [_task()], {}, {}, "", 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "t.svg"]
 
 

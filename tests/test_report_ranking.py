@@ -14,7 +14,7 @@ from helpers.records import cell, curve, result, row
 from rich.console import Console
 
 from harness.analysis.learning_curve import accuracy_after
-from harness.analysis.ranking import candidates, rank
+from harness.analysis.ranking import candidates, rank_candidates
 from harness.analysis.stats import wilson
 from harness.catalog.published import ACCURACIES
 from harness.records.cell import ModelSpec
@@ -27,7 +27,7 @@ def test_the_choice_by_hand_in_80_columns():
     """5 of 10 tuned, Wilson 24 to 76 %; baseline 2 of 10; two models, so that there is a chance of being best."""
     rows = [_row("a", load_s=1799.0), _row("[b]old")]
     results = [_result("a", 5, decode_s=90.0), _result("a", 2, steps=0, arm="baseline"), _result("[b]old", 1)]
-    shown = _shown(rank(candidates(rows, results, GOAL), GOAL))
+    shown = _shown(rank_candidates(candidates(rows, results, GOAL), GOAL))
     assert max(map(len, shown.splitlines())) <= 80 and "\x1b" not in shown and "…" not in shown
     (line,) = [line.split() for line in shown.splitlines() if line.startswith("a ")]
     assert line[:9] == ["a", "fp32", "1024", "5.04", "yes", "20.0", "50", "(24-76)", "64"]
@@ -40,22 +40,22 @@ def test_the_choice_by_hand_in_80_columns():
 
 def test_a_refused_projection_is_said_with_its_reason():
     results = [result(11, tasks=20, curve_points=curve(20, 2, 5, 8, 11))]
-    shown = _flat(_shown(rank(candidates([_row()], results, GOAL), GOAL)))
+    shown = _flat(_shown(rank_candidates(candidates([_row()], results, GOAL), GOAL)))
     assert "refused" in shown
     assert "tiny fp32: no projection to 1000 steps: x15.6 beyond the last checkpoint; at most x8." in shown
     goal = replace(GOAL, steps=128)
     assert "tiny fp32: projected x2.0 beyond the last checkpoint." in _flat(
-        _shown(rank(candidates([_row()], results, goal), goal), goal)
+        _shown(rank_candidates(candidates([_row()], results, goal), goal), goal)
     )
 
 
 def test_what_was_published_is_named_beside_and_marked_as_such():
-    chosen = rank(candidates([_row("phi-3-mini")], [], GOAL), GOAL)
+    chosen = rank_candidates(candidates([_row("phi-3-mini")], [], GOAL), GOAL)
     text = _flat(_shown(chosen))
     assert "phi-3-mini: no weights: accuracy not measured; harness ttft phi-3-mini" in text
     assert "Published for Phi-3 (ironbar/arc24, iteration 4, August 2024): 6.5 % before, 16.8 % after." in text
     assert "16.8" not in chosen.why
-    measured = rank(candidates([_row("phi-3-mini")], [_result("phi-3-mini", 5)], GOAL), GOAL)
+    measured = rank_candidates(candidates([_row("phi-3-mini")], [_result("phi-3-mini", 5)], GOAL), GOAL)
     assert "Published" not in _shown(measured)
 
 
@@ -169,6 +169,6 @@ def test_a_model_spec_in_the_record_need_not_say_how_it_is_fine_tuned():
 
 
 def test_another_precision_of_a_model_with_weights_says_how_to_measure_it():
-    text = _flat(_shown(rank(candidates([_row("small", precision="int4", weights="/a")], [], GOAL), GOAL)))
+    text = _flat(_shown(rank_candidates(candidates([_row("small", precision="int4", weights="/a")], [], GOAL), GOAL)))
     assert "small int4: accuracy not measured; harness ttft small --precision int4 does." in text
     assert "no weights" not in text

@@ -12,7 +12,7 @@ from helpers.records import TINY
 from harness.catalog import precisions
 from harness.catalog.recipes import RecipeOptions, resolve
 from harness.errors import UserError
-from harness.hardware.device import choose
+from harness.hardware.device import choose_device
 from harness.measure.sweep import CELL
 from harness.records.arm import ROWS
 from harness.records.cell import Cell, ModelSpec, Recipe
@@ -129,7 +129,7 @@ def test_what_cannot_be_shared():
         device_count = staticmethod(lambda: 1)
 
     with pytest.raises(UserError, match="--gpus 2: from cuda:0 on there are 1 CUDA devices"):
-        choose("cuda:0", OneCard, gpus=2)
+        choose_device("cuda:0", OneCard, gpus=2)
 
 
 if __name__ == "__main__":

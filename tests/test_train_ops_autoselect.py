@@ -68,7 +68,7 @@ def test_the_reference_step_has_no_kernels_to_choose():
 
 
 def test_the_fastest_is_taken_and_said():
-    best, notes = autoselect.fastest(
+    best, notes = autoselect.fastest_kernel(
         "attention", {"sdpa": 0.004, "flash": 0.002, "efficient": 0.0019, "cudnn": "no such"}
     )
     assert best == "flash"  # efficient is faster by no more than noise
@@ -76,7 +76,7 @@ def test_the_fastest_is_taken_and_said():
         "attention: flash is used (sdpa 4.00 ms, flash 2.00 ms, efficient 1.90 ms)",
         "attention: flash is used, for cudnn does not run here: no such",
     ]
-    assert autoselect.fastest("pointwise", {"plain": 0.5}) == ("plain", [])
+    assert autoselect.fastest_kernel("pointwise", {"plain": 0.5}) == ("plain", [])
 
 
 def test_measured_once_a_device_and_kept(empty, monkeypatch):
@@ -88,12 +88,12 @@ def test_measured_once_a_device_and_kept(empty, monkeypatch):
 
     monkeypatch.setattr(autoselect, "measure", measure)
     for _ in range(2):
-        chosen = autoselect.choose("auto", SHAPES, CPU, torch.float32)
+        chosen = autoselect.choose_kernels("auto", SHAPES, CPU, torch.float32)
         assert str(chosen) == "attention=sdpa pointwise=plain"
         assert "for compiled does not run here: no compiler" in " ".join(chosen.notes)
     assert measured == [(SHAPES, torch.float32)]
-    autoselect.choose("auto", SHAPES, CPU, torch.bfloat16)
-    autoselect.choose("auto", replace(SHAPES, hidden_size=64), CPU, torch.float32)
+    autoselect.choose_kernels("auto", SHAPES, CPU, torch.bfloat16)
+    autoselect.choose_kernels("auto", replace(SHAPES, hidden_size=64), CPU, torch.float32)
     assert len(measured) == 3 == len(list(empty.iterdir()))
 
 
@@ -101,7 +101,7 @@ def test_a_compiler_installed_later_is_tried(empty, monkeypatch):
     monkeypatch.setattr(autoselect, "measure", lambda *_: {"attention": {"blocks": 0.2}, "pointwise": {"plain": 0.1}})
     for compiler in (None, "/usr/bin/cc"):
         monkeypatch.setattr(autoselect, "which", lambda name, compiler=compiler: compiler)
-        autoselect.choose("auto", SHAPES, CPU, torch.float32)
+        autoselect.choose_kernels("auto", SHAPES, CPU, torch.float32)
     assert len(list(empty.iterdir())) == 2
 
 
@@ -113,37 +113,37 @@ def test_shapes_of_configs():
                              intermediate_size=[100, 200])  # fmt: skip
     assert autoselect.Shapes.of(config) == autoselect.Shapes(8, 2, 32, 64, 100)
     assert autoselect.Shapes.of(SimpleNamespace(hidden_size=64)) is None
-    assert str(autoselect.choose("auto", None, CPU, torch.float32)) == FIRST
+    assert str(autoselect.choose_kernels("auto", None, CPU, torch.float32)) == FIRST
 
 
 @pytest.mark.parametrize("torn", ["", "{", "[]", '{"attention": {"blocks": 1.0}}'])
 def test_a_torn_file_is_measured_again(empty, monkeypatch, torn):
     whole = {"attention": {"blocks": 0.2}, "pointwise": {"plain": 0.1}}
     monkeypatch.setattr(autoselect, "measure", lambda *_: whole)
-    autoselect.choose("auto", SHAPES, CPU, torch.float32)
+    autoselect.choose_kernels("auto", SHAPES, CPU, torch.float32)
     (path,) = empty.iterdir()
     path.write_text(torn)
-    assert str(autoselect.choose("auto", SHAPES, CPU, torch.float32)) == FIRST
+    assert str(autoselect.choose_kernels("auto", SHAPES, CPU, torch.float32)) == FIRST
     assert files.read_cache(f"kernels/{path.name}") == whole
 
 
 def test_what_is_named_is_not_measured(empty, monkeypatch):
     monkeypatch.setattr(autoselect, "measure", None)
-    assert str(autoselect.choose("plain", SHAPES, CPU, torch.float32)) == FIRST
+    assert str(autoselect.choose_kernels("plain", SHAPES, CPU, torch.float32)) == FIRST
     named = "attention=sdpa pointwise=plain"
-    assert str(autoselect.choose(named, SHAPES, CPU, torch.float32)) == named
+    assert str(autoselect.choose_kernels(named, SHAPES, CPU, torch.float32)) == named
 
 
 def test_a_kernel_of_another_device_or_one_that_fails_is_said(monkeypatch):
     with pytest.raises(Unsupported, match="pointwise=liger is not for cpu, which has plain, compiled"):
-        autoselect.choose("pointwise=liger", SHAPES, CPU, torch.float32)
+        autoselect.choose_kernels("pointwise=liger", SHAPES, CPU, torch.float32)
 
     def no_compiler(kernel):
         raise RuntimeError("no C++ compiler\nand more")
 
     monkeypatch.setattr(pointwise, "of", no_compiler)
     with pytest.raises(Unsupported, match=r"pointwise=compiled does not run here: no C\+\+ compiler$"):
-        autoselect.choose("pointwise=compiled", SHAPES, CPU, torch.float32)
+        autoselect.choose_kernels("pointwise=compiled", SHAPES, CPU, torch.float32)
 
 
 def test_measuring_here(empty, monkeypatch):
@@ -164,7 +164,7 @@ def test_measuring_here(empty, monkeypatch):
 
 def test_nothing_is_chosen_where_a_part_is_emulated(empty, monkeypatch):
     monkeypatch.setattr(autoselect, "_LONGEST_S", 0.0)
-    chosen = autoselect.choose("auto", SHAPES, CPU, torch.float32)
+    chosen = autoselect.choose_kernels("auto", SHAPES, CPU, torch.float32)
     assert str(chosen) == FIRST and not chosen.notes
 
 
@@ -262,6 +262,9 @@ def test_rows_say_which_kernels_ran():
     assert summary._kernels([one, one]) == [f"Kernels: {FIRST}; the fastest on this device unless --kernels sets them."]
     for each, line in zip([one, other], summary._kernels([one, other]), strict=True):
         assert f"{each.kernels} ({each.cell.model.name} {each.cell.label})" in line
-    assert [each["kernels"] for each in frame.table([one, other], Goal(12, 1000, 400))] == [FIRST, other.kernels]
+    assert [each["kernels"] for each in frame.summary_frame([one, other], Goal(12, 1000, 400))] == [
+        FIRST,
+        other.kernels,
+    ]
     chosen = replace(one.cell, recipe=replace(one.cell.recipe, kernels="attention=sdpa pointwise=plain"))
     assert chosen.label.endswith("/sdpa/plain") and chosen.key({}) != one.cell.key({})

@@ -148,7 +148,7 @@ def test_the_reference_step_counts_every_token_of_the_head():
     from harness.predict import flops
 
     spec = ModelSpec("tiny", dict(TINY), 256)
-    own, _ = flops.count(spec, Recipe())
-    plain, _ = flops.count(spec, Recipe(implementation=REFERENCE))
+    own, _ = flops.count_flops(spec, Recipe())
+    plain, _ = flops.count_flops(spec, Recipe(implementation=REFERENCE))
     head = 2 * 64 * 320 * (1 - 0.12)  # a token that is no answer
     assert plain.forward_linear > own.forward_linear + 0.5 * head

@@ -151,7 +151,7 @@ def _steps_within(hours: Projection | ArcHours, fixed_h: float, steps: int, budg
     return max(0, int(steps * (budget_hours - fixed_h) / (hours.hours_high - fixed_h)))
 
 
-def rank(measured: Sequence[Candidate], goal: Goal) -> Ranking:
+def rank_candidates(measured: Sequence[Candidate], goal: Goal) -> Ranking:
     """The candidates ranked: those that fit the budget with all steps, by accuracy where there is one.
 
     By the projected accuracy where every candidate with an accuracy has a projection, else by the measured one; those

@@ -177,7 +177,7 @@ _UNITS = {
 
 def _from_file(path: Path) -> Accelerator:
     """The card that a YAML file describes. Raises UserError with line and key for any fault in it."""
-    document = strict_yaml.read(path, "--gpu")
+    document = strict_yaml.parse_file(path, "--gpu")
     card = document.convert(_CardFile)
     # fp32 is required: emulated dtypes are computed by its units.
     rates: dict[str, float | str] = {}

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from harness.catalog.precisions import PRECISIONS
-from harness.catalog.strict_yaml import Document, Strict, read
+from harness.catalog.strict_yaml import Document, Strict, parse_file
 from harness.errors import UserError, unknown
 from harness.records.cell import OPTIMIZED, RECOMPUTE, REFERENCE, TARGETS, ModelSpec, Recipe
 
@@ -181,7 +181,7 @@ def default_path() -> Path:
 
 def load(path: Path | None = None) -> Catalog:
     """The catalogue in `path`. Raises UserError with file, line and key for any fault in it."""
-    document = read(path or default_path())
+    document = parse_file(path or default_path())
     file = document.convert(_File)
     # Names and aliases are one namespace: an alias must not be some other model's name.
     models: dict[str, ModelSpec] = {}

@@ -92,7 +92,7 @@ class Document:
         return self.error(keys, message)  # of a struct's own __post_init__
 
 
-def read(path: Path, option: str = "--models-file") -> Document:
+def parse_file(path: Path, option: str = "--models-file") -> Document:
     """The file `path`. Raises UserError where it cannot be read or is no YAML mapping; `option` is what named it."""
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)

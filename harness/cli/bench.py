@@ -179,10 +179,10 @@ def plan(
     words: dict[str, Any] = {"contexts": contexts, "precisions": precisions, "models_file": models_file}
     config, _ = configure(models, weights="random", device=device, **words)
     out = style.console()
-    info.plan(config, out)
+    info.plan_table(config, out)
     # A card that is named needs no record.
     if gpu:
-        predict_verb.show(predict_verb.configure(models, gpu=gpu, **words), out)
+        predict_verb.show_predictions(predict_verb.configure(models, gpu=gpu, **words), out)
         return
     # Without a card that is named: the device of the newest record, if that says enough.
     target = calibration_files.last_swept_device()
@@ -190,6 +190,6 @@ def plan(
         out.print('With --gpu "t4" (or l4, cpu ...) time and memory of each cell are predicted.', markup=False)
         return
     try:
-        predict_verb.show(predict_verb.configure(models, targets=[target], **words), out)
+        predict_verb.show_predictions(predict_verb.configure(models, targets=[target], **words), out)
     except UserError as problem:
         out.print(f"Not predicted by the last record: {problem}", markup=False)

@@ -15,7 +15,7 @@ def models(models_file: ModelsFile = None) -> None:
     from harness.catalog import models as catalog
     from harness.report import info, style
 
-    info.models(catalog.load(models_file), style.console())
+    info.models_table(catalog.load(models_file), style.console())
 
 
 def doctor(device: Device = "auto") -> None:
@@ -28,5 +28,5 @@ def doctor(device: Device = "auto") -> None:
     from harness.measure.doctor import examine
     from harness.report import info, style
 
-    if not info.doctor(examine(device), style.console()):
+    if not info.doctor_table(examine(device), style.console()):
         raise typer.Exit(1)

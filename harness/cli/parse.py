@@ -17,7 +17,7 @@ Words = str | int | Iterable[str | int] | None
 
 
 @dataclass(frozen=True)
-class Record:
+class RecordRows:
     """What a results folder holds: measurements, accuracies, and the number of corrupt lines."""
 
     folder: Path
@@ -26,7 +26,7 @@ class Record:
     corrupt: int = 0
 
 
-def record(results: Path | None) -> Record:
+def record(results: Path | None) -> RecordRows:
     """The record in the folder `results`, by default the newest one. Raises UserError where there is none."""
     folder = results or store.latest_folder()
     # Accuracies are optional; measurements are what makes a folder a record.
@@ -36,7 +36,7 @@ def record(results: Path | None) -> Record:
         arms, more = store.read(accuracy, arm.ROWS) if accuracy.exists() else ([], 0)
     except OSError as problem:
         raise UserError(f"{path}: cannot be read ({problem.strerror}); run `harness bench` first") from None
-    return Record(folder, rows, arms, corrupt + more)
+    return RecordRows(folder, rows, arms, corrupt + more)
 
 
 def goal(

@@ -117,12 +117,12 @@ def predict(
     if model:
         options["models"] = [*(options["models"] or []), model]
     search = partial(query.find_largest, batch=max_batch) if max_context or max_batch else query.predict_all
-    answers = show(configure(**options), style.console(), search, csv)
+    answers = show_predictions(configure(**options), style.console(), search, csv)
     if all(isinstance(answer, query.Unpredictable) for answer in answers):
         raise typer.Exit(1)
 
 
-def show(
+def show_predictions(
     request: "PredictQuery", out: "Console", search: Callable[..., Any] | None = None, csv: Path | None = None
 ) -> "list[Prediction | Unpredictable]":
     """Prints the table of what `search` predicts, by default all cells of the request; writes it to `csv` too.
@@ -140,7 +140,7 @@ def show(
     # A file that cannot be written ends the command before the table.
     if csv:
         predictions.FORMATS["csv"].write(answers, request.goal, csv)
-    predictions.table(answers, request.goal, out)
+    predictions.predictions_table(answers, request.goal, out)
     return answers
 
 
@@ -154,7 +154,7 @@ def calibrate(results: Results = None) -> None:
       harness calibrate --results results/tesla-t4
     """
     from harness.predict import calibration_files
-    from harness.predict.calibration import write
+    from harness.predict.calibration import save_calibration
     from harness.report import style
     from harness.report.progress import ProgressLine
 
@@ -165,7 +165,7 @@ def calibrate(results: Results = None) -> None:
         # The cells are traced without a device, and the figures of the card fitted to their seconds.
         source = f"{sum(row.ok for row in rows)} cells of {folder}"
         calibration = calibration_files.calibrated(rows, source, partial(progress.count, "tracing"))
-    write(calibration, folder / calibration_files.NAME)
+    save_calibration(calibration, folder / calibration_files.NAME)
     out.print(f"{calibration.device}: {calibration.points} cells of {', '.join(calibration.models)}", markup=False)
     for kind, times in calibration.slowdown.items():
         out.print(f"  {kind:<11} {times:.2f} times its nominal seconds", markup=False)

@@ -64,15 +64,15 @@ def pick(
 
     Exit code 1 where none fits.
     """
-    from harness.analysis.ranking import candidates, rank
+    from harness.analysis.ranking import candidates, rank_candidates
     from harness.report import ranking, style
 
     goal = parse.goal(model_table.load(models_file), budget_hours, steps, test_tasks)
     record = parse.record(results)
-    chosen = rank(candidates(record.rows, record.results, goal), goal)
+    chosen = rank_candidates(candidates(record.rows, record.results, goal), goal)
     out = style.console()
     out.print(f"{record.folder}", soft_wrap=True, markup=False)
-    ranking.table(chosen, goal, out)
+    ranking.ranking_table(chosen, goal, out)
     # For scripts, which do not read the sentence.
     if not chosen.fits:
         raise typer.Exit(1)

@@ -144,15 +144,15 @@ def ttft(
     out = style.console()
     with ProgressLine(out) as progress:
         result = run.run(config, progress)
-    best = table.table(result.rows, out, project_to)
+    best = table.arms_table(result.rows, out, project_to)
     if best is None:
         raise typer.Exit(1)
     # The best arm's answers, beside the true outputs.
     outcome = (config.tasks, best.attempts, config.solutions)
-    drawing.show(*outcome, out, show)
+    drawing.show_grids(*outcome, out, show)
     if pictures > 0:
         caption = f"{config.model.name}, {best.arm}, {best.steps} steps"
-        paths = drawing.write(result.folder / "pictures", *outcome, caption, pictures)
+        paths = drawing.write_pictures(result.folder / "pictures", *outcome, caption, pictures)
         out.print(f"{len(paths)} pictures in {result.folder / 'pictures'}/", soft_wrap=True, markup=False)
 
 
@@ -177,7 +177,7 @@ def coverage(
     out = style.console()
     if tokenizer:
         out.print("tokenising every prompt ...")
-    info.coverage(*_lengths(source, contexts, tokenizer, encoding), out)
+    info.coverage_table(*_lengths(source, contexts, tokenizer, encoding), out)
 
 
 def _lengths(

@@ -14,7 +14,7 @@ from harness.hardware.info import Device
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def choose(requested: str, cuda=torch.cuda, gpus: int = 1) -> Device:
+def choose_device(requested: str, cuda=torch.cuda, gpus: int = 1) -> Device:
     """The device for "auto", "cpu", "cuda" or "cuda:1", the first of `gpus`. Raises UserError where one is missing.
 
     `cuda` is torch.cuda or what a test puts in its place.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from harness.errors import UserError, first_line
-from harness.hardware.device import TORCH_DTYPES, choose, synchronizer
+from harness.hardware.device import TORCH_DTYPES, choose_device, synchronizer
 from harness.hardware.info import DeviceReport
 from harness.records.measurement import MatmulSpeed
 from harness.records.stored import to_stored
@@ -49,9 +49,9 @@ def rates(
     return {name: replace(speed, native=speed is fp32 or is_native(speed, fp32)) for name, speed in speeds.items()}
 
 
-def report(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
+def report_device(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
     """The job that looks at a device: {requested, gpus, dtypes} to a `DeviceReport`, as stored."""
-    device = choose(payload["requested"], gpus=payload["gpus"])
+    device = choose_device(payload["requested"], gpus=payload["gpus"])
     return to_stored(DeviceReport(device, rates(torch.device(device.id), payload["dtypes"])))
 
 

@@ -13,7 +13,7 @@ from harness.measure import autotune, device_lock, plan
 from harness.measure.config import SweepConfig
 from harness.measure.timing import MIN_SECONDS
 from harness.predict.cells import SMALLEST_RUN, CellPredictor, Judgement, smallest_run_s
-from harness.predict.variants import candidates
+from harness.predict.variants import recipe_variants
 from harness.records.cell import Cell, ModelSpec
 from harness.records.measurement import Measurement
 from harness.records.store import RESULTS, Store, slug
@@ -100,7 +100,7 @@ class _Sweep:
         """The row of `cell`, or with autotune that of its fastest variant that fits."""
         if not self.config.autotune or self.judge(cell).status in ("beyond_window", "unsupported"):
             return self.one(number, cell, earlier, later)
-        variants = candidates(cell, lambda variant: self.judge(variant).prediction)
+        variants = recipe_variants(cell, lambda variant: self.judge(variant).prediction)
         return autotune.best(variants, lambda variant: self.one(number, variant, [], later))
 
     def one(self, number: int, cell: Cell, earlier: Sequence[Measurement], later: Sequence[Cell]) -> Measurement:

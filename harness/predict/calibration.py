@@ -207,12 +207,12 @@ def fit_memory(processes: Sequence[MemoryPoint], kind: str) -> Allocator:
     return Allocator(max(0.0, base), max(1.0, factors[0]), max(1.0, factors[-1]))
 
 
-def write(calibration: Calibration, path: Path) -> None:
+def save_calibration(calibration: Calibration, path: Path) -> None:
     """Raises UserError where it cannot be written; an older file is then as it was."""
     replace_atomically(path, json.dumps(to_stored(calibration), indent=1) + "\n")
 
 
-def read(path: Path) -> Calibration:
+def load_calibration(path: Path) -> Calibration:
     """Raises UserError where the file is no calibration."""
     try:
         calibration = from_stored(json.loads(path.read_text(encoding="utf-8")), Calibration)

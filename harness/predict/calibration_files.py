@@ -29,7 +29,7 @@ def for_card(accelerator: Accelerator, results: Path = RESULTS) -> Calibration:
     if own := _own(results, lambda device: _is(device, accelerator)):
         return own
     shipped = _SHIPPED / f"{accelerator.name}.json"
-    return calibration.read(shipped) if shipped.exists() else calibration.prior(accelerator.kind)
+    return calibration.load_calibration(shipped) if shipped.exists() else calibration.prior(accelerator.kind)
 
 
 def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Calibration]:
@@ -37,7 +37,7 @@ def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Ca
     has none of its own."""
     if own := _own(results, lambda device: device == here.name):
         return own.nominal or here, own
-    shipped = calibration.read(_SHIPPED / "cpu.json")
+    shipped = calibration.load_calibration(_SHIPPED / "cpu.json")
     error = hypot(shipped.error, _OTHER_CPU_LOG_SIGMA)
     return here, replace(shipped, error=error, source=f"fitted on another CPU ({shipped.device})")
 
@@ -56,7 +56,7 @@ def last_swept_device(results: Path = RESULTS) -> tuple[Accelerator, Calibration
 def _own(results: Path, wanted: Callable[[str], bool]) -> Calibration | None:
     """The newest calibration under `results` whose device is wanted. Raises UserError for a file that is none."""
     for path in sorted(results.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime, reverse=True):
-        own = calibration.read(path)
+        own = calibration.load_calibration(path)
         if wanted(own.device):
             return own
     return None

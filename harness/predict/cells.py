@@ -98,7 +98,7 @@ class CellPredictor:
             accelerator=self.accelerator,
             calibration=self.calibration,
         )
-        return prediction.predict(request, {cell.context: trace})
+        return prediction.predict_cell(request, {cell.context: trace})
 
     def _trace(self, key: trace_pool.TraceKey) -> Trace | str:
         name = key.key(self.versions)

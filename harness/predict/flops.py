@@ -21,7 +21,7 @@ from harness.train.patch import patch_model
 _LENGTHS = (500, 1000)  # multiples that make whole answers at any share of two digits
 
 
-def count(spec: ModelSpec, recipe: Recipe) -> tuple[FlopCount, int]:
+def count_flops(spec: ModelSpec, recipe: Recipe) -> tuple[FlopCount, int]:
     """The work of one sequence under `recipe`, and the base's number of parameters.
 
     Raises harness.errors.Unsupported where the architecture cannot be built.

@@ -39,7 +39,7 @@ _QUANTIZED_PRODUCTS = ("gemm_4bit", "int8_scaled_mm", "int8_mixed_scaled_mm")
 def trace(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
     """One micro-step of `recipe` at `context` tokens on a device of `kind` ("cuda", "cuda-7" or "cpu").
 
-    `model` is what harness.train.meta_model.build gave; it may be traced at several contexts.
+    `model` is what harness.train.meta_model.build_meta_model gave; it may be traced at several contexts.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     batch = random_batch(1, context, recipe, torch.device("meta"), seed=0)

@@ -134,7 +134,7 @@ def trace_keys(
     return {n: trace_key(spec, precision, recipe, accelerator, n) for n in contexts_for(context)}
 
 
-def predict(request: PredictRequest, traces: Mapping[int, Trace]) -> Prediction:
+def predict_cell(request: PredictRequest, traces: Mapping[int, Trace]) -> Prediction:
     """The prediction of a cell from its traces by context: those of `request.trace_keys()`, or its own context's alone.
 
     Raises UserError for a dtype that the accelerator does not compute.

@@ -98,7 +98,7 @@ def _predict_each(
         traced = {context: next(traces) for context in by_length}
         reasons = [trace for trace in traced.values() if isinstance(trace, str)]
         usable = {context: trace for context, trace in traced.items() if not isinstance(trace, str)}
-        outcomes.append(reasons[0] if reasons else prediction.predict(request, usable))
+        outcomes.append(reasons[0] if reasons else prediction.predict_cell(request, usable))
     return outcomes
 
 

@@ -25,7 +25,7 @@ from harness.workers.local import AskFailed, LocalExecutor
 
 _RULE = 3  # raised when tracing changes, so that older cached traces are not used
 _FLASH_FROM = (8, 0)  # compute capability
-TRACE = "harness.predict.tracer:trace"
+TRACE = "harness.predict.tracer:trace_job"
 _Answers = Queue[tuple["TraceKey", dict[str, Any]]]
 
 

@@ -15,7 +15,7 @@ from harness.records.stored import from_stored, to_stored
 from harness.train import meta_model
 
 
-def trace(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
+def trace_job(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
     """A `TraceKey`, as stored, to its trace with the FLOPs of a sequence, or {"unsupported": reason}."""
     key = from_stored(payload, TraceKey)
     try:
@@ -36,7 +36,7 @@ def _model_of(key: TraceKey) -> str:
 @lru_cache(maxsize=1)
 def _built(text: str) -> Any:
     key = from_stored(json.loads(text), TraceKey)
-    return meta_model.build(key.spec, key.precision, key.compute_dtype, key.recipe, key.kind)
+    return meta_model.build_meta_model(key.spec, key.precision, key.compute_dtype, key.recipe, key.kind)
 
 
 def _work(key: TraceKey) -> FlopCount:
@@ -48,4 +48,4 @@ def _work(key: TraceKey) -> FlopCount:
 @lru_cache(maxsize=4)
 def _counted(text: str) -> FlopCount:
     spec, recipe = json.loads(text)
-    return flops.count(from_stored(spec, ModelSpec), from_stored(recipe, Recipe))[0]
+    return flops.count_flops(from_stored(spec, ModelSpec), from_stored(recipe, Recipe))[0]

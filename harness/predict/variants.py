@@ -11,7 +11,7 @@ _BY_MEMORY = RECOMPUTE  # each holds less than the one before, and is slower for
 _LARGEST_BATCH = 8  # sequences at once; beyond, devices gain nothing that a search need look for
 
 
-def candidates(cell: Cell, predict: Callable[[Cell], Prediction | None]) -> list[Cell]:
+def recipe_variants(cell: Cell, predict: Callable[[Cell], Prediction | None]) -> list[Cell]:
     """Variants of `cell` to measure, the most promising first; `cell` itself alone where nothing can be predicted."""
     share = cell.recipe.sequences_per_step // cell.recipe.data_parallel
     predicted = []

@@ -23,7 +23,7 @@ def write_csv(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: G
     """
     import pandas
 
-    data = pandas.DataFrame(frame.table(rows, goal, results), columns=list(frame.COLUMNS))
+    data = pandas.DataFrame(frame.summary_frame(rows, goal, results), columns=list(frame.COLUMNS))
     replace_atomically(path, data.to_csv(index=False, float_format="%.6g"))
 
 

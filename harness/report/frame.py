@@ -92,7 +92,7 @@ COLUMNS = (
 )
 
 
-def table(
+def summary_frame(
     rows: Sequence[Measurement],
     goal: Goal,
     results: Sequence[ArmResult] = (),

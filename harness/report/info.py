@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.measure.doctor import Findings
 
 
-def models(catalog: Catalog, out: Console) -> None:
+def models_table(catalog: Catalog, out: Console) -> None:
     """One row per model of the catalog."""
     table = plain_table("<model|params\n(M)|max\nctx k|<type|<also")
     for spec in catalog.models.values():
@@ -27,7 +27,7 @@ def models(catalog: Catalog, out: Console) -> None:
     out.print(Text(f"From {catalog.path}. A hub id or a folder with a config.json can be named too."))
 
 
-def plan(config: "SweepConfig", out: Console) -> None:
+def plan_table(config: "SweepConfig", out: Console) -> None:
     """The cells of a sweep and the size of the base weights, without a look at the device."""
     # The defaults differ by kind of device, and with "auto" it is not known which it will be.
     kinds = [config.device.partition(":")[0]] if config.device != "auto" else ["cuda", "cpu"]
@@ -59,7 +59,7 @@ def _within(context: int, max_context: int) -> str:
     return str(context) if context <= max_context else f"{context}(w)"
 
 
-def coverage(distributions: "list[LengthDistribution]", contexts: list[int], encoding: str, out: Console) -> None:
+def coverage_table(distributions: "list[LengthDistribution]", contexts: list[int], encoding: str, out: Console) -> None:
     """One row per kind of sequence: its lengths in tokens, and the share that fits each context.
 
     `encoding` says in words how the lengths were counted.
@@ -73,7 +73,7 @@ def coverage(distributions: "list[LengthDistribution]", contexts: list[int], enc
     out.print(Text(f"\nTokens; {encoding}. Test questions are counted without their answers."))
 
 
-def doctor(findings: "Findings", out: Console) -> bool:
+def doctor_table(findings: "Findings", out: Console) -> bool:
     """Prints the findings. Returns whether a sweep can run."""
     # Software, then the device, then what it computes in hardware.
     lines = Table.grid(padding=(0, 2))

@@ -27,7 +27,7 @@ class TestInput(NamedTuple):
     truth: Grid | None
 
 
-def write(
+def write_pictures(
     folder: Path, tasks: Sequence[Task], attempts: Attempts, solutions: Solutions, title: str, most: int
 ) -> list[Path]:
     """Draws the first `most` tasks, each into an SVG of its own in `folder`, made if needed; returns their paths.
@@ -43,7 +43,7 @@ def write(
     return paths
 
 
-def show(tasks: Sequence[Task], attempts: Attempts, solutions: Solutions, out: Console, most: int) -> None:
+def show_grids(tasks: Sequence[Task], attempts: Attempts, solutions: Solutions, out: Console, most: int) -> None:
     """Prints the first `most` tasks: each test input, the first attempt and the truth, beside each other if they fit.
 
     A cell is two columns wide, its digit on its colour; wrong ones are bold and underlined. Without colours the digits

@@ -29,7 +29,7 @@ _PARTS = {
 }
 
 
-def table(predictions: Sequence[Prediction | Unpredictable], goal: Goal, out: Console) -> None:
+def predictions_table(predictions: Sequence[Prediction | Unpredictable], goal: Goal, out: Console) -> None:
     """Prints one row per cell, what the columns mean, caveats, and for a single cell what fills its memory."""
     shown = plain_table("<model|<card|<prec|seq\nlen|10\nsteps\n(min)|all\nh (95 %)|peak\nGiB|of\ncard|<verdict")
     # A cell without a prediction keeps its row; the reason follows as a note.
@@ -158,7 +158,7 @@ def _flat(prediction: Prediction, goal: Goal) -> dict[str, Any]:
     }
 
 
-def write_csv(predictions: Sequence[Prediction | Unpredictable], goal: Goal, path: Path) -> None:
+def write_predictions(predictions: Sequence[Prediction | Unpredictable], goal: Goal, path: Path) -> None:
     """One row per prediction in COLUMNS, numbers to all figures. Replaces `path` whole or not at all.
 
     Raises UserError where it cannot be written.
@@ -170,4 +170,4 @@ def write_csv(predictions: Sequence[Prediction | Unpredictable], goal: Goal, pat
     replace_atomically(path, data.to_csv(index=False, lineterminator="\r\n"))
 
 
-FORMATS = {"csv": Format("predictions.csv", write_csv)}
+FORMATS = {"csv": Format("predictions.csv", write_predictions)}

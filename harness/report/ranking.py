@@ -16,7 +16,7 @@ from harness.records.cell import Goal
 from harness.report.style import plain_table
 
 
-def table(choice: Ranking, goal: Goal, out: Console) -> None:
+def ranking_table(choice: Ranking, goal: Goal, out: Console) -> None:
     """Prints one row per candidate with what was measured and what is projected, notes, and the pick as last line."""
     # Those that do not fit stand below, so that one sees what a larger budget would buy.
     ranked = [*choice.fits, *choice.too_slow]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from harness.analysis.ranking import candidates, rank
+from harness.analysis.ranking import candidates, rank_candidates
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.records.measurement import Measurement
@@ -15,10 +15,10 @@ from harness.report import ranking, speed, ttft
 def show(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, out: Console) -> None:
     """Prints the tables; the last line says which candidate to take, the same one that `harness pick` takes."""
     speed.summary(rows, goal.budget_hours, goal.steps, out)
-    choice = rank(candidates(rows, results, goal), goal)
+    choice = rank_candidates(candidates(rows, results, goal), goal)
     for group in ttft.by_comparison(results):
-        ttft.table(group, out, goal.steps)
+        ttft.arms_table(group, out, goal.steps)
     if results:
-        ranking.table(choice, goal, out)
+        ranking.ranking_table(choice, goal, out)
     elif rows:
         out.print(Text(f"\n{choice.why}", style="bold"))

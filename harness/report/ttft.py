@@ -13,7 +13,7 @@ from harness.report.format import number
 from harness.report.style import plain_table
 
 
-def table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None) -> ArmResult | None:
+def arms_table(rows: Sequence[ArmResult], out: Console, project_to: int | None = None) -> ArmResult | None:
     """Prints the arms in order, and with `project_to` their projections to so many steps; returns the best arm.
 
     An arm that failed has a sentence instead; None where all of them did. p is exact McNemar's on the tasks solved,

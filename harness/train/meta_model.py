@@ -18,7 +18,7 @@ from harness.train.patch import patch_model
 from harness.train.quantize import quantized_weight, replace_linear_layers
 
 
-def build(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, kind: str) -> Any:
+def build_meta_model(spec: ModelSpec, precision: Precision, compute: str, recipe: Recipe, kind: str) -> Any:
     """What harness.train.model.load returns on a device of `kind` ("cpu", "cuda"), without storage.
 
     Takes a second for any size. Raises Unsupported where the architecture cannot be built or not be trained as the

@@ -75,7 +75,7 @@ def load(
         model.get_base_model().set_attn_implementation("sdpa")
     else:
         shapes = autoselect.Shapes.of(model.config.get_text_config())
-        choice = autoselect.choose(recipe.kernels, shapes, device, dtype)
+        choice = autoselect.choose_kernels(recipe.kernels, shapes, device, dtype)
         attention.set_kernel(model, choice.of[ATTENTION])
         with quiet():  # kernels are compiled here
             unpatched, kernels = tuple(patch_model(model, kernel=choice.of[POINTWISE])), str(choice)

@@ -12,7 +12,7 @@ import torch
 
 from harness.hardware.device import synchronizer
 from harness.predict.prediction import Prediction
-from harness.predict.variants import MEASURED, candidates, describe
+from harness.predict.variants import MEASURED, describe, recipe_variants
 from harness.records.arm import TuneSpec
 from harness.records.cell import Cell
 from harness.train import recompute
@@ -36,7 +36,7 @@ def variants(trial: TuneSpec, foresee: Callable[[Cell], Prediction | None]) -> l
     recipe = replace(trial.recipe, micro_batch=1)
     cell = Cell(trial.model, trial.precision, trial.compute_dtype, trial.context, recipe, trial.weights, trial.device,
                 trial.device_name)  # fmt: skip
-    recipes = [candidate.recipe for candidate in candidates(cell, foresee)]
+    recipes = [candidate.recipe for candidate in recipe_variants(cell, foresee)]
     return [PackSetting(r.micro_batch * trial.context, r.gradient_checkpointing) for r in recipes]
 
 

@@ -113,5 +113,5 @@ def _curve_point(steps: int, answers: Answers, losses: Sequence[tuple[float, int
 
 def _predictor(report: DeviceReport, folder: Path) -> Callable[[Cell], Prediction | None]:
     """What predicts a cell on this device; traces are made in this process, where torch is loaded already."""
-    predictor = CellPredictor(report, folder, versions(), lambda _, key: tracer.trace(key, print))
+    predictor = CellPredictor(report, folder, versions(), lambda _, key: tracer.trace_job(key, print))
     return lambda cell: None if isinstance(predicted := predictor.predict(cell), str) else predicted

@@ -9,7 +9,7 @@ from harness.hardware.info import DeviceReport
 from harness.records.stored import from_stored
 from harness.workers.local import LocalExecutor, RunLimits
 
-REPORT = "harness.hardware.probe:report"
+REPORT = "harness.hardware.probe:report_device"
 _WITHIN_S = 300.0
 
 

@@ -31,4 +31,4 @@ def predicted(recipe=None, seconds=lambda n: n / 1024, card=CARD, context=1024, 
     by_length = {n: trace(op(flops=10e12 * seconds(n)), tokens=n, **memory) for n in prediction.contexts_for(context)}
     request = prediction.PredictRequest(spec=spec, precision=precisions.find("fp16"), recipe=recipe or Recipe(),
                                         context=context, accelerator=card, calibration=certain)  # fmt: skip
-    return prediction.predict(request, by_length)
+    return prediction.predict_cell(request, by_length)

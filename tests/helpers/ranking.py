@@ -38,7 +38,7 @@ def result_of(name="tiny", right=5, **more):
 
 def shown(chosen, goal=GOAL):
     out = io.StringIO()
-    ranking.table(chosen, goal, Console(file=out, width=80, highlight=False))
+    ranking.ranking_table(chosen, goal, Console(file=out, width=80, highlight=False))
     return out.getvalue()
 
 

@@ -73,7 +73,7 @@ def with_kernel(
     return _attend(query, key, value, _Settings(kernel=kernel, alone=alone)).transpose(1, 2).contiguous()
 
 
-def kind_of(device: torch.device) -> str:
+def device_kind(device: torch.device) -> str:
     """The kind of `device`, for the meta device the kind that it is traced as."""
     return _traced_as[-1] if device.type == "meta" and _traced_as else device.type
 
@@ -112,7 +112,7 @@ def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, setting
     tokens, grouped = query.shape[2], query.shape[1] != key.shape[1]
     windowed = window is not None and tokens > window
     # On a CPU, in blocks of our own.
-    if kind_of(query.device) == "cpu" and not settings.dropout and kernel != "sdpa":
+    if device_kind(query.device) == "cpu" and not settings.dropout and kernel != "sdpa":
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
         return cpu_attention.attend(query, key, value, scale, window if windowed else None)
     # Key heads are repeated for the query heads that share them, unless the kernel does that itself.

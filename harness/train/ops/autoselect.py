@@ -77,7 +77,7 @@ class KernelChoice:
         return " ".join(f"{part}={name}" for part, name in self.of.items())
 
 
-def choose(requested: str, shapes: Shapes | None, device: torch.device, dtype: torch.dtype) -> KernelChoice:
+def choose_kernels(requested: str, shapes: Shapes | None, device: torch.device, dtype: torch.dtype) -> KernelChoice:
     """The kernels that `requested` (a Recipe's `kernels`) names, and for the other parts the fastest on `device`.
 
     Without `shapes` nothing is tried: the first of every part. Raises Unsupported for a requested kernel that does not
@@ -100,12 +100,12 @@ def choose(requested: str, shapes: Shapes | None, device: torch.device, dtype: t
     if shapes and requested != PLAIN and open_parts:
         timings = _cached(shapes, device, dtype)
         for part in open_parts:
-            chosen[part], sentences = fastest(part, timings[part])
+            chosen[part], sentences = fastest_kernel(part, timings[part])
             notes += sentences
     return KernelChoice(chosen, tuple(notes))
 
 
-def fastest(part: str, timings: Timings) -> tuple[str, list[str]]:
+def fastest_kernel(part: str, timings: Timings) -> tuple[str, list[str]]:
     """The kernel to take, and sentences about it. A later one replaces an earlier one if it is clearly faster."""
     # In the order of harness.catalog.kernels: an equal time leaves the earlier, simpler kernel.
     best = next(iter(timings))

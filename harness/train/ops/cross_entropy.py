@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch.nn.functional import linear
 
-from harness.train.ops.attention import kind_of
+from harness.train.ops.attention import device_kind
 
 # Logits (rows x vocabulary) of one chunk.
 _LOGITS_AT_ONCE = 2**25
@@ -33,7 +33,7 @@ class AnswerLosses(torch.autograd.Function):
         scale = _FP16_SCALE if hidden.dtype == torch.float16 else 1.0
         # Rows per chunk of logits, and per part that is widened to fp32.
         chunk_rows = max(1, _LOGITS_AT_ONCE // len(head))
-        wide_rows = max(1, _WIDENED_AT_ONCE.get(kind_of(hidden.device), _WIDENED_ELSEWHERE) // len(head))
+        wide_rows = max(1, _WIDENED_AT_ONCE.get(device_kind(hidden.device), _WIDENED_ELSEWHERE) // len(head))
         for hidden_rows, target_rows, loss_rows, grad_rows in _in_chunks(chunk_rows, hidden, targets, losses, grads):
             logits = linear(hidden_rows, head, bias)
             parts = (rows.split(wide_rows) for rows in (logits, target_rows, loss_rows))
