@@ -41,9 +41,9 @@ def trace_of(key: dict, memory: dict) -> dict:
 
 
 def answer(world: dict, log: Path, job: str, payload: dict):
-    if job.endswith(":report"):
+    if job.endswith(":report_device"):
         return {"device": world["device"], "rates": world["rates"]}
-    if job.endswith(":trace"):
+    if job.endswith(":trace_job"):
         return world.get("trace") or trace_of(payload, world.get("memory", {}))
     cell = payload["cell"]
     name = f"{cell['model']['name']} {cell['precision']} {cell['context']}"
