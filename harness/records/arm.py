@@ -105,7 +105,7 @@ class ArmResult:
     A failure is a row too, with its status and reason.
     """
 
-    STORED: ClassVar = {"spec": "trial", "skipped": "unasked", "curve_points": "checkpoints"}
+    STORED: ClassVar = {"spec": "trial", "questions": "asked", "skipped": "unasked", "curve_points": "checkpoints"}
 
     key: str
     arm: str
@@ -128,7 +128,7 @@ class ArmResult:
     used: int = 0  # training examples
     too_long: int = 0  # training examples that did not fit the context
     untrained: int = 0  # tasks with an adapter of their own for which there was no example
-    asked: int = 0  # questions, in all views
+    questions: int = 0  # put to the model, in all views
     skipped: int = 0  # questions that did not fit
     curve_points: tuple[CurvePoint, ...] = ()  # of a spec with a curve, the end included
 

@@ -61,8 +61,8 @@ class Recipe:
     def from_older(raw: dict[str, Any]) -> dict[str, Any]:
         """`raw` as this version writes it: checkpointing was said by booleans once."""
         words = {False: NONE, True: ALL}
-        again = raw.get("gradient_checkpointing", NONE)
-        return raw | {"gradient_checkpointing": words[again] if isinstance(again, bool) else again}
+        recompute = raw.get("gradient_checkpointing", NONE)
+        return raw | {"gradient_checkpointing": words[recompute] if isinstance(recompute, bool) else recompute}
 
     @property
     def micro_steps_per_step(self) -> int:

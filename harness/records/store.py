@@ -69,9 +69,9 @@ class Store:
                 if size and os.pread(handle, 1, size - 1) != b"\n":
                     line = b"\n" + line  # whoever was killed here left half a line: it stays a line of its own
                 try:
-                    left = line
-                    while left:
-                        left = left[self._write(handle, left) :]
+                    rest = line
+                    while rest:
+                        rest = rest[self._write(handle, rest) :]
                     os.fsync(handle)
                 except OSError as problem:
                     os.ftruncate(handle, size)

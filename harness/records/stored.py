@@ -20,9 +20,9 @@ def to_stored(value: Any) -> Any:
         names = getattr(type(value), "STORED", {})
         return {names.get(f.name, f.name): to_stored(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dict):
-        return {name: to_stored(each) for name, each in value.items()}
+        return {name: to_stored(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        return [to_stored(each) for each in value]
+        return [to_stored(member) for member in value]
     return value
 
 
@@ -44,9 +44,9 @@ def _renamed(raw: Any, kind: Any) -> Any:
         raw = older({stored: raw[stored] for f in hints if (stored := names.get(f, f)) in raw})
         return {f: _renamed(raw[stored], hint) for f, hint in hints.items() if (stored := names.get(f, f)) in raw}
     if get_origin(kind) in (Union, UnionType):
-        return _renamed(raw, next((each for each in get_args(kind) if is_dataclass(each)), None))
+        return _renamed(raw, next((arg for arg in get_args(kind) if is_dataclass(arg)), None))
     if get_origin(kind) is tuple and isinstance(raw, list | tuple):
-        return [_renamed(each, get_args(kind)[0]) for each in raw]
+        return [_renamed(member, get_args(kind)[0]) for member in raw]
     return raw
 
 

@@ -111,7 +111,7 @@ def _covered(row: ArmResult) -> str:
 
 def _gaps(row: ArmResult) -> str:
     """What did not fit or could not be trained, in words; empty where all did."""
-    parts = [f"{row.skipped} of {row.asked + row.skipped} questions did not fit"] if row.skipped else []
+    parts = [f"{row.skipped} of {row.questions + row.skipped} questions did not fit"] if row.skipped else []
     if row.too_long:
         parts.append(f"{row.too_long} of {row.used + row.too_long} training examples drawn did not fit")
     if row.untrained:

@@ -155,7 +155,10 @@ class Trainer:
         return loss.detach()
 
     def state(self) -> dict:
-        return {"model": self.model.state_dict(), "optimizers": [each.state_dict() for each in self.optimizers]}
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
 
     def restore(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])

@@ -25,26 +25,26 @@ Sequences = Sequence[tuple[Sequence[int], int]]  # (token ids, answer tokens) ea
 @dataclass(frozen=True)
 class PackSetting:
     tokens: int  # of the sequences packed into one forward and backward, unless a single one is longer
-    checkpointing: str  # a Recipe's `gradient_checkpointing`
+    recompute: str  # a Recipe's `gradient_checkpointing`
 
     def __str__(self) -> str:
-        return f"{self.tokens} tokens at once{describe(self.checkpointing)}"
+        return f"{self.tokens} tokens at once{describe(self.recompute)}"
 
 
-def variants(trial: TuneSpec, foresee: Callable[[Cell], Prediction | None]) -> list[PackSetting]:
+def variants(spec: TuneSpec, foresee: Callable[[Cell], Prediction | None]) -> list[PackSetting]:
     """What is worth trying, the most promising first; the recipe's own alone where nothing can be predicted."""
-    recipe = replace(trial.recipe, micro_batch=1)
-    cell = Cell(trial.model, trial.precision, trial.compute_dtype, trial.context, recipe, trial.weights, trial.device,
-                trial.device_name)  # fmt: skip
+    recipe = replace(spec.recipe, micro_batch=1)
+    cell = Cell(spec.model, spec.precision, spec.compute_dtype, spec.context, recipe, spec.weights, spec.device,
+                spec.device_name)  # fmt: skip
     recipes = [candidate.recipe for candidate in recipe_variants(cell, foresee)]
-    return [PackSetting(r.micro_batch * trial.context, r.gradient_checkpointing) for r in recipes]
+    return [PackSetting(r.micro_batch * spec.context, r.gradient_checkpointing) for r in recipes]
 
 
 def fastest(
     model: torch.nn.Module,
     sequences: Sequences,
     tried: Sequence[PackSetting],
-    trial: TuneSpec,
+    spec: TuneSpec,
     note: Callable[[str], None],
 ) -> PackSetting:
     """The one with most tokens a second of the first two of `tried` that run, put to use in `model`.
@@ -52,13 +52,13 @@ def fastest(
     Raises torch.OutOfMemoryError where none of them has the memory.
     """
     seconds: dict[PackSetting, float] = {}
-    for each in tried:
-        note(f"fitting: {each} ...")
-        recompute.apply(model, each.checkpointing)
+    for setting in tried:
+        note(f"fitting: {setting} ...")
+        recompute.apply(model, setting.recompute)
         try:
-            seconds[each] = seconds_a_token(model, sequences, each.tokens, trial)
+            seconds[setting] = seconds_per_token(model, sequences, setting.tokens, spec)
         except (torch.OutOfMemoryError, MemoryError):
-            note(f"{each}: out of memory")
+            note(f"{setting}: out of memory")
             model.zero_grad(set_to_none=True)
             gc.collect()
             torch.cuda.empty_cache()
@@ -67,16 +67,16 @@ def fastest(
     if not seconds:
         raise torch.OutOfMemoryError("no variant fits")
     best = min(seconds, key=lambda setting: seconds[setting])
-    recompute.apply(model, best.checkpointing)
-    rates = "; ".join(f"{each} {1 / s:.0f} tokens/s" for each, s in seconds.items())
+    recompute.apply(model, best.recompute)
+    rates = "; ".join(f"{setting} {1 / s:.0f} tokens/s" for setting, s in seconds.items())
     note(f"fitted: {best} ({rates})" if len(seconds) > 1 else f"fitted: {best}")
     return best
 
 
-def seconds_a_token(model: torch.nn.Module, sequences: Sequences, tokens: int, trial: TuneSpec) -> float:
+def seconds_per_token(model: torch.nn.Module, sequences: Sequences, tokens: int, spec: TuneSpec) -> float:
     """Of the fullest pack's forward and backward, the second time it runs; no gradient is left behind."""
     device = next(model.parameters()).device
-    step, wait = TrainingStep(model, trial.recipe, trial.compute_dtype, device), synchronizer(device)
+    step, wait = TrainingStep(model, spec.recipe, spec.compute_dtype, device), synchronizer(device)
     members = first_fit_decreasing([len(ids) for ids, _ in sequences], tokens)[0]
     packed = pack([sequences[i] for i in members], device)
     for _ in range(2):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 EVERY_S = 30.0
-FORMAT = 2  # of the states; another version's are not gone on from
+FORMAT = 3  # of the states; a state of another version is not resumed from
 
 
 class Checkpointer:
@@ -71,6 +71,6 @@ def path_of(folder: Path, key: str) -> Path:
 def discard(folder: Path, key: str) -> None:
     """Removes an arm's state, and what processes that were killed while writing one left of it."""
     path = path_of(folder, key)
-    for each in (path, *path.parent.glob(f"{path.name}.*.tmp")):
+    for file in (path, *path.parent.glob(f"{path.name}.*.tmp")):
         with suppress(OSError):
-            each.unlink()
+            file.unlink()

@@ -101,14 +101,14 @@ def _filled(blank: ArmResult, outcome: Outcome, truths: Solutions, coverage: Cov
         used=outcome.used,
         too_long=outcome.too_long,
         untrained=outcome.untrained,
-        asked=outcome.asked,
+        questions=outcome.questions,
         skipped=outcome.skipped,
         curve_points=tuple(_curve_point(*point, truths) for point in outcome.curve),
     )
 
 
 def _curve_point(steps: int, answers: Answers, losses: Sequence[tuple[float, int]], truths: Solutions) -> CurvePoint:
-    return CurvePoint(steps, mean_loss(losses), tuple(each.attempts for each in score(answers, truths)))
+    return CurvePoint(steps, mean_loss(losses), tuple(task.attempts for task in score(answers, truths)))
 
 
 def _predictor(report: DeviceReport, folder: Path) -> Callable[[Cell], Prediction | None]:

@@ -35,7 +35,7 @@ class Outcome:
     used: int = 0
     too_long: int = 0
     untrained: int = 0
-    asked: int = 0
+    questions: int = 0
     skipped: int = 0
 
 
@@ -45,7 +45,7 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
     for outcome in outcomes:
         total.answers |= outcome.answers
         total.losses += outcome.losses
-        for name in ("train_s", "decode_s", "used", "too_long", "untrained", "asked", "skipped"):
+        for name in ("train_s", "decode_s", "used", "too_long", "untrained", "questions", "skipped"):
             setattr(total, name, getattr(total, name) + getattr(outcome, name))
     trained = [outcome.step_losses for outcome in outcomes if outcome.step_losses]
     total.step_losses = [fmean(step) for step in zip(*trained, strict=True)]
@@ -219,12 +219,13 @@ class ArmRunner:
         seconds = time.perf_counter() - start
         losses = decode.losses(self.model, solved_sequences(own, self.truths, self.prompts))
         part = Outcome(questions.answers(texts), losses, decode_s=seconds)
-        part.asked, part.skipped = len(texts), questions.skipped
+        part.questions, part.skipped = len(texts), questions.skipped
         parts = distributed.all_gather(part)
         answers = {name: grids for part in parts for name, grids in part.answers.items()}
         outcome.answers = {task.id: answers[task.id] for task in tasks}
         outcome.losses = [loss for part in parts for loss in part.losses]
-        outcome.asked, outcome.skipped = (sum(getattr(part, name) for part in parts) for name in ("asked", "skipped"))
+        outcome.questions = sum(part.questions for part in parts)
+        outcome.skipped = sum(part.skipped for part in parts)
         outcome.decode_s = max(part.decode_s for part in parts)
 
 
@@ -236,10 +237,10 @@ def _coverage(tasks: Sequence[Task], prompts: PromptFormat) -> Coverage:
         return len(prompts.build(demonstrations, test_input, output).ids)
 
     limits = {task.id: prompts.max_new_tokens(task) for task in tasks}
-    asked = [(task, shown, test_input) for task in tasks for shown, test_input in questions_of(task)]
-    needed = [tokens(shown, test_input, None) + limits[task.id] for task, shown, test_input in asked]
+    questions = [(task, shown, test_input) for task in tasks for shown, test_input in questions_of(task)]
+    needed = [tokens(shown, test_input, None) + limits[task.id] for task, shown, test_input in questions]
     fewest = 1 if prompts.shorten else None  # demonstrations of a question that was shortened
-    shortest = min(tokens(shown[:fewest], test_input, None) + limits[task.id] for task, shown, test_input in asked)
+    shortest = min(tokens(shown[:fewest], test_input, None) + limits[task.id] for task, shown, test_input in questions)
     if shortest > prompts.context:
         raise UserError(
             f"none of {len(tasks)} tasks fits {prompts.context} tokens (the shortest needs {shortest}); "

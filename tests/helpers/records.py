@@ -57,7 +57,7 @@ def result(
 
     `changes` are fields of its spec, or of the result where it has such a field.
     """
-    trial = {
+    spec = {
         "model": cell().model,
         "weights": "random",
         "precision": "fp32",
@@ -89,12 +89,12 @@ def result(
         "used": 16 * steps,
         "too_long": 0,
         "untrained": 0,
-        "asked": 2 * tasks,
+        "questions": 2 * tasks,
         "skipped": 0,
     }
     for name, value in changes.items():
-        (trial if name in trial else fields)[name] = value
-    fields["spec"] = TuneSpec(**trial)
+        (spec if name in spec else fields)[name] = value
+    fields["spec"] = TuneSpec(**spec)
     return ArmResult(**{"key": fields["spec"].key(arm, {}), "arm": arm, "rule": TUNING_RULE, **fields})
 
 

@@ -1,4 +1,4 @@
-"""What the tests of fine-tuning share: a trial of few steps, and an arm that is watched and may be stopped."""
+"""What the tests of fine-tuning share: a spec of few steps, and an arm that is watched and may be stopped."""
 
 import json
 from dataclasses import replace
@@ -27,7 +27,7 @@ STEPS = 8
 RECIPE = Recipe(lora_r=4, sequences_per_step=2, learning_rate=1e-2)
 
 
-def trial_of(folder, tasks, **changes):
+def spec_of(folder, tasks, **changes):
     fields = {
         "model": catalog.from_folder(folder),
         "weights": str(folder),
@@ -87,11 +87,11 @@ class InProcess:
         return Outcome("ok", "", job_named(job)(json.loads(json.dumps(payload)), emit))
 
 
-def arms_of(trial, tasks, solutions, folder, names="n-1", on_step=lambda *_: None, **more):
+def arms_of(spec, tasks, solutions, folder, names="n-1", on_step=lambda *_: None, **more):
     """The rows of the arms, and what was said."""
     shared = ("model", "weights", "recipe", "dataset", "steps", "context", "views", "precision", "encoding", "scope")
     config = TuneConfig(
-        **{name: getattr(trial, name) for name in (*shared, "too_long", "curve", "seed")},
+        **{name: getattr(spec, name) for name in (*shared, "too_long", "curve", "seed")},
         tasks=tasks,
         solutions=solutions,
         arms=arms.choose(names),
@@ -123,21 +123,21 @@ def stop_at(number):
 
 
 class Watched:
-    """A Subject and its arm, with the adapter's values after every step; `stop` ends it at that one."""
+    """An ArmRunner and its arm, with the adapter's values after every step; `stop` ends it at that one."""
 
-    def __init__(self, trial, tasks, solutions, path, every_s, stop=None, arm="n-1"):
+    def __init__(self, spec, tasks, solutions, path, every_s, stop=None, arm="n-1"):
         self.steps, self.adapters, self.notes = [], [], []
-        self.subject = ArmRunner(trial, tasks, {name: solutions[name] for name in trial.tasks})
+        self.runner = ArmRunner(spec, tasks, {name: solutions[name] for name in spec.tasks})
 
         def on_step(arm, step, total, loss):
             if step == stop:
                 raise Stopped
             self.steps.append(step)
-            self.adapters.append(self.subject.adapter.values())
+            self.adapters.append(self.runner.adapter.values())
 
         checkpointer = Checkpointer(path, self.notes.append, every_s=every_s)
         try:
-            self.outcome = self.subject.run(arms.ARMS[arm], checkpointer, on_step)
+            self.outcome = self.runner.run(arms.ARMS[arm], checkpointer, on_step)
         except Stopped:
             self.outcome = None
 

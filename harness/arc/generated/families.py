@@ -71,8 +71,8 @@ def border(rng: random.Random, largest: int):
     colour = rng.randint(1, 9)
 
     def rule(g: Grid) -> Grid:
-        last, right = len(g) - 1, len(g[0]) - 1
-        edge = [(i, j) for i in range(last + 1) for j in range(right + 1) if i in (0, last) or j in (0, right)]
+        bottom, right = len(g) - 1, len(g[0]) - 1
+        edge = [(i, j) for i in range(bottom + 1) for j in range(right + 1) if i in (0, bottom) or j in (0, right)]
         return painted(g, dict.fromkeys(edge, colour))
 
     return same_shape_noise(rng, max(3, largest)), rule

@@ -144,11 +144,11 @@ def repeat_the_pattern(rng: random.Random, largest: int):
     def make() -> Grid:
         tile = [[rng.randint(1, 9) for _ in range(wide)] for _ in range(tall)]
         full = tuple(tuple(tile[i % tall][j % wide] for j in range(width)) for i in range(height))
-        known[holed := _hole(rng, full)] = full
+        full_of[holed := _hole(rng, full)] = full
         return holed
 
-    known: dict[Grid, Grid] = {}
-    return make, lambda g: known[g]
+    full_of: dict[Grid, Grid] = {}
+    return make, lambda g: full_of[g]
 
 
 def _hole(rng: random.Random, g: Grid) -> Grid:
@@ -166,12 +166,12 @@ def make_symmetric(rng: random.Random, largest: int):
     def make() -> Grid:
         left = tuple(tuple(rng.choice([0, *palette]) for _ in range(half)) for _ in range(height))
         full = beside(left, GEOMETRY["flip_columns"][0](left))
-        seen = beside(left, ((0,) * half,) * height) if empty else _hole(rng, full)
-        known[seen] = full
-        return seen
+        shown = beside(left, ((0,) * half,) * height) if empty else _hole(rng, full)
+        full_of[shown] = full
+        return shown
 
-    known: dict[Grid, Grid] = {}
-    return make, lambda g: known[g]
+    full_of: dict[Grid, Grid] = {}
+    return make, lambda g: full_of[g]
 
 
 def drop_repeats(rng: random.Random, largest: int):

@@ -13,7 +13,7 @@ _BESIDE = [(-1, 0), (1, 0), (0, -1), (0, 1)]
 def components(g: Grid, same_colour: bool = True) -> list[list[tuple[int, int]]]:
     """Coloured cells that touch by an edge, the largest group first; of one size the upper left one first."""
     left = {(i, j) for i, row in enumerate(g) for j, c in enumerate(row) if c}
-    found = []
+    groups = []
     for start in sorted(left):
         if start not in left:
             continue
@@ -26,8 +26,8 @@ def components(g: Grid, same_colour: bool = True) -> list[list[tuple[int, int]]]
                 if near in left and (not same_colour or g[near[0]][near[1]] == g[i][j]):
                     left.discard(near)
                     edge.append(near)
-        found.append(group)
-    return sorted(found, key=len, reverse=True)
+        groups.append(group)
+    return sorted(groups, key=len, reverse=True)
 
 
 def inside(g: Grid) -> set[tuple[int, int]]:
@@ -136,13 +136,15 @@ def _ray(steps: list[tuple[int, int]]):
     def family(rng: random.Random, largest: int):
         def along(g: Grid, i: int, j: int) -> Iterator[tuple[int, int]]:
             for di, dj in steps:
-                at = (i + di, j + dj)
-                while _at(g, *at) == 0:
-                    yield at
-                    at = (at[0] + di, at[1] + dj)
+                cell = (i + di, j + dj)
+                while _at(g, *cell) == 0:
+                    yield cell
+                    cell = (cell[0] + di, cell[1] + dj)
 
         def rule(g: Grid) -> Grid:
-            return painted(g, {at: c for i, r in enumerate(g) for j, c in enumerate(r) if c for at in along(g, i, j)})
+            return painted(
+                g, {cell: c for i, r in enumerate(g) for j, c in enumerate(r) if c for cell in along(g, i, j)}
+            )
 
         return points(rng, largest), rule
 
