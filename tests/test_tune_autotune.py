@@ -12,6 +12,7 @@ from harness.cli import app
 from harness.records.cell import MLP, Cell
 from harness.tune import autotune, experiment
 from harness.tune.autotune import PackSetting
+from harness.tune.config import ArmsJob
 
 
 @dataclass
@@ -110,7 +111,7 @@ def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder, monkeypatch):
 
 
 def test_cells_of_a_fine_tune_are_predicted_here(tmp_path, spec):
-    job = experiment.ArmsJob(spec, (), {}, (), str(tmp_path / "results" / "here"), report=InProcess.report)
+    job = ArmsJob(spec, (), {}, (), str(tmp_path / "results" / "here"), report=InProcess.report)
     cell = Cell(spec.model, "fp32", "fp32", 512, spec.recipe, spec.weights, "cpu", "a CPU")
     prediction = experiment._predictor(job.report, Path(job.folder))(cell)
     assert prediction.fits_memory() is True and prediction.micro_s > 0

@@ -56,9 +56,7 @@ def run(config: SweepConfig, observer: SweepObserver, executor: LocalExecutor | 
         _check_windows([spec for spec, _ in config.models], contexts)
         store = Store(config.results or RESULTS / slug(report.device.name))
         (store.folder / "logs").mkdir(exist_ok=True)
-        if corrupt := store.repair():
-            aside = store.folder / store.kind.aside
-            observer.note(f"{corrupt} corrupt lines of {store.path} moved to {aside}; the rest is used")
+        store.repair(observer.note)
         with device_lock.hold(config.locks, report.device):
             rows = _Sweep(config, report, store, observer, executor).all(contexts)
     return SweepResult(store.folder, report, rows)

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 from harness.records.cell import TUNING_RULE, ModelSpec, Recipe, record_key
 from harness.records.measurement import OK
-from harness.records.store import Rows, read
+from harness.records.store import Rows
 from harness.records.stored import from_stored, to_stored
 
 # By task: for each test input the grids tried, at most two, the first choice first; each a text of digits, a line per
@@ -46,9 +45,6 @@ class TuneSpec:
     def key(self, arm: str, versions: dict[str, str]) -> str:
         """Names one arm's result: another model, set, recipe, version of a library or rule gives another one."""
         payload = {**to_stored(self), "arm": arm, "steps": 0 if arm == "baseline" else self.steps}
-        del payload["device"]
-        for not_measured in ("aliases", "params_m", "ttft"):
-            del payload["model"][not_measured]
         if arm == "baseline":  # of no effect without training
             del payload["scope"], payload["curve"], payload["recipe"]["learning_rate"]
         return record_key(payload, TUNING_RULE, versions)
@@ -189,9 +185,3 @@ def from_json(raw: Any) -> ArmResult:
 
 
 ROWS = Rows("accuracy.jsonl", to_json, from_json, lambda row: row.rule == TUNING_RULE)
-
-
-def known_results(folder: Path) -> list[ArmResult]:
-    """What a folder's record says of accuracies; none where nothing was measured."""
-    path = folder / ROWS.name
-    return read(path, ROWS)[0] if path.exists() else []

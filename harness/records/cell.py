@@ -141,22 +141,22 @@ class Cell:
     def key(self, versions: dict[str, str]) -> str:
         """Names this measurement. Other libraries, weights or rules of measuring give another one."""
         payload = to_stored(self)
-        for not_measured in ("why", "device"):
-            del payload[not_measured]
-        for not_measured in ("aliases", "params_m", "ttft"):
-            del payload["model"][not_measured]
+        del payload["why"]
         return record_key(payload, MEASURING_RULE, versions)
 
 
 def record_key(payload: dict[str, Any], rule: int, versions: dict[str, str]) -> str:
-    """16 hexadecimal digits that name what `payload` (as stored, with a model and a recipe) describes.
+    """16 hexadecimal digits that name what `payload` (as stored, with a model, a recipe and a device) describes.
 
-    A recipe's fields at their defaults are left out, so that a field which a later version adds keeps old keys valid.
+    What changes no measurement is left out: the device's number, and how the model is listed. A recipe's fields at
+    their defaults are left out too, so that old keys stay valid when a later version adds a field.
     """
-    usual = to_stored(Recipe())
-    recipe = {name: value for name, value in payload["recipe"].items() if value != usual[name]}
+    model = {name: value for name, value in payload["model"].items() if name not in ("aliases", "params_m", "ttft")}
+    defaults = to_stored(Recipe())
+    recipe = {name: value for name, value in payload["recipe"].items() if value != defaults[name]}
     if recipe.get("gradient_checkpointing") == ALL:
         recipe["gradient_checkpointing"] = True  # as the first rows had it
     named = {name: versions.get(name) for name in _KEY_VERSIONS}
-    whole = {**payload, "recipe": recipe, "versions": named, "rule": rule}
+    whole = {**payload, "model": model, "recipe": recipe, "versions": named, "rule": rule}
+    del whole["device"]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]

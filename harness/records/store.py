@@ -82,8 +82,8 @@ class Store:
             finally:
                 os.close(handle)
 
-    def repair(self) -> int:
-        """Moves lines that are no rows to the file beside; returns how many."""
+    def repair(self, note: Callable[[str], None] = lambda text: None) -> int:
+        """Moves lines that are no rows to the file `kind.aside`, tells `note` so, and returns how many they are."""
         with self._lock:
             good, bad = _lines(self.path, self.kind)
             if bad:
@@ -92,6 +92,8 @@ class Store:
                     aside.flush()
                     os.fsync(aside.fileno())
                 replace_atomically(self.path, b"".join(line + b"\n" for line, _ in good))
+                moved = f"{len(bad)} corrupt lines of {self.path} moved to {self.folder / self.kind.aside}"
+                note(f"{moved}; the rest is used")
         return len(bad)
 
     def rows(self) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from harness.errors import first_line
+
 EVERY_S = 30.0
 FORMAT = 3  # of the states; a state of another version is not resumed from
 
@@ -58,8 +60,8 @@ class Checkpointer:
             with suppress(OSError):
                 tmp.unlink()
             self.failed = True
-            reason = str(problem).splitlines()[0]
-            self.note(f"no checkpoint can be kept in {self.path.parent} ({reason}); if stopped, the arm starts anew")
+            where = f"{self.path.parent} ({first_line(problem)})"
+            self.note(f"no checkpoint can be kept in {where}; if stopped, the arm starts anew")
         self.saved_at = time.monotonic()
 
 

@@ -13,7 +13,8 @@ from harness.arc.task import LARGEST, Solutions, Task, subset, within
 from harness.catalog import precisions, weights
 from harness.catalog.models import Catalog, TuneDefaults, trimmed
 from harness.errors import UserError, unknown
-from harness.records.arm import SCOPES, SHARED, SHORTEN, TOO_LONG
+from harness.hardware.info import DeviceReport
+from harness.records.arm import SCOPES, SHARED, SHORTEN, TOO_LONG, TuneSpec
 from harness.records.cell import ModelSpec, Recipe
 
 NO_WEIGHTS = (
@@ -74,6 +75,19 @@ class TuneConfig:
             views=settings.views,
             **more,
         )
+
+
+@dataclass(frozen=True)
+class ArmsJob:
+    """What the process that trains is given (harness.tune.experiment). `report` is None where nothing is autotuned."""
+
+    spec: TuneSpec
+    tasks: tuple[Task, ...]
+    solutions: Solutions
+    arms: tuple[str, ...]
+    folder: str
+    fresh: bool = False
+    report: DeviceReport | None = None
 
 
 def settings_for(catalog: Catalog, model: ModelSpec, alone: bool = True) -> TuneDefaults:

@@ -1,7 +1,7 @@
 """One model through the arms, at equal steps on the same tasks: the job that fine-tunes, in a process of its own."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,32 +12,20 @@ from harness.arc.arms import ARMS
 from harness.arc.dataset import Answers
 from harness.arc.encode import rows
 from harness.arc.score import score, vote
-from harness.arc.task import Solutions, Task
+from harness.arc.task import Solutions
 from harness.errors import first_line
 from harness.hardware.environment import commit, versions
 from harness.hardware.info import DeviceReport
 from harness.predict import tracer
 from harness.predict.cells import CellPredictor
 from harness.predict.prediction import Prediction
-from harness.records.arm import ArmResult, Coverage, CurvePoint, TuneSpec, mean_loss, to_json
+from harness.records.arm import ArmResult, Coverage, CurvePoint, mean_loss, to_json
 from harness.records.cell import Cell
 from harness.records.stored import from_stored
 from harness.train import distributed
 from harness.tune.checkpoint import Checkpointer, path_of
+from harness.tune.config import ArmsJob
 from harness.tune.runner import ArmRunner, Outcome
-
-
-@dataclass(frozen=True)
-class ArmsJob:
-    """What the job is given. `report` is of the device where memory is to be filled (autotune), else None."""
-
-    spec: TuneSpec
-    tasks: tuple[Task, ...]
-    solutions: Solutions
-    arms: tuple[str, ...]
-    folder: str
-    fresh: bool = False
-    report: DeviceReport | None = None
 
 
 def run_arms(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:

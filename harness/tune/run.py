@@ -5,7 +5,7 @@ one that it died in run in another.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from harness.records.arm import ROWS, ArmResult, TuneSpec, from_json
 from harness.records.store import RESULTS, Store, slug
 from harness.records.stored import to_stored
 from harness.tune.checkpoint import discard
-from harness.tune.config import TuneConfig
+from harness.tune.config import ArmsJob, TuneConfig
 from harness.workers.local import LocalExecutor, RunLimits
 from harness.workers.look import look
 
@@ -48,8 +48,7 @@ def run(config: TuneConfig, observer: TuneObserver, executor: LocalExecutor | No
         observer.note("looking at the device ...")
         report = look(executor, config.device, config.recipe.data_parallel)
         store = Store(config.results or RESULTS / slug(report.device.name), kind=ROWS)
-        if corrupt := store.repair():
-            observer.note(f"{corrupt} corrupt lines of {store.path} were put aside; the rest is used")
+        store.repair(observer.note)
         spec = _spec(config, report)
         return TuneResult(store.folder, _Run(config, spec, report, store, observer, executor).all())
 
@@ -77,20 +76,16 @@ def _spec(config: TuneConfig, report: DeviceReport) -> TuneSpec:
     )
 
 
+@dataclass
 class _Run:
-    def __init__(
-        self,
-        config: TuneConfig,
-        spec: TuneSpec,
-        report: DeviceReport,
-        store: Store,
-        observer: TuneObserver,
-        executor: LocalExecutor,
-    ):
-        self.config, self.spec, self.report, self.store = config, spec, report, store
-        self.observer, self.executor = observer, executor
-        self.versions = versions()
-        self.rows: dict[str, ArmResult] = {}
+    config: TuneConfig
+    spec: TuneSpec
+    report: DeviceReport
+    store: Store
+    observer: TuneObserver
+    executor: LocalExecutor
+    versions: dict[str, str] = field(default_factory=versions)
+    rows: dict[str, ArmResult] = field(default_factory=dict)  # by arm, as they come in
 
     def all(self) -> list[ArmResult]:
         recorded = self.store.rows()
@@ -109,20 +104,19 @@ class _Run:
         log = self.store.folder / "logs" / f"{self.spec.key(pending[0].name, self.versions)}.log"
         log.parent.mkdir(exist_ok=True)
         limits = RunLimits(log=log, guard_memory=self.report.device.kind == "cpu")
-        payload = {
-            "spec": to_stored(self.spec),
-            "tasks": to_stored(self.config.tasks),
-            "solutions": {task.id: self.config.solutions[task.id] for task in self.config.tasks},
-            "arms": [arm.name for arm in pending],
-            "folder": str(self.store.folder),
-            "fresh": self.config.fresh,
-            "report": to_stored(self.report) if self.config.autotune else None,
-        }
-        outcome = self.executor.run(ARMS_JOB, payload, limits, self._hear, self.spec.recipe.data_parallel)
-        ended = outcome.result or {"status": outcome.status, "reason": outcome.reason}
-        unfinished = [arm for arm in pending if arm.name not in self.rows]
-        if unfinished:
-            self._failed(unfinished[0], ended["status"], ended["reason"])
+        job = ArmsJob(
+            spec=self.spec,
+            tasks=tuple(self.config.tasks),
+            solutions={task.id: self.config.solutions[task.id] for task in self.config.tasks},
+            arms=tuple(arm.name for arm in pending),
+            folder=str(self.store.folder),
+            fresh=self.config.fresh,
+            report=self.report if self.config.autotune else None,
+        )
+        outcome = self.executor.run(ARMS_JOB, to_stored(job), limits, self._hear, self.spec.recipe.data_parallel)
+        failure = outcome.result or {"status": outcome.status, "reason": outcome.reason}
+        if unfinished := [arm for arm in pending if arm.name not in self.rows]:
+            self._failed(unfinished[0], failure["status"], failure["reason"])
 
     def _hear(self, event: dict[str, Any]) -> None:
         match event.pop("event", None):
@@ -147,8 +141,9 @@ class _Run:
         if status == "oom":
             reason += f"; at {self.spec.context} tokens: try a shorter --context or --precision int4"
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        ended = {"commit": commit(), "started": started, "status": status, "reason": reason}
-        row = ArmResult.of(self.spec, arm.name, self.versions, **ended)
+        row = ArmResult.of(
+            self.spec, arm.name, self.versions, commit=commit(), started=started, status=status, reason=reason
+        )
         self.store.add(row)
         self.rows[arm.name] = row
         self.observer.note(f"{arm.name}: {status}: {reason}")

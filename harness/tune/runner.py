@@ -6,19 +6,26 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from statistics import fmean
 
+import torch
+
 from harness.arc.arms import Arm
 from harness.arc.dataset import Answers, Questions, TrainingSequences, cannot_be_grid, solved_sequences
 from harness.arc.examples import leave_one_out
 from harness.arc.examples import questions as questions_of
 from harness.arc.prompt import PromptFormat
 from harness.arc.task import Grid, Pair, Solutions, Task
-from harness.errors import UserError
+from harness.catalog.precisions import find
+from harness.errors import Unsupported, UserError
 from harness.predict.prediction import Prediction
 from harness.records.arm import SHARED, SHORTEN, Coverage, TuneSpec
 from harness.records.cell import Cell
+from harness.train import distributed
+from harness.train import model as models
+from harness.train.step import TrainingStep
+from harness.tune import autotune, decode, finetune
 from harness.tune.checkpoint import Checkpointer
 
-_FITTED_ON = 64  # examples, of which the fullest pack is tried
+_AUTOTUNE_EXAMPLES = 64  # examples, of which the fullest pack is tried
 
 
 @dataclass
@@ -80,13 +87,6 @@ class ArmRunner:
         truths: Solutions,
         on_answers: Callable[[int, int], None] = lambda done, total: None,
     ):
-        import torch
-
-        from harness.catalog.precisions import find
-        from harness.errors import Unsupported
-        from harness.train import model as models
-        from harness.tune.finetune import Adapter, default_tokens_at_once
-
         self.spec, self.tasks, self.truths, self.on_answers = spec, tasks, truths, on_answers
         try:
             self.tokenizer = models.tokenizer_for(spec.weights, spec.recipe)
@@ -108,18 +108,16 @@ class ArmRunner:
             )
         except Unsupported as problem:
             raise UserError(f"{spec.model.name}: {problem}") from None
-        self.model, self.adapter = loaded.model, Adapter(loaded.model)
+        self.model, self.adapter = loaded.model, finetune.Adapter(loaded.model)
         self.kernels, self.notes = loaded.kernels, loaded.notes
-        self.tokens_at_once = max(spec.context, default_tokens_at_once(loaded.model))
+        self.tokens_at_once = max(spec.context, finetune.default_tokens_at_once(loaded.model))
 
     def autotune(self, arm: Arm, foresee: Callable[[Cell], Prediction | None], note: Callable[[str], None]) -> None:
         """Finds how `arm` trains fastest inside the memory; every arm then trains so.
 
         Raises torch.OutOfMemoryError where nothing that can be tried fits.
         """
-        from harness.tune import autotune
-
-        sequences = list(islice(self._sequences(arm, self.tasks), _FITTED_ON))
+        sequences = list(islice(self._sequences(arm, self.tasks), _AUTOTUNE_EXAMPLES))
         best = autotune.fastest(self.model, sequences, autotune.variants(self.spec, foresee), self.spec, note)
         self.tokens_at_once = best.tokens
 
@@ -149,8 +147,6 @@ class ArmRunner:
 
     def _run_group(self, arm: Arm, tasks: Sequence[Task], stepped: Callable, saved: dict | None) -> Outcome:
         """The outcome of one adapter: trained on `tasks`, from `saved` on where it was stopped, and evaluated."""
-        import torch
-
         outcome = Outcome()
         self.adapter.reset()
         torch.manual_seed(self.spec.seed)  # dropout draws the same whatever was trained before
@@ -165,11 +161,6 @@ class ArmRunner:
 
     def _train(self, arm: Arm, tasks: Sequence[Task], outcome: Outcome, stepped: Callable, saved: dict | None) -> None:
         """Trains the adapter and fills in `outcome`: losses, seconds, examples, and the curve on the way."""
-        import torch
-
-        from harness.train.step import TrainingStep
-        from harness.tune import finetune
-
         spec, sequences = self.spec, self._sequences(arm, tasks)
         if saved:
             outcome.curve = [tuple(point) for point in saved["curve"]]
@@ -202,9 +193,6 @@ class ArmRunner:
 
         Each process answers its share of the tasks; all get the whole.
         """
-        from harness.train import distributed
-        from harness.tune import decode
-
         own = tasks[distributed.rank() :: distributed.world_size()]
         questions = Questions(own, self.prompts, self.spec.views, self.spec.seed)
         start = time.perf_counter()

@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness.errors import UserError
 from harness.hardware import host_memory
 from harness.workers.process import SERVE, Child, ChildEnded, Outcome, rank_environments
 
@@ -77,8 +76,6 @@ class LocalExecutor:
                 event = child.receive(_ANSWER_WITHIN_S)
                 if event is None:
                     raise AskFailed(f"no answer within {_ANSWER_WITHIN_S:.0f} s")
-                if event["event"] == "refused":
-                    raise UserError(event["message"])
                 if event["event"] == "result":
                     return event["result"]
         except ChildEnded:
@@ -119,15 +116,12 @@ class LocalExecutor:
         keep_bytes, until = max(_KEEP_FREE * total, 256 << 20), time.monotonic() + limits.timeout_s
         while True:
             try:
-                event = first.receive(_POLL_S)
+                event = first.receive(_POLL_S) or {}
             except ChildEnded:
                 return first.how_it_died(total, limits.log)
             first.look_at_memory()
-            event = event or {}
             if event.get("event") == "result":
                 return Outcome("ok", "", event["result"])
-            if event.get("event") == "refused":
-                raise UserError(event["message"])
             on_event(event)
             if time.monotonic() > until:
                 return Outcome("timeout", f"ended after {limits.timeout_s:.0f} s without a result")

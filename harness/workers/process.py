@@ -16,6 +16,8 @@ from typing import IO, Any
 
 import psutil
 
+from harness.errors import UserError
+
 SERVE = (sys.executable, "-m", "harness.workers.serve")
 
 
@@ -66,7 +68,10 @@ class Child:
             self._in.flush()
 
     def receive(self, wait_s: float) -> dict[str, Any] | None:
-        """The next event, or None if there is none within `wait_s`. Raises ChildEnded where none will come."""
+        """The next event, or None if there is none within `wait_s`.
+
+        Raises ChildEnded where none will come, and UserError with the job's own words where the user must act.
+        """
         until = time.monotonic() + wait_s
         while not self._events:
             if not self._ready.select(max(0.0, until - time.monotonic())):
@@ -76,7 +81,10 @@ class Child:
                 raise ChildEnded
             *lines, self._buffer = (self._buffer + part).split(b"\n")
             self._events += [json.loads(line) for line in lines]
-        return self._events.pop(0)
+        event = self._events.pop(0)
+        if event["event"] == "refused":
+            raise UserError(event["message"])
+        return event
 
     def look_at_memory(self) -> int:
         """Resident bytes now; the most that were seen are in `peak_resident_bytes`."""

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 
-from harness.arc.generated.grids import drawn_once, of_palette, same_shape_noise, sides
+from harness.arc.generated.grids import drawn_once, of_palette, random_grid, same_shape_noise, sides
 from harness.arc.task import Grid
 
 
@@ -70,7 +70,7 @@ def legend(rng: random.Random, largest: int):
 
     def make() -> Grid:
         old, new, other = rng.sample(range(1, 10), 3)
-        body = tuple(tuple(rng.choice([0, old, old, other]) for _ in range(width)) for _ in range(height - 1))
+        body = random_grid(height - 1, width, lambda: rng.choice([0, old, old, other]))
         return ((old, new) + (0,) * (width - 2), *body)
 
     def rule(g: Grid) -> Grid:

@@ -9,7 +9,7 @@ import random
 
 from harness.arc.augment import GEOMETRY
 from harness.arc.generated import colours, panels, shapes
-from harness.arc.generated.grids import Family, drawn_once, painted, same_shape_noise
+from harness.arc.generated.grids import Family, coloured, drawn_once, painted, same_shape_noise
 from harness.arc.task import Grid, Pair, Task
 
 
@@ -48,7 +48,7 @@ def crop_to_box(rng: random.Random, largest: int):
 
 
 def bounding_box(g: Grid) -> Grid:
-    return shapes.crop(g, [(i, j) for i, row in enumerate(g) for j, c in enumerate(row) if c])
+    return shapes.crop(g, coloured(g))
 
 
 def top_half(rng: random.Random, largest: int):

@@ -16,6 +16,17 @@ def sides(rng: random.Random, largest: int) -> tuple[int, int]:
     return height, height if rng.random() < 0.5 else rng.randint(2, largest)
 
 
+def random_grid(height: int, width: int, cell: Callable[[], int]) -> Grid:
+    """A grid whose cells are drawn one after the other by `cell`, row by row."""
+    return tuple(tuple(cell() for _ in range(width)) for _ in range(height))
+
+
+def _shapes(rng: random.Random, largest: int) -> Callable[[], tuple[int, int]]:
+    """Draws (height, width). Three tasks in four have one shape for all inputs, as ARC's often do."""
+    fixed, shape = rng.random() < 0.75, sides(rng, largest)
+    return lambda: shape if fixed else sides(rng, largest)
+
+
 def same_shape_noise(
     rng: random.Random,
     largest: int,
@@ -24,35 +35,26 @@ def same_shape_noise(
     among: list[int] | None = None,
     square: bool = False,
 ) -> Make:
-    """A maker of random grids: background 0, and `colours` others at `density`, those of `among` included.
-
-    In three tasks of four all inputs have one shape, as ARC's often do; in the others each has its own.
-    """
-    fixed, shape = rng.random() < 0.75, sides(rng, largest)
+    """A maker of random grids: background 0, and `colours` others at `density`, those of `among` included."""
+    shape = _shapes(rng, largest)
     among = among or []
     others = [c for c in range(1, 10) if c not in among]
     palette = among + rng.sample(others, max(1, (colours or rng.randint(1, 4)) - len(among)))
     density = density or rng.uniform(0.3, 0.9)
 
     def make() -> Grid:
-        height, width = shape if fixed else sides(rng, largest)
-        width = height if square else width
-        return tuple(
-            tuple(rng.choice(palette) if rng.random() < density else 0 for _ in range(width)) for _ in range(height)
+        height, width = shape()
+        return random_grid(
+            height, height if square else width, lambda: rng.choice(palette) if rng.random() < density else 0
         )
 
     return make
 
 
 def of_palette(rng: random.Random, largest: int, palette: list[int]) -> Make:
-    """A maker of grids in which every cell is drawn from 0 and `palette` alike."""
-    fixed, shape = rng.random() < 0.75, sides(rng, largest)
-
-    def make() -> Grid:
-        height, width = shape if fixed else sides(rng, largest)
-        return tuple(tuple(rng.choice([0, *palette]) for _ in range(width)) for _ in range(height))
-
-    return make
+    """A maker of grids in which 0 and the colours of `palette` are equally likely in every cell."""
+    shape = _shapes(rng, largest)
+    return lambda: random_grid(*shape(), lambda: rng.choice([0, *palette]))
 
 
 def drawn_once(make: Make, good: Callable[[Grid], bool], tries: int = 200) -> Make:
@@ -68,6 +70,11 @@ def drawn_once(make: Make, good: Callable[[Grid], bool], tries: int = 200) -> Ma
     return again
 
 
+def coloured(g: Grid) -> list[tuple[int, int]]:
+    """(row, column) of every cell that is not background, row by row."""
+    return [(i, j) for i, row in enumerate(g) for j, c in enumerate(row) if c]
+
+
 def painted(g: Grid, cells: dict[tuple[int, int], int]) -> Grid:
-    """`g` with the colours of `cells`, (row, column) each; what lies outside is left out."""
+    """`g` with the colours of `cells`, {(row, column): colour}; cells outside the grid are ignored."""
     return tuple(tuple(cells.get((i, j), c) for j, c in enumerate(row)) for i, row in enumerate(g))

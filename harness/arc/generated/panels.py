@@ -3,7 +3,7 @@
 import random
 
 from harness.arc.augment import GEOMETRY
-from harness.arc.generated.grids import painted, same_shape_noise, sides
+from harness.arc.generated.grids import painted, random_grid, same_shape_noise, sides
 from harness.arc.task import Grid
 
 _LOGIC = {
@@ -21,7 +21,7 @@ def beside(*parts: Grid) -> Grid:
 
 
 def _binary(rng: random.Random, height: int, width: int, colour: int, density: float = 0.5) -> Grid:
-    return tuple(tuple(colour if rng.random() < density else 0 for _ in range(width)) for _ in range(height))
+    return random_grid(height, width, lambda: colour if rng.random() < density else 0)
 
 
 def _halves(rng: random.Random, largest: int):
@@ -88,20 +88,21 @@ def tile_grid(rng: random.Random, largest: int):
     return make, lambda g: tuple(row * wide for row in g) * tall
 
 
+def _scaled(g: Grid, by: int) -> Grid:
+    """Each cell as `by` times `by` cells."""
+    return tuple(tuple(c for c in row for _ in range(by)) for row in g for _ in range(by))
+
+
 def scale_up(rng: random.Random, largest: int):
     by = rng.choice((2, 2, 3))
     make = same_shape_noise(rng, max(2, min(4, largest // by)))
-    return make, lambda g: tuple(tuple(c for c in row for _ in range(by)) for row in g for _ in range(by))
+    return make, lambda g: _scaled(g, by)
 
 
 def scale_down(rng: random.Random, largest: int):
     by = rng.choice((2, 2, 3))
     small = same_shape_noise(rng, max(2, min(5, largest // by)))
-
-    def make() -> Grid:
-        return tuple(tuple(c for c in row for _ in range(by)) for row in small() for _ in range(by))
-
-    return make, lambda g: tuple(row[::by] for row in g[::by])
+    return lambda: _scaled(small(), by), lambda g: tuple(row[::by] for row in g[::by])
 
 
 def self_similar(rng: random.Random, largest: int):
@@ -164,7 +165,7 @@ def make_symmetric(rng: random.Random, largest: int):
     palette = rng.sample(range(1, 10), 3)
 
     def make() -> Grid:
-        left = tuple(tuple(rng.choice([0, *palette]) for _ in range(half)) for _ in range(height))
+        left = random_grid(height, half, lambda: rng.choice([0, *palette]))
         full = beside(left, GEOMETRY["flip_columns"][0](left))
         shown = beside(left, ((0,) * half,) * height) if empty else _hole(rng, full)
         full_of[shown] = full

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 
-from harness.arc.generated.grids import drawn_once, painted, same_shape_noise, sides
+from harness.arc.generated.grids import coloured, drawn_once, painted, same_shape_noise, sides
 from harness.arc.task import Grid
 
 _AROUND = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
@@ -12,7 +12,7 @@ _BESIDE = [(-1, 0), (1, 0), (0, -1), (0, 1)]
 
 def components(g: Grid, same_colour: bool = True) -> list[list[tuple[int, int]]]:
     """Coloured cells that touch by an edge, the largest group first; of one size the upper left one first."""
-    left = {(i, j) for i, row in enumerate(g) for j, c in enumerate(row) if c}
+    left = set(coloured(g))
     groups = []
     for start in sorted(left):
         if start not in left:
@@ -109,13 +109,7 @@ def _stamp(offsets: list[tuple[int, int]]):
         colour = rng.randint(1, 9) if rng.random() < 0.7 else None
 
         def rule(g: Grid) -> Grid:
-            new = {
-                (i + di, j + dj): colour or g[i][j]
-                for i, row in enumerate(g)
-                for j, c in enumerate(row)
-                if c
-                for di, dj in offsets
-            }
+            new = {(i + di, j + dj): colour or g[i][j] for i, j in coloured(g) for di, dj in offsets}
             return painted(g, {cell: c for cell, c in new.items() if _at(g, *cell) == 0})
 
         return points(rng, largest, most=2), rule
@@ -142,9 +136,7 @@ def _ray(steps: list[tuple[int, int]]):
                     cell = (cell[0] + di, cell[1] + dj)
 
         def rule(g: Grid) -> Grid:
-            return painted(
-                g, {cell: c for i, r in enumerate(g) for j, c in enumerate(r) if c for cell in along(g, i, j)}
-            )
+            return painted(g, {cell: g[i][j] for i, j in coloured(g) for cell in along(g, i, j)})
 
         return points(rng, largest), rule
 
