@@ -1,5 +1,6 @@
 """Fixtures: a world of the tests' own, and models small enough to train in a test."""
 
+import os
 import random
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from harness.arc.task import Pair
 from harness.catalog import models as catalog
 from harness.records.cell import ModelSpec
 
+ROOT = Path(__file__).parents[1]
 # What a user's shell may say, and would change what the tests see: a terminal's kind and size, encodings, caches.
 _SHELL = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE",
           "TTY_INTERACTIVE", "PYTHONIOENCODING", "LC_ALL", "LC_CTYPE", "LANG", "RANK", "WORLD_SIZE",
@@ -34,6 +36,8 @@ def own_world(tmp_path_factory):
             "HF_HOME": home / "huggingface",
             "TTFT_BENCH_CACHE": home / "cache",
             "TMPDIR": temporary,
+            # Processes that tests start run this harness, wherever they start and whichever is installed.
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             # Compiled once for all processes of the tests, also for those with another temporary folder.
             "TORCHINDUCTOR_CACHE_DIR": home / "inductor",
             "TERM": "xterm-256color",
@@ -71,7 +75,7 @@ def tiny_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def shipped() -> catalog.Catalog:
     """The models.yaml of the project."""
-    return catalog.load(Path(__file__).parents[1] / "models.yaml")
+    return catalog.load(ROOT / "models.yaml")
 
 
 @pytest.fixture(scope="session")

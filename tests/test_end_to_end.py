@@ -27,7 +27,7 @@ def _bench(folder, tiny, *words, **options):
 
 def _harness(folder, *words, **options):
     command = [sys.executable, "-m", "harness", *words, "--device", "cpu", "--results", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "80", "TMPDIR": str(folder)}
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "80", "TMPDIR": str(folder)}
     # A background job of a shell ignores SIGINT, and so would what it starts.
     options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options}
     return subprocess.Popen(
