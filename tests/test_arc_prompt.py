@@ -64,11 +64,11 @@ def test_what_does_not_fit_is_dropped_or_loses_demonstrations(tokenizer):
 )
 def test_the_estimate_is_near_the_published_lengths(name, count, mean, shares):
     """The published leave-one-out sequences: their number, mean, longest, and the shares under 1024 to 4096 tokens."""
-    found = dataset.distributions(sources.load(name)[0])[1]
-    assert found.count == count
-    assert found.mean == pytest.approx(mean, rel=0.01)
-    assert found.quantile(1.0) == found.knots[-1][0] == pytest.approx(7836, rel=0.01)
-    assert [found.coverage(c) for c in (1024, 2048, 4096)] == [pytest.approx(share, abs=0.02) for share in shares]
+    measured = dataset.distributions(sources.load(name)[0])[1]
+    assert measured.count == count
+    assert measured.mean == pytest.approx(mean, rel=0.01)
+    assert measured.quantile(1.0) == measured.knots[-1][0] == pytest.approx(7836, rel=0.01)
+    assert [measured.coverage(c) for c in (1024, 2048, 4096)] == [pytest.approx(share, abs=0.02) for share in shares]
 
 
 def test_sets_without_examples_have_questions_only():

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from helpers.records import TINY
@@ -17,8 +16,6 @@ from helpers.tasks import made_tasks, write_tasks
 from harness.cli import app
 from harness.records.arm import ROWS
 from harness.records.store import read
-
-ROOT = Path(__file__).parents[1]
 
 
 def _bench(folder, tiny, *words, **options):

@@ -166,10 +166,10 @@ def test_what_is_hopeless_is_no_grid_and_stays_so():
 def test_batches_keep_to_their_tokens_and_lose_nothing():
     prompts = [range(n) for n in (5, 90, 40, 41, 7, 200)]
     limits = [10, 10, 60, 10, 3, 1]
-    found = decode._batches(prompts, limits, 200)
-    assert sorted(i for members in found for i in members) == list(range(6))
-    assert found[0] == [5]  # the longest alone, and first
-    for members in found[1:]:
+    batches = decode._batches(prompts, limits, 200)
+    assert sorted(i for members in batches for i in members) == list(range(6))
+    assert batches[0] == [5]  # the longest alone, and first
+    for members in batches[1:]:
         assert len(members) * max(len(prompts[i]) + limits[i] for i in members) <= 200
 
 

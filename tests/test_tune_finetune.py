@@ -98,11 +98,11 @@ def test_tuning_lowers_the_loss_moves_the_adapter_alone_and_resets(weights_folde
     sequences = solved_sequences(tasks, solutions, prompts)
     before = decode.losses(model, sequences)
     base = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
-    found, drawn = fine_tuned(model, tokens, tasks, recipe, 25)
+    trained, drawn = fine_tuned(model, tokens, tasks, recipe, 25)
     after = decode.losses(model, sequences)
-    assert len(found.losses) == 25
+    assert len(trained.losses) == 25
     assert (drawn.used, drawn.too_long) == (100, 0)
-    assert found.losses[-1] < found.losses[0] - 0.2
+    assert trained.losses[-1] < trained.losses[0] - 0.2
     assert sum(loss for loss, _ in after) < sum(loss for loss, _ in before)
     assert all(torch.equal(p, base[n]) for n, p in model.named_parameters() if n in base)
     adapter.reset()
