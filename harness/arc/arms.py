@@ -1,4 +1,4 @@
-"""The variants of test-time fine-tuning that are compared, each one change after the one before."""
+"""The arms: variants of test-time fine-tuning that are compared, each with one change from the one before."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,11 @@ from harness.errors import unknown
 
 @dataclass(frozen=True)
 class Arm:
-    """`examples` names one of harness.arc.examples.SETS, None for no training; the rest says how they are varied."""
+    """`examples` is a name in harness.arc.examples.SETS, or None for no training; the other fields say how they vary.
+
+    `geometry` and `colours` allow random turns and colour permutations; `keep_colours` is the probability that the
+    colours stay.
+    """
 
     name: str
     examples: str | None
@@ -21,13 +25,13 @@ class Arm:
     keep_colours: float = 0.0
 
     def pool(self, tasks: Sequence[Task]) -> list[Example]:
-        """The examples that the arm can be trained on, each once, unvaried; none for tasks of one demonstration."""
+        """The arm's training examples, each once and unvaried; tasks with one demonstration give none."""
         return [example for task in tasks for example in SETS[self.examples](task)] if self.examples else []
 
     def stream(self, tasks: Sequence[Task], seed: int) -> Iterator[Example]:
-        """Training examples without end, each in a view of its own; the same ones for the same seed.
+        """An endless stream of training examples, each in a random view; the same stream for the same seed.
 
-        The order of an example's demonstrations is varied in every arm that trains.
+        Every arm that trains shuffles the demonstrations of an example.
         """
         rng = random.Random(f"{self.name} {seed}")
         for example in self._drawn(tasks, rng):
@@ -44,6 +48,7 @@ class Arm:
         if self.examples != ON_THE_FLY:
             yield from shuffled(self.pool(tasks), rng)
             return
+        # On the fly a question is drawn anew each time, so there is no pool; one demonstration must remain to be shown.
         for task in shuffled([task for task in tasks if len(task.demonstrations) > 1], rng):
             yield draw_question(task, rng)
 
@@ -65,7 +70,7 @@ TABLE = [name for name in ARMS if name != "on the fly"]  # "all": the published 
 
 
 def choose(text: str) -> list[Arm]:
-    """The arms in "all" or "baseline, n-1". Raises UserError for a name that is none."""
+    """The arms named by text like "all" or "baseline, n-1". Raises UserError for an unknown name."""
     names = TABLE if text.strip() == "all" else [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise unknown("arm", text, ["all", *ARMS])

@@ -1,7 +1,7 @@
-"""Views of a task that leave its rule as it is, each with its way back for the prediction.
+"""Augmentation: views of a task that keep its rule, each with an inverse for the prediction.
 
-A view is a geometric turn, a permutation of the colours, and an order of the demonstrations. A prediction made in a
-view is taken back by the inverses in reverse order.
+A view is a turn or reflection, a permutation of the colours, and an order of the demonstrations. A prediction made in
+a view is mapped back by the inverses in reverse order.
 """
 
 import random
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.arc.task import Grid, Pair, Task
 
-Colours = tuple[int, ...]  # ten of them: the colour that each becomes
+Colours = tuple[int, ...]  # ten entries: the new colour of each old one
 SAME: Colours = tuple(range(10))
 
 
@@ -72,7 +72,7 @@ def inverse(colours: Colours) -> Colours:
 
 @dataclass(frozen=True)
 class View:
-    """`geometry` is a name of GEOMETRY; `order` the new order of the demonstrations, None for theirs."""
+    """`geometry` is a name in GEOMETRY; `order` holds indices of demonstrations, None to keep their order."""
 
     geometry: str = "identity"
     colours: Colours = SAME
@@ -83,7 +83,7 @@ class View:
         return turned if self.colours == SAME else recolour(turned, self.colours)
 
     def invert(self, grid: Grid) -> Grid:
-        """The grid that `apply` made `grid` of."""
+        """The grid that `apply` turns into `grid`."""
         plain = grid if self.colours == SAME else recolour(grid, inverse(self.colours))
         return GEOMETRY[self.geometry][1](plain)
 
@@ -104,11 +104,12 @@ def draw(
     keep_background: float = 0.9,
     keep_colours: float = 0.0,
 ) -> View:
-    """A random view for a task of `shown` demonstrations; what is not asked for stays as it is.
+    """A random view for a task with `shown` demonstrations; what is switched off stays as it is.
 
-    `keep_background` is the probability that colour 0 stays 0 (0.9 in the published recipe), `keep_colours` that all
-    colours stay: the arm that preserves the original ones.
+    `keep_background` is the probability that colour 0 stays 0 (0.9 in the published recipe). `keep_colours` is the
+    probability that all colours stay, for the arm "preserve color".
     """
+    # The order of these draws is part of every seed's meaning.
     permuted = SAME
     if colours and rng.random() >= keep_colours:
         first = 1 if rng.random() < keep_background else 0
@@ -124,7 +125,7 @@ def _shuffled(rng: random.Random, numbers: range) -> tuple[int, ...]:
 
 
 def views(count: int, shown: int, seed: int = 0) -> list[View]:
-    """`count` views to predict in: the plain one first, the other seven turns next, then random ones, none twice."""
+    """`count` distinct views to predict in: first the plain one, then the other seven turns, then random ones."""
     rng = random.Random(seed)
     distinct = dict.fromkeys([View(), *map(View, GEOMETRY)])
     while len(distinct) < count:

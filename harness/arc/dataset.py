@@ -1,4 +1,4 @@
-"""Between tasks and a model: training sequences, questions in several views, and answers back as grids."""
+"""ARC as a data set for a model: training sequences, questions in several views, and answers back as grids."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,14 +10,14 @@ from harness.arc.prompt import PromptFormat, estimated_tokens
 from harness.arc.task import LARGEST, Grid, Pair, Solutions, Task
 from harness.errors import UserError
 
-Answers = dict[str, list[list[Grid | None]]]  # by task: for each test input what each view answered
-_MOST_MISSES = 2000  # examples in a row that do not fit the context
+Answers = dict[str, list[list[Grid | None]]]  # per task, per test input: the answer of each view
+_MOST_MISSES = 2000  # successive examples beyond the context after which none is expected to fit
 
 
 class TrainingSequences:
     """Iterator of (token ids, answer tokens), one per example that fits the context; counts `used` and `too_long`.
 
-    next() raises UserError where no example fits, and where there is none.
+    next() raises UserError if no example fits, or if there is none at all.
     """
 
     def __init__(self, examples: Iterator[Example], prompts: PromptFormat):
@@ -36,13 +36,14 @@ class TrainingSequences:
             self.too_long, misses = self.too_long + 1, misses + 1
             if misses == _MOST_MISSES:
                 break
+        # The stream is endless unless the tasks have no example, so getting here is an error either way.
         if misses:
             limit = self.prompts.context
             raise UserError(f"no training example fits {limit} tokens; ask for a longer context with --context")
         raise UserError("no task has the two demonstrations that leave-one-out needs; use --arms baseline")
 
     def skip(self, used: int, too_long: int) -> None:
-        """Leaves out what an earlier run drew, so that a resumed one goes on behind it."""
+        """Skips the examples that an earlier run drew, so that a resumed run continues after them."""
         self.used, self.too_long = used, too_long
         for _ in range(used + too_long):
             next(self.examples)
@@ -51,8 +52,8 @@ class TrainingSequences:
 class Questions:
     """Every test input of `tasks` in `views` views, as prompts for a model.
 
-    `prompts` are token ids and `max_new_tokens` what the answer to each may take. A question that does not fit the
-    context is not among them, and counted in `skipped`.
+    `prompts` holds token ids, `max_new_tokens` the longest answer allowed to each. A question that does not fit the
+    context is left out and counted in `skipped`.
     """
 
     def __init__(self, tasks: Sequence[Task], prompts: PromptFormat, views: int, seed: int = 0):
@@ -61,13 +62,14 @@ class Questions:
         self.skipped = 0
         self._decode = ENCODINGS[prompts.encoding][1]
         self._blank = {task.id: [views] * len(task.test_inputs) for task in tasks}
-        # Of each prompt: its task, which test input, which view.
+        # For each prompt: its task's id, the test input's index, the view's index, the view.
         self._places: list[tuple[str, int, int, augment.View]] = []
         for task in tasks:
             for number, view in enumerate(augment.views(views, len(task.demonstrations), seed)):
-                seen = view.of(task)
-                limit = prompts.max_new_tokens(seen)
-                for i, (demonstrations, test_input) in enumerate(questions(seen)):
+                viewed = view.of(task)
+                # The prompt must leave room for the answer.
+                limit = prompts.max_new_tokens(viewed)
+                for i, (demonstrations, test_input) in enumerate(questions(viewed)):
                     prompt = prompts.fit(demonstrations, test_input, max_new_tokens=limit)
                     if prompt is None:
                         self.skipped += 1
@@ -77,7 +79,7 @@ class Questions:
                     self._places.append((task.id, i, number, view))
 
     def answers(self, texts: Sequence[str]) -> Answers:
-        """The grids that `texts`, one per prompt, say, with their view undone; None where there is none."""
+        """The grids in `texts`, one text per prompt, mapped back from their views; None where there is no grid."""
         answers: Answers = {id: [[None] * views for views in counts] for id, counts in self._blank.items()}
         for (id, i, number, view), text in zip(self._places, texts, strict=True):
             grid = self._decode(text)
@@ -86,7 +88,8 @@ class Questions:
 
 
 def cannot_be_grid(text: str) -> bool:
-    """Whether no grid begins like `text`: a row is longer, or there are more rows, than any encoding writes."""
+    """Whether no grid's encoding begins with `text`, because a row is too long or there are too many rows."""
+    # The widest encoding writes 30 digits with spaces, or a row number before 30 digits; one line more for the shape.
     lines = text.strip("\n").split("\n")
     return len(lines) > LARGEST + 1 or max(map(len, lines)) > 2 * LARGEST + 3
 
@@ -94,7 +97,7 @@ def cannot_be_grid(text: str) -> bool:
 def solved_sequences(
     tasks: Sequence[Task], solutions: Solutions, prompts: PromptFormat
 ) -> list[tuple[Sequence[int], int]]:
-    """(token ids, answer tokens) of each question with its true output, where that fits: for evaluating alone."""
+    """(token ids, answer tokens) of every question with its true output, if it fits. For evaluation only."""
     fitted = (
         prompts.fit(demonstrations, test_input, output)
         for task in tasks
@@ -106,8 +109,8 @@ def solved_sequences(
 def distributions(
     tasks: Sequence[Task], tokens_of: Callable[[Sequence[Pair], Grid, Grid | None], int] = estimated_tokens
 ) -> list[LengthDistribution]:
-    """The test questions (without their answers, which nobody has) and the leave-one-out examples (with theirs)."""
+    """Lengths of the test questions without answers, and of the leave-one-out examples with theirs."""
     lengths = [tokens_of(shown, grid, None) for task in tasks for shown, grid in questions(task)]
     examples = [tokens_of(e.demonstrations, e.test_input, e.output) for task in tasks for e in leave_one_out(task)]
-    out = [LengthDistribution.of("test questions", lengths)]
-    return [*out, LengthDistribution.of("leave-one-out", examples)] if examples else out
+    kinds = {"test questions": lengths, "leave-one-out": examples}
+    return [LengthDistribution.of(name, counts) for name, counts in kinds.items() if counts]

@@ -1,4 +1,4 @@
-"""Grids as text and back. Encoding loses nothing; text that is no grid decodes to None, never to a guess."""
+"""Grids as text and back, without loss. Text that is not a grid decodes to None, never to a guess."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ _ROW = re.compile(rf"[0-9]{{1,{LARGEST}}}")
 
 
 def rows(grid: Grid) -> str:
-    """A line of digits a row. One token a cell where the tokenizer splits digits, as Qwen's and arc-tiny's do."""
+    """One line of digits per row. One token per cell if the tokenizer splits digits, as Qwen's and arc-tiny's do."""
     return "\n".join("".join(map(str, row)) for row in grid)
 
 
@@ -18,32 +18,34 @@ def from_rows(text: str) -> Grid | None:
 
 
 def spaced(grid: Grid) -> str:
-    """Digits with a space between: one token a cell also where the tokenizer joins up to three digits, as Llama 3's."""
+    """Digits with spaces: one token per cell even if the tokenizer joins up to three digits, as Llama 3's does."""
     return "\n".join(" ".join(map(str, row)) for row in grid)
 
 
 def from_spaced(text: str) -> Grid | None:
     lines = text.strip("\n").split("\n")
+    # Checked before the spaces go: "12 3" must not become three cells.
     if not all(re.fullmatch(r"[0-9]( [0-9])*", line) for line in lines):
         return None
     return _grid([line.replace(" ", "") for line in lines])
 
 
 def numbered(grid: Grid) -> str:
-    """Each row after its number, from 1: a small model keeps count of rows by it."""
+    """Each row after its number, from 1, which helps a small model to count rows."""
     return "\n".join(f"{i} {''.join(map(str, row))}" for i, row in enumerate(grid, 1))
 
 
 def from_numbered(text: str) -> Grid | None:
     lines = text.strip("\n").split("\n")
     parts = [line.split(" ") for line in lines]
+    # A wrong number is a wrong answer, not a row to be counted anew.
     if any(len(part) != 2 or part[0] != str(i) for i, part in enumerate(parts, 1)):
         return None
     return _grid([part[1] for part in parts])
 
 
 def shaped(grid: Grid) -> str:
-    """The shape first, rows x columns: the answer's size is decided before its cells are."""
+    """The shape, rows x columns, before the rows: the model decides the size before the cells."""
     return f"{len(grid)}x{len(grid[0])}\n{rows(grid)}"
 
 

@@ -1,6 +1,6 @@
-"""What test-time fine-tuning trains on: a task's own demonstrations, each once in the role of the test.
+"""Training examples for test-time fine-tuning: a task's own demonstrations, each in turn as the question.
 
-Nothing here is given a test output: an `Example` is made of demonstrations alone.
+No function here receives a test output: an `Example` is made of demonstrations alone.
 """
 
 import random
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Example:
-    """A question with its answer: the demonstrations shown, the test input, and the output to learn."""
+    """A question with its answer: demonstrations to show, the input, and the output to learn."""
 
     id: str
     demonstrations: tuple[Pair, ...]
@@ -25,7 +25,7 @@ class Example:
     output: Grid
 
     def seen(self, view: View) -> "Example":
-        """The example in `view`; an order of as many demonstrations as the example shows is applied too."""
+        """The example in `view`; the view's order applies if it is of as many demonstrations as are shown."""
         shown = tuple(Pair(view.apply(pair.input), view.apply(pair.output)) for pair in self.demonstrations)
         if view.order is not None and len(view.order) == len(shown):
             shown = tuple(shown[i] for i in view.order)
@@ -33,12 +33,12 @@ class Example:
 
 
 def leave_one_out(task: Task) -> list[Example]:
-    """n-1: each demonstration in turn is the question, all others are shown. None for a task of one demonstration."""
+    """n-1: each demonstration in turn is the question and all others are shown. Empty for a single demonstration."""
     return [_example(task, i, (i,)) for i in range(len(task.demonstrations)) if len(task.demonstrations) > 1]
 
 
 def leave_two_out(task: Task) -> list[Example]:
-    """n-2: of each two demonstrations either one is the question, and the other is not shown."""
+    """n-2: for every two demonstrations, one is the question and the other is hidden, both ways round."""
     n = len(task.demonstrations)
     return [
         _example(task, question, left_out)
@@ -49,14 +49,15 @@ def leave_two_out(task: Task) -> list[Example]:
 
 
 def draw_question(task: Task, rng: random.Random) -> Example:
-    """One of the task's demonstrations, two at least, as the question; the others are shown in a random order."""
+    """A random demonstration as the question, the others shown in random order; the task must have two or more."""
     order = rng.sample(range(len(task.demonstrations)), len(task.demonstrations))
     question, *shown = (task.demonstrations[i] for i in order)
     return Example(task.id, tuple(shown), question.input, question.output)
 
 
 ON_THE_FLY = "on the fly"
-# name -> the examples of one task; "n-2" is the union, as published; "on the fly" draws them anew (see `draw_question`)
+# name -> the examples of one task. "n-2" is the union with n-1, as published. "on the fly" draws its examples with
+# `draw_question`; here it has the pool that they are drawn from.
 SETS = {
     ON_THE_FLY: leave_one_out,
     "n-1": leave_one_out,
@@ -65,12 +66,12 @@ SETS = {
 
 
 def questions(task: Task) -> list[tuple[tuple[Pair, ...], Grid]]:
-    """What is to be predicted: for each test input, all demonstrations and the input."""
+    """The questions to answer: all demonstrations with each test input."""
     return [(task.demonstrations, grid) for grid in task.test_inputs]
 
 
 def shuffled(items: Sequence[T], rng: random.Random) -> Iterator[T]:
-    """The items without end, each once before any comes again, in a new order every time."""
+    """Repeats the items without end, each pass in a new random order."""
     while items:
         yield from rng.sample(list(items), len(items))
 

@@ -1,6 +1,6 @@
-"""A question as a model reads it, and how many tokens that is.
+"""Prompts: a question as text and token ids, and its length.
 
-Works with any tokenizer of transformers: through its chat template where it has one, as plain text else.
+Works with any tokenizer of transformers: with its chat template if it has one, as plain text otherwise.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from harness.arc.encode import ENCODINGS
 from harness.arc.task import Grid, Pair, Task
 
 SYSTEM = "You solve puzzles on grids of digits. Find the rule that turns each input into its output, and apply it."
-# What the words around the grids cost, for the estimate without a tokenizer: with it the lengths of the published
-# leave-one-out sequences (mean, longest, shares under 1024 to 4096) come out within 2 %.
+# Tokens of the words around the grids, for the estimate without a tokenizer. With this value the estimated lengths of
+# the published leave-one-out sequences (mean, longest, shares under 1024 to 4096) are within 2 %.
 WORDS_TOKENS = 388
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids of a question and, for training, its answer: the last `answer_tokens`, 0 for a prediction.
+    """Token ids of a question and, for training, of its answer: the last `answer_tokens`, 0 without an answer.
 
-    `shown` counts the demonstrations in the question.
+    `shown` is the number of demonstrations in the question.
     """
 
     ids: tuple[int, ...]
@@ -29,7 +29,7 @@ class Prompt:
 
 
 def question(demonstrations: Sequence[Pair], test_input: Grid, encoding: str) -> str:
-    """The demonstrations and the input that is asked about, as text."""
+    """The demonstrations and the test input as text."""
     encode, _ = ENCODINGS[encoding]
     shown = "".join(
         f"Input {i}:\n{encode(pair.input)}\nOutput {i}:\n{encode(pair.output)}\n\n"
@@ -41,16 +41,14 @@ def question(demonstrations: Sequence[Pair], test_input: Grid, encoding: str) ->
 def build(
     tokenizer: Any, demonstrations: Sequence[Pair], test_input: Grid, output: Grid | None, encoding: str
 ) -> Prompt:
-    """The prompt for `test_input`, with its answer and the end-of-text token if `output` is given.
-
-    The answer is tokenised by itself, so that its first token is the same in training and in prediction.
-    """
+    """The prompt for `test_input`, followed by the answer and the end-of-text token if `output` is given."""
     text = question(demonstrations, test_input, encoding)
     if getattr(tokenizer, "chat_template", None):
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     else:
         text = f"{tokenizer.bos_token or ''}{text}Output {len(demonstrations) + 1}:\n"
+    # The answer is tokenised by itself, so that its first token is the same in training and in prediction.
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     answer: list[int] = []
     if output is not None:
@@ -63,8 +61,8 @@ def build(
 class PromptFormat:
     """How questions are written for one model, and how long they may be.
 
-    `tokenizer` is of transformers, `encoding` one of harness.arc.encode.ENCODINGS. A prompt beyond `context` tokens
-    loses demonstrations from the end, one at a time, as long as one stays; without `shorten` it does not fit.
+    `tokenizer` is of transformers, `encoding` a name in harness.arc.encode.ENCODINGS. With `shorten`, a prompt beyond
+    `context` tokens loses its last demonstrations one by one, down to a single one; without, it does not fit.
     """
 
     tokenizer: Any
@@ -73,7 +71,7 @@ class PromptFormat:
     shorten: bool = True
 
     def build(self, demonstrations: Sequence[Pair], test_input: Grid, output: Grid | None = None) -> Prompt:
-        """The whole prompt, however long."""
+        """The unshortened prompt, of any length."""
         return build(self.tokenizer, demonstrations, test_input, output, self.encoding)
 
     def fit(
@@ -88,14 +86,14 @@ class PromptFormat:
         return None
 
     def max_new_tokens(self, task: Task) -> int:
-        """Tokens that an answer to `task` may take: twice its longest output that is shown, and 32."""
+        """The token limit of an answer to `task`: twice the longest demonstrated output, plus 32."""
         encode, _ = ENCODINGS[self.encoding]
         outputs = (encode(pair.output) for pair in task.demonstrations)
         return 2 * max(len(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in outputs) + 32
 
 
 def estimated_tokens(demonstrations: Sequence[Pair], test_input: Grid, output: Grid | None = None) -> int:
-    """Tokens of the prompt without a tokenizer: one per cell and one per newline, plus the words around the grids."""
+    """The prompt's tokens, estimated without a tokenizer: one per cell and newline, plus the words around the grids."""
     grids = [grid for pair in demonstrations for grid in (pair.input, pair.output)]
     grids += [test_input, *([output] if output else [])]
     return WORDS_TOKENS + sum(len(grid) * (len(grid[0]) + 1) for grid in grids)

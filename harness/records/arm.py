@@ -1,4 +1,4 @@
-"""What test-time fine-tuning is asked for and what came of it: frozen, JSON in and out; grids are text here."""
+"""The specification and the result of a fine-tuning arm: frozen, JSON in and out; grids are stored as text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,18 +9,18 @@ from harness.records.measurement import OK
 from harness.records.store import Rows
 from harness.records.stored import from_stored, to_stored
 
-# By task: for each test input the grids tried, at most two, the first choice first; each a text of digits, a line per
-# row (harness.arc.encode.rows).
+# Per task and test input: the grids tried, at most two, first choice first. A grid is text, one line of digits per row
+# (harness.arc.encode.rows), so that records need neither numpy nor ARC.
 Attempts = dict[str, tuple[tuple[str, ...], ...]]
 SHARED, TASK = "shared", "task"
-SCOPES = (SHARED, TASK)  # one adapter for all tasks, or one a task
+SCOPES = (SHARED, TASK)  # one adapter for all tasks, or one per task
 DROP, SHORTEN = "drop", "shorten"
-TOO_LONG = (DROP, SHORTEN)  # what becomes of a prompt beyond the context
+TOO_LONG = (DROP, SHORTEN)  # a prompt beyond the context is left out, or loses demonstrations
 
 
 @dataclass(frozen=True)
 class TuneSpec:
-    """What every arm of a fine-tune has in common. `tasks` are ids of the tasks, of the set `dataset`."""
+    """Everything that the arms of a fine-tune share. `tasks` are ids of tasks of the set `dataset`."""
 
     STORED: ClassVar = {"dataset": "source"}
 
@@ -38,14 +38,15 @@ class TuneSpec:
     encoding: str
     views: int
     seed: int
-    curve: bool = False  # evaluate on the way too, at halving steps
+    curve: bool = False  # evaluate during training too, after half of the steps, a quarter, ...
     scope: str = SHARED
     too_long: str = SHORTEN
 
     def key(self, arm: str, versions: dict[str, str]) -> str:
-        """Names one arm's result: another model, set, recipe, version of a library or rule gives another one."""
+        """The key of one arm's result; another model, task set, recipe, library version or rule gives another key."""
+        # The baseline does not train, so settings of training do not change its key.
         payload = {**to_stored(self), "arm": arm, "steps": 0 if arm == "baseline" else self.steps}
-        if arm == "baseline":  # of no effect without training
+        if arm == "baseline":
             del payload["scope"], payload["curve"], payload["recipe"]["learning_rate"]
         return record_key(payload, TUNING_RULE, versions)
 
@@ -57,7 +58,7 @@ class TuneSpec:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many test questions and leave-one-out examples fit the context whole, by the model's own tokenizer."""
+    """How many test questions and leave-one-out examples fit the context unshortened, by the model's own tokenizer."""
 
     questions: int
     questions_fit: int
@@ -67,10 +68,11 @@ class Coverage:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One task, each number the mean over its test inputs: 0 to 1.
+    """Scores of one task, 0 to 1, each a mean over its test inputs.
 
-    `solved` is 1 only where every test input has its output among the two attempts, as on the public leaderboard a
-    task is counted in parts: `attempts` is that part. `views` is the mean accuracy of single views.
+    `attempts` is the share of test inputs whose output is among the two attempts: the part of the task that counts on
+    the public leaderboard. `views` is the accuracy of single views before the vote. `cells` and `shape` compare the
+    first attempt with the truth; `answered` says whether there was one.
     """
 
     id: str
@@ -87,7 +89,7 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """After `steps` optimiser steps: the answer loss in nats a token, and each task's score, 0 to 1, in one order."""
+    """After `steps` optimiser steps: answer loss in nats per token, and scores, 0 to 1, in the order of the tasks."""
 
     steps: int
     loss: float | None  # None where no true output fits the context
@@ -96,9 +98,9 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm's row in the record: raw losses, seconds and scores by task; means and intervals are derived.
+    """One arm's row in accuracy.jsonl: raw losses, seconds and scores per task; means and intervals are derived.
 
-    A failure is a row too, with its status and reason.
+    An arm that failed is a row too, with its status and reason.
     """
 
     STORED: ClassVar = {"spec": "trial", "questions": "asked", "skipped": "unasked", "curve_points": "checkpoints"}
@@ -115,22 +117,22 @@ class ArmResult:
     coverage: Coverage = Coverage(0, 0, 0, 0)
     scores: tuple[TaskScore, ...] = ()
     attempts: Attempts = field(default_factory=dict)
-    step_losses: tuple[
-        float, ...
-    ] = ()  # answer loss of each training step, nats per token; the mean over tasks if one each
-    answer_losses: tuple[tuple[float, int], ...] = ()  # of each true test output that fits: nats per token, its tokens
+    # Answer loss of each training step in nats per token; with one adapter per task, the mean over tasks.
+    step_losses: tuple[float, ...] = ()
+    # For each true test output that fits the context: (nats per token, its tokens).
+    answer_losses: tuple[tuple[float, int], ...] = ()
     train_s: float = 0.0
     decode_s: float = 0.0
     used: int = 0  # training examples
     too_long: int = 0  # training examples that did not fit the context
-    untrained: int = 0  # tasks with an adapter of their own for which there was no example
+    untrained: int = 0  # with one adapter per task: tasks without a training example
     questions: int = 0  # put to the model, in all views
     skipped: int = 0  # questions that did not fit
-    curve_points: tuple[CurvePoint, ...] = ()  # of a spec with a curve, the end included
+    curve_points: tuple[CurvePoint, ...] = ()  # if the spec has a curve; the last step included
 
     @classmethod
     def of(cls, spec: TuneSpec, arm: str, versions: dict[str, str], **more: Any) -> "ArmResult":
-        """A row of this version's rule, under its key; `more` are further fields."""
+        """A row under this version's rule, with its key; `more` are further fields."""
         return cls(key=spec.key(arm, versions), arm=arm, spec=spec, versions=versions, rule=TUNING_RULE, **more)
 
     @property
@@ -147,11 +149,11 @@ class ArmResult:
 
     @property
     def by_task(self) -> list[float]:
-        """Share of each task's test inputs that two attempts answered, in the spec's order."""
+        """Share of each task's test inputs that the two attempts solved, in the spec's order."""
         return [score.attempts for score in self.scores]
 
     def mean(self, name: str) -> float:
-        """The mean of a TaskScore's field over all tasks, those without an answer included."""
+        """The mean of the TaskScore field `name` over all tasks, including those without an answer."""
         return sum(getattr(score, name) for score in self.scores) / len(self.scores)
 
     @property
@@ -160,17 +162,17 @@ class ArmResult:
 
     @property
     def token_loss(self) -> float | None:
-        """Answer loss in nats a token over all true outputs that fit; None where none does."""
+        """Answer loss in nats per token over all true outputs that fit; None where none does."""
         return mean_loss(self.answer_losses)
 
     @property
     def grid_nll(self) -> float | None:
-        """Mean negative log-likelihood of a whole output, in nats: to be compared across tokenizers too."""
+        """Mean negative log-likelihood of a whole output, in nats; comparable across tokenizers."""
         return sum(n * c for n, c in self.answer_losses) / len(self.answer_losses) if self.answer_losses else None
 
 
 def mean_loss(losses: Sequence[tuple[float, int]]) -> float | None:
-    """Nats a token over answers of (nats a token, tokens); None without any."""
+    """The mean of (nats per token, tokens) over all tokens; None without any."""
     tokens = sum(count for _, count in losses)
     return sum(loss * count for loss, count in losses) / tokens if tokens else None
 
@@ -180,7 +182,7 @@ def to_json(row: ArmResult) -> dict[str, Any]:
 
 
 def from_json(raw: Any) -> ArmResult:
-    """The result that `to_json` wrote. Raises ValueError where `raw` is none."""
+    """The result that `to_json` wrote. Raises ValueError where `raw` is not one."""
     return from_stored(raw, ArmResult)
 
 

@@ -1,13 +1,13 @@
-"""What is measured and under which rule: models, recipes, goals, cells; frozen, units in names.
+"""What is measured, and under which rule: models, recipes, goals, cells; frozen, with units in names.
 
-The format of records.jsonl and accuracy.jsonl, newest first (one JSON line a row; unknown fields are ignored, missing
+The format of records.jsonl and accuracy.jsonl, newest first (one JSON line per row; unknown fields are ignored, missing
 ones have the defaults of these classes):
 
-- tuning rule 2: accuracy rows carry `rule`. Rows without it may be from before int4 on a CPU was mended; they are
+- tuning rule 2: accuracy rows carry `rule`. Rows without it may be older than the fix of int4 on a CPU; they are
   measured again. A recipe no longer says `optimizer`, which was always adamw. `gradient_checkpointing` is "none", "mlp"
   or "all"; false and true are read as "none" and "all".
 - measuring rule 3: kernels are chosen on the device and stand in the row; activations may be recomputed.
-- measuring rule 2: another step: head, LoRA, norms, MLPs and attention with their backward written out.
+- measuring rule 2: a new training step, with hand-written backward of head, LoRA, norms, MLPs and attention.
 - measuring rule 1: the first step, of transformers and PEFT.
 """
 
@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 
 from harness.records.stored import to_stored
 
-# Raised when the rule of measuring, or of tuning, changes: rows of an older rule stay in the file, and what they are of
-# is measured again.
+# Increased when the way of measuring, or of tuning, changes: rows of an older rule stay in the file, and their cells or
+# arms are measured again.
 MEASURING_RULE = 3
 TUNING_RULE = 2
 
@@ -28,13 +28,13 @@ LORA, DORA, FULL = "lora", "dora", "full"
 NONE, MLP, ALL = "none", "mlp", "all"
 RECOMPUTE = (NONE, MLP, ALL)  # of activations in the backward: none, gate and up of every MLP, or every layer
 TARGETS = ("attention", "all-linear")
-# Of the libraries that what is measured depends on.
+# Libraries whose version changes what is measured.
 _KEY_VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one optimiser step is made. A step is `sequences_per_step` sequences, whatever the micro-batch."""
+    """How one optimiser step is made: always of `sequences_per_step` sequences, whatever the micro-batch."""
 
     STORED: ClassVar = {"data_parallel": "processes"}
 
@@ -47,31 +47,32 @@ class Recipe:
     learning_rate: float = 5e-5
     gradient_checkpointing: str = NONE  # one of RECOMPUTE
     answer_share: float = 0.12
-    # own: harness.train's; reference: what transformers and PEFT compute as they come, logits of every token included
+    # own: harness.train's step; reference: transformers and PEFT unchanged, with logits of every token
     implementation: str = OPTIMIZED
-    trim_vocab: bool = False  # embeddings and head cut to the tokens of ARC prompts: another model
-    kernels: str = "auto"  # of attention and pointwise parts: what is fastest here, or as harness.catalog.kernels says
-    data_parallel: int = 1  # processes that share a step's sequences, a card each
-    # What others do, so that what they published can be predicted as it was run:
-    method: str = LORA  # or DORA; FULL trains every weight, gradients and Adam's states in the weights' dtype
-    prepared_for_kbit: bool = False  # of a quantised base what else is 16-bit is widened to fp32
-    layer_split: int = 1  # cards that hold a part of the layers each, one at work at a time
+    trim_vocab: bool = False  # embeddings and head cut to the tokens of ARC prompts, which gives another model
+    kernels: str = "auto"  # auto: the fastest on this device; or named, see harness.catalog.kernels
+    data_parallel: int = 1  # processes that share a step's sequences, one card each
+    # Settings of others' training, so that their published numbers can be predicted as they were run.
+    method: str = LORA  # or DORA, or FULL: every weight is trained, gradients and Adam states in the weights' dtype
+    prepared_for_kbit: bool = False  # 16-bit parameters of a quantised base are widened to fp32
+    layer_split: int = 1  # cards that hold a part of the layers each; one works at a time
 
     @staticmethod
     def from_older(raw: dict[str, Any]) -> dict[str, Any]:
-        """`raw` as this version writes it: checkpointing was said by booleans once."""
+        """`raw` as this version writes it. Older versions wrote booleans for checkpointing."""
         words = {False: NONE, True: ALL}
         recompute = raw.get("gradient_checkpointing", NONE)
         return raw | {"gradient_checkpointing": words[recompute] if isinstance(recompute, bool) else recompute}
 
     @property
     def micro_steps_per_step(self) -> int:
-        """Of each process."""
+        """Micro-steps that each process makes per optimiser step."""
         return self.sequences_per_step // (self.micro_batch * self.data_parallel)
 
     @property
     def mark(self) -> str:
-        """How a step other than the plain own one of LoRA is told apart in a table: "/ref", "/dora/b4/ckpt"."""
+        """What tells this recipe from plain LoRA with our own step in a table: "/ref", "/dora/b4/ckpt"."""
+        # The reference has one way to run, so its other settings need no mark.
         if self.implementation == REFERENCE:
             return "/ref" if self.method == LORA else f"/ref/{self.method}"
         parts = ([self.method] if self.method != LORA else []) + (
@@ -83,13 +84,13 @@ class Recipe:
         return "".join(f"/{part}" for part in parts)
 
     def answer_tokens(self, context: int) -> int:
-        """How many of a sequence's `context` tokens are answer: those with a loss, and with logits."""
+        """How many of a sequence's `context` tokens are the answer; only these have logits and a loss."""
         return max(1, round(self.answer_share * context))
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What must fit: `steps` of training and the answers of `test_tasks`, in `budget_hours`."""
+    """What must fit in `budget_hours`: `steps` of training, and answering `test_tasks`."""
 
     budget_hours: float
     steps: int
@@ -98,9 +99,9 @@ class Goal:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A candidate. `architecture` is what its config.json says; `path` is a local folder, if that is what was named.
+    """A candidate model. `architecture` is its config.json; `path` is set where the model was named by a local folder.
 
-    `max_context` is the most tokens that it was made for.
+    `max_context` is the longest sequence, in tokens, that the model supports.
     """
 
     STORED: ClassVar = {"max_context": "window"}
@@ -112,15 +113,15 @@ class ModelSpec:
     path: str | None = None
     params_m: float | None = None
     aliases: tuple[str, ...] = ()
-    ttft: dict[str, Any] | None = None  # what models.yaml says of fine-tuning this one; no part of what is measured
+    ttft: dict[str, Any] | None = None  # models.yaml's settings for fine-tuning it; not part of what is measured
 
 
 @dataclass(frozen=True)
 class Cell:
     """One model x precision x context x recipe, on one device: the unit of measuring and of resuming.
 
-    `weights` is "random" or the folder or hub id that they are loaded from. `compute_dtype` is the dtype of the matrix
-    products. `why` says how the cell came into the sweep; it is no part of what is measured.
+    `weights` is "random", or the folder or hub id to load from. `compute_dtype` is the dtype of the matrix products.
+    `why` says how the cell came into the sweep; it is not part of what is measured.
     """
 
     model: ModelSpec
@@ -135,11 +136,11 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The precision, and what tells the step from the usual one."""
+        """The precision and the recipe's mark, as in "int4/b4"."""
         return self.precision + self.recipe.mark
 
     def key(self, versions: dict[str, str]) -> str:
-        """Names this measurement. Other libraries, weights or rules of measuring give another one."""
+        """The key of this measurement; other libraries, weights or measuring rules give another key."""
         payload = to_stored(self)
         del payload["why"]
         return record_key(payload, MEASURING_RULE, versions)
@@ -155,7 +156,8 @@ def record_key(payload: dict[str, Any], rule: int, versions: dict[str, str]) -> 
     defaults = to_stored(Recipe())
     recipe = {name: value for name, value in payload["recipe"].items() if value != defaults[name]}
     if recipe.get("gradient_checkpointing") == ALL:
-        recipe["gradient_checkpointing"] = True  # as the first rows had it
+        # The first rows had a boolean here; their keys stay valid.
+        recipe["gradient_checkpointing"] = True
     named = {name: versions.get(name) for name in _KEY_VERSIONS}
     whole = {**payload, "model": model, "recipe": recipe, "versions": named, "rule": rule}
     del whole["device"]

@@ -1,4 +1,4 @@
-"""What was seen of one cell: raw samples, bytes and counts; a failure is a row too. JSON in and out."""
+"""The measurement of one cell: raw samples, bytes and counts; a failure is a row too. JSON in and out."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +12,10 @@ FAILURES = ("oom", "timeout", "crashed", "killed", "unsupported", "beyond_window
 
 @dataclass(frozen=True)
 class FlopCount:
-    """Floating-point operations of the matrix products of one sequence of n tokens: linear * n + quadratic * n**2.
+    """FLOPs of the matrix products for one sequence of n tokens: linear * n + quadratic * n**2.
 
-    Counted on the real forward and backward (harness.predict.flops), never assumed. The quadratic part is attention,
-    counted in full although a causal kernel may skip the upper half, as torch's FlopCounterMode does.
+    Counted on the real forward and backward (harness.predict.flops), never assumed. The quadratic part is attention.
+    It is counted in full, as torch's FlopCounterMode does, although a causal kernel may skip the upper half.
     """
 
     forward_linear: float
@@ -35,7 +35,7 @@ class FlopCount:
 
 @dataclass(frozen=True)
 class MatmulSpeed:
-    """What the probe of one dtype gave, in FLOP/s, for products in the shapes of forward and of backward."""
+    """FLOP/s that the probe of one dtype reached, for products in the shapes of the forward and of the backward."""
 
     forward: float
     backward: float
@@ -43,13 +43,13 @@ class MatmulSpeed:
 
     @property
     def combined(self) -> float:
-        """FLOP/s of a step that does as much forward as backward, as LoRA on a frozen base does."""
+        """FLOP/s of a step with equal work in forward and backward, as LoRA on a frozen base has: harmonic mean."""
         return 2 / (1 / self.forward + 1 / self.backward)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One row of the record: a cell, how it ended, and what was seen. A failure is a row too, with its reason."""
+    """One row of records.jsonl: a cell, its status, and the raw samples. A failure is a row too, with its reason."""
 
     key: str
     cell: Cell
@@ -63,18 +63,20 @@ class Measurement:
     params: int | None = None
     trainable_params: int | None = None
     work: FlopCount | None = None
-    rate: MatmulSpeed | None = None  # of the compute dtype, at the time
-    predicted_micro_s: float | None = None  # before it was measured, and
+    rate: MatmulSpeed | None = None  # of the compute dtype, probed in the same sweep
+    # Predictions made before measuring, kept so that predictor and device can be compared later.
+    predicted_micro_s: float | None = None
     predicted_peak_bytes: int | None = None
     estimate_s: float | None = None  # of the smallest run: load, one warm-up and three micro-steps
     device_total_bytes: int | None = None
     load_s: float | None = None
+    # Seconds per micro-step and per optimiser update, one sample each; warm-ups are stored but never averaged.
     warmup_micro_s: tuple[float, ...] = ()
     warmup_optimizer_s: tuple[float, ...] = ()
     micro_s: tuple[float, ...] = ()
     optimizer_s: tuple[float, ...] = ()
     losses: tuple[float, ...] = ()
-    kernels: str = ""  # that ran: "attention=blocks pointwise=compiled"
+    kernels: str = ""  # those that ran: "attention=blocks pointwise=compiled"
     # phase (imported, after_load, first_step, steady) -> kind (allocated, reserved, process, resident: peaks; current)
     memory: dict[str, dict[str, int]] = field(default_factory=dict)
     wall_s: float | None = None
@@ -85,10 +87,10 @@ class Measurement:
 
     @property
     def peak_bytes(self) -> int | None:
-        """The most that the whole process held on the device: on a CPU its resident memory."""
+        """The most memory that the process held on the device; on a CPU, its resident memory."""
         kinds = ("process", "reserved", "resident")
-        seen = [phase[kind] for phase in self.memory.values() for kind in kinds if kind in phase]
-        return max(seen, default=None)
+        peaks = [phase[kind] for phase in self.memory.values() for kind in kinds if kind in phase]
+        return max(peaks, default=None)
 
     @property
     def margin_bytes(self) -> int | None:
@@ -102,7 +104,7 @@ def to_json(row: Measurement) -> dict[str, Any]:
 
 
 def from_json(raw: Any) -> Measurement:
-    """The `Measurement` that `to_json` wrote. Raises ValueError where `raw` is none."""
+    """The `Measurement` that `to_json` wrote. Raises ValueError where `raw` is not one."""
     row = from_stored(raw, Measurement)
     if row.status != OK and row.status not in FAILURES:
         raise ValueError(f"unknown status {row.status!r}")

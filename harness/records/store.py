@@ -1,7 +1,8 @@
-"""The record of a results folder: one JSON line a row, added whole or not at all.
+"""The record of a results folder: one JSON line per row, appended whole or not at all.
 
-Several processes may add to one file: each line is written under a lock, which the system releases if its holder is
-killed. A line that is no row (torn by a kill or a full disk, or edited) is kept aside and reported; the rest is used.
+Several processes may append to one file: every line is written under a lock, which the system releases if its holder is
+killed. A line that is not a row (torn by a kill or a full disk, or edited) is moved aside and reported; the rest is
+used.
 """
 
 import errno
@@ -25,7 +26,7 @@ NAME = "records.jsonl"
 
 @dataclass(frozen=True)
 class Rows:
-    """A kind of row: its file in the folder, its JSON out and in, and which rows count."""
+    """A kind of row: its file in the folder, how it is written and read, and which rows are still valid."""
 
     name: str
     to_json: Callable[[Any], dict[str, Any]]
@@ -42,9 +43,9 @@ MEASUREMENTS = Rows(NAME, to_json, from_json, lambda row: row.rule == MEASURING_
 
 
 class Store:
-    """`folder`'s record of one kind of rows. Raises UserError where the folder cannot be written.
+    """The record of one kind of rows in `folder`. Raises UserError where the folder cannot be written.
 
-    `write` is the seam for a disk that fills up.
+    `write` is an argument so that a test can fill up the disk.
     """
 
     def __init__(self, folder: Path, write: Callable[[int, bytes], int] = os.write, kind: Rows = MEASUREMENTS):
@@ -60,20 +61,23 @@ class Store:
             raise UserError(f"{folder}: cannot be written ({problem.strerror}); name another with --results") from None
 
     def add(self, row: Any) -> None:
-        """Adds `row`, on the disk when this returns. Raises UserError, with the file as it was, if the disk is full."""
+        """Appends `row` and flushes it to disk. If the disk is full, restores the file and raises UserError."""
         line = json.dumps(self.kind.to_json(row), separators=(",", ":"), allow_nan=True).encode() + b"\n"
         with self._lock:
             handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
+                # A process that was killed here may have left half a line: it stays a line of its own.
                 size = os.fstat(handle).st_size
                 if size and os.pread(handle, 1, size - 1) != b"\n":
-                    line = b"\n" + line  # whoever was killed here left half a line: it stays a line of its own
+                    line = b"\n" + line
+                # os.write may write only a part of the line.
                 try:
                     rest = line
                     while rest:
                         rest = rest[self._write(handle, rest) :]
                     os.fsync(handle)
                 except OSError as problem:
+                    # No half row is left behind.
                     os.ftruncate(handle, size)
                     full = "the disk is full" if problem.errno == errno.ENOSPC else problem.strerror
                     raise UserError(
@@ -83,10 +87,11 @@ class Store:
                 os.close(handle)
 
     def repair(self, note: Callable[[str], None] = lambda text: None) -> int:
-        """Moves lines that are no rows to the file `kind.aside`, tells `note` so, and returns how many they are."""
+        """Moves lines that are not rows to the file `kind.aside`, reports it by `note`, and returns their number."""
         with self._lock:
             good, bad = _lines(self.path, self.kind)
             if bad:
+                # They are safe in the other file before they leave this one.
                 with (self.folder / self.kind.aside).open("ab") as aside:
                     aside.writelines(line + b"\n" for line in bad)
                     aside.flush()
@@ -102,9 +107,9 @@ class Store:
 
 
 def read(path: Path, kind: Rows = MEASUREMENTS) -> tuple[list[Any], int]:
-    """The newest row of each key in `path`, in the order of first measuring, and the number of lines that are none.
+    """The newest row of each key in `path`, in the order of first measuring, and the number of corrupt lines.
 
-    Rows of an older measuring rule are left out. Writes nothing.
+    Rows of an older rule are left out. Writes nothing.
     """
     good, bad = _lines(path, kind)
     rows: dict[str, Any] = {}
@@ -115,6 +120,7 @@ def read(path: Path, kind: Rows = MEASUREMENTS) -> tuple[list[Any], int]:
 
 
 def _lines(path: Path, kind: Rows) -> tuple[list[tuple[bytes, Any]], list[bytes]]:
+    """Good lines with their rows, and corrupt lines, as bytes: what is kept is kept unchanged."""
     good: list[tuple[bytes, Any]] = []
     bad: list[bytes] = []
     for line in path.read_bytes().split(b"\n"):
@@ -131,12 +137,12 @@ RESULTS = Path("results")
 
 
 def slug(text: str) -> str:
-    """A folder's name from any text: lower case letters, digits and '-'."""
+    """`text` as a folder's name: lower case letters, digits and '-'."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:64] or "device"
 
 
 def latest_folder(results: Path = RESULTS) -> Path:
-    """The folder of `results` whose record is the newest. Raises UserError where there is none."""
+    """The folder under `results` with the newest record. Raises UserError where there is none."""
     records = sorted(results.glob(f"*/{NAME}"), key=os.path.getmtime)
     if not records:
         raise UserError(f"no record under {results}/; run `harness bench` first, or name its folder with --results")

@@ -1,7 +1,7 @@
-"""Frozen dataclasses to JSON's types and back, checked; the names in files are said here once.
+"""Converts frozen dataclasses to JSON's types and back, with validation.
 
-A class whose field has another name in files says so in `STORED`, {field: name in files}: what was written years ago is
-read by the same name. Fields that this version does not know are left out. Knows no class of its own.
+A class whose field has another name in files lists it in `STORED`, {field: name in files}, so that old files stay
+readable when a field is renamed in the code. Fields that this version does not have are ignored.
 """
 
 from dataclasses import fields, is_dataclass
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def to_stored(value: Any) -> Any:
-    """`value` as dicts, lists, strings and numbers, dataclasses under the names that files have."""
+    """`value` as dicts, lists, strings and numbers; fields of dataclasses under their names in files."""
     if is_dataclass(value) and not isinstance(value, type):
         names = getattr(type(value), "STORED", {})
         return {names.get(f.name, f.name): to_stored(getattr(value, f.name)) for f in fields(value)}
@@ -27,7 +27,7 @@ def to_stored(value: Any) -> Any:
 
 
 def from_stored(raw: Any, kind: type[T]) -> T:
-    """The `kind` that `to_stored` wrote. Raises ValueError, naming the place, where `raw` is none."""
+    """The `kind` that `to_stored` wrote. Raises ValueError, which names the place, where `raw` is not one."""
     try:
         return msgspec.convert(_renamed(raw, kind), kind)
     except msgspec.ValidationError as problem:
@@ -35,14 +35,16 @@ def from_stored(raw: Any, kind: type[T]) -> T:
 
 
 def _renamed(raw: Any, kind: Any) -> Any:
-    """`raw` with the names of files replaced by those of the fields, in every dataclass that `kind` holds."""
+    """`raw` with names in files replaced by names of fields, in every dataclass inside `kind`."""
     if isinstance(kind, type) and is_dataclass(kind):
         if not isinstance(raw, dict):
             return raw
+        # A class may read what older versions wrote; then its fields are converted in turn.
         older = getattr(kind, "from_older", lambda same: same)
         names, hints = getattr(kind, "STORED", {}), _hints(kind)
         raw = older({stored: raw[stored] for f in hints if (stored := names.get(f, f)) in raw})
         return {f: _renamed(raw[stored], hint) for f, hint in hints.items() if (stored := names.get(f, f)) in raw}
+    # Containers: Optional[X] as X, and tuples of one type.
     if get_origin(kind) in (Union, UnionType):
         return _renamed(raw, next((arg for arg in get_args(kind) if is_dataclass(arg)), None))
     if get_origin(kind) is tuple and isinstance(raw, list | tuple):

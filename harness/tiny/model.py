@@ -1,4 +1,4 @@
-"""arc-tiny's architecture and tokenizer: a standard Llama and a standard tokenizer.json, loaded as any hub model is."""
+"""arc-tiny's architecture and tokenizer: a standard Llama and a standard tokenizer.json, loaded like any hub model."""
 
 from pathlib import Path
 
@@ -12,7 +12,8 @@ WINDOW = 2048
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a cell, one a newline inside a grid, one for each "Input n:" and "Output n:" of a prompt."""
+    """One token per cell, per newline inside a grid, and per "Input n:" and "Output n:" of a prompt."""
+    # The words of a prompt shrink to I and O before the text is split into characters.
     core = Tokenizer(models.WordLevel({symbol: i for i, symbol in enumerate(SYMBOLS)}, unk_token=UNKNOWN))
     core.normalizer = normalizers.Sequence(
         [
@@ -34,6 +35,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def config(hidden: int = 128, layers: int = 6, heads: int = 4) -> LlamaConfig:
+    """A Llama of this width and depth; embeddings and head share their weights."""
     return LlamaConfig(
         vocab_size=len(SYMBOLS),
         hidden_size=hidden,
@@ -50,11 +52,12 @@ def config(hidden: int = 128, layers: int = 6, heads: int = 4) -> LlamaConfig:
 
 
 def new(seed: int = 0, **shape: int) -> LlamaForCausalLM:
+    """A model with random weights; `shape` has arguments of `config`."""
     torch.manual_seed(seed)
     return LlamaForCausalLM(config(**shape))
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:
-    """As from_pretrained wants it: config.json, model.safetensors, tokenizer.json."""
+    """Writes what from_pretrained reads: config.json, model.safetensors, tokenizer.json."""
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)

@@ -1,10 +1,12 @@
-"""Trains arc-tiny from nothing on generated tasks: make tiny.
+"""Trains arc-tiny from scratch on generated tasks.
 
-Loss on every output but the first, so that each task teaches several times. Grids grow during the first half. Hidden
-matrices learn by Muon (Jordan et al. 2024), the rest by AdamW, both at a constant rate after a warm-up that falls to
-zero in the last fifth (Hu et al. 2024), so a run can be made longer. Masters are fp32; forward and backward run in bf16
-where the device has it. One process a core learns faster than one on two cores: under torchrun gradients are averaged.
-Stopped and started again it goes on from its last checkpoint; log.jsonl holds what was seen.
+The loss is on every output but the first, so that each task teaches several times. Grids grow during the first half.
+Hidden matrices are trained with Muon (Jordan et al. 2024), the rest with AdamW. Both learning rates warm up, stay
+constant and fall to zero in the last fifth (Hu et al. 2024), so a run can be extended. Master weights are fp32; forward
+and backward run in bf16 where the device has it. Under torchrun gradients are averaged: one process per core learns
+faster than one process on two cores. A run that was stopped resumes from its last checkpoint; log.jsonl holds losses.
+
+    make tiny
 """
 
 import argparse
@@ -30,25 +32,26 @@ from harness.train.ops import attention
 PAD_ID = SYMBOLS.index("<pad>")
 INPUT_ID, OUTPUT_ID = SYMBOLS.index("I"), SYMBOLS.index("O")
 CHECKPOINT = "checkpoint.pt"
-GROUP = 8  # steps whose tasks are made together and cut into batches of like lengths
-LONGEST = 1500  # tokens of a task; longer ones are drawn again
+GROUP = 8  # steps whose tasks are made together and split into batches of similar lengths
+LONGEST = 1500  # tokens per task; a longer one is drawn again
 
 
 def sequence(rng: random.Random, limit: int, tokens) -> list[int]:
-    """Token ids of one generated task in a random view, answer and end included; small grids are more frequent."""
+    """Token ids of one generated task in a random view, with answer and end token; small grids are more frequent."""
     while True:
         family = families.chained if rng.random() < 0.15 else rng.choice(list(families.TRAINED.values()))
         sizes = range(3, limit + 1)
         largest = rng.choices(sizes, [1 / size for size in sizes])[0]
         task, output = families.task(family, rng, largest, shown=rng.randint(3, 4))
-        seen = (view := draw(rng, len(task.demonstrations), keep_background=0.9)).of(task)
-        ids = build(tokens, seen.demonstrations, seen.test_inputs[0], view.apply(output), "rows").ids
+        view = draw(rng, len(task.demonstrations), keep_background=0.9)
+        viewed = view.of(task)
+        ids = build(tokens, viewed.demonstrations, viewed.test_inputs[0], view.apply(output), "rows").ids
         if len(ids) <= LONGEST:
             return list(ids)
 
 
 def targets(ids: list[int]) -> list[int]:
-    """What each position must predict: the tokens of outputs but the first, and what ends them; -100 elsewhere."""
+    """The label of each position: tokens of all outputs but the first, and of what ends them; -100 elsewhere."""
     labels, inside, outputs = [-100] * len(ids), False, 0
     for i in range(len(ids) - 1):
         if ids[i] == OUTPUT_ID:
@@ -61,12 +64,12 @@ def targets(ids: list[int]) -> list[int]:
 
 
 def batches(rng: random.Random, limit: int, tokens, budget: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """GROUP batches of ids and targets, [sequences, tokens], each of about `budget` tokens and with little padding."""
+    """GROUP batches of ids and labels, int64 [sequences, tokens], each of about `budget` tokens with little padding."""
     pool, total = [], 0
     while total < GROUP * budget:
         pool.append(sequence(rng, limit, tokens))
         total += len(pool[-1])
-    # From short to long in groups of as many tokens, so that a batch holds sequences of like lengths.
+    # Sorted by length and split into groups of equal tokens, so that a batch has sequences of similar lengths.
     groups: list[list[list[int]]] = [[] for _ in range(GROUP)]
     placed = 0
     for ids in sorted(pool, key=len):
@@ -84,26 +87,26 @@ def _padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def learning_rate_share(step: int, steps: int, warm: int = 100) -> float:
-    """The share of the peak learning rate at a step: warm-up, constant, the last fifth falling to 0."""
+    """The share of the peak learning rate at a step: warm-up, constant, falling to 0 in the last fifth."""
     falling = max(1, steps // 5)
     return min(1.0, (step + 1) / warm, max(0.0, (steps - step) / falling))
 
 
 def limit_at(step: int, steps: int, largest: int) -> int:
-    """The largest side of generated grids: from 3 cells to `largest` over the first half."""
+    """The largest side of generated grids at a step: 3 cells at the start, `largest` from half of the steps on."""
     return min(largest, 3 + math.floor((largest - 2) * step / (0.5 * steps)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """A schedule of `steps`, its generated grids of at most `largest` cells a side, and the model's shape."""
+    """A schedule of `steps`, the generated grids (at most `largest` cells per side), and the model's shape."""
 
     steps: int = 8000
     largest: int = 10
-    batch_tokens: int = 4096  # of each process
+    batch_tokens: int = 4096  # per process
     seed: int = 0
     adam: float = 3e-3  # peak learning rate of embeddings and norms
-    muon: float = 0.02  # and of the matrices
+    muon: float = 0.02  # peak learning rate of the matrices
     hidden: int = 160
     layers: int = 6
     heads: int = 4
@@ -111,7 +114,7 @@ class PretrainConfig:
 
 
 class Trainer:
-    """fp32 masters with their optimisers, and the copy in the device's dtype that runs forward and backward."""
+    """fp32 master weights with their optimisers, and a copy in the device's dtype for forward and backward."""
 
     def __init__(self, config: PretrainConfig, device: torch.device):
         self.model = new(config.seed, hidden=config.hidden, layers=config.layers, heads=config.heads)
@@ -127,16 +130,16 @@ class Trainer:
         self.peaks = (config.muon, config.adam)
 
     def step(self, ids: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
-        """One update at `share` of the peak learning rates; the mean loss over the labels that are not -100, in nats.
+        """Makes one update at `share` of the peak learning rates; returns the mean loss in nats over real labels.
 
-        `ids` and `labels`: int64 [sequences, tokens].
+        `ids` and `labels`: int64 [sequences, tokens]; labels of -100 have no loss.
         """
         learned = labels >= 0
-        # Right padding behind causal attention needs no mask: no real token sees it.
+        # Padding is on the right, so causal attention hides it from every real token without a mask.
         hidden = self.work.model(input_ids=ids, use_cache=False).last_hidden_state[learned]
         loss = cross_entropy(self.work.lm_head(hidden).float(), labels[learned])
         loss.backward()
-        # Gradients of the copy, averaged over processes and clipped to a norm of 1, are the masters'.
+        # The masters get the copy's gradients, averaged over processes and clipped to a norm of 1.
         masters, copies = list(self.model.parameters()), list(self.work.parameters())
         flat = torch.cat([p.grad.flatten() for p in copies]).float()
         if dist.is_initialized():
@@ -148,6 +151,7 @@ class Trainer:
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             optimizer.param_groups[0]["lr"] = share * peak
             optimizer.step()
+        # The copy gets the new weights, rounded to its dtype.
         with torch.no_grad():
             for p, copied in zip(masters, copies, strict=True):
                 copied.copy_(p)
@@ -175,10 +179,11 @@ def _dtype(device: torch.device) -> torch.dtype:
 
 
 def train(out: Path, config: PretrainConfig, rank: int = 0, stop: int | None = None) -> None:
-    """Trains until step `stop` (all by default) of the config's schedule, and saves the model in `out`."""
+    """Trains up to step `stop` of the config's schedule (by default to its end) and saves the model in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer, tokens = Trainer(config, device), tokenizer()
+    # Resume where an earlier run stopped.
     step, seen, path = 0, 0, out / CHECKPOINT
     if path.exists():
         saved = torch.load(path, map_location=device, weights_only=True)
@@ -190,7 +195,8 @@ def train(out: Path, config: PretrainConfig, rank: int = 0, stop: int | None = N
     stop = config.steps if stop is None else stop
     while step < stop:
         group = step // GROUP
-        if group not in made:  # a step's batch is the same however often training was stopped
+        # Batches depend on seed, rank and step alone, so a resumed run sees the same ones.
+        if group not in made:
             rng = random.Random(f"{config.seed} {rank} {group}")
             limit = limit_at(group * GROUP, config.steps, config.largest)
             made = {group: batches(rng, limit, tokens, config.batch_tokens)}
@@ -198,13 +204,14 @@ def train(out: Path, config: PretrainConfig, rank: int = 0, stop: int | None = N
         loss = trainer.step(ids, labels, learning_rate_share(step, config.steps)).item()
         step, seen = step + 1, seen + world * int((ids != PAD_ID).sum())  # as many in each process, nearly
         average = loss if average is None else 0.98 * average + 0.02 * loss
+        # Progress to the log and the terminal, then a checkpoint, replaced in one go.
         if rank == 0 and (step % config.save_every == 0 or step == stop):
-            spent = time.monotonic() - start
-            speed, left = (seen - first_tokens) / spent, spent / (step - first_step) * (stop - step)
+            elapsed_s = time.monotonic() - start
+            speed, left_s = (seen - first_tokens) / elapsed_s, elapsed_s / (step - first_step) * (stop - step)
             line = {"step": step, "tokens": seen, "loss": round(average, 4), "tokens_per_s": round(speed)}
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
-            print(f"{step}/{stop} loss {average:.3f} {speed:.0f} tokens/s, {left / 60:.0f} min left", flush=True)
+            print(f"{step}/{stop} loss {average:.3f} {speed:.0f} tokens/s, {left_s / 60:.0f} min left", flush=True)
             torch.save({**trainer.state(), "step": step, "tokens": seen}, path.with_suffix(".tmp"))
             path.with_suffix(".tmp").replace(path)
     if rank == 0:
@@ -219,7 +226,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/arc-tiny"), help="folder of the model")
     parser.add_argument("--steps", type=int, default=defaults.steps, help="of the schedule")
     parser.add_argument("--stop", type=int, help="stop after this step of the schedule, to be continued")
-    parser.add_argument("--largest", type=int, default=defaults.largest, help="cells a side of generated grids")
+    parser.add_argument("--largest", type=int, default=defaults.largest, help="cells per side of generated grids")
     parser.add_argument("--batch-tokens", type=int, default=defaults.batch_tokens, help="of each process")
     parser.add_argument("--adam", type=float, default=defaults.adam, help="peak learning rate of embeddings and norms")
     parser.add_argument("--muon", type=float, default=defaults.muon, help="peak learning rate of the matrices")

@@ -1,6 +1,6 @@
-"""How many tokens a fine-tune takes at once, and whether it makes activations again: predicted, then tried on prompts.
+"""Finds how many tokens a fine-tune packs together and what it recomputes: predicted first, then timed on prompts.
 
-What harness.measure.autotune does for a profile's cells, on the model that is loaded already.
+harness.measure.autotune does the same for the cells of a sweep; this one uses the model that is loaded already.
 """
 
 import gc
@@ -19,12 +19,12 @@ from harness.train import recompute
 from harness.train.batches import first_fit_decreasing, pack
 from harness.train.step import TrainingStep
 
-Sequences = Sequence[tuple[Sequence[int], int]]  # (token ids, answer tokens) each
+Sequences = Sequence[tuple[Sequence[int], int]]  # (token ids, answer tokens) per sequence
 
 
 @dataclass(frozen=True)
 class PackSetting:
-    tokens: int  # of the sequences packed into one forward and backward, unless a single one is longer
+    tokens: int  # most tokens in one forward and backward, unless a single sequence is longer
     recompute: str  # a Recipe's `gradient_checkpointing`
 
     def __str__(self) -> str:
@@ -32,7 +32,8 @@ class PackSetting:
 
 
 def variants(spec: TuneSpec, foresee: Callable[[Cell], Prediction | None]) -> list[PackSetting]:
-    """What is worth trying, the most promising first; the recipe's own alone where nothing can be predicted."""
+    """The settings worth trying, most promising first; only the recipe's own where nothing can be predicted."""
+    # A micro-batch of full sequences stands for as many tokens of packed shorter ones.
     recipe = replace(spec.recipe, micro_batch=1)
     cell = Cell(spec.model, spec.precision, spec.compute_dtype, spec.context, recipe, spec.weights, spec.device,
                 spec.device_name)  # fmt: skip
@@ -47,9 +48,9 @@ def fastest(
     spec: TuneSpec,
     note: Callable[[str], None],
 ) -> PackSetting:
-    """The one with most tokens a second of the first two of `tried` that run, put to use in `model`.
+    """The faster, in tokens per second, of the first two of `tried` that fit the memory; sets it in `model`.
 
-    Raises torch.OutOfMemoryError where none of them has the memory.
+    Raises torch.OutOfMemoryError where none fits.
     """
     seconds: dict[PackSetting, float] = {}
     for setting in tried:
@@ -58,6 +59,7 @@ def fastest(
         try:
             seconds[setting] = seconds_per_token(model, sequences, setting.tokens, spec)
         except (torch.OutOfMemoryError, MemoryError):
+            # Gradients and cached blocks of the failed try would count against the next one.
             note(f"{setting}: out of memory")
             model.zero_grad(set_to_none=True)
             gc.collect()
@@ -66,6 +68,7 @@ def fastest(
             break
     if not seconds:
         raise torch.OutOfMemoryError("no variant fits")
+    # The last setting that was tried need not be the best: the model gets the best one again.
     best = min(seconds, key=lambda setting: seconds[setting])
     recompute.apply(model, best.recompute)
     rates = "; ".join(f"{setting} {1 / s:.0f} tokens/s" for setting, s in seconds.items())
@@ -74,11 +77,12 @@ def fastest(
 
 
 def seconds_per_token(model: torch.nn.Module, sequences: Sequences, tokens: int, spec: TuneSpec) -> float:
-    """Of the fullest pack's forward and backward, the second time it runs; no gradient is left behind."""
+    """Seconds per token of the fullest pack's forward and backward, on its second run; leaves no gradient."""
     device = next(model.parameters()).device
     step, wait = TrainingStep(model, spec.recipe, spec.compute_dtype, device), synchronizer(device)
     members = first_fit_decreasing([len(ids) for ids, _ in sequences], tokens)[0]
     packed = pack([sequences[i] for i in members], device)
+    # The first run warms up (allocator, compiled kernels); only the second one counts.
     for _ in range(2):
         wait()
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The state of an arm that is under way, on the disk: killed at any moment, the arm goes on from there."""
+"""The training state of an unfinished arm, on disk: an arm killed at any moment resumes from it."""
 
 import os
 import pickle
@@ -15,8 +15,11 @@ FORMAT = 3  # of the states; a state of another version is not resumed from
 
 
 class Checkpointer:
-    """Keeps the newest state in `path`, whole or not at all; a disk that cannot take it is said once, and training
-    goes on without."""
+    """Keeps the newest state in `path`, whole or not at all.
+
+    If the disk cannot hold it, `note` gets one message and training goes on without checkpoints. `fresh` ignores an
+    older state; a process that does not save (`writes`) still loads.
+    """
 
     def __init__(
         self,
@@ -30,7 +33,7 @@ class Checkpointer:
         self.saved_at, self.failed = time.monotonic(), False
 
     def load(self) -> dict[str, Any]:
-        """The state that was kept; empty where there is none that can be read."""
+        """The saved state; empty where there is none that can be read."""
         import torch
 
         if self.fresh or not self.path.exists():
@@ -46,17 +49,18 @@ class Checkpointer:
         return state
 
     def save(self, state: Callable[[], dict[str, Any]], now: bool = False) -> None:
-        """Writes what `state` returns, if `now` or if nothing was written for a while."""
+        """Writes what `state` returns, if `now` or if the last save is `every_s` seconds ago."""
         if self.failed or not self.writes or not (now or time.monotonic() - self.saved_at >= self.every_s):
             return
         import torch
 
+        # The rename replaces the older state only when the new one is whole.
         tmp = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             torch.save({"format": FORMAT, **state()}, tmp)
             tmp.replace(self.path)
-        except (OSError, RuntimeError) as problem:  # torch says a full disk in a RuntimeError
+        except (OSError, RuntimeError) as problem:  # torch reports a full disk as RuntimeError
             with suppress(OSError):
                 tmp.unlink()
             self.failed = True
@@ -66,12 +70,12 @@ class Checkpointer:
 
 
 def path_of(folder: Path, key: str) -> Path:
-    """Where the state of the arm called `key` is kept, beside the record in `folder`."""
+    """The file for the state of the arm with this key, beside the record in `folder`."""
     return folder / "checkpoints" / f"{key}.pt"
 
 
 def discard(folder: Path, key: str) -> None:
-    """Removes an arm's state, and what processes that were killed while writing one left of it."""
+    """Removes an arm's state, and partial files of processes that were killed while writing one."""
     path = path_of(folder, key)
     for file in (path, *path.parent.glob(f"{path.name}.*.tmp")):
         with suppress(OSError):

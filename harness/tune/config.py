@@ -1,4 +1,4 @@
-"""What measuring accuracy is to do, whole and checked before anything is loaded: a model with weights, and tasks."""
+"""The request of a fine-tune, complete and checked before anything is loaded: a model with weights, tasks, arms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +25,11 @@ NO_WEIGHTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
-    """One model's tasks and arms. `dataset` says the set and how it was narrowed; without `precision` it is the
-    device's native one; without `results` the record's folder is named by the device."""
+    """One model with its tasks and arms.
+
+    `dataset` names the set and its grid limit, if any. By default `precision` is the device's native one and `results`
+    a folder named after the device.
+    """
 
     model: ModelSpec
     weights: str
@@ -42,8 +45,8 @@ class TuneConfig:
     encoding: str = "rows"
     scope: str = SHARED
     too_long: str = SHORTEN
-    curve: bool = False  # evaluate at halving steps too
-    autotune: bool = False  # find how many tokens are packed together, and what is recomputed
+    curve: bool = False  # evaluate during training too, after half of the steps, a quarter, ...
+    autotune: bool = False  # find the fastest packing and recompute setting
     seed: int = 0
     device: str = "auto"
     results: Path | None = None
@@ -53,15 +56,17 @@ class TuneConfig:
     def of(
         cls, model: ModelSpec, weights: str, settings: TuneDefaults, *, solutions_file: str | None = None, **more: Any
     ) -> "TuneConfig":
-        """The config that `settings` (of models.yaml, overridden) and `more`, this class's other fields, make.
+        """The config from `settings` (models.yaml's, overridden by flags) and `more`, further fields of this class.
 
-        `more` has arms by their names. Raises UserError for the first value that cannot be; a model without weights
-        is one.
+        `more` names arms as text: "all" or "baseline, n-1". Raises UserError for the first value that is not allowed,
+        and for a model without weights.
         """
+        # Cheap checks come before reading the tasks.
         _check(model, weights, settings, more)
         arms = arm_table.choose(more.pop("arms", "all"))
         seed = more.get("seed", 0)
         tasks, solutions = _tasks(settings.set, solutions_file, settings.grid_limit)
+        # The set's name in records says so when large tasks are left out: such scores are not comparable.
         whole = settings.grid_limit >= LARGEST
         return cls(
             model=trimmed(model) if more["recipe"].trim_vocab else model,
@@ -91,9 +96,10 @@ class ArmsJob:
 
 
 def settings_for(catalog: Catalog, model: ModelSpec, alone: bool = True) -> TuneDefaults:
-    """What models.yaml says of fine-tuning `model`, its context no longer than the model's.
+    """models.yaml's settings for fine-tuning `model`, with the context cut to the model's longest.
 
-    Where several models are compared (not `alone`) all get the file's own tasks, each its learning rate.
+    Where several models are compared (not `alone`), only the learning rate is the model's own, so that all have the
+    same tasks.
     """
     own = catalog.ttft.of(model)
     settings = own if alone else catalog.ttft.override(learning_rate=own.learning_rate)
@@ -101,6 +107,7 @@ def settings_for(catalog: Catalog, model: ModelSpec, alone: bool = True) -> Tune
 
 
 def _check(model: ModelSpec, weights_name: str, settings: TuneDefaults, more: dict[str, Any]) -> None:
+    # Values that must be one of a list.
     if precision := more.get("precision"):
         precisions.find(precision)
     for name, field, allowed in (
@@ -112,6 +119,7 @@ def _check(model: ModelSpec, weights_name: str, settings: TuneDefaults, more: di
             raise unknown(name, more[field], allowed)
     if weights_name == weights.RANDOM:
         raise UserError(f"{model.name}: {NO_WEIGHTS}")
+    # Numbers.
     for option, value, least in (
         ("--steps", settings.steps, 1),
         ("--context", settings.context, 64),

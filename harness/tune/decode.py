@@ -1,4 +1,4 @@
-"""Greedy decoding of many prompts in batches, and the loss of known answers. Knows tokens, not what they say."""
+"""Greedy decoding of many prompts in batches, and the loss of given answers. Works on tokens and knows no ARC."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from harness.train.compat import quiet
 from harness.train.losses import answer_loss
 from harness.train.ops import attention
 
-_CACHE_BYTES = 2**28
-_LOOK_EVERY = 16  # tokens
+_CACHE_BYTES = 2**28  # of keys and values in a batch
+_LOOK_EVERY = 16  # tokens between two checks for a hopeless answer
 
 
 def greedy(
@@ -25,12 +25,11 @@ def greedy(
     batch_tokens: int | None = None,
     on_batch: Callable[[int, int], None] = lambda finished, total: None,
 ) -> list[str]:
-    """The text that `model`, a PeftModel, puts after each of `prompts` (token ids); "" where its end came not in time.
+    """The text that `model`, a PeftModel, writes after each of `prompts` (token ids); "" where it did not end in time.
 
-    Decodes with a KV cache, in batches of prompts of like length. A batch holds `batch_tokens` tokens at most, the
-    answers' included; by default as many as keep the cache under a quarter of a GiB, so that a small model is not held
-    up by many small steps. An answer whose beginning is `hopeless` is given up. `on_batch` hears how many prompts are
-    answered, of how many.
+    Decodes with a KV cache, in batches of prompts of similar length. A batch has at most `batch_tokens` tokens,
+    answers included; the default keeps the cache under a quarter of a GiB, which gives a small model large batches. An
+    answer whose beginning is `hopeless` is abandoned. `on_batch` receives (prompts answered, prompts in all).
     """
     device = next(model.parameters()).device
     batch_tokens = batch_tokens or max(2048, min(32768, _CACHE_BYTES // _cache_bytes_per_token(model)))
@@ -43,6 +42,7 @@ def greedy(
     try:
         with torch.no_grad(), quiet():
             for members in _batches(prompts, max_new_tokens, batch_tokens):
+                # Left padding: the next token of every row stands at the right end.
                 ids, mask = _left_padded([prompts[i] for i in members], pad, device)
                 limits = [max_new_tokens[i] for i in members]
                 answers = _decode(model, ids, mask, limits, end, lambda ids: hopeless(tokenizer.decode(ids)))
@@ -51,6 +51,7 @@ def greedy(
                 finished += len(members)
                 on_batch(finished, len(prompts))
     finally:
+        # Back to our attention, for the training that may follow.
         base.set_attn_implementation(attention.NAME)
         with quiet():
             model.train()
@@ -65,13 +66,15 @@ def _decode(
     end: int,
     hopeless: Callable[[list[int]], bool],
 ) -> list[list[int]]:
-    """The most likely tokens after each row of `ids`, until `end` or for its `max_new_tokens`.
+    """The most likely tokens after each row of `ids`, until `end` or the row's `max_new_tokens`.
 
-    Rows that are finished leave the batch and its cache, so that one endless answer is not waited for by all.
+    `ids` and `mask`: int64 [rows, longest prompt]. Finished rows leave the batch and its cache, so that one endless
+    answer does not cost the time of the whole batch.
     """
     cache = DynamicCache(config=model.get_base_model().config)
     answers: list[list[int]] = [[] for _ in max_new_tokens]
     live = list(range(len(max_new_tokens)))  # the answer that each row of the batch belongs to
+    # Positions count from the first real token; the first step takes the whole prompts, later ones a token per row.
     positions = mask.cumsum(1) - 1
     step = {"input_ids": ids, "position_ids": positions.clamp(min=0)}
     positions = positions[:, -1:]
@@ -81,7 +84,7 @@ def _decode(
         unfinished = []
         for row, token in enumerate(tokens.tolist()):
             answer, limit = answers[live[row]], max_new_tokens[live[row]]
-            # A finished row may still be in the batch, see below.
+            # A finished row may still be in the batch (see below); it gets no more tokens.
             if len(answer) < limit and (not answer or answer[-1] != end):
                 answer.append(token)
             lost = len(answer) % _LOOK_EVERY == 0 and hopeless(answer)
@@ -89,7 +92,7 @@ def _decode(
                 unfinished.append(row)
         if not unfinished:
             break
-        # Taking rows out copies the cache, so it waits until a fifth of them is finished.
+        # Removing rows copies the cache, so wait until a fifth of them is finished.
         if len(unfinished) <= 0.8 * len(live):
             rows = torch.tensor(unfinished, device=ids.device)
             cache.batch_select_indices(rows)
@@ -102,18 +105,19 @@ def _decode(
 
 
 def losses(model: Any, sequences: Sequence[tuple[Sequence[int], int]]) -> list[tuple[float, int]]:
-    """(nats per token, answer tokens) of each of `sequences`: (token ids, how many of the last are the answer)."""
+    """(nats per token, answer tokens) for each of `sequences`, which are (token ids, answer tokens at their end)."""
     device = next(model.parameters()).device
     model.eval()
     with torch.no_grad():
-        out = [(answer_loss(model, Batch(torch.tensor([ids], device=device), n)).item(), n) for ids, n in sequences]
+        pairs = [(answer_loss(model, Batch(torch.tensor([ids], device=device), n)).item(), n) for ids, n in sequences]
     with quiet():
         model.train()
-    return out
+    return pairs
 
 
 def _cache_bytes_per_token(model: Any) -> int:
-    """Keys and values of all layers, in the dtype of the embeddings."""
+    """Bytes of keys and values in all layers for one token, in the dtype of the embeddings."""
+    # Configs without grouped-query attention or without a head size of their own leave these out.
     config = model.get_base_model().config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -121,10 +125,11 @@ def _cache_bytes_per_token(model: Any) -> int:
 
 
 def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int], tokens: int) -> list[list[int]]:
-    """Indices in batches, the longest prompts first, so that what runs out of memory does so at once."""
+    """Indices of prompts in batches, longest first, so that a lack of memory shows at once."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]) - max_new_tokens[i])
     out: list[list[int]] = []
     for i in order:
+        # A batch is as wide as its first row, the longest.
         widest = len(prompts[out[-1][0]]) + max_new_tokens[out[-1][0]] if out else 0
         if out and (len(out[-1]) + 1) * widest <= tokens:
             out[-1].append(i)

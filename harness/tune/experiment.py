@@ -1,4 +1,4 @@
-"""One model through the arms, at equal steps on the same tasks: the job that fine-tunes, in a process of its own."""
+"""The job that fine-tunes one model through several arms, at equal steps on the same tasks, in a process of its own."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -29,16 +29,17 @@ from harness.tune.runner import ArmRunner, Outcome
 
 
 def run_arms(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
-    """Runs an `ArmsJob`, as stored; each arm's row is an event. Returns {"status": "ok"} or oom with its reason.
+    """Runs an `ArmsJob`, given as stored, and emits each arm's row. Returns {"status": "ok" or "oom", "reason": ...}.
 
-    The model is loaded once; every arm (and, with one adapter per task, every task) starts from the same adapter. An
-    arm that was stopped goes on from its last checkpoint, which stays until whoever stores the row removes it. Raises
-    UserError where the model has no tokenizer, and where no question or no training example fits the context.
+    The model is loaded once. Every arm (with one adapter per task, every task) starts from the same adapter. A stopped
+    arm resumes from its last checkpoint, which the process that stores the row removes. Raises UserError where the
+    model has no tokenizer, and where no question or no training example fits the context.
     """
     job = from_stored(payload, ArmsJob)
     device = distributed.init(torch.device(job.spec.device))
     first = distributed.rank() == 0
 
+    # With several processes all compute, and the first one reports.
     def note(text: str) -> None:
         if first:
             emit("note", text=text)
@@ -53,6 +54,7 @@ def run_arms(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, An
 
 
 def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) -> Iterator[ArmResult]:
+    """The rows of the job's arms, one after the other; a row comes when its arm is finished."""
     spec, arms = job.spec, [ARMS[name] for name in job.arms]
     truths = {name: job.solutions[name] for name in spec.tasks}
     note(f"loading {spec.model.name}")
@@ -60,6 +62,7 @@ def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) 
     for text in runner.notes:
         note(text)
     note(f"kernels: {runner.kernels}")
+    # Autotuned once, on the first arm that trains: the lengths of prompts hardly differ between arms.
     if job.report and (trained := [arm for arm in arms if arm.examples]):
         runner.autotune(trained[0], _predictor(job.report, Path(job.folder)), note)
     for arm in arms:
@@ -100,6 +103,6 @@ def _curve_point(steps: int, answers: Answers, losses: Sequence[tuple[float, int
 
 
 def _predictor(report: DeviceReport, folder: Path) -> Callable[[Cell], Prediction | None]:
-    """What predicts a cell on this device; traces are made in this process, where torch is loaded already."""
+    """The predictor of cells on this device; it traces models here, as torch is loaded in this process anyway."""
     predictor = CellPredictor(report, folder, versions(), lambda _, key: tracer.trace_job(key, print))
     return lambda cell: None if isinstance(predicted := predictor.predict(cell), str) else predicted

@@ -1,4 +1,4 @@
-"""Fine-tuning of an adapter with the step that measuring times. Knows sequences of tokens, not what they say."""
+"""Fine-tunes an adapter with the same training step that `bench` times. Works on tokens and knows no ARC."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,20 +10,20 @@ import torch
 
 from harness.train.step import TrainingStep
 
-WARM_STEPS = 10
-_ACTIVATION_BYTES = 2**29
+WARM_STEPS = 10  # of linear learning-rate warm-up
+_ACTIVATION_BYTES = 2**29  # that one forward may keep for its backward
 
 
 @dataclass
 class Tuned:
-    """What training gave: the mean answer loss of each step in nats per token, and the seconds of all."""
+    """The mean answer loss of each step in nats per token, and the seconds of all steps together."""
 
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
 
 class Adapter:
-    """The adapter's first values, to start every arm or task from the same ones without loading the model again."""
+    """The adapter's initial values, so that every arm or task starts equal without loading the model again."""
 
     def __init__(self, model: torch.nn.Module):
         self.model = model
@@ -55,12 +55,13 @@ def tune(
 ) -> Tuned:
     """Trains the adapter of `step`'s model for `steps` optimiser steps on (token ids, answer tokens).
 
-    The learning rate is the recipe's, constant after ten steps of warm-up. After each step `on_step` is given its
-    number, its loss, and what returns the state to resume from: given as `resume`, with the sequences that follow, it
-    makes this call go on there, to the same end. Sequences are packed to `tokens_at_once`, by default as many as need
-    little memory.
+    The learning rate is the recipe's, constant after ten steps of warm-up. After each step `on_step` receives its
+    number, its loss and a function that returns the training state. A call with that state as `resume`, and with the
+    sequences that follow, ends with the same adapter as an uninterrupted one. Sequences are packed to `tokens_at_once`
+    tokens; the default needs little memory.
     """
     adapter, recipe, tuned = Adapter(step.model), step.recipe, Tuned()
+    # The random state too: dropout must draw what it would have drawn.
     if resume:
         tuned = Tuned(**resume["tuned"])
         adapter.restore(resume["adapter"])
@@ -80,29 +81,31 @@ def tune(
         start = time.perf_counter()
         step.set_learning_rate(recipe.learning_rate * min(1.0, (number + 1) / WARM_STEPS))
         batch = list(islice(sequences, recipe.sequences_per_step))
-        tuned.losses.append(step.run(batch, budget).item())  # waits for the device
+        # `item` waits for the device, so the seconds are of finished work.
+        tuned.losses.append(step.run(batch, budget).item())
         tuned.seconds += time.perf_counter() - start
         on_step(number + 1, tuned.losses[-1], state)
     return tuned
 
 
 def default_tokens_at_once(model: Any) -> int:
-    """How many tokens one forward and backward takes without needing much memory: about half a GiB of activations.
+    """Tokens of one forward and backward whose activations take about half a GiB.
 
-    Some 40 values per token, layer and unit of width are kept for the backward. A small model is packed beyond the
-    context, because otherwise its many small operations take the time.
+    A small model packs several sequences this way; one at a time, its many small operations would take the time.
     """
+    # About 40 values per token, layer and unit of width are kept for the backward.
     config = model.get_base_model().config.get_text_config()
     kept = 40 * config.num_hidden_layers * config.hidden_size * model.get_input_embeddings().weight.element_size()
     return _ACTIVATION_BYTES // kept
 
 
 def _random_state() -> list[torch.Tensor]:
-    """What dropout draws from: the generators of the CPU and of the devices."""
+    """States of the random generators of the CPU and of the GPUs."""
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
 
 
 def _set_random_state(states: list[torch.Tensor]) -> None:
+    # On another number of GPUs their generators cannot be restored; training goes on with their own.
     torch.set_rng_state(states[0])
     if len(states) > 1 and torch.cuda.device_count() == len(states) - 1:
         torch.cuda.set_rng_state_all(states[1:])

@@ -1,7 +1,7 @@
-"""A fine-tune from outside: the device is looked at, what the record has is taken, the rest runs in a child process.
+"""Runs a fine-tune from the parent process: finished arms come from the record, the others run in a child process.
 
-This process never imports torch. A child that runs out of memory, or dies, is a row and a sentence; the arms after the
-one that it died in run in another.
+This process never imports torch. Where a child runs out of memory or dies, its arm gets a row with the reason, and
+another child runs the arms after it.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ ARMS_JOB = "harness.tune.experiment:run_arms"
 
 
 class TuneObserver(Protocol):
-    """Whoever looks on: sentences, steps of an arm that trains, answers of those that were asked."""
+    """Receives progress: messages, training steps of an arm, and questions answered."""
 
     def note(self, text: str) -> None: ...
     def step(self, arm: str, step: int, total: int, loss: float) -> None: ...
@@ -40,9 +40,9 @@ class TuneResult:
 
 
 def run(config: TuneConfig, observer: TuneObserver, executor: LocalExecutor | None = None) -> TuneResult:
-    """The results of the config's arms, from the record where they are there already.
+    """Runs the config's arms that are not in the record yet, and returns the results of all.
 
-    Raises UserError for what the user must mend first.
+    Raises UserError for whatever the user must correct first.
     """
     with executor or LocalExecutor() as executor:
         observer.note("looking at the device ...")
@@ -78,6 +78,8 @@ def _spec(config: TuneConfig, report: DeviceReport) -> TuneSpec:
 
 @dataclass
 class _Run:
+    """One call of `run`, and the rows that it has so far."""
+
     config: TuneConfig
     spec: TuneSpec
     report: DeviceReport
@@ -85,22 +87,25 @@ class _Run:
     observer: TuneObserver
     executor: LocalExecutor
     versions: dict[str, str] = field(default_factory=versions)
-    rows: dict[str, ArmResult] = field(default_factory=dict)  # by arm, as they come in
+    rows: dict[str, ArmResult] = field(default_factory=dict)  # by arm
 
     def all(self) -> list[ArmResult]:
+        """The rows of all arms, in the config's order."""
         recorded = self.store.rows()
         for arm in self.config.arms:
             row = recorded.get(self.spec.key(arm.name, self.versions))
             if row and row.ok and not self.config.fresh:
-                discard(self.store.folder, row.key)  # killed after its row was written, the arm left one
+                # An earlier run may have been killed between writing the row and removing its checkpoint.
+                discard(self.store.folder, row.key)
                 self.observer.note(f"{arm.name}: from the record")
                 self.rows[arm.name] = row
+        # Every child finishes at least one arm, with a result or a failure, so this ends.
         while pending := [arm for arm in self.config.arms if arm.name not in self.rows]:
             self._in_a_child(pending)
         return [self.rows[arm.name] for arm in self.config.arms]
 
     def _in_a_child(self, pending: Sequence[Arm]) -> None:
-        """Runs `pending`; if the child fails, the arm that it was at has a row that says so."""
+        """Runs `pending` in one child; if the child fails, the arm it was at gets a row with the reason."""
         log = self.store.folder / "logs" / f"{self.spec.key(pending[0].name, self.versions)}.log"
         log.parent.mkdir(exist_ok=True)
         limits = RunLimits(log=log, guard_memory=self.report.device.kind == "cpu")
@@ -113,6 +118,7 @@ class _Run:
             fresh=self.config.fresh,
             report=self.report if self.config.autotune else None,
         )
+        # Rows arrive as events (`_hear`), so finished arms are safe if the child dies later.
         outcome = self.executor.run(ARMS_JOB, to_stored(job), limits, self._hear, self.spec.recipe.data_parallel)
         failure = outcome.result or {"status": outcome.status, "reason": outcome.reason}
         if unfinished := [arm for arm in pending if arm.name not in self.rows]:
@@ -137,7 +143,7 @@ class _Run:
         self.observer.note(f"{row.arm}: {sum(row.solved)} of {len(row.scores)} tasks, {spent}")
 
     def _failed(self, arm: Arm, status: str, reason: str) -> None:
-        """A failure is a row too; its checkpoint stays, so that the arm can go on where memory or luck is better."""
+        """Stores the failure; the checkpoint stays, so that a later run can resume the arm."""
         if status == "oom":
             reason += f"; at {self.spec.context} tokens: try a shorter --context or --precision int4"
         started = datetime.now(UTC).isoformat(timespec="seconds")

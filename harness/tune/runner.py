@@ -1,4 +1,4 @@
-"""The model under test with its tasks, and what one adapter makes of them."""
+"""Trains and evaluates one arm: the loaded model with its tasks, one adapter for all of them or one per task."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,17 +25,17 @@ from harness.train.step import TrainingStep
 from harness.tune import autotune, decode, finetune
 from harness.tune.checkpoint import Checkpointer
 
-_AUTOTUNE_EXAMPLES = 64  # examples, of which the fullest pack is tried
+_AUTOTUNE_EXAMPLES = 64  # autotune times the fullest pack of these
 
 
 @dataclass
 class Outcome:
-    """What one adapter gave on its tasks; raw, so that the outcomes of single tasks can be joined."""
+    """The raw results of one adapter on its tasks. `joined` merges those of several adapters."""
 
     answers: Answers = field(default_factory=dict)
     losses: list[tuple[float, int]] = field(default_factory=list)
     step_losses: list[float] = field(default_factory=list)
-    # steps -> answers and losses at that point
+    # (step, answers, losses) of each evaluation during training
     curve: list[tuple[int, Answers, list[tuple[float, int]]]] = field(default_factory=list)
     train_s: float = 0.0
     decode_s: float = 0.0
@@ -47,7 +47,7 @@ class Outcome:
 
 
 def joined(outcomes: Sequence[Outcome]) -> Outcome:
-    """One adapter per task as one outcome: counts and seconds added up, step losses averaged over trained tasks."""
+    """Merges outcomes of one adapter per task: sums counts and seconds, averages step losses over trained tasks."""
     total = Outcome()
     for outcome in outcomes:
         total.answers |= outcome.answers
@@ -56,13 +56,14 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
             setattr(total, name, getattr(total, name) + getattr(outcome, name))
     trained = [outcome.step_losses for outcome in outcomes if outcome.step_losses]
     total.step_losses = [fmean(step) for step in zip(*trained, strict=True)]
+    # A point of the curve has the answers of all tasks after the same number of steps.
     for step in sorted({step for outcome in outcomes for step, *_ in outcome.curve}):
         answers: Answers = {}
         losses: list[tuple[float, int]] = []
         for outcome in outcomes:
-            # A task that could not be trained stays at its answers throughout.
-            whole = step, outcome.answers, outcome.losses
-            _, own_answers, own_losses = next((point for point in outcome.curve if point[0] == step), whole)
+            # A task that could not be trained has the same answers at every step.
+            final = step, outcome.answers, outcome.losses
+            _, own_answers, own_losses = next((point for point in outcome.curve if point[0] == step), final)
             answers |= own_answers
             losses += own_losses
         total.curve.append((step, answers, losses))
@@ -70,12 +71,12 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def eval_steps(steps: int) -> list[int]:
-    """`steps`, half of it, a quarter, ... from small to large: at most five, the first at least one."""
+    """`steps`, half of it, a quarter, ... in ascending order: at most five values, none below 1."""
     return sorted({steps >> i for i in range(5)} - {0})
 
 
 class ArmRunner:
-    """The loaded model with its adapter's first values and its tokenizer, and the tasks it is asked.
+    """The loaded model with its initial adapter and its tokenizer, and the tasks that it must solve.
 
     Raises UserError where the model cannot be loaded, has no tokenizer, or no question fits the context.
     """
@@ -96,6 +97,7 @@ class ArmRunner:
                 context=spec.context,
                 shorten=spec.too_long == SHORTEN,
             )
+            # Before loading the model: prompts that do not fit must fail within seconds.
             self.coverage = _coverage(tasks, self.prompts)
             loaded = models.load(
                 spec.model,
@@ -113,18 +115,19 @@ class ArmRunner:
         self.tokens_at_once = max(spec.context, finetune.default_tokens_at_once(loaded.model))
 
     def autotune(self, arm: Arm, foresee: Callable[[Cell], Prediction | None], note: Callable[[str], None]) -> None:
-        """Finds how `arm` trains fastest inside the memory; every arm then trains so.
+        """Finds the fastest packing that fits the memory, on examples of `arm`; all arms then train with it.
 
-        Raises torch.OutOfMemoryError where nothing that can be tried fits.
+        Raises torch.OutOfMemoryError where none fits.
         """
         sequences = list(islice(self._sequences(arm, self.tasks), _AUTOTUNE_EXAMPLES))
         best = autotune.fastest(self.model, sequences, autotune.variants(self.spec, foresee), self.spec, note)
         self.tokens_at_once = best.tokens
 
     def run(self, arm: Arm, checkpointer: Checkpointer, on_step: Callable[[str, int, int, float], None]) -> Outcome:
-        """The outcome of one arm: with one adapter for all tasks, or with one for each, whose outcomes are joined."""
+        """The outcome of one arm, with one adapter for all tasks or one per task (joined), as the spec's scope says."""
         spec = self.spec
         groups = [self.tasks] if spec.scope == SHARED else [[task] for task in self.tasks]
+        # A saved state has the outcomes of finished groups, and the training state of the current one.
         saved = checkpointer.load()
         done = [Outcome(**outcome) for outcome in saved.get("done", ())]
         current = saved.get("current")
@@ -134,7 +137,7 @@ class ArmRunner:
 
         def stepped(step: int, loss: float, training: Callable[[], dict]) -> None:
             on_step(arm.name, len(done) * spec.steps + step, len(groups) * spec.steps, loss)
-            # Log-spaced points are saved (not for every task anew); others only when some time has passed.
+            # Always save at evaluation steps (with one adapter for all tasks), otherwise every half minute.
             now = spec.scope == SHARED and step in eval_steps(spec.steps)[:-1]
             checkpointer.save(lambda: {**state(), "current": training()}, now)
 
@@ -146,10 +149,11 @@ class ArmRunner:
         return done[0] if spec.scope == SHARED else joined(done)
 
     def _run_group(self, arm: Arm, tasks: Sequence[Task], stepped: Callable, saved: dict | None) -> Outcome:
-        """The outcome of one adapter: trained on `tasks`, from `saved` on where it was stopped, and evaluated."""
+        """The outcome of one adapter, trained on `tasks` and evaluated; training resumes from `saved` if given."""
         outcome = Outcome()
         self.adapter.reset()
-        torch.manual_seed(self.spec.seed)  # dropout draws the same whatever was trained before
+        torch.manual_seed(self.spec.seed)  # dropout must not depend on what was trained before
+        # A task with a single demonstration has no training example; its adapter stays as it is.
         trains = arm.examples is not None and (self.spec.scope == SHARED or bool(arm.pool(tasks)))
         outcome.untrained = int(arm.examples is not None and not trains)
         if trains:
@@ -160,12 +164,13 @@ class ArmRunner:
         return outcome
 
     def _train(self, arm: Arm, tasks: Sequence[Task], outcome: Outcome, stepped: Callable, saved: dict | None) -> None:
-        """Trains the adapter and fills in `outcome`: losses, seconds, examples, and the curve on the way."""
+        """Trains the adapter and fills in `outcome`: losses, seconds, counts of examples, and the curve."""
         spec, sequences = self.spec, self._sequences(arm, tasks)
         if saved:
             outcome.curve = [tuple(point) for point in saved["curve"]]
             sequences.skip(*saved["examples"])
 
+        # The last point of the curve is the final evaluation, which the caller makes.
         def on_step(number: int, loss: float, state: Callable[[], dict]) -> None:
             if spec.curve and number in eval_steps(spec.steps)[:-1]:
                 point = Outcome()
@@ -189,9 +194,9 @@ class ArmRunner:
         return TrainingSequences(arm.stream(tasks, self.spec.seed), self.prompts)
 
     def _evaluate(self, tasks: Sequence[Task], outcome: Outcome) -> None:
-        """Asks every test input in every view and fills in the answers, the losses of the true ones, and the seconds.
+        """Answers every test input in every view and fills in `outcome`: answers, losses of the true outputs, seconds.
 
-        Each process answers its share of the tasks; all get the whole.
+        With several processes each one answers its share of the tasks, and all receive all results.
         """
         own = tasks[distributed.rank() :: distributed.world_size()]
         questions = Questions(own, self.prompts, self.spec.views, self.spec.seed)
@@ -208,6 +213,7 @@ class ArmRunner:
         losses = decode.losses(self.model, solved_sequences(own, self.truths, self.prompts))
         part = Outcome(questions.answers(texts), losses, decode_s=seconds)
         part.questions, part.skipped = len(texts), questions.skipped
+        # Every rank merges all parts: answers in the order of the tasks, the slowest rank's seconds.
         parts = distributed.all_gather(part)
         answers = {name: grids for part in parts for name, grids in part.answers.items()}
         outcome.answers = {task.id: answers[task.id] for task in tasks}
@@ -218,8 +224,10 @@ class ArmRunner:
 
 
 def _coverage(tasks: Sequence[Task], prompts: PromptFormat) -> Coverage:
-    """How many questions, with room for their answers, and examples fit whole. Raises UserError where no question can
-    be asked at all."""
+    """How many questions (with room for the answer) and examples fit the context unshortened.
+
+    Raises UserError where no question fits even when shortened.
+    """
 
     def tokens(demonstrations: Sequence[Pair], test_input: Grid, output: Grid | None) -> int:
         return len(prompts.build(demonstrations, test_input, output).ids)
@@ -227,13 +235,15 @@ def _coverage(tasks: Sequence[Task], prompts: PromptFormat) -> Coverage:
     limits = {task.id: prompts.max_new_tokens(task) for task in tasks}
     questions = [(task, shown, test_input) for task in tasks for shown, test_input in questions_of(task)]
     needed = [tokens(shown, test_input, None) + limits[task.id] for task, shown, test_input in questions]
-    fewest = 1 if prompts.shorten else None  # demonstrations of a question that was shortened
+    # A question can be shortened to one demonstration, if that is allowed.
+    fewest = 1 if prompts.shorten else None
     shortest = min(tokens(shown[:fewest], test_input, None) + limits[task.id] for task, shown, test_input in questions)
     if shortest > prompts.context:
         raise UserError(
             f"none of {len(tasks)} tasks fits {prompts.context} tokens (the shortest needs {shortest}); "
             "ask for a longer --context"
         )
+    # Training examples contain their answers.
     examples = [tokens(e.demonstrations, e.test_input, e.output) for task in tasks for e in leave_one_out(task)]
     fitting = [sum(n <= prompts.context for n in counts) for counts in (needed, examples)]
     return Coverage(len(needed), fitting[0], len(examples), fitting[1])

@@ -1,4 +1,4 @@
-"""How long a set's prompts are by a tokenizer: the job that counts, for transformers takes seconds to import."""
+"""The job that counts the tokens of a set's prompts; in another process, as transformers takes seconds to import."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from harness.train.model import load_tokenizer
 
 
 def count(payload: dict[str, str], emit: Callable[..., None]) -> Any:
-    """The LengthDistributions, as stored, of the set `source` by `tokenizer` and `encoding`.
+    """The LengthDistributions, as stored, of the set `source` with a `tokenizer` and an `encoding`.
 
     Raises UserError where there is no such set or tokenizer.
     """

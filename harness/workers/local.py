@@ -1,6 +1,6 @@
-"""Jobs run on this machine: `ask` a process that stays, or `run` one in processes of its own.
+"""Runs jobs in other processes of this machine: `ask` one that stays alive, or `run` a job in fresh ones.
 
-A second executor (on other machines, say) has the same two methods and nothing else.
+Another executor, for other machines say, needs these two methods and nothing else.
 """
 
 import time
@@ -16,16 +16,17 @@ from harness.workers.process import SERVE, Child, ChildEnded, Outcome, rank_envi
 
 _POLL_S = 0.5
 _ANSWER_WITHIN_S = 300.0
-_KEEP_FREE = 0.03  # of the machine's memory, at least 256 MiB: below it everything stalls before anything is killed
+# Share of the machine's memory to keep free, at least 256 MiB: with less, everything stalls before anything is killed.
+_KEEP_FREE = 0.03
 
 
 class AskFailed(Exception):
-    """The process that was asked died, or did not answer; the message says how."""
+    """The process died, or did not answer in time; the message says which."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunLimits:
-    """What a job may take. stderr goes to `log`; with `guard_memory` it is ended when the machine's memory runs out."""
+    """Limits of a job. stderr goes to `log`; with `guard_memory` the job ends before the machine's memory runs out."""
 
     log: Path
     timeout_s: float = float("inf")
@@ -33,9 +34,9 @@ class RunLimits:
 
 
 class LocalExecutor:
-    """Use in a `with`: the process that answers `ask` is ended with it.
+    """Executor for this machine. Use it in a `with`, which ends the process that answers `ask`.
 
-    `command`, `environment` and `free_bytes` are seams for tests, and for processes that must not see a card.
+    Tests replace `command`, `environment` and `free_bytes`; `environment` also hides the GPUs from a process.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class LocalExecutor:
     ):
         self.command, self.environment, self.free_bytes = command, environment, free_bytes
         self._held = ExitStack()
-        self._child: Child | None = None  # it answers `ask`
+        self._child: Child | None = None  # answers `ask`
 
     def __enter__(self) -> "LocalExecutor":
         return self
@@ -55,17 +56,18 @@ class LocalExecutor:
         self.close()
 
     def close(self) -> None:
-        """Ends the process that answers; the next `ask` starts another."""
+        """Ends the process that answers `ask`; the next `ask` starts another."""
         if self._child:
             self._child.end()
         self._child = None
         self._held.close()
 
     def ask(self, job: str, payload: Any) -> Any:
-        """The result of a short job, by a process that stays for the next one.
+        """The result of a short job, from a process that stays alive for the next one.
 
-        Raises UserError with the job's own words where the user must act, and AskFailed where there is no answer.
+        Raises UserError with the job's message where the user must act, and AskFailed where no answer comes.
         """
+        # The first question starts the process: imports of torch and transformers are paid once.
         if not self._child:
             self._log = Path(self._held.enter_context(TemporaryDirectory())) / "log"
             self._child = Child(self.command, self._held.enter_context(self._log.open("wb")), self.environment)
@@ -91,10 +93,10 @@ class LocalExecutor:
         on_event: Callable[[dict[str, Any]], None] = lambda event: None,
         processes: int = 1,
     ) -> Outcome:
-        """Runs `job` in `processes` fresh processes, of which the first speaks; whatever happens comes back.
+        """Runs `job` in `processes` fresh processes and returns how it ended; events come from the first one.
 
-        `on_event` is given each event, and an empty one now and then while there is none. Raises UserError with the
-        job's own words where the user must act.
+        `on_event` receives every event, and an empty one about twice per second while there is none. Raises UserError
+        with the job's message where the user must act.
         """
         with limits.log.open("wb") as stderr:
             children = [
@@ -107,11 +109,13 @@ class LocalExecutor:
                     child.send(job, payload)
                 outcome = self._follow(children, limits, on_event)
             finally:
+                # A process that has given its result may finish writing; any other is killed at once.
                 for child in children:
                     child.end(10.0 if outcome and outcome.status == "ok" else 0.0)
         return outcome
 
     def _follow(self, children: Sequence[Child], limits: RunLimits, on_event: Callable) -> Outcome:
+        """Waits for the first child's result, and watches time, memory and the other children meanwhile."""
         first, total = children[0], host_memory.total_bytes()
         keep_bytes, until = max(_KEEP_FREE * total, 256 << 20), time.monotonic() + limits.timeout_s
         while True:
@@ -128,7 +132,7 @@ class LocalExecutor:
             if limits.guard_memory and self.free_bytes() < keep_bytes:
                 gib = first.look_at_memory() / 2**30
                 return Outcome("oom", f"the machine's memory ran out with {gib:.1f} GiB in this process")
-            # Without one of its fellows the first would wait for half an hour.
+            # If another rank died, the first would wait for it until torch.distributed's timeout of half an hour.
             for other in children[1:]:
                 if other.process.poll() not in (None, 0):
                     return other.how_it_died(total, limits.log)

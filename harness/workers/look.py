@@ -1,4 +1,4 @@
-"""The device looked at in another process, so that this one never imports torch, nor holds memory of a card."""
+"""Inspects the device in another process, so that this one never imports torch nor holds GPU memory."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,9 +14,9 @@ _WITHIN_S = 300.0
 
 
 def look(executor: LocalExecutor, requested: str, gpus: int = 1) -> DeviceReport:
-    """What is found at "auto", "cpu", "cuda" or "cuda:1", the first of `gpus`, in a process that ends with it.
+    """The report on device "auto", "cpu", "cuda" or "cuda:1" (the first of `gpus`), from a process that ends after it.
 
-    Raises UserError where there is no such device, or where looking at it fails.
+    Raises UserError where there is no such device, or where the process fails.
     """
     with TemporaryDirectory() as folder:
         limits = RunLimits(log=Path(folder) / "look.log", timeout_s=_WITHIN_S)

@@ -1,4 +1,4 @@
-"""One child process: started, asked, followed, watched from outside, and how it ended."""
+"""One child process: start it, send it jobs, read its events, watch its memory, and say how it ended."""
 
 import json
 import os
@@ -31,16 +31,16 @@ class Outcome:
 
 
 class ChildEnded(Exception):
-    """The child's output closed before its last word."""
+    """The child closed its output without a result."""
 
 
 class Child:
-    """A process that serves jobs (harness.workers.serve). `environment` is added to this process's own."""
+    """A process that serves jobs (harness.workers.serve); `environment` is added to this process's own."""
 
     def __init__(self, command: Sequence[str], stderr: IO[bytes], environment: Mapping[str, str] | None = None):
-        # With PCI_BUS_ID CUDA numbers the cards as NVML does: only then are both readings of memory about one card.
+        # With PCI_BUS_ID, CUDA numbers the cards as NVML does, so that both read the memory of the same card.
         root = str(Path(__file__).parents[2])
-        whole = {
+        full_environment = {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             **os.environ,
             "TOKENIZERS_PARALLELISM": "false",
@@ -48,10 +48,10 @@ class Child:
             "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
             **(environment or {}),
         }
-        # A session of its own: Ctrl-C is for the parent, which then ends its children in order.
+        # In a session of its own, so that Ctrl-C reaches the parent alone, which then ends its children in order.
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=stderr, start_new_session=True, env=whole
+            command, stdin=pipe, stdout=pipe, stderr=stderr, start_new_session=True, env=full_environment
         )
         assert self.process.stdin and self.process.stdout  # they are pipes
         self._in, self._out = self.process.stdin, self.process.stdout
@@ -63,19 +63,20 @@ class Child:
 
     def send(self, job: str, payload: Any) -> None:
         line = json.dumps({"job": job, "payload": payload}).encode() + b"\n"
-        with suppress(BrokenPipeError):  # it has died already; whoever waits for its answer will see that
+        with suppress(BrokenPipeError):  # it has died already; `receive` will raise ChildEnded
             self._in.write(line)
             self._in.flush()
 
     def receive(self, wait_s: float) -> dict[str, Any] | None:
         """The next event, or None if there is none within `wait_s`.
 
-        Raises ChildEnded where none will come, and UserError with the job's own words where the user must act.
+        Raises ChildEnded where none will come, and UserError with the job's message where the user must act.
         """
         until = time.monotonic() + wait_s
         while not self._events:
             if not self._ready.select(max(0.0, until - time.monotonic())):
                 return None
+            # Events are lines; the last part may be half of one.
             part = os.read(self._out.fileno(), 1 << 16)
             if not part:
                 raise ChildEnded
@@ -87,7 +88,7 @@ class Child:
         return event
 
     def look_at_memory(self) -> int:
-        """Resident bytes now; the most that were seen are in `peak_resident_bytes`."""
+        """Resident bytes now; `peak_resident_bytes` keeps the most of all calls."""
         try:
             now = psutil.Process(self.process.pid).memory_info().rss
         except psutil.Error:
@@ -96,7 +97,7 @@ class Child:
         return now
 
     def end(self, wait_s: float = 0.0) -> None:
-        """Ends the process with all that it started; one that has said its last word has `wait_s` to end itself."""
+        """Closes the process's input, which ends it; after `wait_s` kills it with all processes that it started."""
         with suppress(BrokenPipeError):
             self._in.close()
         try:
@@ -110,8 +111,9 @@ class Child:
             self._out.close()
 
     def how_it_died(self, total_bytes: int, log: Path) -> Outcome:
-        """The outcome of a process that ended without a result; its last words are in `log`."""
+        """The outcome of a process that ended without a result; `log` has its stderr."""
         code = self.process.wait()
+        # The system's OOM killer sends SIGKILL; a process that held most of the memory was its victim.
         if code == -signal.SIGKILL and self.peak_resident_bytes > 0.7 * total_bytes:
             gib = self.peak_resident_bytes / 2**30
             return Outcome("oom", f"killed by the system with {gib:.1f} GiB in this process")
@@ -119,16 +121,18 @@ class Child:
             name = signal.Signals(-code).name
             hint = " (by the system for want of memory, or by somebody)" if code == -signal.SIGKILL else ""
             return Outcome("killed" if code == -signal.SIGKILL else "crashed", f"ended by {name}{hint}")
+        # An exception: its last line says which.
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         return Outcome("crashed", (lines[-1][:300] if lines else f"ended with code {code}") + f"; see {log.name}")
 
 
 def rank_environments(processes: int) -> list[dict[str, str]]:
-    """What tells each of several processes on this machine its place, as torchrun does; none for one alone."""
+    """The variables that torchrun would set, one dict per process of this machine; empty for a single process."""
     if processes == 1:
         return [{}]
+    # Port 0 lets the system choose a free one.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
-    return [{**where, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
+    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]

@@ -1,12 +1,12 @@
 """The loop that a child process runs: one JSON line in per job, JSON lines out.
 
 In:  {"job": "harness.hardware.device:describe", "payload": {...}}
-Out: any number of {"event": NAME, ...}, then {"event": "result", "result": ...}; or, where the user must act,
-     {"event": "refused", "message": ...}.
+Out: any number of {"event": NAME, ...}, then {"event": "result", "result": ...}; where the user must act instead of a
+     result {"event": "refused", "message": ...}.
 
-A job is a function (payload, emit) -> result; emit(NAME, **fields) sends an event. What libraries print goes to stderr.
-The input stays open as long as the parent lives; when it closes, this process ends at once, so that a killed parent
-leaves nothing running.
+A job is a function (payload, emit) -> result; emit(NAME, **fields) sends an event. Whatever libraries print goes to
+stderr. The input stays open as long as the parent lives. When it closes this process ends at once, so that a killed
+parent leaves nothing running.
 
     python -m harness.workers.serve
 """
@@ -27,9 +27,10 @@ Job = Callable[[Any, Callable[..., None]], Any]
 
 
 def main() -> None:
-    # Standard output is the protocol's alone: what anybody prints goes to stderr.
+    # Standard output is for events alone: file descriptor 1 becomes stderr, for prints of C libraries too.
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    # A thread reads the input, so that its end is noticed while a job runs.
     lines: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
     _be_killed_first()
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def job_named(name: str) -> Job:
-    """The function of "package.module:function". Raises ValueError for one outside this program."""
+    """The function that "package.module:function" names. Raises ValueError for one outside this program."""
     module, _, function = name.partition(":")
     if not module.startswith("harness."):
         raise ValueError(f"no job of this program: {name}")
@@ -64,7 +65,7 @@ def _read(lines: "SimpleQueue[str]") -> None:
 
 
 def _be_killed_first() -> None:
-    """If the system runs out of memory it should end this process, not its parent (proc(5), oom_score_adj)."""
+    """Makes this process, not its parent, the first that the system kills for memory (proc(5), oom_score_adj)."""
     try:
         Path("/proc/self/oom_score_adj").write_text("1000")
     except OSError:

@@ -1,4 +1,4 @@
-"""Rules about colours: which becomes which, by task, by place, or by what the grid itself says."""
+"""Rules about colours: which colour becomes which, by task, by place, or by a legend in the grid."""
 
 import random
 from collections import Counter
@@ -12,6 +12,7 @@ def _cells(g: Grid, new) -> Grid:
     return tuple(tuple(new(i, j, c) for j, c in enumerate(row)) for i, row in enumerate(g))
 
 
+# Recolouring by a table that is the same in all pairs of a task.
 def recolour_all(rng: random.Random, largest: int):
     colours = list(range(10))
     rng.shuffle(colours)
@@ -20,6 +21,7 @@ def recolour_all(rng: random.Random, largest: int):
 
 def one_colour_becomes(rng: random.Random, largest: int):
     old, new = rng.sample(range(10), 2)
+    # The background is in every grid anyway.
     make = same_shape_noise(rng, largest, colours=rng.randint(2, 5), among=[old] if old else None)
     return make, lambda g: _cells(g, lambda i, j, c: new if c == old else c)
 
@@ -45,7 +47,7 @@ def fill_background(rng: random.Random, largest: int):
 
 
 def swap_with_background(rng: random.Random, largest: int):
-    """The grid's one colour and its background change places; the colour is another in each pair."""
+    """The grid's single colour and the background are swapped; each pair has its own colour."""
 
     def make() -> Grid:
         return same_shape_noise(rng, largest, density=rng.uniform(0.3, 0.7), colours=1)()
@@ -57,15 +59,16 @@ def swap_with_background(rng: random.Random, largest: int):
     return drawn_once(make, lambda g: any(map(any, g))), rule
 
 
+# Recolouring by place: column, row, or a legend in the first row.
 def colour_by_column(rng: random.Random, largest: int):
-    """What is drawn in one colour takes that of its column, the colours following each other in turn."""
+    """Every coloured cell takes the colour of its column; the columns' colours alternate."""
     colours = rng.sample(range(1, 10), rng.randint(2, 3))
     make = same_shape_noise(rng, largest, colours=1)
     return make, lambda g: _cells(g, lambda i, j, c: colours[j % len(colours)] if c else 0)
 
 
 def legend(rng: random.Random, largest: int):
-    """The first row says which colour becomes which; the others obey."""
+    """The first row names an old and a new colour; the other rows are recoloured so."""
     height, width = (max(3, side) for side in sides(rng, largest))
 
     def make() -> Grid:
@@ -81,12 +84,13 @@ def legend(rng: random.Random, largest: int):
 
 
 def mark_uniform_rows(rng: random.Random, largest: int):
-    """Rows of one colour are marked, the others cleared (or left)."""
+    """Rows of a single colour are marked; the others are cleared, in some tasks left."""
     colour, clears = rng.randint(1, 9), rng.random() < 0.6
     height, width = rng.randint(3, max(3, largest)), rng.randint(2, max(2, min(4, largest)))
     palette = rng.sample(range(1, 10), 3)
 
     def make() -> Grid:
+        # Enough uniform rows that most grids show the rule.
         def row():
             return (rng.choice(palette),) * width if rng.random() < 0.4 else tuple(rng.choices(palette, k=width))
 
@@ -98,8 +102,9 @@ def mark_uniform_rows(rng: random.Random, largest: int):
     return make, rule
 
 
+# Counting colours.
 def _most(g: Grid, coloured: bool) -> int:
-    """The most frequent colour, the smallest of equals; of coloured cells alone if asked."""
+    """The most frequent colour, on a tie the smallest; with `coloured` the background does not count."""
     counts = Counter(c for row in g for c in row if c or not coloured)
     return min(counts, key=lambda c: (-counts[c], c)) if counts else 0
 
@@ -117,7 +122,7 @@ def keep_most_frequent(rng: random.Random, largest: int):
 
 
 def name_the_colour(rng: random.Random, largest: int):
-    """One cell: the colour that there is most (or least) of."""
+    """The output is one cell: the most (in some tasks least) frequent colour."""
     most = rng.random() < 0.6
 
     def rule(g: Grid) -> Grid:

@@ -1,8 +1,8 @@
-"""ARC-like tasks made at random: each family is a rule with its own parameters, drawn anew for every task.
+"""Random ARC-like tasks: each family is a rule whose parameters are drawn anew for every task.
 
-A family is a function of a random generator and of the largest side that returns (make_input, rule): a task is several
-inputs with what the rule makes of them. `HELD_OUT` families are for testing alone: no model of this project is trained
-on them, nor on one that a view (a turn, other colours) makes of them.
+A family is a function of a random generator and the largest side. It returns (make_input, rule); a task is several
+inputs with the rule's outputs. `HELD_OUT` families are for testing alone: no model of this project is trained on them,
+nor on a family that a view (a turn, other colours) makes of them.
 """
 
 import random
@@ -17,6 +17,7 @@ def _geometric(name: str) -> Family:
     return lambda rng, largest: (same_shape_noise(rng, largest), GEOMETRY[name][0])
 
 
+# Moving and cropping.
 def roll_rows(rng: random.Random, largest: int):
     by = rng.choice((-2, -1, 1, 2))
     return same_shape_noise(rng, largest), lambda g: tuple(g[(i - by) % len(g)] for i in range(len(g)))
@@ -38,6 +39,7 @@ def fall_down(rng: random.Random, largest: int):
 def crop_to_box(rng: random.Random, largest: int):
     inner = same_shape_noise(rng, max(2, largest - 2), density=0.8)
 
+    # A small picture with margins of background on some of its sides.
     def make() -> Grid:
         left, right = rng.randint(0, 2), rng.randint(0, 2)
         rows = [(0,) * left + row + (0,) * right for row in inner()]
@@ -52,8 +54,8 @@ def bounding_box(g: Grid) -> Grid:
 
 
 def top_half(rng: random.Random, largest: int):
-    more = rng.randint(0, 1)  # of an odd number of rows, with the middle one or without
-    return same_shape_noise(rng, largest), lambda g: g[: (len(g) + more) // 2]
+    middle = rng.randint(0, 1)  # whether the middle one of an odd number of rows belongs to the top
+    return same_shape_noise(rng, largest), lambda g: g[: (len(g) + middle) // 2]
 
 
 def sort_rows(rng: random.Random, largest: int):
@@ -61,13 +63,14 @@ def sort_rows(rng: random.Random, largest: int):
 
 
 def lines_through(rng: random.Random, largest: int):
-    """Each coloured cell becomes a full row of its colour."""
+    """Every row takes the colour of its first coloured cell."""
     make = same_shape_noise(rng, largest, density=0.12)
     return make, lambda g: tuple((next((c for c in row if c), 0),) * len(row) for row in g)
 
 
+# Held out.
 def border(rng: random.Random, largest: int):
-    """The outermost cells take one colour."""
+    """The cells at the edge of the grid take one colour."""
     colour = rng.randint(1, 9)
 
     def rule(g: Grid) -> Grid:
@@ -79,7 +82,7 @@ def border(rng: random.Random, largest: int):
 
 
 def swap_halves(rng: random.Random, largest: int):
-    """The left and the right half change places; a middle column stays."""
+    """The left and right halves are swapped; a middle column stays."""
     make = same_shape_noise(rng, max(3, largest))
 
     def rule(g: Grid) -> Grid:
@@ -90,7 +93,7 @@ def swap_halves(rng: random.Random, largest: int):
 
 
 def stretch(rng: random.Random, largest: int):
-    """Each row stands there twice."""
+    """Every row is doubled."""
     return same_shape_noise(rng, max(2, largest // 2)), lambda g: tuple(row for row in g for _ in range(2))
 
 
@@ -114,6 +117,7 @@ HELD_OUT: dict[str, Family] = {
     **_by_name(border, swap_halves, stretch, turn_every_other_row, shapes.hollow),
     "surround": shapes.surround,
 }
+# Rules that accept any grid, for chains of two.
 _SAME_SIZE = [f for name, f in TRAINED.items() if name in GEOMETRY or name in (
     "roll_rows", "shift_down", "fall_down", "sort_rows", "recolour_all", "one_colour_becomes", "paint_all",
     "fill_background", "tile_grid", "top_half", "crop_corner", "lines_through", "keep_most_frequent",
@@ -121,7 +125,7 @@ _SAME_SIZE = [f for name, f in TRAINED.items() if name in GEOMETRY or name in (
 
 
 def chained(rng: random.Random, largest: int):
-    """Two trained rules one after the other, of those that take any grid."""
+    """Two trained rules, one applied after the other, of those that accept any grid."""
     first, second = rng.sample(_SAME_SIZE, 2)
     make, rule = first(rng, largest)
     _, then = second(rng, largest)
@@ -129,10 +133,10 @@ def chained(rng: random.Random, largest: int):
 
 
 def task(family: Family, rng: random.Random, largest: int, shown: int = 4, name: str = "made") -> tuple[Task, Grid]:
-    """A task of `shown` demonstrations and one test input, and the test's output; grids of at most 30 a side.
+    """A task with `shown` demonstrations and one test input, and the test output.
 
-    A rule that shows nothing (no pair changes), that always answers alike, or that makes too large a grid is drawn
-    again.
+    Parameters are drawn again if no pair changes, if a grid is empty or has more than 30 cells per side, or if no
+    input fits the rule.
     """
     while True:
         try:

@@ -1,23 +1,25 @@
-"""Random inputs for generated tasks, and small acts on grids that the families share."""
+"""What the families of generated tasks share: random inputs, and small operations on grids."""
 
 import random
 from collections.abc import Callable
 
 from harness.arc.task import Grid
 
+# A family draws the parameters of one task and returns its input maker and its rule. Every draw comes from the one
+# generator, in a fixed order, so that a seed gives the same task for ever.
 Make = Callable[[], Grid]
 Rule = Callable[[Grid], Grid]
 Family = Callable[[random.Random, int], tuple[Make, Rule]]
 
 
 def sides(rng: random.Random, largest: int) -> tuple[int, int]:
-    """Height and width, 2 to `largest` each; in half of the draws a square, as ARC's grids often are."""
+    """Height and width, 2 to `largest`; half of the draws are square, as ARC's grids often are."""
     height = rng.randint(2, largest)
     return height, height if rng.random() < 0.5 else rng.randint(2, largest)
 
 
 def random_grid(height: int, width: int, cell: Callable[[], int]) -> Grid:
-    """A grid whose cells are drawn one after the other by `cell`, row by row."""
+    """A grid whose cells are drawn by `cell`, row by row."""
     return tuple(tuple(cell() for _ in range(width)) for _ in range(height))
 
 
@@ -35,8 +37,9 @@ def same_shape_noise(
     among: list[int] | None = None,
     square: bool = False,
 ) -> Make:
-    """A maker of random grids: background 0, and `colours` others at `density`, those of `among` included."""
+    """A maker of random grids: `colours` colours, including those of `among`, at `density` on background 0."""
     shape = _shapes(rng, largest)
+    # Colours that the rule is about must be there; the rest of the palette is free.
     among = among or []
     others = [c for c in range(1, 10) if c not in among]
     palette = among + rng.sample(others, max(1, (colours or rng.randint(1, 4)) - len(among)))
@@ -58,7 +61,7 @@ def of_palette(rng: random.Random, largest: int, palette: list[int]) -> Make:
 
 
 def drawn_once(make: Make, good: Callable[[Grid], bool], tries: int = 200) -> Make:
-    """`make`, drawn again until the grid is `good`; after `tries` a ValueError says that none was."""
+    """A maker that repeats `make` until the grid is `good`. It raises ValueError after `tries` failures."""
 
     def again() -> Grid:
         for _ in range(tries):

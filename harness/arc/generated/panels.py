@@ -1,4 +1,4 @@
-"""Rules about whole grids: two halves joined by logic, tilings, patterns, sizes."""
+"""Rules about whole grids: two halves combined by logic, tilings, patterns, sizes."""
 
 import random
 
@@ -24,8 +24,9 @@ def _binary(rng: random.Random, height: int, width: int, colour: int, density: f
     return random_grid(height, width, lambda: colour if rng.random() < density else 0)
 
 
+# Two halves.
 def _halves(rng: random.Random, largest: int):
-    """A maker of two grids of one shape side by side, with or without a line between, and how to part them again."""
+    """A maker of two grids of one shape side by side, with or without a line between, and a function to split them."""
     height, width = rng.randint(2, largest), rng.randint(2, max(2, largest // 2))
     left, right, line = rng.sample(range(1, 10), 3)
     right = left if rng.random() < 0.3 else right
@@ -38,7 +39,7 @@ def _halves(rng: random.Random, largest: int):
 
 
 def logic(rng: random.Random, largest: int):
-    """The halves cell by cell through one of six functions, drawn in one colour."""
+    """A logical function of the halves, cell by cell, drawn in one colour."""
     make, parts = _halves(rng, largest)
     joined, colour = rng.choice(list(_LOGIC.values())), rng.randint(1, 9)
 
@@ -52,7 +53,7 @@ def logic(rng: random.Random, largest: int):
 
 
 def overlay(rng: random.Random, largest: int):
-    """One half laid on the other."""
+    """One half is laid over the other."""
     make, parts = _halves(rng, largest)
     swapped = rng.random() < 0.5
 
@@ -63,14 +64,16 @@ def overlay(rng: random.Random, largest: int):
     return make, rule
 
 
+# Tilings and sizes.
 def tile_turned(rng: random.Random, largest: int):
-    """Copies in a row, a column or two by two, each turned in its own way, as mirror pictures are."""
+    """Copies in a row, a column or a square, each with its own turn or reflection."""
     tall, wide = rng.choice([(1, 2), (2, 1), (2, 2), (2, 2), (1, 3), (3, 3)])
     shape = same_shape_noise(rng, max(2, min(4, largest // max(tall, wide) + 1)), square=True)
     names = ["identity", "flip_rows", "flip_columns", "half_turn"]
     names = names if rng.random() < 0.7 else list(GEOMETRY)
     turns = [[rng.choice(names) for _ in range(wide)] for _ in range(tall)]
-    if rng.random() < 0.5:  # the mirror pictures themselves
+    # In half of the tasks the copies are reflections of their neighbours, as in a kaleidoscope.
+    if rng.random() < 0.5:
         across, down = rng.choice([("flip_columns", "flip_rows"), ("identity", "flip_rows")])
         turns = [
             [("identity", across, down, "half_turn")[2 * (i % 2) + j % 2] for j in range(wide)] for i in range(tall)
@@ -106,7 +109,7 @@ def scale_down(rng: random.Random, largest: int):
 
 
 def self_similar(rng: random.Random, largest: int):
-    """Each cell becomes the whole grid where it is coloured, background elsewhere, or the other way round."""
+    """A coloured cell becomes a copy of the whole grid and a background cell becomes empty, or the other way round."""
     side = 2 if largest < 9 or rng.random() < 0.5 else 3
     colour, where = rng.randint(1, 9), rng.random() < 0.7
 
@@ -118,12 +121,13 @@ def self_similar(rng: random.Random, largest: int):
 
 
 def panel_of_many(rng: random.Random, largest: int):
-    """Of two or three panels in a row the one with most (or fewest) coloured cells."""
+    """The output is the panel, of two or three in a row, with most (in some tasks fewest) coloured cells."""
     count, height, width = rng.randint(2, 3), rng.randint(2, 4), rng.randint(2, 3)
     line, *palette = rng.sample(range(1, 10), 4)
     most = rng.random() < 0.6
 
     def make() -> Grid:
+        # Until the counts differ, so that the answer is unique.
         while True:
             panels = [_binary(rng, height, width, rng.choice(palette), rng.uniform(0.2, 0.9)) for _ in range(count)]
             sizes = [sum(map(bool, sum(panel, ()))) for panel in panels]
@@ -138,10 +142,11 @@ def panel_of_many(rng: random.Random, largest: int):
 
 
 def repeat_the_pattern(rng: random.Random, largest: int):
-    """A periodic grid with a hole of background: the hole is filled."""
+    """A periodic grid has a hole, which is filled."""
     height, width = (max(4, side) for side in sides(rng, max(4, largest)))
     tall, wide = rng.randint(1, 3), rng.randint(2, 3)
 
+    # The rule looks the full grid up; finding the period again would take more code.
     def make() -> Grid:
         tile = [[rng.randint(1, 9) for _ in range(wide)] for _ in range(tall)]
         full = tuple(tuple(tile[i % tall][j % wide] for j in range(width)) for i in range(height))
@@ -159,7 +164,7 @@ def _hole(rng: random.Random, g: Grid) -> Grid:
 
 
 def make_symmetric(rng: random.Random, largest: int):
-    """A mirror picture with a hole, or with one half empty: completed."""
+    """A mirror-symmetric grid has a hole, or an empty half, which is completed."""
     height, half = rng.randint(2, largest), rng.randint(1, max(1, largest // 2))
     empty = rng.random() < 0.5
     palette = rng.sample(range(1, 10), 3)
@@ -176,7 +181,7 @@ def make_symmetric(rng: random.Random, largest: int):
 
 
 def drop_repeats(rng: random.Random, largest: int):
-    """Rows and columns that repeat the one before are left out."""
+    """Rows and columns that repeat their predecessor are removed."""
     small = same_shape_noise(rng, max(2, min(4, largest // 2)), density=0.95, colours=4)
 
     def once(g: Grid) -> Grid:
@@ -206,7 +211,7 @@ def every_other(rng: random.Random, largest: int):
 
 
 def stairs(rng: random.Random, largest: int):
-    """From one row: each row below is one cell longer, or moved on by one."""
+    """A single row grows downwards: every next row is one cell longer, or shifted by one."""
     grows, length = rng.random() < 0.6, rng.randint(3, max(3, largest))
 
     def make() -> Grid:

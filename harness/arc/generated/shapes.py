@@ -1,4 +1,4 @@
-"""Rules about objects: connected cells, rectangles, lines, insides and outsides."""
+"""Rules about objects: connected cells, rectangles, lines, inside and outside."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -11,12 +11,13 @@ _BESIDE = [(-1, 0), (1, 0), (0, -1), (0, 1)]
 
 
 def components(g: Grid, same_colour: bool = True) -> list[list[tuple[int, int]]]:
-    """Coloured cells that touch by an edge, the largest group first; of one size the upper left one first."""
+    """Groups of coloured cells that share edges, the largest first; on a tie the upper left one first."""
     left = set(coloured(g))
     groups = []
     for start in sorted(left):
         if start not in left:
             continue
+        # Flood fill from here.
         left.discard(start)
         group, edge = [], [start]
         while edge:
@@ -31,7 +32,8 @@ def components(g: Grid, same_colour: bool = True) -> list[list[tuple[int, int]]]
 
 
 def inside(g: Grid) -> set[tuple[int, int]]:
-    """Background cells from which no way over background by edges leads out of the grid."""
+    """Background cells that are enclosed: no path over background cells leads to the edge of the grid."""
+    # A flood fill from the edge removes the others.
     height, width = len(g), len(g[0])
     zeros = {(i, j) for i in range(height) for j in range(width) if not g[i][j]}
     edge = [(i, j) for i, j in zeros if i in (0, height - 1) or j in (0, width - 1)]
@@ -52,7 +54,7 @@ def crop(g: Grid, cells: list[tuple[int, int]]) -> Grid:
 
 
 def rectangles(rng: random.Random, largest: int, hollow: bool, few: int = 2):
-    """A maker of grids with one to `few` rectangles, outlines or solid, that do not overlap by much."""
+    """A maker of grids with one to `few` rectangles, `hollow` or solid, which may overlap."""
     low = 4 if hollow else 3
     height, width = (max(low, side) for side in sides(rng, largest))
     palette = rng.sample(range(1, 10), rng.randint(1, 3))
@@ -78,7 +80,7 @@ def fill_inside(rng: random.Random, largest: int):
 
 
 def hollow(rng: random.Random, largest: int):
-    """Of every object only the cells at its edge stay."""
+    """Only the outline of every object stays."""
 
     def rule(g: Grid) -> Grid:
         deep = {
@@ -104,7 +106,10 @@ def points(rng: random.Random, largest: int, most: int = 3, colours: int = 2):
     return make
 
 
+# Single cells grow: a stamp around each, or rays to the edge of the grid.
 def _stamp(offsets: list[tuple[int, int]]):
+    """A family that colours the background cells at `offsets` from every cell, in one colour or in the cell's own."""
+
     def family(rng: random.Random, largest: int):
         colour = rng.randint(1, 9) if rng.random() < 0.7 else None
 
@@ -127,6 +132,8 @@ surround = _stamp(_AROUND)
 
 
 def _ray(steps: list[tuple[int, int]]):
+    """A family that extends every cell in the directions `steps`, up to the next coloured cell or the edge."""
+
     def family(rng: random.Random, largest: int):
         def along(g: Grid, i: int, j: int) -> Iterator[tuple[int, int]]:
             for di, dj in steps:
@@ -151,7 +158,7 @@ ray_diagonals = _ray([(1, 1), (-1, -1), (1, -1), (-1, 1)])
 
 
 def connect_in_rows(rng: random.Random, largest: int):
-    """Cells of one colour in a row are joined, in their colour or in one for all."""
+    """Two cells of one colour in a row are joined by a line, of their colour or of one for all."""
     colour = rng.choice([None, rng.randint(1, 9)])
 
     def rule(g: Grid) -> Grid:
@@ -162,6 +169,7 @@ def connect_in_rows(rng: random.Random, largest: int):
                 out |= dict.fromkeys(((i, j) for j in range(ends[0] + 1, ends[1])), colour or row[ends[0]])
         return painted(g, out)
 
+    # Each chosen row has two cells of one colour.
     height, width = (max(3, side) for side in sides(rng, largest))
     palette = rng.sample(range(1, 10), 3)
 
@@ -175,19 +183,22 @@ def connect_in_rows(rng: random.Random, largest: int):
     return make, rule
 
 
+# Connected groups of cells.
 def drop_single_cells(rng: random.Random, largest: int):
     make = same_shape_noise(rng, largest, density=rng.uniform(0.3, 0.6), colours=rng.randint(1, 2))
     return make, lambda g: painted(g, {cells[0]: 0 for cells in components(g) if len(cells) == 1})
 
 
 def recolour_touching(rng: random.Random, largest: int):
-    """Objects of two cells or more get a new colour."""
+    """Objects of two or more cells take a new colour."""
     new = rng.randint(1, 9)
     make = same_shape_noise(rng, largest, density=rng.uniform(0.25, 0.5), colours=1)
     return make, lambda g: painted(g, {cell: new for cells in components(g) if len(cells) > 1 for cell in cells})
 
 
 def _largest(act: Callable[[Grid, list, int], Grid]):
+    """A family whose rule is `act(grid, groups, colour)`, on grids with a single largest group."""
+
     def family(rng: random.Random, largest: int):
         colour = rng.randint(1, 9)
         plain = same_shape_noise(rng, max(3, largest), density=rng.uniform(0.25, 0.5), colours=rng.randint(1, 3))
@@ -207,7 +218,7 @@ crop_largest = _largest(lambda g, groups, _: crop(g, groups[0]))
 
 
 def crop_colour(rng: random.Random, largest: int):
-    """What lies in the box around one colour, which is the same in all pairs."""
+    """The output is the bounding box of one colour, the same in all pairs."""
     colour = rng.randint(1, 9)
     make = same_shape_noise(rng, max(3, largest), density=rng.uniform(0.2, 0.6), colours=2, among=[colour])
 
