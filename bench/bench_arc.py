@@ -36,9 +36,9 @@ def test_view_and_encode_examples(benchmark, evaluation, name):
     def build():
         texts = []
         for example in made:
-            seen = example.seen(augment.draw(rng, len(example.demonstrations)))
-            grids = [grid for pair in seen.demonstrations for grid in (pair.input, pair.output)]
-            texts.append("\n".join(map(to_text, [*grids, seen.test_input, seen.output])))
+            viewed = example.in_view(augment.draw(rng, len(example.demonstrations)))
+            grids = [grid for pair in viewed.demonstrations for grid in (pair.input, pair.output)]
+            texts.append("\n".join(map(to_text, [*grids, viewed.test_input, viewed.output])))
         return texts
 
     benchmark.extra_info["examples"] = len(made)

@@ -56,7 +56,7 @@ def test_no_test_output_reaches_an_example():
 
 def test_an_example_in_a_view_keeps_question_and_answer_together():
     view = augment.View("rotate", (0, 2, 1, *range(3, 10)), (1, 0))
-    seen = examples.leave_one_out(TASK)[0].seen(view)
+    seen = examples.leave_one_out(TASK)[0].in_view(view)
     assert seen.demonstrations == tuple(Pair(view.apply(p.input), view.apply(p.output)) for p in (C, B))
     assert (view.invert(seen.test_input), view.invert(seen.output)) == (A.input, A.output)
 

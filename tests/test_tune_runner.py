@@ -13,7 +13,7 @@ from harness.arc.task import Pair, Task
 from harness.errors import UserError
 from harness.records.arm import DROP, ROWS, SHARED, TASK
 from harness.records.store import Store
-from harness.tune.runner import Outcome, joined
+from harness.tune.runner import ArmOutcome, joined
 
 
 @pytest.mark.parametrize("scope", [SHARED, TASK])
@@ -89,13 +89,13 @@ def test_every_task_has_an_adapter_of_its_own(tmp_path, arc_folder):
 def test_outcomes_joined_by_hand():
     """Step losses (3, 1) and (1, 0) are (2, 0.5) on average; the untrained task has none and keeps its answers."""
     a, b, c = (((i,),) for i in range(3))
-    first = Outcome(
+    first = ArmOutcome(
         {"x": [[a]]}, [(1.0, 2)], [3.0, 1.0], [(1, {"x": [[b]]}, [(2.0, 2)]), (2, {"x": [[a]]}, [(1.0, 2)])]
     )
     first.train_s, first.used, first.questions = 2.0, 4, 1
     second = replace(first, answers={"y": [[b]]}, step_losses=[1.0, 0.0])
     second.curve = [(1, {"y": [[a]]}, [(3.0, 2)]), (2, {"y": [[b]]}, [(1.0, 2)])]
-    third = Outcome({"z": [[c]]}, [(5.0, 1)], untrained=1, questions=1, decode_s=0.5)
+    third = ArmOutcome({"z": [[c]]}, [(5.0, 1)], untrained=1, questions=1, decode_s=0.5)
     whole = joined([first, second, third])
     assert whole.answers == {"x": [[a]], "y": [[b]], "z": [[c]]}
     assert whole.step_losses == [2.0, 0.5]

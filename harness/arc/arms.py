@@ -42,7 +42,7 @@ class Arm:
                 colours=self.colours,
                 keep_colours=self.keep_colours,
             )
-            yield example.seen(view)
+            yield example.in_view(view)
 
     def _drawn(self, tasks: Sequence[Task], rng: random.Random) -> Iterator[Example]:
         if self.examples != ON_THE_FLY:

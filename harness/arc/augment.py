@@ -5,6 +5,7 @@ a view is mapped back by the inverses in reverse order.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.arc.task import Grid, Pair, Task
@@ -87,12 +88,14 @@ class View:
         plain = grid if self.colours == SAME else recolour(grid, inverse(self.colours))
         return GEOMETRY[self.geometry][1](plain)
 
+    def pairs(self, pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+        """Demonstrations in this view, reordered if the view's order is of as many."""
+        viewed = tuple(Pair(self.apply(pair.input), self.apply(pair.output)) for pair in pairs)
+        return tuple(viewed[i] for i in self.order) if self.order and len(self.order) == len(viewed) else viewed
+
     def of(self, task: Task) -> Task:
-        """`task` in this view: every grid of it, and the demonstrations in the view's order."""
-        demonstrations = tuple(Pair(self.apply(pair.input), self.apply(pair.output)) for pair in task.demonstrations)
-        if self.order is not None:
-            demonstrations = tuple(demonstrations[i] for i in self.order)
-        return Task(task.id, demonstrations, tuple(map(self.apply, task.test_inputs)))
+        """`task` in this view: all its grids, and the demonstrations in the view's order."""
+        return Task(task.id, self.pairs(task.demonstrations), tuple(map(self.apply, task.test_inputs)))
 
 
 def draw(

@@ -24,11 +24,9 @@ class Example:
     test_input: Grid
     output: Grid
 
-    def seen(self, view: View) -> "Example":
-        """The example in `view`; the view's order applies if it is of as many demonstrations as are shown."""
-        shown = tuple(Pair(view.apply(pair.input), view.apply(pair.output)) for pair in self.demonstrations)
-        if view.order is not None and len(view.order) == len(shown):
-            shown = tuple(shown[i] for i in view.order)
+    def in_view(self, view: View) -> "Example":
+        """The example in `view`."""
+        shown = view.pairs(self.demonstrations)
         return Example(self.id, shown, view.apply(self.test_input), view.apply(self.output))
 
 

@@ -25,7 +25,7 @@ from harness.records.stored import from_stored
 from harness.train import distributed
 from harness.tune.checkpoint import Checkpointer, path_of
 from harness.tune.config import ArmsJob
-from harness.tune.runner import ArmRunner, Outcome
+from harness.tune.runner import ArmOutcome, ArmRunner
 
 
 def run_arms(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) 
         yield _filled(blank, outcome, truths, runner.coverage)
 
 
-def _filled(blank: ArmResult, outcome: Outcome, truths: Solutions, coverage: Coverage) -> ArmResult:
+def _filled(blank: ArmResult, outcome: ArmOutcome, truths: Solutions, coverage: Coverage) -> ArmResult:
     attempts = {name: tuple(tuple(map(rows, vote(views))) for views in task) for name, task in outcome.answers.items()}
     return replace(
         blank,

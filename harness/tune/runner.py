@@ -29,7 +29,7 @@ _AUTOTUNE_EXAMPLES = 64  # autotune times the fullest pack of these
 
 
 @dataclass
-class Outcome:
+class ArmOutcome:
     """The raw results of one adapter on its tasks. `joined` merges those of several adapters."""
 
     answers: Answers = field(default_factory=dict)
@@ -46,9 +46,9 @@ class Outcome:
     skipped: int = 0
 
 
-def joined(outcomes: Sequence[Outcome]) -> Outcome:
+def joined(outcomes: Sequence[ArmOutcome]) -> ArmOutcome:
     """Merges outcomes of one adapter per task: sums counts and seconds, averages step losses over trained tasks."""
-    total = Outcome()
+    total = ArmOutcome()
     for outcome in outcomes:
         total.answers |= outcome.answers
         total.losses += outcome.losses
@@ -123,13 +123,13 @@ class ArmRunner:
         best = autotune.fastest(self.model, sequences, autotune.variants(self.spec, foresee), self.spec, note)
         self.tokens_at_once = best.tokens
 
-    def run(self, arm: Arm, checkpointer: Checkpointer, on_step: Callable[[str, int, int, float], None]) -> Outcome:
+    def run(self, arm: Arm, checkpointer: Checkpointer, on_step: Callable[[str, int, int, float], None]) -> ArmOutcome:
         """The outcome of one arm, with one adapter for all tasks or one per task (joined), as the spec's scope says."""
         spec = self.spec
         groups = [self.tasks] if spec.scope == SHARED else [[task] for task in self.tasks]
         # A saved state has the outcomes of finished groups, and the training state of the current one.
         saved = checkpointer.load()
-        done = [Outcome(**outcome) for outcome in saved.get("done", ())]
+        done = [ArmOutcome(**outcome) for outcome in saved.get("done", ())]
         current = saved.get("current")
 
         def state() -> dict:
@@ -148,9 +148,9 @@ class ArmRunner:
                 checkpointer.save(state)
         return done[0] if spec.scope == SHARED else joined(done)
 
-    def _run_group(self, arm: Arm, tasks: Sequence[Task], stepped: Callable, saved: dict | None) -> Outcome:
+    def _run_group(self, arm: Arm, tasks: Sequence[Task], stepped: Callable, saved: dict | None) -> ArmOutcome:
         """The outcome of one adapter, trained on `tasks` and evaluated; training resumes from `saved` if given."""
-        outcome = Outcome()
+        outcome = ArmOutcome()
         self.adapter.reset()
         torch.manual_seed(self.spec.seed)  # dropout must not depend on what was trained before
         # A task with a single demonstration has no training example; its adapter stays as it is.
@@ -163,7 +163,9 @@ class ArmRunner:
             outcome.curve.append((len(outcome.step_losses), outcome.answers, outcome.losses))
         return outcome
 
-    def _train(self, arm: Arm, tasks: Sequence[Task], outcome: Outcome, stepped: Callable, saved: dict | None) -> None:
+    def _train(
+        self, arm: Arm, tasks: Sequence[Task], outcome: ArmOutcome, stepped: Callable, saved: dict | None
+    ) -> None:
         """Trains the adapter and fills in `outcome`: losses, seconds, counts of examples, and the curve."""
         spec, sequences = self.spec, self._sequences(arm, tasks)
         if saved:
@@ -173,7 +175,7 @@ class ArmRunner:
         # The last point of the curve is the final evaluation, which the caller makes.
         def on_step(number: int, loss: float, state: Callable[[], dict]) -> None:
             if spec.curve and number in eval_steps(spec.steps)[:-1]:
-                point = Outcome()
+                point = ArmOutcome()
                 self._evaluate(tasks, point)
                 outcome.curve.append((number, point.answers, point.losses))
             counts = sequences.used, sequences.too_long
@@ -193,7 +195,7 @@ class ArmRunner:
     def _sequences(self, arm: Arm, tasks: Sequence[Task]) -> TrainingSequences:
         return TrainingSequences(arm.stream(tasks, self.spec.seed), self.prompts)
 
-    def _evaluate(self, tasks: Sequence[Task], outcome: Outcome) -> None:
+    def _evaluate(self, tasks: Sequence[Task], outcome: ArmOutcome) -> None:
         """Answers every test input in every view and fills in `outcome`: answers, losses of the true outputs, seconds.
 
         With several processes each one answers its share of the tasks, and all receive all results.
@@ -211,7 +213,7 @@ class ArmRunner:
         )
         seconds = time.perf_counter() - start
         losses = decode.losses(self.model, solved_sequences(own, self.truths, self.prompts))
-        part = Outcome(questions.answers(texts), losses, decode_s=seconds)
+        part = ArmOutcome(questions.answers(texts), losses, decode_s=seconds)
         part.questions, part.skipped = len(texts), questions.skipped
         # Every rank merges all parts: answers in the order of the tasks, the slowest rank's seconds.
         parts = distributed.all_gather(part)
