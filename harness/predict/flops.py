@@ -14,6 +14,7 @@ from harness.records.cell import REFERENCE, ModelSpec, Recipe
 from harness.records.measurement import FlopCount
 from harness.train import model as models
 from harness.train import random_init
+from harness.train.adapter import add_adapter
 from harness.train.batches import random_batch
 from harness.train.losses import loss_of
 from harness.train.patch import patch_model
@@ -31,7 +32,7 @@ def count_flops(spec: ModelSpec, recipe: Recipe) -> tuple[FlopCount, int]:
     params = sum(p.numel() for p in base.parameters())
     base.requires_grad_(False)
     with torch.device("meta"):
-        model = models.add_adapter(base, recipe)
+        model = add_adapter(base, recipe)
     if recipe.implementation != REFERENCE:
         patch_model(model, check=False)
     recipe = replace(recipe, micro_batch=1)

@@ -9,12 +9,27 @@ from harness.records.cell import REFERENCE, Recipe
 from harness.train.batches import Batch, Packed
 from harness.train.patch import answer_losses, has_own_head
 
+_PLAIN_LOSS, _PACKS = "takes_plain_loss", "packs_sequences"  # attributes of a model
+
+
+def mark(model: torch.nn.Module, plain_loss: bool, packs: bool) -> None:
+    """Notes whether `model` is trained by transformers' own loss, and whether its sequences may be packed."""
+    setattr(model, _PLAIN_LOSS, plain_loss)
+    setattr(model, _PACKS, packs)
+
+
+def packs(model: torch.nn.Module) -> bool:
+    """Whether sequences may be packed for `model`: they then learn as each alone (harness.train.check)."""
+    return getattr(model, _PACKS, True)
+
 
 def answer_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Mean cross-entropy, in nats per token, of the answer tokens given all before them; a scalar in fp32.
 
     Equal to `reference_loss`, which looks at every token.
     """
+    if getattr(model, _PLAIN_LOSS, False):
+        return reference_loss(model, batch)
     count = batch.answer_tokens
     answers = batch.input_ids[:, -count:].flatten()
     if has_own_head(model):

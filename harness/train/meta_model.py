@@ -13,6 +13,7 @@ from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import FULL, REFERENCE, ModelSpec, Recipe
 from harness.train import model as models
 from harness.train import random_init, recompute
+from harness.train.adapter import add_adapter
 from harness.train.compat import quiet
 from harness.train.patch import patch_model
 from harness.train.quantize import quantized_weight, replace_linear_layers
@@ -39,7 +40,7 @@ def build_meta_model(spec: ModelSpec, precision: Precision, compute: str, recipe
     if recipe.method != FULL:
         model.requires_grad_(False)
         with torch.device("meta"):
-            model = models.add_adapter(model, recipe)
+            model = add_adapter(model, recipe)
     # Full fine-tuning is traced with transformers' own modules: our operations give the base no gradient.
     if recipe.implementation == REFERENCE or recipe.method == FULL:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -13,17 +13,14 @@ from harness.catalog.precisions import Precision
 from harness.catalog.weights import RANDOM, folder
 from harness.errors import Unsupported, first_line
 from harness.hardware.device import TORCH_DTYPES
-from harness.records.cell import DORA, REFERENCE, ModelSpec, Recipe
+from harness.records.cell import REFERENCE, ModelSpec, Recipe
 from harness.train import recompute, trim_vocab
-from harness.train.compat import bitsandbytes_for, import_peft, keep_freed, quiet
+from harness.train.adapter import add_adapter
+from harness.train.compat import bitsandbytes_for, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
 from harness.train.patch import patch_model
 from harness.train.quantize import bnb_config
 from harness.train.random_init import random_model
-
-peft = import_peft()
-# Names that models give to the projections of queries, keys, values and attention's output.
-_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "dense", "out_proj", "c_attn")
 
 
 @dataclass(frozen=True)
@@ -121,28 +118,6 @@ def load_tokenizer(weights: str) -> Any:
     if tokenizer.eos_token_id is None:
         raise Unsupported(f"the tokenizer at {where} has no end-of-text token")
     return tokenizer
-
-
-def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> Any:
-    """`model` with LoRA on the recipe's matrices, A and B in fp32 whatever the base is."""
-    targets: str | list[str] = recipe.lora_targets
-    if targets == "attention":
-        # bitsandbytes' layers are subclasses of Linear.
-        inside = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-        targets = [name for name in _ATTENTION if name in inside]
-        if not targets:
-            raise Unsupported("no attention projection of a known name to adapt; use lora_targets: all-linear")
-    # PEFT keeps A and B in fp32 by default (autocast_adapter_dtype).
-    config = peft.LoraConfig(
-        r=recipe.lora_r,
-        lora_alpha=recipe.lora_alpha,
-        lora_dropout=recipe.lora_dropout,
-        target_modules=targets,
-        use_dora=recipe.method == DORA,
-        task_type="CAUSAL_LM",
-    )
-    with quiet():
-        return peft.get_peft_model(model, config)
 
 
 def _pretrained(

@@ -12,7 +12,7 @@ import torch
 from harness.records.cell import REFERENCE, Recipe
 from harness.train import distributed
 from harness.train.batches import Batch, Packed, first_fit_decreasing, pack
-from harness.train.losses import loss_of, packed_losses, reference_loss
+from harness.train.losses import loss_of, packed_losses, packs
 
 
 class TrainingStep:
@@ -39,9 +39,10 @@ class TrainingStep:
         # The mean is over all processes' sequences; each process runs its share.
         count = len(sequences)
         sequences = [sequences[i] for i in distributed.shard([len(ids) for ids, _ in sequences])]
-        if self.is_reference:
+        if self.is_reference or not packs(self.model):
             for ids, answer in sequences:
-                total += self._backward(reference_loss(self.model, Batch(torch.tensor([ids], device=device), answer)))
+                batch = Batch(torch.tensor([ids], device=device), answer)
+                total += self._backward(loss_of(self.recipe)(self.model, batch))
         else:
             for members in first_fit_decreasing([len(ids) for ids, _ in sequences], tokens_at_once):
                 total += self.packed_step(pack([sequences[i] for i in members], device))

@@ -1,0 +1,207 @@
+"""Which parts of our step a model may use: those by which a small copy of it learns exactly as by the plain step.
+
+Modules are compared one by one when they are replaced (harness.train.patch). That the whole is right depends on what
+lies between them: masks, windows, states that run through a sequence, a loss of the router's. So a copy of a few narrow
+layers (harness.train.small_copy) is trained by our step and by the plain one of transformers and PEFT, on tokens beyond
+every window, alone and packed. What differs is left to transformers. The answer is kept in the user's cache.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import torch
+import transformers
+
+from harness.catalog.kernels import PLAIN as PLAIN_KERNEL
+from harness.errors import Unsupported
+from harness.files import read_cache, write_cache
+from harness.hardware.environment import versions
+from harness.records.cell import Recipe
+from harness.records.stored import from_stored, to_stored
+from harness.train.adapter import add_adapter
+from harness.train.batches import Batch, pack
+from harness.train.compat import quiet
+from harness.train.losses import answer_loss, mark, packed_losses, reference_loss
+from harness.train.ops import attention
+from harness.train.patch import ALL, patch_model
+from harness.train.small_copy import WINDOW, small_copy
+
+ATTENTION = "attention"
+PARTS = (*ALL, ATTENTION)
+RULE = 1  # of the check: raised when it checks more, so that kept answers are not used
+_LOSS, _GRADIENT = 1e-4, 1e-3  # largest differences: absolute in nats, relative to the largest gradient
+_LENGTHS = ((4 * WINDOW + 7, 9), (3 * WINDOW - 5, 4))  # (tokens, answer tokens)
+
+
+Learned = tuple[torch.Tensor, list[torch.Tensor]]  # loss, and the gradient of each trained matrix
+
+
+@dataclass(frozen=True)
+class Supported:
+    """`parts` are those of `ALL` and "attention" that may be ours; `packs` whether sequences may be packed.
+
+    Without `loss` even the loss is transformers' own. `reason` says in words what is left to transformers.
+    """
+
+    parts: tuple[str, ...]
+    packs: bool
+    loss: bool = True
+    reason: str = ""
+
+
+PLAIN = Supported((), False, False, "the whole step")
+
+
+def supported(config: transformers.PretrainedConfig, recipe: Recipe) -> Supported:
+    """What of our step `config`'s models may use under `recipe`, from the cache or checked now (seconds).
+
+    Raises Unsupported for what is no causal language model.
+    """
+    question = {"config": config.to_dict(), "targets": recipe.lora_targets, "method": recipe.method, "rule": RULE}
+    text = json.dumps([question, versions()], sort_keys=True, default=str)
+    name = f"checks/{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    if (kept := read_cache(name)) is not None:
+        try:
+            return from_stored(kept, Supported)
+        except ValueError:
+            pass  # of another version
+    answer = check(config, recipe)
+    write_cache(name, to_stored(answer))
+    return answer
+
+
+def check(config: transformers.PretrainedConfig, recipe: Recipe) -> Supported:
+    """The check itself. Raises Unsupported for what is no causal language model."""
+    base = small_copy(config)
+    if base is None:
+        return replace(PLAIN, reason="the whole step: no small copy of the model can be built to compare ours on")
+    comparison = _Comparison(base, recipe)
+    comparison.must_be_causal()
+    if not comparison.passes(()):
+        return PLAIN
+    # Each part alone, then all that passed together, then fewer of them.
+    good = [part for part in PARTS if comparison.passes((part,))]
+    parts = next(parts for parts in _subsets(good) if comparison.passes(parts))
+    packed = next(
+        (fewer for fewer in (parts, tuple(p for p in parts if p != ATTENTION)) if comparison.packs(fewer)), None
+    )
+    parts, packs = (parts, False) if packed is None else (packed, True)
+    left = [part for part in PARTS if part not in parts] + ([] if packs else ["packing"])
+    return Supported(parts, packs, reason=", ".join(left))
+
+
+def _subsets(parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """All of them, then all but one, and so on to none."""
+    for count in range(len(parts), -1, -1):
+        yield from combinations(parts, count)
+
+
+class _Comparison:
+    """A small model trained by our step with some of its parts, against the plain step on the same tokens."""
+
+    def __init__(self, base: Any, recipe: Recipe):
+        self.base, self.recipe = base, replace(recipe, lora_r=4, lora_dropout=0.0)
+        generator = torch.Generator().manual_seed(0)
+        vocab_size = base.get_input_embeddings().weight.shape[0]
+        self.sequences = [(torch.randint(3, vocab_size, (n,), generator=generator).tolist(), m) for n, m in _LENGTHS]
+        self.expected = [self._learned(self._plain(), reference_loss, sequence) for sequence in self.sequences]
+
+    def must_be_causal(self) -> None:
+        """Raises Unsupported where a later token changes what the plain model says of earlier ones."""
+        model, ids = self._plain(), torch.tensor([self.sequences[0][0]])
+        changed = ids.clone()
+        changed[0, -1] = (ids[0, -1] + 1) % model.get_input_embeddings().weight.shape[0]
+        with torch.no_grad():
+            before, after = (model(input_ids=each, use_cache=False).logits[:, :-1] for each in (ids, changed))
+        if not torch.allclose(before, after, atol=1e-4, rtol=1e-3):
+            raise Unsupported("a later token changes its prediction of earlier ones: it is no causal language model")
+
+    def passes(self, parts: Sequence[str]) -> bool:
+        """Whether losses and gradients of the sequences, alone, are those of the plain step."""
+        try:
+            model = self._ours(parts)
+            learned = [self._learned(model, answer_loss, sequence) for sequence in self.sequences]
+        except Exception:  # a model may be asked in a way that it does not know
+            return False
+        return all(_same(ours, plain) for ours, plain in zip(learned, self.expected, strict=True))
+
+    def packs(self, parts: Sequence[str]) -> bool:
+        """Whether the sequences in one pack have the losses, and together the gradients, of each alone."""
+        try:
+            model = self._ours(parts)
+            losses = packed_losses(model, pack(self.sequences, torch.device("cpu")))
+            losses.sum().backward()
+        except Exception:
+            return False
+        alone = torch.stack([loss for loss, _ in self.expected])
+        together = [sum(gradients) for gradients in zip(*(gradients for _, gradients in self.expected), strict=True)]
+        return _same((losses.detach(), _gradients(model)), (alone, together))
+
+    def _plain(self) -> Any:
+        model = self._adapted()
+        use_plain_attention(model)
+        return model
+
+    def _ours(self, parts: Sequence[str]) -> Any:
+        model = self._adapted()
+        apply(model, Supported(tuple(parts), True))
+        return model
+
+    def _adapted(self) -> Any:
+        """The small model with its adapter, whose values are random: B starts at zero, where errors do not show."""
+        base = copy.deepcopy(self.base)
+        base.requires_grad_(False)
+        model = add_adapter(base, self.recipe).eval()  # dropouts in the base would differ from run to run
+        generator = torch.Generator().manual_seed(1)
+        for p in model.parameters():
+            if p.requires_grad:
+                p.data.copy_(torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5)
+        return model
+
+    def _learned(self, model: Any, loss_of: Callable, sequence: tuple[Sequence[int], int]) -> Learned:
+        ids, answer_tokens = sequence
+        model.zero_grad(set_to_none=True)
+        loss = loss_of(model, Batch(torch.tensor([ids]), answer_tokens))
+        loss.backward()
+        return loss.detach(), _gradients(model)
+
+
+def _gradients(model: torch.nn.Module) -> list[torch.Tensor]:
+    trained = (p for p in model.parameters() if p.requires_grad)
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in trained]
+
+
+def _same(ours: Learned, plain: Learned) -> bool:
+    if not (ours[0] - plain[0]).abs().max() <= _LOSS:
+        return False
+    largest = max(g.abs().max() for g in plain[1])
+    return all((a - b).abs().max() <= _GRADIENT * largest for a, b in zip(ours[1], plain[1], strict=True))
+
+
+def apply(model: Any, support: Supported, kernel: str = PLAIN_KERNEL, compare: bool = True) -> list[str]:
+    """Puts what `support` allows of our step into `model`, one of PEFT's; the rest is transformers' own.
+
+    Returns the names of modules that stayed as they were. `kernel` and `compare` are those of `patch_model`.
+    """
+    if ATTENTION in support.parts:
+        model.get_base_model().set_attn_implementation(attention.NAME)
+    else:
+        use_plain_attention(model)
+    mark(model, plain_loss=not support.loss, packs=support.packs)
+    return patch_model(model, support.parts, compare, kernel)
+
+
+def use_plain_attention(model: Any) -> None:
+    """transformers' own attention: torch's kernels where the model has them, else its own formula."""
+    for name in ("sdpa", "eager"):
+        try:
+            with quiet():
+                model.get_base_model().set_attn_implementation(name)
+            return
+        except ValueError:
+            continue
