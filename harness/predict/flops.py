@@ -12,12 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
 from harness.records.measurement import FlopCount
+from harness.train import check, random_init
 from harness.train import model as models
-from harness.train import random_init
 from harness.train.adapter import add_adapter
 from harness.train.batches import random_batch
 from harness.train.losses import loss_of
-from harness.train.patch import patch_model
 
 _LENGTHS = (500, 1000)  # multiples that make whole answers at any share of two digits
 
@@ -34,7 +33,7 @@ def count_flops(spec: ModelSpec, recipe: Recipe) -> tuple[FlopCount, int]:
     with torch.device("meta"):
         model = add_adapter(base, recipe)
     if recipe.implementation != REFERENCE:
-        patch_model(model, check=False)
+        check.apply(model, check.supported(model.config, recipe), compare=False)
     recipe = replace(recipe, micro_batch=1)
     forward, backward = zip(*(_micro_step(model, recipe, length) for length in _LENGTHS), strict=True)
     return FlopCount(*_quadratic(forward), *_quadratic(backward)), params

@@ -29,7 +29,7 @@ from harness.train.compat import quiet
 from harness.train.losses import answer_loss, mark, packed_losses, reference_loss
 from harness.train.ops import attention
 from harness.train.patch import ALL, patch_model
-from harness.train.small_copy import WINDOW, small_copy
+from harness.train.small_copy import WINDOW, bare, small_copy
 
 ATTENTION = "attention"
 PARTS = (*ALL, ATTENTION)
@@ -62,7 +62,7 @@ def supported(config: transformers.PretrainedConfig, recipe: Recipe) -> Supporte
 
     Raises Unsupported for what is no causal language model.
     """
-    question = {"config": config.to_dict(), "targets": recipe.lora_targets, "method": recipe.method, "rule": RULE}
+    question = {"config": bare(config), "targets": recipe.lora_targets, "method": recipe.method, "rule": RULE}
     text = json.dumps([question, versions()], sort_keys=True, default=str)
     name = f"checks/{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     if (kept := read_cache(name)) is not None:
@@ -198,10 +198,11 @@ def apply(model: Any, support: Supported, kernel: str = PLAIN_KERNEL, compare: b
 
 def use_plain_attention(model: Any) -> None:
     """transformers' own attention: torch's kernels where the model has them, else its own formula."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     for name in ("sdpa", "eager"):
         try:
             with quiet():
-                model.get_base_model().set_attn_implementation(name)
+                base.set_attn_implementation(name)
             return
         except ValueError:
             continue

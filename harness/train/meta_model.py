@@ -11,11 +11,10 @@ from harness.catalog.precisions import INT8, Precision, Quantization
 from harness.errors import Unsupported
 from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import FULL, REFERENCE, ModelSpec, Recipe
+from harness.train import check, random_init, recompute
 from harness.train import model as models
-from harness.train import random_init, recompute
 from harness.train.adapter import add_adapter
 from harness.train.compat import quiet
-from harness.train.patch import patch_model
 from harness.train.quantize import quantized_weight, replace_linear_layers
 
 
@@ -44,9 +43,9 @@ def build_meta_model(spec: ModelSpec, precision: Precision, compute: str, recipe
     # Full fine-tuning is traced with transformers' own modules: our operations give the base no gradient.
     if recipe.implementation == REFERENCE or recipe.method == FULL:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        base.set_attn_implementation("sdpa")
+        check.use_plain_attention(base)
     else:
-        patch_model(model, check=False)
+        check.apply(model, check.supported(model.config, recipe), compare=False)
     recompute.apply(model, recipe.gradient_checkpointing)
     with quiet():
         model.train()

@@ -14,11 +14,10 @@ from harness.catalog.weights import RANDOM, folder
 from harness.errors import Unsupported, first_line
 from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
-from harness.train import recompute, trim_vocab
+from harness.train import check, recompute, trim_vocab
 from harness.train.adapter import add_adapter
 from harness.train.compat import bitsandbytes_for, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
-from harness.train.patch import patch_model
 from harness.train.quantize import bnb_config
 from harness.train.random_init import random_model
 
@@ -69,14 +68,18 @@ def load(
     notes: tuple[str, ...] = ()
     kernels = ""
     if recipe.implementation == REFERENCE:
-        model.get_base_model().set_attn_implementation("sdpa")
+        check.use_plain_attention(model)
     else:
+        support = check.supported(model.config, recipe)
         shapes = autoselect.Shapes.of(model.config.get_text_config())
         choice = autoselect.choose_kernels(recipe.kernels, shapes, device, dtype)
         attention.set_kernel(model, choice.of[ATTENTION])
         with quiet():  # kernels are compiled here
-            unpatched, kernels = tuple(patch_model(model, kernel=choice.of[POINTWISE])), str(choice)
+            unpatched, kernels = tuple(check.apply(model, support, choice.of[POINTWISE])), str(choice)
         notes = choice.notes
+        if support.reason:
+            kernels += f" transformers={support.reason.replace(', ', '+')}"
+            notes += (f"left to transformers, because ours would learn something else here: {support.reason}",)
         if unpatched:
             notes += (f"computed by transformers, more slowly, for ours would differ: {', '.join(unpatched)}",)
     recompute.apply(model, recipe.gradient_checkpointing)
@@ -136,7 +139,6 @@ def _pretrained(
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
-                attn_implementation=attention.NAME,
                 quantization_config=config,
             )
     except (ValueError, OSError, ImportError) as problem:

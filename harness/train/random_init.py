@@ -10,7 +10,6 @@ from harness.catalog.precisions import Precision, Quantization
 from harness.errors import Unsupported, first_line
 from harness.records.cell import ModelSpec
 from harness.train.compat import quiet
-from harness.train.ops import attention
 from harness.train.quantize import mark_initialized, quantized_weight, replace_linear_layers
 
 _RANDOM_STD = 0.02
@@ -31,7 +30,7 @@ def on_meta(spec: ModelSpec, dtype: torch.dtype) -> transformers.PreTrainedModel
     config = config_of(spec)
     try:
         with torch.device("meta"), quiet():
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention.NAME)
+            return AutoModelForCausalLM.from_config(config, dtype=dtype)
     except (ValueError, KeyError, TypeError, ImportError) as problem:
         raise Unsupported(f"transformers {transformers.__version__} cannot build it: {first_line(problem)}") from None
 

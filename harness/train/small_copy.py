@@ -26,6 +26,7 @@ _SIZES = {
 _WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size", "local_window")
 _TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_LOADING = ("dtype", "torch_dtype", "transformers_version", "quantization_config", "architectures")
 _MOST_PARAMS = 2e8  # of a copy: 0.8 GB
 
 
@@ -48,17 +49,22 @@ def small_copy(config: transformers.PretrainedConfig) -> Any:
     return None
 
 
+def bare(config: Any) -> dict[str, Any]:
+    """The config's values, without what says where a model came from and how it is loaded."""
+    return {name: value for name, value in config.to_dict().items() if name[0] != "_" and name not in _LOADING}
+
+
 def _cut(config: Any, narrow: bool) -> Any:
     """A copy of `config` with the first layers that show every kind, short windows and, if `narrow`, few channels."""
-    layers = next(name for name in _LAYERS if name in config.to_dict())
-    before, after = getattr(config, layers), layers_to_keep(config)
-    raw = config.to_dict()
+    raw = bare(config)
+    layers = next(name for name in _LAYERS if name in raw)
+    before, after = raw[layers], layers_to_keep(config)
     sizes = {
         name: size for name, size in _SIZES.items() if narrow and isinstance(raw.get(name), int) and raw[name] > size
     }
     heads, key_heads = raw.get("num_attention_heads"), raw.get("num_key_value_heads")
     if "num_attention_heads" in sizes and isinstance(key_heads, int):
-        sizes["num_key_value_heads"] = 4 if key_heads == heads else 1 if key_heads == 1 else 2
+        sizes["num_key_value_heads"] = 4 if key_heads >= heads else 1 if key_heads == 1 else 2
     if "vocab_size" in sizes:  # tokens beyond the cut vocabulary are named by configs too
         sizes |= {name: i for i, name in enumerate(_TOKENS) if raw.get(name) is not None}
     windows = {name: WINDOW for name in _WINDOWS if isinstance(raw.get(name), int) and raw[name] > WINDOW}
