@@ -17,6 +17,7 @@ from harness.train import model as models
 from harness.train.adapter import add_adapter
 from harness.train.batches import random_batch
 from harness.train.losses import loss_of
+from harness.train.ops import experts
 
 _LENGTHS = (500, 1000)  # multiples that make whole answers at any share of two digits
 
@@ -34,6 +35,7 @@ def count_flops(spec: ModelSpec, recipe: Recipe) -> tuple[FlopCount, int]:
         model = add_adapter(base, recipe)
     if recipe.implementation != REFERENCE:
         check.apply(model, check.supported(model.config, recipe), compare=False)
+    experts.use_balanced(model)
     recipe = replace(recipe, micro_batch=1)
     forward, backward = zip(*(_micro_step(model, recipe, length) for length in _LENGTHS), strict=True)
     return FlopCount(*_quadratic(forward), *_quadratic(backward)), params

@@ -29,7 +29,7 @@ from harness.train.compat import quiet
 from harness.train.losses import answer_loss, mark, packed_losses, reference_loss
 from harness.train.ops import attention
 from harness.train.patch import ALL, patch_model
-from harness.train.small_copy import WINDOW, bare, small_copy
+from harness.train.small_copy import WINDOW, bare, small_copies
 
 ATTENTION = "attention"
 PARTS = (*ALL, ATTENTION)
@@ -77,11 +77,18 @@ def supported(config: transformers.PretrainedConfig, recipe: Recipe) -> Supporte
 
 def check(config: transformers.PretrainedConfig, recipe: Recipe) -> Supported:
     """The check itself. Raises Unsupported for what is no causal language model."""
-    base = small_copy(config)
-    if base is None:
-        return replace(PLAIN, reason="the whole step: no small copy of the model can be built to compare ours on")
-    comparison = _Comparison(base, recipe)
-    comparison.must_be_causal()
+    for base in small_copies(config):
+        try:
+            comparison = _Comparison(base, recipe)
+        except Exception:  # a size that this architecture does not take; the next copy may be wider
+            continue
+        comparison.must_be_causal()
+        return _parts(comparison)
+    return replace(PLAIN, reason="the whole step, for no small copy of the model can be built to compare ours on")
+
+
+def _parts(comparison: "_Comparison") -> Supported:
+    """As many parts as pass the comparison together."""
     if not comparison.passes(()):
         return PLAIN
     # Each part alone, then all that passed together, then fewer of them.

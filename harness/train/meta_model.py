@@ -15,6 +15,7 @@ from harness.train import check, random_init, recompute
 from harness.train import model as models
 from harness.train.adapter import add_adapter
 from harness.train.compat import quiet
+from harness.train.ops import experts
 from harness.train.quantize import quantized_weight, replace_linear_layers
 
 
@@ -46,6 +47,7 @@ def build_meta_model(spec: ModelSpec, precision: Precision, compute: str, recipe
         check.use_plain_attention(base)
     else:
         check.apply(model, check.supported(model.config, recipe), compare=False)
+    experts.use_balanced(model)
     recompute.apply(model, recipe.gradient_checkpointing)
     with quiet():
         model.train()

@@ -119,7 +119,7 @@ def _candidates(module: Any, kernels: Sequence[Pointwise]) -> Iterator[tuple[str
             for kernel in kernels:
                 yield "norm", _norm_of(kernel.norm, module.weight, eps, twice=True)  # Llama
                 yield "norm", _norm_of(kernel.norm, (1 + module.weight.detach().float()), eps, twice=False)  # Gemma
-    elif hasattr(module, "down_proj"):
+    elif isinstance(getattr(module, "down_proj", None), torch.nn.Module):  # routed experts have bare matrices
         for gate in (gate for kernel in kernels for gate in (kernel.silu, kernel.gelu)):
             if hasattr(module, "gate_proj") and hasattr(module, "up_proj"):
                 yield "gated", partial(_separate, gate=gate)

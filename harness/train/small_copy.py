@@ -1,6 +1,7 @@
 """A few narrow layers of a model's own config, every kind of layer among them: what takes seconds to check."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,14 +27,15 @@ _SIZES = {
 _WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size", "local_window")
 _TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_ROPE_LIMIT = 5 * WINDOW
 _LOADING = ("dtype", "torch_dtype", "transformers_version", "quantization_config", "architectures")
 _MOST_PARAMS = 2e8  # of a copy: 0.8 GB
 
 
-def small_copy(config: transformers.PretrainedConfig) -> Any:
-    """An fp32 model on the CPU of the config's kinds of layers, with random weights, the same at every call.
+def small_copies(config: transformers.PretrainedConfig) -> Iterator[Any]:
+    """fp32 models on the CPU of the config's kinds of layers, with random weights, the same at every call.
 
-    Narrow where the architecture can be built so, else as wide as it is; None where that is too large, or fails.
+    First a narrow one, then one as wide as the config; what cannot be built, or is too large, is left out.
     """
     for narrow in (True, False):
         try:
@@ -43,10 +45,10 @@ def small_copy(config: transformers.PretrainedConfig) -> Any:
             if size <= _MOST_PARAMS:
                 torch.manual_seed(0)
                 with quiet():
-                    return AutoModelForCausalLM.from_config(small, dtype=torch.float32).eval()
+                    model = AutoModelForCausalLM.from_config(small, dtype=torch.float32).eval()
+                yield model
         except Exception:  # a library's checks of sizes raise whatever they like
             continue
-    return None
 
 
 def bare(config: Any) -> dict[str, Any]:
@@ -63,14 +65,30 @@ def _cut(config: Any, narrow: bool) -> Any:
         name: size for name, size in _SIZES.items() if narrow and isinstance(raw.get(name), int) and raw[name] > size
     }
     heads, key_heads = raw.get("num_attention_heads"), raw.get("num_key_value_heads")
-    if "num_attention_heads" in sizes and isinstance(key_heads, int):
+    if "num_attention_heads" in sizes and isinstance(key_heads, int) and isinstance(heads, int):
         sizes["num_key_value_heads"] = 4 if key_heads >= heads else 1 if key_heads == 1 else 2
     if "vocab_size" in sizes:  # tokens beyond the cut vocabulary are named by configs too
         sizes |= {name: i for i, name in enumerate(_TOKENS) if raw.get(name) is not None}
     windows = {name: WINDOW for name in _WINDOWS if isinstance(raw.get(name), int) and raw[name] > WINDOW}
     # What is said per layer is said for the first ones.
     lists = {name: value[:after] for name, value in raw.items() if isinstance(value, list) and len(value) == before}
-    return type(config).from_dict(copy.deepcopy(raw) | lists | sizes | windows | {layers: after})
+    made = copy.deepcopy(raw) | lists | sizes | windows | {layers: after}
+    for rope in (value for value in made.values() if isinstance(value, dict) and "rope_type" in value):
+        _shorten_rope(rope, made)
+    if isinstance(made.get("original_max_position_embeddings"), int):
+        made["original_max_position_embeddings"] = _ROPE_LIMIT
+    return type(config).from_dict(made)
+
+
+def _shorten_rope(rope: dict[str, Any], sizes: dict[str, Any]) -> None:
+    """Where a rotary embedding depends on the length, the limit lies between one sequence of the check and the pack."""
+    if "original_max_position_embeddings" in rope:
+        rope["original_max_position_embeddings"] = _ROPE_LIMIT
+    head_dim = sizes.get("head_dim") or sizes["hidden_size"] // sizes["num_attention_heads"]
+    pairs = int(head_dim * rope.get("partial_rotary_factor", sizes.get("partial_rotary_factor") or 1.0)) // 2
+    for name, value in rope.items():
+        if isinstance(value, list):
+            rope[name] = value[:pairs]
 
 
 def layers_to_keep(config: Any) -> int:

@@ -35,6 +35,16 @@ class TrainingStep:
         Every sequence has the same weight, whatever its length. Returns the mean loss in nats per token, a scalar on
         the device, not yet synchronised.
         """
+        scale = self.scaler.get_scale() if self.scaler else 1.0
+        mean = self._step(sequences, tokens_at_once)
+        # fp16: a gradient too large for the scale leaves the update out and halves the scale. The step is run again, so
+        # that no update is lost; gradients that are too large at a scale of 1 are no matter of the scale.
+        while self.scaler and 1.0 <= self.scaler.get_scale() < scale:
+            scale = self.scaler.get_scale()
+            mean = self._step(sequences, tokens_at_once)
+        return mean
+
+    def _step(self, sequences: Sequence[tuple[Sequence[int], int]], tokens_at_once: int) -> torch.Tensor:
         device, total = self.params[0].device, torch.zeros((), device=self.params[0].device)
         # The mean is over all processes' sequences; each process runs its share.
         count = len(sequences)
