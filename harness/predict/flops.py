@@ -16,6 +16,7 @@ from harness.train import check, random_init
 from harness.train import model as models
 from harness.train.adapter import add_adapter
 from harness.train.batches import random_batch
+from harness.train.compat import without_storage
 from harness.train.losses import loss_of
 from harness.train.ops import experts
 
@@ -43,7 +44,7 @@ def count_flops(spec: ModelSpec, recipe: Recipe) -> tuple[FlopCount, int]:
 
 def _micro_step(model: torch.nn.Module, recipe: Recipe, tokens: int) -> tuple[int, int]:
     batch = random_batch(1, tokens, recipe, torch.device("meta"), seed=0)
-    with FlopCounterMode(display=False) as counter:
+    with without_storage(), FlopCounterMode(display=False) as counter:
         # The counter runs on: what it adds during the backward is the backward's.
         loss = loss_of(recipe)(model, batch)
         forward = counter.get_total_flops()

@@ -23,6 +23,7 @@ from harness.hardware.device import TORCH_DTYPES
 from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, GEMM, SKINNY_GEMM, Memory, Op, Trace
 from harness.records.cell import Recipe
 from harness.train.batches import random_batch
+from harness.train.compat import without_storage
 from harness.train.losses import loss_of
 from harness.train.model import count_params
 from harness.train.ops import attention
@@ -48,7 +49,7 @@ def trace(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
         p.grad = torch.empty_like(p)
     # The recorder sees what the step makes; weights, gradients and states are added by _memory.
     recorder = OpRecorder(model.config.get_text_config().vocab_size)
-    with attention.traced_as(kind), _kernels(recorder), recorder:
+    with without_storage(), attention.traced_as(kind), _kernels(recorder), recorder:
         loss = loss_of(recipe)(model, batch)
         recorder.backward = True
         loss.backward()

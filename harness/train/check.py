@@ -28,7 +28,7 @@ from harness.train.batches import Batch, pack
 from harness.train.compat import quiet
 from harness.train.losses import answer_loss, mark, packed_losses, reference_loss
 from harness.train.ops import attention
-from harness.train.patch import ALL, patch_model
+from harness.train.patch import ALL, LOSS, patch_model
 from harness.train.small_copy import WINDOW, bare, small_copies
 
 ATTENTION = "attention"
@@ -156,7 +156,8 @@ class _Comparison:
 
     def _ours(self, parts: Sequence[str]) -> Any:
         model = self._adapted()
-        apply(model, Supported(tuple(parts), True))
+        if LOSS in apply(model, Supported(tuple(parts), True)):
+            raise ValueError("the model's logits are not its head's product with its body's output")
         return model
 
     def _adapted(self) -> Any:

@@ -3,14 +3,21 @@
 import ctypes
 import logging
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
 import torch
 import transformers
+from transformers import masking_utils
 
 from harness.errors import Unsupported, first_line
+
+# Our batches have no padding. transformers looks for it in every forward of some models, which waits for the device,
+# and cannot be done without storage.
+transformers.PreTrainedModel.warn_if_padding_and_no_attention_mask = lambda self, *inputs: None
 
 
 class quiet(warnings.catch_warnings):
@@ -30,6 +37,24 @@ def import_peft() -> ModuleType:
     with quiet():
         import peft
     return peft
+
+
+@contextmanager
+def without_storage() -> Iterator[None]:
+    """Within it, transformers and PEFT run on the meta device: they look for packed sequences in the position ids, which
+    have no values there, and ask for torch.autocast, which refuses that device."""
+    original, find_packed = torch.autocast, masking_utils.find_packed_sequence_indices
+
+    def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
+        return nullcontext() if device_type == "meta" else original(device_type, *args, **kwargs)
+
+    torch.autocast = autocast  # type: ignore[misc, assignment]  # for a while
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        torch.autocast = original  # type: ignore[misc]
+        masking_utils.find_packed_sequence_indices = find_packed
 
 
 def bitsandbytes_for(device: torch.device) -> ModuleType:

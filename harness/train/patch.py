@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
+from transformers.pytorch_utils import Conv1D
 
 from harness.catalog.kernels import PLAIN
 from harness.train import recompute
@@ -26,6 +27,7 @@ LoraLayer = import_peft().tuners.lora.LoraLayer
 # Largest difference allowed, as a share of the largest value: two orders of summation round differently.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 _OWN_HEAD = "computes_answer_losses"  # attribute of a patched model
+LOSS = "the loss"  # among what stayed as it was
 ALL = ("lora", "norm", "gated", "last", "head")
 
 
@@ -63,7 +65,7 @@ def patch_model(model: Any, which: tuple[str, ...] = ALL, check: bool = True, ke
     if "head" in which and (not check or _passes(_head_is_plain, model)):
         setattr(model, _OWN_HEAD, True)
     elif "head" in which:
-        unpatched.append("the loss")
+        unpatched.append(LOSS)
     return unpatched
 
 
@@ -132,6 +134,10 @@ def _vanilla(layer: Any) -> tuple | None:
     # PEFT keeps the adapters of a layer by name.
     names = list(layer.lora_A)
     if len(names) != 1 or layer.lora_variant or layer.merged or layer.disable_adapters:
+        return None
+    # A router, say, is a linear layer with a forward of its own.
+    base = type(layer.get_base_layer())
+    if base not in (torch.nn.Linear, Conv1D) and not base.__module__.startswith("bitsandbytes"):
         return None
     a, b = layer.lora_A[names[0]], layer.lora_B[names[0]]
     if a.bias is not None or b.bias is not None or not isinstance(layer.lora_dropout[names[0]], torch.nn.Identity):
