@@ -28,11 +28,12 @@ from harness.train.batches import Batch, pack
 from harness.train.compat import quiet
 from harness.train.losses import answer_loss, mark, packed_losses, reference_loss
 from harness.train.ops import attention
-from harness.train.patch import ALL, LOSS, patch_model
+from harness.train.patch import LOSS, patch_model
 from harness.train.small_copy import WINDOW, bare, small_copies
 
 ATTENTION = "attention"
-PARTS = (*ALL, ATTENTION)
+# By what they save: where some do not go together, the last ones are left out first.
+PARTS = ("head", ATTENTION, "lora", "gated", "norm", "last")
 RULE = 1  # of the check: raised when it checks more, so that kept answers are not used
 _LOSS, _GRADIENT = 1e-4, 1e-3  # largest differences: absolute in nats, relative to the largest gradient
 _LENGTHS = ((4 * WINDOW + 7, 9), (3 * WINDOW - 5, 4))  # (tokens, answer tokens)
@@ -43,7 +44,7 @@ Learned = tuple[torch.Tensor, list[torch.Tensor]]  # loss, and the gradient of e
 
 @dataclass(frozen=True)
 class Supported:
-    """`parts` are those of `ALL` and "attention" that may be ours; `packs` whether sequences may be packed.
+    """`parts` are those of `PARTS` that may be ours; `packs` whether sequences may be packed.
 
     Without `loss` even the loss is transformers' own. `reason` says in words what is left to transformers.
     """

@@ -17,7 +17,7 @@ from harness.errors import Unsupported, first_line
 
 # Our batches have no padding. transformers looks for it in every forward of some models, which waits for the device,
 # and cannot be done without storage.
-transformers.PreTrainedModel.warn_if_padding_and_no_attention_mask = lambda self, *inputs: None
+transformers.PreTrainedModel.warn_if_padding_and_no_attention_mask = lambda self, *_: None  # type: ignore[method-assign]
 
 
 class quiet(warnings.catch_warnings):
@@ -41,8 +41,8 @@ def import_peft() -> ModuleType:
 
 @contextmanager
 def without_storage() -> Iterator[None]:
-    """Within it, transformers and PEFT run on the meta device: they look for packed sequences in the position ids, which
-    have no values there, and ask for torch.autocast, which refuses that device."""
+    """Within it, transformers and PEFT run on the meta device: they look for packed sequences in the position ids,
+    which have no values there, and ask for torch.autocast, which refuses that device."""
     original, find_packed = torch.autocast, masking_utils.find_packed_sequence_indices
 
     def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
