@@ -27,7 +27,7 @@ _SIZES = {
 _WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size", "local_window")
 _TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_ROPE_LIMIT = 5 * WINDOW
+_ROPE_LIMIT = 3 * WINDOW + WINDOW // 2  # between the lengths of the two sequences of the check
 _LOADING = ("dtype", "torch_dtype", "transformers_version", "quantization_config", "architectures")
 _MOST_PARAMS = 2e8  # of a copy: 0.8 GB
 
@@ -81,7 +81,7 @@ def _cut(config: Any, narrow: bool) -> Any:
 
 
 def _shorten_rope(rope: dict[str, Any], sizes: dict[str, Any]) -> None:
-    """Where a rotary embedding depends on the length, the limit lies between one sequence of the check and the pack."""
+    """Where a rotary embedding depends on the length, the limit lies between the lengths of the two sequences that are packed."""
     if "original_max_position_embeddings" in rope:
         rope["original_max_position_embeddings"] = _ROPE_LIMIT
     head_dim = sizes.get("head_dim") or sizes["hidden_size"] // sizes["num_attention_heads"]
