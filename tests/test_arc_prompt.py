@@ -1,9 +1,11 @@
+import copy
 import random
 
 import pytest
 
 from harness.arc import dataset, encode, examples, prompt, sources
 from harness.arc.task import Pair, Task
+from harness.errors import UserError
 
 PAIRS = (Pair(((1, 2),), ((2, 1),)), Pair(((3,),), ((3,),)))
 
@@ -32,6 +34,61 @@ def test_through_the_chat_template(tokenizer, monkeypatch):
     text = _text(tokenizer, prompt.build(tokenizer, PAIRS, ((4,),), ((4,),), "shaped").ids)
     assert text.startswith(f"[system]{prompt.SYSTEM}[user]Input 1:\n1x2\n12")
     assert text.endswith("Input 3:\n1x1\n4\n[assistant]1x1\n4</s>")
+
+
+TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}<end>{% endfor %}<assistant>"
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + TURNS
+DROPPED = "{% for m in messages if m.role != 'system' %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+PARTS = "{% for m in messages %}<{{ m.role }}>{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}<assistant>"
+
+
+@pytest.mark.parametrize(
+    ("template", "begins"),
+    [
+        (TURNS, f"<system>{prompt.SYSTEM}<end><user>Input 1:"),
+        (NO_SYSTEM, f"<user>{prompt.SYSTEM}\n\nInput 1:"),
+        (DROPPED, f"<user>{prompt.SYSTEM}\n\nInput 1:"),
+        (PARTS, f"<system>{prompt.SYSTEM}<user>Input 1:"),
+    ],
+    ids=["with a system", "refused", "dropped", "parts"],
+)
+def test_a_template_gets_the_system_text_where_it_takes_it(tokenizer, monkeypatch, template, begins):
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    with_answer, without = (prompt.build(tokenizer, PAIRS, ((4,),), output, "rows") for output in (((4,),), None))
+    assert _text(tokenizer, without.ids).startswith(begins)
+    assert with_answer.ids[: len(without.ids)] == without.ids
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{{ raise_exception('never') }}", "never"),
+        ("{% for m in messages %}", "Unexpected end of template"),
+        ("{{ messages[0].content + 1 }}", "can only concatenate str"),
+        ("hello", "leaves the user's message out"),
+        ({"tool_use": TURNS}, "default"),
+    ],
+)
+def test_a_broken_template_is_one_line_that_names_it(tokenizer, monkeypatch, template, fault):
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    with pytest.raises(UserError, match=fault) as refused:
+        prompt.build(tokenizer, PAIRS, ((4,),), None, "rows")
+    assert tokenizer.name_or_path in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).count("chat template of") == 1
+
+
+def test_the_end_of_a_turn_is_that_of_the_template(tokenizer, monkeypatch):
+    """Only a special token ends a turn, not text."""
+    for template, end in ((None, None), (TURNS, None), (TURNS.replace("<end>", "</s>"), tokenizer.eos_token_id)):
+        monkeypatch.setattr(tokenizer, "chat_template", template)
+        assert prompt.turn_end(tokenizer) == end
+
+
+def test_a_tokenizer_without_bos_begins_with_the_question(tokenizer):
+    without = copy.deepcopy(tokenizer)
+    without.bos_token = None
+    assert _text(tokenizer, prompt.build(without, PAIRS, ((4,),), None, "rows").ids).startswith("Input 1:")
 
 
 @pytest.mark.parametrize("encoding", encode.ENCODINGS)

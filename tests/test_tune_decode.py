@@ -7,7 +7,6 @@ import pytest
 import torch
 from helpers.tasks import made_tasks
 from helpers.tuning import fine_tuned
-from transformers import LlamaConfig
 
 from harness.arc.dataset import Questions, cannot_be_grid
 from harness.arc.encode import ENCODINGS
@@ -17,6 +16,7 @@ from harness.catalog.precisions import find
 from harness.records.cell import Recipe
 from harness.train import model as models
 from harness.tune import decode
+from harness.tune.decode_steps import Steps, Way
 
 
 @pytest.fixture(scope="module")
@@ -101,22 +101,21 @@ def test_an_endless_answer_is_no_answer(tuned):
 
 
 class Saying:
-    """Stands for a model: row i says its text, a token a character, and then the end; asked as `_decode` asks."""
+    """Stands for a model: row i says its text, a token a character, and then the end; asked as `Steps` asks."""
 
     def __init__(self, tokens, texts):
         self.ids = [[*tokens(text, add_special_tokens=False)["input_ids"], tokens.eos_token_id] for text in texts]
         self.size, self.forwards = len(tokens), []
 
-    def get_base_model(self):
-        return SimpleNamespace(config=LlamaConfig(num_hidden_layers=1))
-
-    def __call__(self, **inputs):
+    def forward(self, input_ids):
         number = len(self.forwards)
-        self.forwards.append(len(inputs["input_ids"]))
+        self.forwards.append(len(input_ids))
         logits = torch.zeros(len(self.ids), 1, self.size)
         for row, ids in enumerate(self.ids):
             logits[row, 0, ids[min(number, len(ids) - 1)]] = 1.0
         return SimpleNamespace(logits=logits)
+
+    __call__ = forward
 
 
 @pytest.mark.parametrize(
@@ -137,7 +136,8 @@ def test_what_can_be_no_grid_any_more_is_not_waited_for(tuned, text, forwards):
     def hopeless(ids):
         return cannot_be_grid(tokens.decode(ids))
 
-    (answer,) = decode._decode(model, ids, torch.ones_like(ids), [1000], tokens.eos_token_id, hopeless)
+    steps = Steps(model, ids, torch.ones_like(ids), Way(cached=False))
+    (answer,) = decode._decode(steps, [1000], {tokens.eos_token_id}, hopeless)
     assert len(model.forwards) == len(answer) == forwards
     assert tokens.decode([token for token in answer if token != tokens.eos_token_id]) == text[:forwards]
 
@@ -166,7 +166,7 @@ def test_what_is_hopeless_is_no_grid_and_stays_so():
 def test_batches_keep_to_their_tokens_and_lose_nothing():
     prompts = [range(n) for n in (5, 90, 40, 41, 7, 200)]
     limits = [10, 10, 60, 10, 3, 1]
-    batches = decode._batches(prompts, limits, 200)
+    batches = decode._batches(prompts, limits, 200, [Way()] * len(prompts))
     assert sorted(i for members in batches for i in members) == list(range(6))
     assert batches[0] == [5]  # the longest alone, and first
     for members in batches[1:]:

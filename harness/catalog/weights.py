@@ -63,7 +63,7 @@ def _download(hub_id: str) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        snapshot_download(hub_id, allow_patterns=["*.safetensors", "*.json"])
+        snapshot_download(hub_id, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"])
         reason = "there is no whole set of safetensors"
     except (OSError, ValueError) as problem:
         reason = first_line(problem)

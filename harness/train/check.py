@@ -206,9 +206,12 @@ def apply(model: Any, support: Supported, kernel: str = PLAIN_KERNEL, compare: b
 
 
 def use_plain_attention(model: Any) -> None:
-    """transformers' own attention: torch's kernels where the model has them, else its own formula."""
+    """transformers' own attention: torch's kernels where they compute what the model means, else its own formula."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for name in ("sdpa", "eager"):
+    # Kernels know no cap of the scores and no sinks. Not every version of transformers refuses them for such a model.
+    capped = getattr(base.config.get_text_config(), "attn_logit_softcapping", None)
+    sinks = any(isinstance(getattr(module, "sinks", None), torch.Tensor) for module in base.modules())
+    for name in ("eager",) if capped or sinks else ("sdpa", "eager"):
         try:
             with quiet():
                 base.set_attn_implementation(name)

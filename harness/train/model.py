@@ -14,7 +14,7 @@ from harness.catalog.weights import RANDOM, folder
 from harness.errors import Unsupported, first_line
 from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
-from harness.train import check, recompute, trim_vocab
+from harness.train import check, recompute, special_tokens, trim_vocab
 from harness.train.adapter import add_adapter
 from harness.train.compat import bitsandbytes_for, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
@@ -57,6 +57,7 @@ def load(
     else:
         model = _pretrained(folder(weights), precision, dtype, device)
         if recipe.trim_vocab:
+            special_tokens.must_fit(load_tokenizer(weights), model)
             trim_vocab.trim(model, _used_token_ids(weights))
     # The base is counted before it gets an adapter.
     params = count_params(model)
@@ -116,10 +117,10 @@ def load_tokenizer(weights: str) -> Any:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, ImportError) as problem:
+    except Exception as problem:  # of a file that is none of theirs, the libraries raise whatever they like
         raise Unsupported(f"no tokenizer at {where}: {first_line(problem)}") from None
     if tokenizer.eos_token_id is None:
-        raise Unsupported(f"the tokenizer at {where} has no end-of-text token")
+        raise Unsupported(f"the tokenizer at {where} has no end-of-text token; set eos_token in tokenizer_config.json")
     return tokenizer
 
 

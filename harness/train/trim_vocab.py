@@ -11,7 +11,7 @@ import torch
 from torch.nn import Parameter
 
 from harness.arc.encode import ENCODINGS
-from harness.arc.prompt import build
+from harness.arc.prompt import build, turn_end
 from harness.arc.task import LARGEST, Pair
 from harness.errors import UserError
 
@@ -20,9 +20,18 @@ _MOST_PAIRS = 20
 
 
 def used_token_ids(tokenizer: Any) -> list[int]:
-    """The sorted ids of every token that a prompt or an answer may hold, in any encoding.
+    """The sorted ids of `prompt_token_ids`, and of the special tokens."""
+    names = ("bos_token_id", "pad_token_id", "unk_token_id")
+    special = {i for name in names if (i := getattr(tokenizer, name)) is not None}
+    return sorted(
+        prompt_token_ids(tokenizer) | special | ({end} if (end := turn_end(tokenizer)) is not None else set())
+    )
 
-    These are the tokens of the words around grids, the special ones, and all whose text is made of grids' characters
+
+def prompt_token_ids(tokenizer: Any) -> set[int]:
+    """The ids of every token that a prompt or an answer may hold, in any encoding.
+
+    These are the tokens of the words around grids, the end of text, and all whose text is made of grids' characters
     alone: a tokenizer may join several cells into one token.
     """
     # Tokens made of grids' characters alone.
@@ -37,9 +46,7 @@ def used_token_ids(tokenizer: Any) -> list[int]:
         for count in range(1, _MOST_PAIRS + 1):
             for example in (smallest, grid):
                 kept.update(build(tokenizer, [Pair(example, example)] * count, example, example, name).ids)
-    names = ("eos_token_id", "bos_token_id", "pad_token_id", "unk_token_id")
-    kept.update(i for name in names if (i := getattr(tokenizer, name)) is not None)
-    return sorted(kept)
+    return kept | {tokenizer.eos_token_id}
 
 
 def trim(model: Any, kept: Sequence[int]) -> None:
@@ -54,6 +61,19 @@ def trim(model: Any, kept: Sequence[int]) -> None:
     if head.bias is not None:
         head.bias = Parameter(head.bias.detach()[rows], requires_grad=False)
     model.config.get_text_config().vocab_size = len(kept)
+    # Special tokens have other ids now, or none.
+    new_id = {token: i for i, token in enumerate(kept)}
+    configs = (model.config, model.config.get_text_config(), model.generation_config)
+    for config in {id(config): config for config in configs if config is not None}.values():
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            setattr(config, name, _renamed(getattr(config, name, None), new_id))
+
+
+def _renamed(ids: int | list[int] | None, new_id: dict[int, int]) -> int | list[int] | None:
+    """`ids` of special tokens, one or several, as the trimmed model has them, without those that were cut."""
+    if isinstance(ids, list):
+        return [new_id[i] for i in ids if i in new_id] or None
+    return None if ids is None else new_id.get(ids)
 
 
 class TrimmedTokenizer:
@@ -63,8 +83,11 @@ class TrimmedTokenizer:
         self.tokenizer, self.kept = tokenizer, list(kept)
         self.new_id = {token: i for i, token in enumerate(kept)}
         self.chat_template, self.bos_token = tokenizer.chat_template, tokenizer.bos_token
+        self.name_or_path = tokenizer.name_or_path
         self.eos_token_id = self.new_id[tokenizer.eos_token_id]
         self.pad_token_id = self.new_id.get(tokenizer.pad_token_id)
+        added = tokenizer.added_tokens_decoder.items()
+        self.added_tokens_decoder = {self.new_id[i]: token for i, token in added if i in self.new_id}
 
     def __len__(self) -> int:
         return len(self.kept)

@@ -1,15 +1,17 @@
 """Greedy decoding of many prompts in batches, and the loss of given answers. Works on tokens and knows no ARC."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
 from harness.train.batches import Batch
 from harness.train.compat import quiet
 from harness.train.losses import answer_loss
-from harness.train.ops import attention
+from harness.train.special_tokens import end_ids
+from harness.tune.decode_check import way_of
+from harness.tune.decode_steps import ANY, EQUAL, ONE, Steps, Way, left_padded, plain_attention
 
 _CACHE_BYTES = 2**28  # of keys and values in a batch
 _LOOK_EVERY = 16  # tokens between two checks for a hopeless answer
@@ -27,80 +29,61 @@ def greedy(
 ) -> list[str]:
     """The text that `model`, a PeftModel, writes after each of `prompts` (token ids); "" where it did not end in time.
 
-    Decodes with a KV cache, in batches of prompts of similar length. A batch has at most `batch_tokens` tokens,
-    answers included; the default keeps the cache under a quarter of a GiB, which gives a small model large batches. An
-    answer whose beginning is `hopeless` is abandoned. `on_batch` receives (prompts answered, prompts in all).
+    Decodes in the way that the architecture allows (harness.tune.decode_check), as a rule with a cache, in batches of
+    prompts of similar length. A batch has at most `batch_tokens` tokens, answers included; the default keeps the cache
+    under a quarter of a GiB, which gives a small model large batches. An answer whose beginning is `hopeless` is
+    abandoned. `on_batch` receives (prompts answered, prompts in all).
     """
     device = next(model.parameters()).device
-    batch_tokens = batch_tokens or max(2048, min(32768, _CACHE_BYTES // _cache_bytes_per_token(model)))
-    end = tokenizer.eos_token_id
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-    texts, finished = [""] * len(prompts), 0
     base = model.get_base_model()
+    batch_tokens = batch_tokens or max(2048, min(32768, _CACHE_BYTES // _cache_bytes_per_token(model)))
+    ends, pad = end_ids(tokenizer, base), tokenizer.eos_token_id  # padding is masked: any token with an embedding
+    ways = _ways(base.config, prompts, max_new_tokens)
+    texts, finished = [""] * len(prompts), 0
     model.eval()
-    base.set_attn_implementation("sdpa")  # padded batches need masks
     try:
-        with torch.no_grad(), quiet():
-            for members in _batches(prompts, max_new_tokens, batch_tokens):
-                # Left padding: the next token of every row stands at the right end.
-                ids, mask = _left_padded([prompts[i] for i in members], pad, device)
-                limits = [max_new_tokens[i] for i in members]
-                answers = _decode(model, ids, mask, limits, end, lambda ids: hopeless(tokenizer.decode(ids)))
+        with torch.no_grad(), quiet(), plain_attention(model):
+            for members in _batches(prompts, max_new_tokens, batch_tokens, ways):
+                ids, mask = left_padded([prompts[i] for i in members], pad, device)
+                steps, limits = Steps(model, ids, mask, ways[members[0]]), [max_new_tokens[i] for i in members]
+                answers = _decode(steps, limits, ends, lambda ids: hopeless(tokenizer.decode(ids)))
                 for i, answer in zip(members, answers, strict=True):
-                    texts[i] = tokenizer.decode(answer[: answer.index(end)]) if end in answer else ""
+                    texts[i] = tokenizer.decode(answer[:-1]) if answer[-1] in ends else ""
                 finished += len(members)
                 on_batch(finished, len(prompts))
     finally:
-        # Back to our attention, for the training that may follow.
-        base.set_attn_implementation(attention.NAME)
         with quiet():
             model.train()
     return texts
 
 
 def _decode(
-    model: Any,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    max_new_tokens: Sequence[int],
-    end: int,
-    hopeless: Callable[[list[int]], bool],
+    steps: Steps, max_new_tokens: Sequence[int], ends: Collection[int], hopeless: Callable[[list[int]], bool]
 ) -> list[list[int]]:
-    """The most likely tokens after each row of `ids`, until `end` or the row's `max_new_tokens`.
+    """The most likely tokens after each row of `steps`, until one of `ends` or the row's `max_new_tokens`.
 
-    `ids` and `mask`: int64 [rows, longest prompt]. Finished rows leave the batch and its cache, so that one endless
-    answer does not cost the time of the whole batch.
+    Finished rows leave the batch and its cache, so that one endless answer does not cost the time of the whole batch.
     """
-    cache = DynamicCache(config=model.get_base_model().config)
     answers: list[list[int]] = [[] for _ in max_new_tokens]
-    live = list(range(len(max_new_tokens)))  # the answer that each row of the batch belongs to
-    # Positions count from the first real token; the first step takes the whole prompts, later ones a token per row.
-    positions = mask.cumsum(1) - 1
-    step = {"input_ids": ids, "position_ids": positions.clamp(min=0)}
-    positions = positions[:, -1:]
+    rows = list(range(len(max_new_tokens)))  # the answer that each row of the batch belongs to
+    live = set(rows)
     while live:
-        logits = model(**step, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-        tokens = logits[:, -1].argmax(-1)
-        unfinished = []
-        for row, token in enumerate(tokens.tolist()):
-            answer, limit = answers[live[row]], max_new_tokens[live[row]]
+        tokens = steps.logits().argmax(-1)
+        for i, token in zip(rows, tokens.tolist(), strict=True):
             # A finished row may still be in the batch (see below); it gets no more tokens.
-            if len(answer) < limit and (not answer or answer[-1] != end):
-                answer.append(token)
-            lost = len(answer) % _LOOK_EVERY == 0 and hopeless(answer)
-            if answer[-1] != end and len(answer) < limit and not lost:
-                unfinished.append(row)
-        if not unfinished:
+            if i in live:
+                answers[i].append(token)
+                lost = len(answers[i]) % _LOOK_EVERY == 0 and hopeless(answers[i])
+                if token in ends or len(answers[i]) == max_new_tokens[i] or lost:
+                    live.discard(i)
+        if not live:
             break
+        steps.append(tokens, torch.tensor([i in live for i in rows], device=tokens.device))
         # Removing rows copies the cache, so wait until a fifth of them is finished.
-        if len(unfinished) <= 0.8 * len(live):
-            rows = torch.tensor(unfinished, device=ids.device)
-            cache.batch_select_indices(rows)
-            tokens, mask, positions = tokens[rows], mask[rows], positions[rows]
-            live = [live[row] for row in unfinished]
-        positions = positions + 1
-        mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
-        step = {"input_ids": tokens[:, None], "position_ids": positions}
+        if steps.way.leaves and len(live) <= 0.8 * len(rows):
+            kept = [row for row, i in enumerate(rows) if i in live]
+            steps.keep(torch.tensor(kept, device=tokens.device))
+            rows = [rows[row] for row in kept]
     return answers
 
 
@@ -117,33 +100,59 @@ def losses(model: Any, sequences: Sequence[tuple[Sequence[int], int]]) -> list[t
 
 def _cache_bytes_per_token(model: Any) -> int:
     """Bytes of keys and values in all layers for one token, in the dtype of the embeddings."""
-    # Configs without grouped-query attention or without a head size of their own leave these out.
+    # Configs without grouped-query attention or without a head size of their own leave these out; those of models
+    # with states may have no heads at all.
     config = model.get_base_model().config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * width * model.get_input_embeddings().weight.element_size()
+    embedding = model.get_input_embeddings().weight
+    hidden = getattr(config, "hidden_size", None) or embedding.shape[1]
+    all_heads = getattr(config, "num_attention_heads", None)
+    all_heads = all_heads if isinstance(all_heads, int) and all_heads else 1
+    heads = getattr(config, "num_key_value_heads", None)
+    width = getattr(config, "head_dim", None)
+    heads = heads if isinstance(heads, int) and heads else all_heads
+    width = width if isinstance(width, int) and width else hidden // all_heads
+    return 2 * config.num_hidden_layers * heads * width * embedding.element_size()
 
 
-def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int], tokens: int) -> list[list[int]]:
+def _ways(config: Any, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int]) -> list[Way]:
+    """The way of each prompt: that of the architecture, unless positions mean something else beyond some length."""
+    way = way_of(config)
+    text = config.get_text_config()
+    ropes = getattr(text, "rope_parameters", None) or {}
+    ropes = [rope for rope in (ropes, *ropes.values()) if isinstance(rope, dict) and "rope_type" in rope]
+    changing = [rope for rope in ropes if rope["rope_type"] in ("longrope", "dynamic")]
+    ways = [way] * len(prompts)
+    for rope in changing:
+        longest = getattr(text, "original_max_position_embeddings", None) or text.max_position_embeddings
+        limit = rope.get("original_max_position_embeddings") or longest
+        for i, (prompt, new_tokens) in enumerate(zip(prompts, max_new_tokens, strict=True)):
+            # Keys in the cache have the old positions. With a longrope all of a longer prompt have the new ones.
+            crosses = len(prompt) <= limit if rope["rope_type"] == "longrope" else True
+            if len(prompt) + new_tokens > limit and crosses:
+                ways[i] = Way(cached=False, rows=EQUAL if way.rows != ONE else ONE)
+            elif len(prompt) > limit:
+                ways[i] = replace(way, beyond=True)
+    return ways
+
+
+def _batches(
+    prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int], tokens: int, ways: Sequence[Way]
+) -> list[list[int]]:
     """Indices of prompts in batches, longest first, so that a lack of memory shows at once."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]) - max_new_tokens[i])
-    out: list[list[int]] = []
+    # Prompts that may not share a batch are apart: of another way, or of another length where that matters.
+    groups: dict[tuple, list[int]] = {}
     for i in order:
-        # A batch is as wide as its first row, the longest.
-        widest = len(prompts[out[-1][0]]) + max_new_tokens[out[-1][0]] if out else 0
-        if out and (len(out[-1]) + 1) * widest <= tokens:
-            out[-1].append(i)
-        else:
-            out.append([i])
+        alone = {ANY: 0, EQUAL: len(prompts[i]), ONE: i}[ways[i].rows]
+        groups.setdefault((ways[i], alone), []).append(i)
+    out: list[list[int]] = []
+    for members in groups.values():
+        for i in members:
+            # A batch is as wide as its first row, the longest.
+            first = out[-1][0] if out and out[-1][0] in members else None
+            widest = 0 if first is None else len(prompts[first]) + max_new_tokens[first]
+            if first is not None and (len(out[-1]) + 1) * widest <= tokens:
+                out[-1].append(i)
+            else:
+                out.append([i])
     return out
-
-
-def _left_padded(rows: Sequence[Sequence[int]], pad: int, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """ids and mask, int64 [rows, longest]."""
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad)
-    mask = torch.zeros(len(rows), width, dtype=torch.int64)
-    for i, row in enumerate(rows):
-        ids[i, width - len(row) :] = torch.tensor(row)
-        mask[i, width - len(row) :] = 1
-    return ids.to(device), mask.to(device)

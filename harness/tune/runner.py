@@ -19,11 +19,12 @@ from harness.errors import Unsupported, UserError
 from harness.predict.prediction import Prediction
 from harness.records.arm import SHARED, SHORTEN, Coverage, TuneSpec
 from harness.records.cell import Cell
-from harness.train import distributed
+from harness.train import distributed, special_tokens
 from harness.train import model as models
 from harness.train.step import TrainingStep
 from harness.tune import autotune, decode, finetune
 from harness.tune.checkpoint import Checkpointer
+from harness.tune.decode_check import way_of
 
 _AUTOTUNE_EXAMPLES = 64  # autotune times the fullest pack of these
 
@@ -108,10 +109,13 @@ class ArmRunner:
                 torch.device(spec.device),
                 spec.seed,
             )
+            special_tokens.must_fit(self.tokenizer, loaded.model)
         except Unsupported as problem:
             raise UserError(f"{spec.model.name}: {problem}") from None
         self.model, self.adapter = loaded.model, finetune.Adapter(loaded.model)
         self.kernels, self.notes = loaded.kernels, loaded.notes
+        if not way_of(loaded.model.get_base_model().config).cached:
+            self.notes += ("decodes without a cache, slowly: what transformers caches here gives other answers",)
         self.tokens_at_once = max(spec.context, finetune.default_tokens_at_once(loaded.model))
 
     def autotune(self, arm: Arm, foresee: Callable[[Cell], Prediction | None], note: Callable[[str], None]) -> None:

@@ -1,0 +1,116 @@
+"""In which way an architecture is decoded: the fastest that gives what the whole sequence alone would give.
+
+Caches of states, positions that a model counts itself, masks that it ignores: what goes wrong is no error.
+So a few narrow layers of the config (harness.train.small_copy) are decoded, beyond every window, in one way after the
+other, and held against forwards of each sequence alone. The answer is kept in the user's cache.
+"""
+
+import hashlib
+import json
+from contextlib import suppress
+from typing import Any
+
+import torch
+import transformers
+from transformers import DynamicCache
+
+from harness.files import read_cache, write_cache
+from harness.hardware.environment import versions
+from harness.records.stored import from_stored, to_stored
+from harness.train.check import use_plain_attention
+from harness.train.compat import quiet
+from harness.train.small_copy import WINDOW, bare, small_copies
+from harness.tune.decode_steps import ANY, EQUAL, ONE, Steps, Way, left_padded
+
+RULE = 1  # of the check: raised when it checks more, so that kept answers are not used
+_SLOWEST = Way(cached=False, rows=ONE)  # right by definition
+_WAYS = (
+    Way(), Way(leaves=False), Way(rows=EQUAL), Way(rows=EQUAL, leaves=False), Way(rows=ONE),
+    Way(cached=False), Way(cached=False, rows=EQUAL),
+)  # fmt: skip
+_PROMPTS = (2 * WINDOW + 5, WINDOW + 7, 3, 2 * WINDOW + 5)  # tokens; the first and the last are of equal length
+_STEPS = 4
+_TOLERANCE = 1e-4  # of the largest logit
+_kept: dict[str, Way] = {}
+
+
+def way_of(config: transformers.PretrainedConfig) -> Way:
+    """The way for `config`'s models, from the cache or checked now (seconds)."""
+    text = json.dumps([bare(config), versions(), RULE], sort_keys=True, default=str)
+    name = f"decoding/{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    if name not in _kept:
+        if (stored := read_cache(name)) is not None:
+            try:
+                _kept[name] = from_stored(stored, Way)
+                return _kept[name]
+            except ValueError:
+                pass  # of another version
+        _kept[name] = check(config)
+        write_cache(name, to_stored(_kept[name]))
+    return _kept[name]
+
+
+@torch.no_grad()
+def check(config: transformers.PretrainedConfig) -> Way:
+    """The check itself; without a small copy the slowest way."""
+    for model in small_copies(config):
+        try:
+            with quiet():
+                use_plain_attention(model)
+                return _fastest(model)
+        except Exception:  # a size that this architecture does not take; the next copy may be wider
+            continue
+    return _SLOWEST
+
+
+def _fastest(model: Any) -> Way:
+    # Random sequences, and the logits after each of their last tokens by a forward of all before.
+    generator = torch.Generator().manual_seed(0)
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    sequences = [torch.randint(3, vocab_size, (n + _STEPS,), generator=generator).tolist() for n in _PROMPTS]
+    expected = torch.stack([torch.stack([_alone(model, ids[: n + k]) for k in range(_STEPS)])
+                            for n, ids in zip(_PROMPTS, sequences, strict=True)])  # fmt: skip
+    # What masks a padded token from a state here need not do so in the kernels of a device.
+    states = _has_states(model, sequences[0])
+    for way in (way for way in _WAYS if not (states and way.rows == ANY)):
+        try:
+            if _right(model, way, sequences, expected):
+                return way
+        except Exception:  # a way that the model does not know
+            continue
+    return _SLOWEST
+
+
+def _alone(model: Any, ids: list[int]) -> torch.Tensor:
+    inputs = torch.tensor([ids])
+    return Steps(model, inputs, torch.ones_like(inputs), _SLOWEST).logits()[0]
+
+
+def _has_states(model: Any, ids: list[int]) -> bool:
+    """Whether the model remembers more than keys and values: states, into which padding would run."""
+    if getattr(model, "_is_stateful", False):
+        return True
+    inputs = torch.tensor([ids])
+    steps = Steps(model, inputs, torch.ones_like(inputs), Way())
+    with suppress(Exception):  # a model without a cache, which then has no states either
+        steps.logits()
+    caches = steps.cache.values()
+    layers = [layer for cache in caches for layer in getattr(cache, "layers", [cache])]
+    return any(type(cache) is not DynamicCache for cache in caches) or any(hasattr(x, "conv_states") for x in layers)
+
+
+def _right(model: Any, way: Way, sequences: list[list[int]], expected: torch.Tensor) -> bool:
+    rows = {ANY: [0, 1, 2, 3], EQUAL: [0, 3], ONE: [0]}[way.rows]
+    prompts = [sequences[i][: _PROMPTS[i]] for i in rows]
+    steps = Steps(model, *left_padded(prompts, sequences[0][0], torch.device("cpu")), way)
+    for k in range(_STEPS):
+        logits = steps.logits()
+        if not (logits - expected[rows, k]).abs().max() <= _TOLERANCE * expected.abs().max():
+            return False
+        tokens = torch.tensor([sequences[i][_PROMPTS[i] + k] for i in rows])
+        steps.append(tokens, torch.ones(len(rows), dtype=torch.bool))
+        # Half of the rows leave after the second step.
+        if k == 1 and way.leaves and len(rows) > 1:
+            rows = rows[1::2]
+            steps.keep(torch.arange(1, 2 * len(rows), 2))
+    return True
