@@ -115,7 +115,7 @@ class ArmRunner:
         self.model, self.adapter = loaded.model, finetune.Adapter(loaded.model)
         self.kernels, self.notes = loaded.kernels, loaded.notes
         if not way_of(loaded.model.get_base_model().config).cached:
-            self.notes += ("decodes without a cache, slowly: what transformers caches here gives other answers",)
+            self.notes += ("decodes without a cache, slowly: none is shown to give the same answers here",)
         self.tokens_at_once = max(spec.context, finetune.default_tokens_at_once(loaded.model))
 
     def autotune(self, arm: Arm, foresee: Callable[[Cell], Prediction | None], note: Callable[[str], None]) -> None:
