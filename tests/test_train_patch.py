@@ -84,10 +84,10 @@ def test_what_is_asked_in_another_way_stays():
             self.gate_up_proj = torch.nn.Parameter(torch.ones(2, 8, 8), requires_grad=False)
             self.down_proj = torch.nn.Parameter(torch.ones(2, 4, 8), requires_grad=False)
 
-    for odd in (GatedRMSNorm(), Experts()):
-        candidates = list(patch._candidates(odd, [pointwise.of("plain")]))
-        assert candidates
-        assert not any(patch._passes(patch._agrees, odd, forward, torch.float32) for _, forward in candidates)
+    candidates = list(patch._candidates(norm := GatedRMSNorm(), [pointwise.of("plain")]))
+    assert candidates
+    assert not any(patch._passes(patch._agrees, norm, forward, torch.float32) for _, forward in candidates)
+    assert list(patch._candidates(Experts(), [pointwise.of("plain")])) == []
 
 
 @pytest.mark.parametrize("option", [{"lora_dropout": 0.5}, {}])

@@ -76,6 +76,8 @@ def load(
         choice = autoselect.choose_kernels(recipe.kernels, shapes, device, dtype)
         attention.set_kernel(model, choice.of[ATTENTION])
         with quiet():  # kernels are compiled here
+            if support == check.UNCHECKED:
+                check.must_be_causal(model)
             unpatched, kernels = tuple(check.apply(model, support, choice.of[POINTWISE])), str(choice)
         notes = choice.notes
         if support.reason:

@@ -4,7 +4,7 @@ import copy
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from harness.catalog.precisions import Precision, Quantization
 from harness.errors import Unsupported, first_line
@@ -18,7 +18,8 @@ _BLOCK = (1 << 20) + 7  # values drawn once and repeated; odd, so that the rows 
 
 def config_of(spec: ModelSpec) -> transformers.PretrainedConfig:
     """The transformers config of `spec`. Raises Unsupported where transformers does not know the architecture."""
-    architecture = dict(spec.architecture)
+    # transformers writes an infinity as an object, which its own reader turns back.
+    architecture = PreTrainedConfig._decode_special_floats(dict(spec.architecture))
     try:
         return AutoConfig.for_model(architecture.pop("model_type"), **architecture)
     except (ValueError, KeyError, TypeError) as problem:

@@ -22,7 +22,7 @@ _SIZES = {
     "num_experts_per_tok": 2, "num_experts_per_token": 2, "moe_top_k": 2, "moe_k": 2, "moe_topk": 2,
     "n_group": 1, "topk_group": 1,
     "q_lora_rank": 32, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16,
-    "lru_width": 64,
+    "lru_width": 64, "index_topk": WINDOW,
 }  # fmt: skip
 _WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size", "local_window")
 _TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
@@ -81,7 +81,7 @@ def _cut(config: Any, narrow: bool) -> Any:
 
 
 def _shorten_rope(rope: dict[str, Any], sizes: dict[str, Any]) -> None:
-    """Where a rotary embedding depends on the length, the limit lies between the lengths of the two sequences that are packed."""
+    """Where a rotary embedding depends on the length, its limit lies between the two sequences that are packed."""
     if "original_max_position_embeddings" in rope:
         rope["original_max_position_embeddings"] = _ROPE_LIMIT
     head_dim = sizes.get("head_dim") or sizes["hidden_size"] // sizes["num_attention_heads"]
