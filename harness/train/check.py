@@ -131,7 +131,7 @@ class _Comparison:
     def __init__(self, base: Any, recipe: Recipe):
         self.base, self.recipe = base, replace(recipe, lora_r=4, lora_dropout=0.0)
         generator = torch.Generator().manual_seed(0)
-        vocab_size = base.get_input_embeddings().weight.shape[0]
+        vocab_size = base.config.get_text_config(decoder=True).vocab_size  # embeddings may have more rows
         self.sequences = [(torch.randint(3, vocab_size, (n,), generator=generator).tolist(), m) for n, m in _LENGTHS]
         self.expected = [self._learned(self.plain(), reference_loss, sequence) for sequence in self.sequences]
 
@@ -217,7 +217,8 @@ def use_plain_attention(model: Any) -> None:
     # Kernels know no cap of the scores and no sinks. Not every version of transformers refuses them for such a model.
     capped = getattr(base.config.get_text_config(), "attn_logit_softcapping", None)
     sinks = any(isinstance(getattr(module, "sinks", None), torch.Tensor) for module in base.modules())
-    for name in ("eager",) if capped or sinks else ("sdpa", "eager"):
+    refused = not getattr(base, "_supports_sdpa", True)
+    for name in ("eager",) if capped or sinks or refused else ("sdpa", "eager"):
         try:
             with quiet():
                 base.set_attn_implementation(name)

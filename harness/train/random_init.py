@@ -52,6 +52,7 @@ def random_model(
     # Norms, biases and rotary tables take the architecture's initial values; matrices keep theirs.
     with quiet():
         model.initialize_weights()
+    _zero_what_is_left(model)
     model.tie_weights()
     return model
 
@@ -74,14 +75,27 @@ def _materialize(model: torch.nn.Module, device: torch.device, block: torch.Tens
                 continue
             # A matrix gets random values now, a vector waits for initialize_weights.
             if param not in made:
-                real = torch.empty_like(param, device=device)
+                real = _unset(param, device)
                 made[param] = torch.nn.Parameter(_fill(real, block) if real.dim() > 1 else real, requires_grad=False)
                 if real.dim() > 1:
                     mark_initialized(made[param])
             module._parameters[name] = made[param]
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_meta:
-                module._buffers[name] = torch.empty_like(buffer, device=device)
+                module._buffers[name] = _unset(buffer, device)
+
+
+def _unset(meta: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Storage for `meta` that shows whether it was initialised: small tensors of floats are not a number."""
+    real = torch.empty_like(meta, device=device)
+    return real.fill_(float("nan")) if real.is_floating_point() and real.dim() <= 1 else real
+
+
+def _zero_what_is_left(model: torch.nn.Module) -> None:
+    """Sets to zero what the architecture has no initial value for: parameters of an activation, for example."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point() and tensor.dim() <= 1 and not tensor.is_meta and bool(tensor.isnan().all()):
+            tensor.data.zero_()
 
 
 def _quantize_at_random(
