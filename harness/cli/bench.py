@@ -20,6 +20,7 @@ from harness.cli.options import (
     Fit,
     Gpus,
     Kernels,
+    LoraTargets,
     Models,
     ModelsFile,
     Precisions,
@@ -48,6 +49,7 @@ def configure(
     steps: Steps = None,
     weights: Weights = "auto",
     recipe: RecipeName = None,
+    lora_targets: LoraTargets = None,
     gpus: Gpus = 1,
     trim_vocab: TrimVocab = False,
     kernels: Kernels = AUTO,
@@ -77,7 +79,7 @@ def configure(
     names = parse.words(precisions) or catalog.defaults.precisions
     lengths = [parse.context_of(word) for word in parse.words(contexts)]
     # What the user leaves out comes from models.yaml.
-    options = RecipeOptions(name=recipe, gpus=gpus, trim_vocab=trim_vocab, kernels=kernels)
+    options = RecipeOptions(name=recipe, gpus=gpus, trim_vocab=trim_vocab, kernels=kernels, lora_targets=lora_targets)
     config = SweepConfig(
         models=[
             (model_table.trimmed(spec) if trim_vocab else spec, weights_table.resolve(spec, weights)) for spec in specs

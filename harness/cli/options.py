@@ -20,6 +20,7 @@ Budget = Annotated[float | None, typer.Option(help="Hours for everything; 12 on 
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps to project to.")]
 Results = Annotated[Path | None, typer.Option(help="Folder of the record; by default one per device under results/.")]
 ModelsFile = Annotated[Path | None, typer.Option(help="The models.yaml to read.")]
+LoraTargets = Annotated[str | None, typer.Option(help="attention or all-linear, instead of the recipe's.")]
 RecipeName = Annotated[
     str | None,
     typer.Option(help="own: this program's step; reference: the plain one of transformers and PEFT, to compare."),

@@ -12,7 +12,18 @@ from harness.catalog import precisions as precision_table
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.recipes import ARC24, RecipeOptions, resolve
 from harness.cli import parse
-from harness.cli.options import Budget, Contexts, Models, ModelsFile, Precisions, Results, Steps, TrimVocab, options_of
+from harness.cli.options import (
+    Budget,
+    Contexts,
+    LoraTargets,
+    Models,
+    ModelsFile,
+    Precisions,
+    Results,
+    Steps,
+    TrimVocab,
+    options_of,
+)
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +43,7 @@ def configure(
         str, typer.Option(help='As in "t4 l4", 2xt4, cpu (this machine), or a YAML file of your own.')
     ] = "t4",
     recipe: Annotated[str | None, typer.Option(help="own, reference, or arc24: as its published runs were.")] = None,
+    lora_targets: LoraTargets = None,
     method: Annotated[str | None, typer.Option(help="lora, dora or full.")] = None,
     split: Annotated[
         str, typer.Option(help="Several cards: data (each its sequences) or layers (one at a time).")
@@ -66,6 +78,7 @@ def configure(
         gpus=counts.pop(),
         split=split,
         method=method,
+        lora_targets=lora_targets,
         micro_batch=micro_batch,
         recompute=checkpointing,
         trim_vocab=trim_vocab,

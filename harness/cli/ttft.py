@@ -16,6 +16,7 @@ from harness.cli.options import (
     Fit,
     Gpus,
     Kernels,
+    LoraTargets,
     ModelsFile,
     Results,
     TrimVocab,
@@ -54,7 +55,7 @@ def configure(
         str | None, typer.Option("--precision", "--precisions", help="By default the device's native one.")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
-    lora_targets: Annotated[str | None, typer.Option(help="attention or all-linear, instead of the recipe's.")] = None,
+    lora_targets: LoraTargets = None,
     sequences_per_step: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     weights: Weights = "auto",
     gpus: Gpus = 1,

@@ -39,6 +39,7 @@ def summary(rows: Sequence[Measurement], budget_hours: float, steps: int, out: C
         *_failures(rows),
         *_emulated(rows),
         *_kernels(rows),
+        *_adapted(rows),
         *curves(rows, steps),
         *_prediction_errors(rows),
         *_warnings(rows),
@@ -157,6 +158,13 @@ def _failures(rows: Sequence[Measurement]) -> list[str]:
     return merged(
         [(cell_name(row.cell), f"{row.status.replace('_', ' ')}: {row.reason}.") for row in rows if not row.ok]
     )
+
+
+def _adapted(rows: Sequence[Measurement]) -> list[str]:
+    """Which modules had an adapter: one line for all rows, or one per choice."""
+    named = [(row.cell.model.name, row.adapted) for row in rows if row.adapted]
+    same = len({adapted for _, adapted in named}) == 1
+    return [f"Adapted: {adapted}{'' if same else f' ({names})'}." for names, adapted in _by_text(named)]
 
 
 def _kernels(rows: Sequence[Measurement]) -> list[str]:

@@ -15,7 +15,7 @@ from harness.errors import Unsupported, first_line
 from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
 from harness.train import check, recompute, special_tokens, trim_vocab
-from harness.train.adapter import add_adapter
+from harness.train.adapter import adapted_names, add_adapter, warning
 from harness.train.compat import bitsandbytes_for, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
 from harness.train.quantize import bnb_config
@@ -30,6 +30,7 @@ class Loaded:
     unpatched: tuple[str, ...] = ()  # modules left to transformers, because our replacement computes something else
     kernels: str = ""  # what harness.train.ops.autoselect chose; empty for the reference, which has no choice
     notes: tuple[str, ...] = ()  # sentences for the user
+    adapted: str = ""  # names of the modules with an adapter
 
 
 def load(
@@ -85,11 +86,13 @@ def load(
             notes += (f"left to transformers, because ours would learn something else here: {support.reason}",)
         if unpatched:
             notes += (f"computed by transformers, more slowly, for ours would differ: {', '.join(unpatched)}",)
+    if sentence := warning(model, recipe):
+        notes += (sentence,)
     recompute.apply(model, recipe.gradient_checkpointing)
     with quiet():
         model.train()
     trainable_params = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return Loaded(model, params, trainable_params, unpatched, kernels, notes)
+    return Loaded(model, params, trainable_params, unpatched, kernels, notes, adapted_names(model))
 
 
 def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:

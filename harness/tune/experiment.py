@@ -61,7 +61,7 @@ def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) 
     runner = ArmRunner(spec, job.tasks, truths, lambda done, total: emit("answers", done=done, total=total))
     for text in runner.notes:
         note(text)
-    note(f"kernels: {runner.kernels}")
+    note(f"kernels: {runner.kernels}; adapted: {runner.adapted}")
     # Autotuned once, on the first arm that trains: the lengths of prompts hardly differ between arms.
     if job.report and (trained := [arm for arm in arms if arm.examples]):
         runner.autotune(trained[0], _predictor(job.report, Path(job.folder)), note)
