@@ -262,3 +262,31 @@ def test_what_is_not_given_overrides_nothing(shipped):
     assert shipped.ttft.override(steps=None, views=None) == shipped.ttft
     assert shipped.ttft.override(steps=3, views=None).steps == 3
     assert shipped.ttft.override(steps=3).views == shipped.ttft.views
+
+
+@pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        ({"model_type": "llama", "max_position_embeddings": 4096}, 4096),
+        ({"model_type": "gpt2", "n_positions": 1024}, 1024),
+        ({"model_type": "mpt", "max_seq_len": 2048}, 2048),
+        ({"model_type": "gemma3", "text_config": {"max_position_embeddings": 512}}, 512),
+        ({"model_type": "gemma3_text"}, 131072),  # transformers' default, asked of another process
+    ],
+)
+def test_the_window_under_every_name(tmp_path, config, window):
+    from harness.cli import parse
+
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert parse.model_of(str(tmp_path), catalog.load()).max_context == window
+
+
+def test_a_window_that_is_nowhere_is_asked_for(tmp_path):
+    from harness.cli import parse
+
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    with pytest.raises(UserError, match="give them with --window"):
+        parse.model_of(str(tmp_path), catalog.load())
+    assert parse.model_of(str(tmp_path), catalog.load(), window=2048).max_context == 2048
+    with pytest.raises(UserError, match="--window must be 1 or more, not 0"):
+        parse.model_of(str(tmp_path), catalog.load(), window=0)

@@ -16,6 +16,8 @@ from harness.records.cell import OPTIMIZED, RECOMPUTE, REFERENCE, TARGETS, Model
 
 TRIMMED = "-trim"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Names that configs give to the longest context, the surest first.
+_WINDOWS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Count = Annotated[int, Meta(gt=0)]
@@ -144,9 +146,10 @@ class Catalog:
     ttft: TuneDefaults
     models: dict[str, ModelSpec]
 
-    def find(self, name: str) -> ModelSpec:
+    def find(self, name: str, window: int | None = None) -> ModelSpec:
         """The model called `name`: a name or alias of the file, a folder with a config.json, or a hub id.
 
+        `window`, tokens, is taken for the longest context of a folder or hub id in place of what its config says.
         Raises UserError, with the nearest names, if it is none of these.
         """
         # Names of the file come before folders and hub ids, so that a folder cannot take a name over.
@@ -157,9 +160,9 @@ class Catalog:
                 return spec
         folder = Path(name).expanduser()
         if folder.is_dir():
-            return from_folder(folder)
+            return from_folder(folder, window)
         if _HUB_ID.fullmatch(name) and not name.startswith("."):
-            return _from_hub(name)
+            return _from_hub(name, window)
         raise unknown("model", name, [*self.models, *(alias for m in self.models.values() for alias in m.aliases)])
 
 
@@ -219,8 +222,11 @@ def _model(document: Document, name: str) -> ModelSpec:
     )
 
 
-def from_folder(folder: Path) -> ModelSpec:
-    """The model whose config.json lies in `folder`. Raises UserError where there is none that can be read."""
+def from_folder(folder: Path, window: int | None = None) -> ModelSpec:
+    """The model whose config.json lies in `folder`; `window` is its longest context where the file says none.
+
+    Raises UserError where there is none that can be read, and WindowUnknown where no window is found.
+    """
     path = folder / "config.json"
     try:
         # Any JSON file could lie there; model_type is what transformers builds a model by.
@@ -235,10 +241,10 @@ def from_folder(folder: Path) -> ModelSpec:
         # Code that comes with a model is never run; the architecture must be one that transformers knows.
         config.pop("auto_map")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-.") or "model"
-    return ModelSpec(name[:64], config, _max_context(config, path), path=str(folder.resolve()))
+    return ModelSpec(name[:64], config, window or _max_context(config, path), path=str(folder.resolve()))
 
 
-def _from_hub(hub_id: str) -> ModelSpec:
+def _from_hub(hub_id: str, window: int | None = None) -> ModelSpec:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
@@ -252,12 +258,24 @@ def _from_hub(hub_id: str) -> ModelSpec:
         ) from None
     except (EntryNotFoundError, HfHubHTTPError) as problem:
         raise UserError(f"{hub_id}: the hub has no config.json for it ({type(problem).__name__})") from None
-    spec = from_folder(config.parent)
+    spec = from_folder(config.parent, window)
     return ModelSpec(hub_id.split("/")[1], spec.architecture, spec.max_context, hub_id=hub_id)
 
 
+class WindowUnknown(UserError):
+    """A config.json says no window under a name that is known: `path`. Whoever knows more asks again with one."""
+
+    def __init__(self, path: Path):
+        super().__init__(f"{path}: says nowhere how many tokens the model takes; give them with --window")
+        self.path = path
+
+
 def _max_context(config: dict[str, Any], path: Path) -> int:
-    tokens = config.get("max_position_embeddings", config.get("n_positions"))
-    if type(tokens) is not int or tokens < 1:
-        raise UserError(f"{path}: max_position_embeddings must be a positive whole number, not {tokens!r}")
-    return tokens
+    # A multimodal model's text part has a config of its own.
+    for part in (config, config.get("text_config") or {}):
+        for name in _WINDOWS if isinstance(part, dict) else ():
+            if (tokens := part.get(name)) is not None:
+                if type(tokens) is not int or tokens < 1:
+                    raise UserError(f"{path}: {name} must be a positive whole number, not {tokens!r}")
+                return tokens
+    raise WindowUnknown(path)

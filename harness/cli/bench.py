@@ -29,6 +29,7 @@ from harness.cli.options import (
     Steps,
     TrimVocab,
     Weights,
+    Window,
     options_of,
 )
 from harness.errors import UserError
@@ -56,6 +57,7 @@ def configure(
     autotune: Autotune = False,
     device: Device = "auto",
     results: Results = None,
+    window: Window = None,
     models_file: ModelsFile = None,
     sample_seconds: Annotated[float | None, typer.Option(help="Most seconds of sampling per cell.")] = None,
     cap_seconds: Annotated[float | None, typer.Option(help="Cells predicted above this are not started.")] = None,
@@ -72,7 +74,7 @@ def configure(
     from harness.measure.config import SweepConfig
 
     catalog = model_table.load(models_file)
-    specs = parse.models_of(models, catalog)
+    specs = parse.models_of(models, catalog, window)
     # A folder holds the weights of one architecture.
     if len(specs) > 1 and weights not in ("auto", "hub", "random"):
         raise UserError(f"--weights {weights} is one model's folder, but {len(specs)} models are named")

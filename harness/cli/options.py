@@ -21,6 +21,7 @@ Steps = Annotated[int | None, typer.Option(help="Optimiser steps to project to."
 Results = Annotated[Path | None, typer.Option(help="Folder of the record; by default one per device under results/.")]
 ModelsFile = Annotated[Path | None, typer.Option(help="The models.yaml to read.")]
 LoraTargets = Annotated[str | None, typer.Option(help="attention or all-linear, instead of the recipe's.")]
+Window = Annotated[int | None, typer.Option(help="Tokens a model takes, where its config says none.")]
 RecipeName = Annotated[
     str | None,
     typer.Option(help="own: this program's step; reference: the plain one of transformers and PEFT, to compare."),
@@ -64,8 +65,8 @@ def options_of(configure: Callable[..., Any]) -> Callable[[Callable[..., None]],
 PANELS = {
     "What": (
         "model", "weights", "precision", "precisions", "context", "contexts", "gpu", "arms", "dataset", "solutions",
-        "tasks", "grid_limit", "encoding", "too_long", "scope", "views", "tokenizer", "trim_vocab", "models_file",
-        "seed",
+        "tasks", "grid_limit", "encoding", "too_long", "scope", "views", "tokenizer", "window", "trim_vocab",
+        "models_file", "seed",
     ),
     "Step": (
         "recipe", "method", "split", "lora_targets", "learning_rate", "sequences_per_step", "micro_batch",

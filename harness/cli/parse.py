@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.catalog.models import Catalog, Seconds
+from harness.catalog.models import Catalog, Seconds, WindowUnknown
 from harness.errors import UserError, positive
 from harness.records import arm, store
 from harness.records.arm import ArmResult
@@ -69,17 +69,40 @@ def device_of(word: str) -> str:
     return word
 
 
-def models_of(names: Words, catalog: Catalog) -> list[ModelSpec]:
+def models_of(names: Words, catalog: Catalog, window: int | None = None) -> list[ModelSpec]:
     """Each model once, by default the catalogue's. Raises UserError for two of one name, which no table could tell
-    apart."""
+    apart. `window` is that of `model_of`."""
     by_name: dict[str, ModelSpec] = {}
     for name in words(names) or [catalog.defaults.model]:
-        spec = catalog.find(name)
+        spec = model_of(name, catalog, window)
         # A folder may bear the name of a model of models.yaml.
         if by_name.setdefault(spec.name, spec) != spec:
             other = by_name[spec.name]
             raise UserError(f"{other.path or other.hub_id} and {spec.path or spec.hub_id} are both called {spec.name}")
     return list(by_name.values())
+
+
+def model_of(name: str, catalog: Catalog, window: int | None = None) -> ModelSpec:
+    """The model called `name`, with `window` tokens as its longest context if that is given.
+
+    What its config leaves to transformers' defaults is asked of another process. Raises UserError.
+    """
+    if window is not None and window < 1:
+        raise UserError(f"--window must be 1 or more, not {window}")
+    try:
+        spec = catalog.find(name, window)
+    except WindowUnknown as unknown_window:
+        from harness.workers.local import AskFailed, LocalExecutor
+
+        with LocalExecutor() as executor:
+            try:
+                found = executor.ask("harness.train.random_init:window_of", str(unknown_window.path))
+            except AskFailed:
+                found = None
+        if not found:
+            raise unknown_window from None
+        spec = catalog.find(name, found)
+    return replace(spec, max_context=window) if window else spec
 
 
 def by_device_kind(option: str, value: float | None, defaults: Seconds) -> dict[str, float]:

@@ -22,6 +22,7 @@ from harness.cli.options import (
     Results,
     Steps,
     TrimVocab,
+    Window,
     options_of,
 )
 from harness.errors import UserError
@@ -55,6 +56,7 @@ def configure(
     trim_vocab: TrimVocab = False,
     budget_hours: Budget = None,
     steps: Steps = None,
+    window: Window = None,
     models_file: ModelsFile = None,
     targets: "Sequence[tuple[Accelerator, Calibration]] | None" = None,
 ) -> "PredictQuery":
@@ -62,7 +64,7 @@ def configure(
     from harness.predict.query import PredictQuery, card_named
 
     catalog = model_table.load(models_file)
-    specs = parse.models_of(models, catalog)
+    specs = parse.models_of(models, catalog, window)
     names = parse.words(precisions) or catalog.defaults.precisions
     chosen = [precision_table.find(name) for name in names]
     cards = list(targets or map(card_named, parse.words(gpu.replace("x ", "x"))))

@@ -21,6 +21,7 @@ from harness.cli.options import (
     Results,
     TrimVocab,
     Weights,
+    Window,
     options_of,
 )
 from harness.errors import UserError, unknown
@@ -64,6 +65,7 @@ def configure(
     autotune: Autotune = False,
     device: Device = "auto",
     results: Results = None,
+    window: Window = None,
     models_file: ModelsFile = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what the record has already.")] = False,
     seed: Annotated[int, typer.Option(help="Of the tasks drawn, the order of examples, and dropout.")] = 0,
@@ -73,7 +75,7 @@ def configure(
     from harness.tune.config import TuneConfig, settings_for
 
     catalog = model_table.load(models_file)
-    spec = catalog.find(model or catalog.defaults.model)
+    spec = parse.model_of(model or catalog.defaults.model, catalog, window)
     # models.yaml's settings for this model, then what the user changes.
     settings = settings_for(catalog, spec).override(
         set=dataset,

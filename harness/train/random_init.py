@@ -1,6 +1,8 @@
 """The real architecture of a model, without storage or with random weights."""
 
 import copy
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import transformers
@@ -24,6 +26,17 @@ def config_of(spec: ModelSpec) -> transformers.PretrainedConfig:
         return AutoConfig.for_model(architecture.pop("model_type"), **architecture)
     except (ValueError, KeyError, TypeError) as problem:
         raise Unsupported(f"transformers {transformers.__version__} cannot build it: {first_line(problem)}") from None
+
+
+def window_of(path: str, emit: Callable[..., None]) -> int | None:
+    """The longest context by transformers' own reading of the config.json at `path`, with its defaults; None where it
+    says none either. A job (harness.workers.serve)."""
+    try:
+        config = AutoConfig.from_pretrained(Path(path).parent, local_files_only=True, trust_remote_code=False)
+        tokens = getattr(config.get_text_config(), "max_position_embeddings", None)
+    except Exception:  # whatever the file holds: then there is no answer
+        return None
+    return tokens if isinstance(tokens, int) and tokens > 0 else None
 
 
 def on_meta(spec: ModelSpec, dtype: torch.dtype) -> transformers.PreTrainedModel:
