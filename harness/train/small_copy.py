@@ -136,7 +136,9 @@ def _small_sizes(raw: dict[str, Any], narrow: bool) -> dict[str, Any]:
     windows = {name: WINDOW for name in _WINDOWS if type(raw.get(name)) is int and raw[name] > WINDOW}
     if not narrow:
         return windows
-    sizes = {name: size for name, size in _SIZES.items() if type(raw.get(name)) is int and raw[name] > size}
+    sizes: dict[str, Any] = {
+        name: size for name, size in _SIZES.items() if type(raw.get(name)) is int and raw[name] > size
+    }
     for name, of in _SHARED.items():
         of = of if of in raw else "n_heads"
         count, shared_by = raw.get(name), raw.get(of)
