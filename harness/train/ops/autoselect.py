@@ -53,8 +53,8 @@ class Shapes:
         def size(name: str, default: int) -> int:
             try:
                 value = getattr(config, name, None)
-            except AttributeError as varies:  # a size that differs between layers: transformers tells it per layer
-                value = getattr(next(iter(getattr(config, "per_layer_config", None) or [varies])), name, None)
+            except RuntimeError:  # a size that differs between layers: transformers tells it per layer
+                value = getattr(config.per_layer_config[0], name, None)
             return (value[0] if isinstance(value, list | tuple) else value) or default
 
         heads, hidden_size = size("num_attention_heads", 0), size("hidden_size", 0)
