@@ -18,10 +18,11 @@ from transformers import (
     StableLmConfig,
 )
 
+from harness.catalog import models as catalog
 from harness.catalog.precisions import find
 from harness.errors import Unsupported
 from harness.records.cell import ModelSpec, Recipe
-from harness.train import check
+from harness.train import check, random_init
 from harness.train import model as models
 from harness.train.small_copy import small_copies
 from harness.train.step import TrainingStep
@@ -114,6 +115,14 @@ def test_what_sees_later_tokens_is_refused():
                         num_attention_heads=4)  # fmt: skip
     with pytest.raises(Unsupported, match="no causal language model"):
         check.check(config, RECIPE)
+
+
+def test_every_architecture_of_models_yaml_is_ours_throughout():
+    specs = {spec.architecture["model_type"]: spec for spec in catalog.load().models.values()}
+    specs["a vocabulary of 18"] = catalog.load().find("arc-tiny")
+    assert {name: check.check(random_init.config_of(spec), Recipe()) for name, spec in specs.items()} == dict.fromkeys(
+        specs, check.Supported(check.PARTS, packs=True)
+    )
 
 
 def test_the_answer_is_kept(monkeypatch):

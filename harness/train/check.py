@@ -129,7 +129,7 @@ class _Comparison:
     """A small model trained by our step with some of its parts, against the plain step on the same tokens."""
 
     def __init__(self, base: Any, recipe: Recipe):
-        self.base, self.recipe = base, replace(recipe, lora_r=4, lora_dropout=0.0)
+        self.base, self.recipe = base, replace(recipe, lora_r=4, lora_alpha=4, lora_dropout=0.0)
         generator = torch.Generator().manual_seed(0)
         vocab_size = base.config.get_text_config(decoder=True).vocab_size  # embeddings may have more rows
         self.sequences = [(torch.randint(3, vocab_size, (n,), generator=generator).tolist(), m) for n, m in _LENGTHS]
