@@ -10,7 +10,7 @@ GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--st
 
 .DEFAULT_GOAL := help
 .PHONY: help bench ttft report pick plan models doctor setup test lint format benchmarks backtest-projection \
-  backtest-accuracy backtest predict calibrate tiny clean
+  backtest-accuracy backtest predict calibrate tiny zoo clean
 
 help:
 	@echo 'make bench [MODEL="qwen-0.5b phi-3-mini"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12]'
@@ -47,6 +47,9 @@ format: .venv/.ready-dev
 
 benchmarks: .venv/.ready-dev
 	$(PY) -m pytest bench $(ARGS)
+
+zoo: .venv/.ready-dev
+	$(PY) -m bench.zoo --write docs/models.md $(ARGS)
 
 backtest-projection: .venv/.ready-dev
 	$(PY) -m bench.backtest_projection $(ARGS)

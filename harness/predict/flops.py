@@ -8,6 +8,7 @@ weights, so LoRA costs about 4 N per token, not the 6 N of full training: here t
 from dataclasses import replace
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
@@ -20,7 +21,7 @@ from harness.train.compat import without_storage
 from harness.train.losses import loss_of
 from harness.train.ops import experts
 
-_LENGTHS = (500, 1000)  # multiples that make whole answers at any share of two digits
+_LONGEST, _WHOLE = 1000, 100  # tokens; a multiple of 100 makes whole answers at any share of two digits
 
 
 def count_flops(spec: ModelSpec, recipe: Recipe) -> tuple[FlopCount, int]:
@@ -38,13 +39,15 @@ def count_flops(spec: ModelSpec, recipe: Recipe) -> tuple[FlopCount, int]:
         check.apply(model, check.supported(model.config, recipe), compare=False)
     experts.use_balanced(model)
     recipe = replace(recipe, micro_batch=1)
-    forward, backward = zip(*(_micro_step(model, recipe, length) for length in _LENGTHS), strict=True)
-    return FlopCount(*_quadratic(forward), *_quadratic(backward)), params
+    longest = max(2, min(_LONGEST, spec.max_context // _WHOLE * _WHOLE or spec.max_context))
+    lengths = (longest // 2, longest)
+    forward, backward = zip(*(_micro_step(model, recipe, length) for length in lengths), strict=True)
+    return FlopCount(*_quadratic(lengths, forward), *_quadratic(lengths, backward)), params
 
 
 def _micro_step(model: torch.nn.Module, recipe: Recipe, tokens: int) -> tuple[int, int]:
     batch = random_batch(1, tokens, recipe, torch.device("meta"), seed=0)
-    with without_storage(), FlopCounterMode(display=False) as counter:
+    with without_storage(), _Truths(), FlopCounterMode(display=False) as counter:
         # The counter runs on: what it adds during the backward is the backward's.
         loss = loss_of(recipe)(model, batch)
         forward = counter.get_total_flops()
@@ -53,9 +56,16 @@ def _micro_step(model: torch.nn.Module, recipe: Recipe, tokens: int) -> tuple[in
     return forward, counter.get_total_flops() - forward
 
 
-def _quadratic(counts: tuple[int, int]) -> tuple[float, float]:
+class _Truths(TorchDispatchMode):
+    """What transformers asks of the values of a tensor without storage is true, as in harness.predict.op_trace."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return True if func is torch.ops.aten._local_scalar_dense.default else func(*args, **(kwargs or {}))
+
+
+def _quadratic(lengths: tuple[int, int], counts: tuple[int, int]) -> tuple[float, float]:
     """(a, b) of a * n + b * n**2 through both counts."""
-    (n1, n2), (c1, c2) = _LENGTHS, counts
+    (n1, n2), (c1, c2) = lengths, counts
     # c / n = a + b n is a line; its slope is b.
     b = (c2 / n2 - c1 / n1) / (n2 - n1)
     return c1 / n1 - b * n1, b

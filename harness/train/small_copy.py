@@ -26,13 +26,13 @@ for _size, _names in (
     (48, "shared_expert_intermediate_size moe_intermediate_size expert_ffn_hidden_size mlp_only_intermediate_size "
     "shared_intermediate_size moe_shared_expert_intermediate_size shared_experts_intermediate_size"),
     (32, "q_lora_rank attention_head_dim qk_head_dim"),
-    (16, "head_dim d_head dim_head attention_head_size kv_channels kv_lora_rank qk_nope_head_dim qk_rope_head_dim "
-    "v_head_dim index_head_dim indexer_head_dim linear_key_head_dim linear_value_head_dim linear_head_dim swa_head_dim "
-    "swa_v_head_dim mamba_d_state state_size ssm_state_size mamba_head_dim mamba_headdim mamba_d_head mamba_dt_rank "
-    "time_step_rank o_lora_rank adapter_rank router_hidden_size hidden_size_per_layer_input laurel_rank "
-    "gated_norm_rank"),
+    (16, "index_n_heads head_dim d_head dim_head attention_head_size kv_channels kv_lora_rank qk_nope_head_dim "
+    "qk_rope_head_dim v_head_dim index_head_dim indexer_head_dim linear_key_head_dim linear_value_head_dim "
+    "linear_head_dim swa_head_dim swa_v_head_dim mamba_d_state state_size ssm_state_size mamba_head_dim mamba_headdim "
+    "mamba_d_head mamba_dt_rank time_step_rank o_lora_rank adapter_rank router_hidden_size hidden_size_per_layer_input "
+    "laurel_rank gated_norm_rank"),
     (8, "rotary_dim mamba_n_heads mamba_num_heads n_mamba_heads"),
-    (4, "num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads index_n_heads "
+    (4, "num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads "
     "num_decoder_attention_heads num_encoder_attention_heads num_local_experts num_experts n_routed_experts "
     "moe_num_experts linear_num_heads linear_num_key_heads indexer_n_heads swa_num_attention_heads zero_expert_num"),
     (2, "kv_n_heads num_experts_per_tok num_experts_per_token moe_top_k moe_k moe_topk"),

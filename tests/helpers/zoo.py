@@ -42,15 +42,15 @@ for _size, _names in (
         4,
         "num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads "
         "num_decoder_attention_heads num_encoder_attention_heads num_local_experts num_experts n_routed_experts "
-        "moe_num_experts n_mamba_heads laurel_rank index_n_heads linear_num_heads linear_num_key_heads gated_norm_rank",
+        "moe_num_experts n_mamba_heads laurel_rank linear_num_heads linear_num_key_heads gated_norm_rank",
     ),
     (
         16,
-        "head_dim d_head dim_head attention_head_dim attention_head_size kv_channels qk_rope_head_dim "
+        "index_n_heads head_dim d_head dim_head attention_head_dim attention_head_size kv_channels qk_rope_head_dim "
         "qk_nope_head_dim v_head_dim kv_lora_rank index_head_dim linear_key_head_dim linear_value_head_dim "
         "linear_head_dim mamba_d_state state_size ssm_state_size hidden_size_per_layer_input router_hidden_size "
-        "time_step_rank mamba_dt_rank chunk_size mamba_chunk_size block_size rotary_dim o_lora_rank adapter_rank mamba_head_dim "
-        "mamba_headdim mamba_d_head",
+        "time_step_rank mamba_dt_rank chunk_size mamba_chunk_size block_size rotary_dim o_lora_rank adapter_rank "
+        "mamba_head_dim mamba_headdim mamba_d_head",
     ),
     (32, "q_lora_rank"),
     (8, "index_topk mamba_n_heads mamba_num_heads linear_num_value_heads"),
