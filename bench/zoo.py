@@ -56,8 +56,8 @@ def summary(rows: list[dict[str, Any]]) -> str:
     trainable = sum(count[name] for name in ("right", "refused", "WRONG", "crash"))
     right = [row for row in rows if row["verdict"] == "right"]
     return (
-        f"{len(rows)} types. Plain transformers and PEFT can train {trainable} of them: {count['right']} are right here "
-        f"({sum(row['packs'] for row in right)} packed, {sum(not row['traced'] for row in right)} predicted), "
+        f"{len(rows)} types. Plain transformers and PEFT can train {trainable}: {count['right']} of them are right "
+        f"here ({sum(row['packs'] for row in right)} packed, {sum(not row['traced'] for row in right)} predicted), "
         f"{count['refused']} refused, {count['WRONG']} wrong, {count['crash']} crash. {count['not causal']} are no "
         f"causal language models and refused as that; {count['plain fails']} plain transformers cannot train either."
     )

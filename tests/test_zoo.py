@@ -53,8 +53,7 @@ def test_the_judge_sees_what_is_wrong(monkeypatch):
 
 def test_every_type_has_a_tiny_config():
     for model_type in zoo.TYPES:
-        config = zoo.tiny(model_type)
-        assert config.model_type == model_type
+        assert zoo.tiny(model_type).get_text_config(decoder=True).vocab_size <= zoo.VOCAB
 
 
 @pytest.mark.parametrize(

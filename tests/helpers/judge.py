@@ -67,10 +67,9 @@ def judge(config: transformers.PretrainedConfig) -> Verdict:
         torch.manual_seed(0)
         try:
             plain = _plain_model(config, recipe, every)
+            _randomize(plain)
+            _plain_step(plain, sequences)
             causal = _is_causal(plain, sequences[0][0])
-            if causal:
-                _randomize(plain)
-                _plain_step(plain, sequences)
             break
         except _Plain as problem:
             plain, failure = None, failure or str(problem)

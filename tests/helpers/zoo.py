@@ -194,7 +194,7 @@ def _tiny(cls: type[PretrainedConfig], settings: dict[str, Any]) -> PretrainedCo
             made[name] = _tiny(inner, OWN.get(inner.model_type, {}) | settings.get(name, {})).to_dict()
         elif name in _SIZES and type(value) is int:
             made[name] = _SIZES[name]
-        elif type(value) is float and "drop" in name:
+        elif type(value) is float and ("drop" in name or "jitter" in name):
             made[name] = 0.0
     mla = "qk_rope_head_dim" in raw
     heads = made.get("num_attention_heads", 4)
