@@ -62,12 +62,17 @@ def load(
             trim_vocab.trim(model, _used_token_ids(weights))
     # The base is counted before it gets an adapter.
     params = count_params(model)
+    experts = sum(p.numel() for p in model.parameters() if p.dim() == 3)  # bitsandbytes quantises matrices alone
     nf4_cpu.repair(model)
     model.requires_grad_(False)
     model = add_adapter(model, recipe)
     # Its kernels: transformers' own, or the fastest here that compute the same.
     unpatched: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    if precision.quantization and experts:
+        notes += (
+            f"{precision.name} leaves the routed experts, {100 * experts / params:.0f} % of the model, in {compute}",
+        )
     kernels = ""
     if recipe.implementation == REFERENCE:
         check.use_plain_attention(model)
@@ -80,7 +85,7 @@ def load(
             if support == check.UNCHECKED:
                 check.must_be_causal(model)
             unpatched, kernels = tuple(check.apply(model, support, choice.of[POINTWISE])), str(choice)
-        notes = choice.notes
+        notes += choice.notes
         if support.reason:
             kernels += f" transformers={support.reason.replace(', ', '+')}"
             notes += (f"left to transformers, because ours would learn something else here: {support.reason}",)
