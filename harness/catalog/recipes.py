@@ -3,6 +3,7 @@
 Named recipes exist so that others' runs can be measured or predicted as they were made.
 """
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,8 @@ _ALIASES = {"optimized": OPTIMIZED}  # rows are stored under the word that the f
 METHODS = (LORA, DORA, FULL)
 DATA, LAYERS = "data", "layers"  # what several cards divide: the sequences of a step, or the layers of the model
 SPLITS = (DATA, LAYERS)
+# What tells names of modules from a mistyped word: an underscore, a digit or a capital; and names without any.
+_MODULES = re.compile(r"[\w.]*[_A-Z0-9][\w.]*|dense|query|key|value|qkv|receptance|output")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class RecipeOptions:
     micro_batch: int | None = None
     recompute: str | None = None  # one of harness.records.cell.RECOMPUTE
     trim_vocab: bool = False
-    lora_targets: str | None = None  # one of harness.records.cell.TARGETS
+    lora_targets: str | None = None  # one of harness.records.cell.TARGETS, or names of modules: "q_proj v_proj"
     learning_rate: float | None = None
     sequences_per_step: int | None = None
 
@@ -50,10 +53,10 @@ def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Re
         ("method", options.method, METHODS),
         ("split", options.split, SPLITS),
         ("checkpointing", options.recompute, RECOMPUTE),
-        ("LoRA target", options.lora_targets, TARGETS),
     ):
         if value is not None and value not in allowed:
             raise unknown(what, value, allowed)
+    targets = None if options.lora_targets is None else _lora_targets(options.lora_targets)
     counts = {
         "--gpus": options.gpus,
         "--micro-batch": options.micro_batch,
@@ -68,7 +71,7 @@ def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Re
         # another step may not be a multiple of the micro-batch that the file gives
         "micro_batch": options.micro_batch or (1 if options.sequences_per_step else None),
         "gradient_checkpointing": options.recompute,
-        "lora_targets": options.lora_targets,
+        "lora_targets": targets,
         "learning_rate": positive("--learning-rate", options.learning_rate),
         "sequences_per_step": options.sequences_per_step,
         "trim_vocab": options.trim_vocab,
@@ -121,6 +124,17 @@ def _named(name: str | None, base: Recipe, quantized: bool = False) -> Recipe:
             layer_split=2,
         )
     return replace(base, implementation=name or base.implementation)
+
+
+def _lora_targets(text: str) -> str:
+    """One of TARGETS, or the names of modules in `text`, each once. Raises UserError for a word that is neither."""
+    words = list(dict.fromkeys(text.replace(",", " ").split()))
+    if len(words) == 1 and words[0] in TARGETS:
+        return words[0]
+    for word in words or [text]:
+        if not _MODULES.fullmatch(word):
+            raise unknown("LoRA target", word, TARGETS)
+    return " ".join(words)
 
 
 def _with_kernels(text: str, recipe: Recipe) -> Recipe:

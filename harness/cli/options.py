@@ -20,7 +20,9 @@ Budget = Annotated[float | None, typer.Option(help="Hours for everything; 12 on 
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps to project to.")]
 Results = Annotated[Path | None, typer.Option(help="Folder of the record; by default one per device under results/.")]
 ModelsFile = Annotated[Path | None, typer.Option(help="The models.yaml to read.")]
-LoraTargets = Annotated[str | None, typer.Option(help="attention or all-linear, instead of the recipe's.")]
+LoraTargets = Annotated[
+    str | None, typer.Option(help="attention, all-linear or names of modules, as in 'q_proj v_proj'; not the recipe's.")
+]
 Window = Annotated[int | None, typer.Option(help="Tokens a model takes, where its config says none.")]
 RecipeName = Annotated[
     str | None,

@@ -65,7 +65,7 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
     wait()
     result["load_s"] = time.perf_counter() - start
     result["params"], result["trainable_params"] = loaded.params, loaded.trainable_params
-    result["kernels"], result["adapted"] = loaded.kernels, loaded.adapted
+    result["kernels"], result["adapted"], result["notes"] = loaded.kernels, loaded.adapted, loaded.notes
     result["memory"]["after_load"] = memory.read()
     gc.collect()
 

@@ -129,6 +129,7 @@ class ArmResult:
     questions: int = 0  # put to the model, in all views
     skipped: int = 0  # questions that did not fit
     curve_points: tuple[CurvePoint, ...] = ()  # if the spec has a curve; the last step included
+    adapted: str = ""  # modules with an adapter: "q_proj k_proj v_proj o_proj"
 
     @classmethod
     def of(cls, spec: TuneSpec, arm: str, versions: dict[str, str], **more: Any) -> "ArmResult":

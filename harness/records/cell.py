@@ -41,7 +41,7 @@ class Recipe:
     lora_r: int = 32
     lora_alpha: int = 64
     lora_dropout: float = 0.0
-    lora_targets: str = "attention"  # one of TARGETS
+    lora_targets: str = "attention"  # one of TARGETS, or names of modules: "q_proj v_proj"
     sequences_per_step: int = 16
     micro_batch: int = 1
     learning_rate: float = 5e-5
@@ -72,16 +72,19 @@ class Recipe:
     @property
     def mark(self) -> str:
         """What tells this recipe from plain LoRA with our own step in a table: "/ref", "/dora/b4/ckpt"."""
+        # Of several names of modules the first, and how many more: "/q_proj+2".
+        first, *more = self.lora_targets.split()
+        targets = {TARGETS[0]: "", TARGETS[1]: "/linear"}.get(first, f"/{first}{f'+{len(more)}' if more else ''}")
         # The reference has one way to run, so its other settings need no mark.
         if self.implementation == REFERENCE:
-            return "/ref" if self.method == LORA else f"/ref/{self.method}"
+            return ("/ref" if self.method == LORA else f"/ref/{self.method}") + targets
         parts = ([self.method] if self.method != LORA else []) + (
             [f"b{self.micro_batch}"] if self.micro_batch > 1 else []
         )
         parts += [word.partition("=")[2] or word for word in self.kernels.split() if word != "auto"]
         if self.gradient_checkpointing != NONE:
             parts.append("ckpt-mlp" if self.gradient_checkpointing == MLP else "ckpt")
-        return "".join(f"/{part}" for part in parts)
+        return "".join(f"/{part}" for part in parts) + targets
 
     def answer_tokens(self, context: int) -> int:
         """How many of a sequence's `context` tokens are the answer; only these have logits and a loss."""

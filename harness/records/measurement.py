@@ -78,6 +78,7 @@ class Measurement:
     losses: tuple[float, ...] = ()
     kernels: str = ""  # those that ran: "attention=blocks pointwise=compiled"
     adapted: str = ""  # modules with an adapter: "q_proj k_proj v_proj o_proj"
+    notes: tuple[str, ...] = ()  # sentences on how the model was made: "of attention o_proj alone is adapted here"
     # phase (imported, after_load, first_step, steady) -> kind (allocated, reserved, process, resident: peaks; current)
     memory: dict[str, dict[str, int]] = field(default_factory=dict)
     wall_s: float | None = None

@@ -89,6 +89,7 @@ COLUMNS = (
     "predicted_micro_step_s",
     "predicted_peak_gib",
     "kernels",
+    "adapted",
 )
 
 
@@ -165,6 +166,7 @@ def _flat(row: Measurement, fitted: token_curve.TokenCurve | None, goal: Goal) -
         "sequences_per_step": cell.recipe.sequences_per_step,
         "implementation": cell.recipe.implementation,
         "kernels": row.kernels,
+        "adapted": row.adapted,
         "predicted_micro_step_s": row.predicted_micro_s,
         "predicted_peak_gib": _gib(row.predicted_peak_bytes),
         "steps": goal.steps,

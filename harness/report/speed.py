@@ -62,6 +62,7 @@ def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> 
     chosen = any(row.cell.recipe.kernels != AUTO for row in rows)
     legend += "plain and the like: kernels set by --kernels. " if chosen else ""
     legend += "ckpt: activations recomputed in the backward (ckpt-mlp: gate and up). " if "/ckpt" in marks else ""
+    legend += "linear: every linear layer adapted. " if "/linear" in marks else ""
     return (
         f"Measured on {', '.join(sorted({row.cell.device_name for row in rows}))}. A step is "
         f"{recipe.sequences_per_step} sequences of seq_len tokens, forward and backward, and one optimiser update. "
@@ -161,10 +162,11 @@ def _failures(rows: Sequence[Measurement]) -> list[str]:
 
 
 def _adapted(rows: Sequence[Measurement]) -> list[str]:
-    """Which modules had an adapter: one line for all rows, or one per choice."""
+    """Which modules had an adapter: one line for all rows, or one per choice; then what else is to be known."""
     named = [(row.cell.model.name, row.adapted) for row in rows if row.adapted]
     same = len({adapted for _, adapted in named}) == 1
-    return [f"Adapted: {adapted}{'' if same else f' ({names})'}." for names, adapted in _by_text(named)]
+    lines = [f"Adapted: {adapted}{'' if same else f' ({names})'}." for names, adapted in _by_text(named)]
+    return lines + merged([(row.cell.model.name, note) for row in rows for note in row.notes])
 
 
 def _kernels(rows: Sequence[Measurement]) -> list[str]:

@@ -14,8 +14,8 @@ from harness.catalog.weights import RANDOM, folder
 from harness.errors import Unsupported, first_line
 from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
-from harness.train import check, recompute, special_tokens, trim_vocab
-from harness.train.adapter import adapted_names, add_adapter, warning
+from harness.train import adapter, check, recompute, special_tokens, trim_vocab
+from harness.train.adapter import adapted_names, add_adapter
 from harness.train.compat import bitsandbytes_for, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
 from harness.train.quantize import bnb_config
@@ -91,8 +91,7 @@ def load(
             notes += (f"left to transformers, because ours would learn something else here: {support.reason}",)
         if unpatched:
             notes += (f"computed by transformers, more slowly, for ours would differ: {', '.join(unpatched)}",)
-    if sentence := warning(model, recipe):
-        notes += (sentence,)
+    notes += adapter.notes(model, recipe)
     recompute.apply(model, recipe.gradient_checkpointing)
     with quiet():
         model.train()

@@ -75,7 +75,7 @@ def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) 
 
         outcome = runner.run(arm, checkpointer, on_step)
         blank = ArmResult.of(spec, arm.name, versions(), commit=commit(), started=started)
-        yield _filled(blank, outcome, truths, runner.coverage)
+        yield replace(_filled(blank, outcome, truths, runner.coverage), adapted=runner.adapted)
 
 
 def _filled(blank: ArmResult, outcome: ArmOutcome, truths: Solutions, coverage: Coverage) -> ArmResult:
