@@ -24,8 +24,12 @@ class Unsupported(Exception):
 
 
 def first_line(problem: BaseException) -> str:
-    """The first line of an exception's message, its type where it has none; 200 characters at most."""
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
+    """The first line of an exception's message, its type where it has none; 200 characters at most.
+
+    A first line that ends in a colon says nothing without the second.
+    """
+    first, *more = (str(problem).strip() or type(problem).__name__).splitlines()
+    return (f"{first} {more[0].strip()}" if more and first.endswith(":") else first)[:200]
 
 
 def positive(option: str, value: float | None) -> float | None:

@@ -17,7 +17,10 @@ from harness.records.cell import OPTIMIZED, RECOMPUTE, REFERENCE, TARGETS, Model
 TRIMMED = "-trim"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Names that configs give to the longest context, the surest first.
-_WINDOWS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length")
+WINDOWS = (
+    "max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_length", "max_seq_len",
+    "seq_length", "context_length", "model_max_length", "max_target_positions",
+)  # fmt: skip
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Count = Annotated[int, Meta(gt=0)]
@@ -149,8 +152,8 @@ class Catalog:
     def find(self, name: str, window: int | None = None) -> ModelSpec:
         """The model called `name`: a name or alias of the file, a folder with a config.json, or a hub id.
 
-        `window`, tokens, is taken for the longest context of a folder or hub id in place of what its config says.
-        Raises UserError, with the nearest names, if it is none of these.
+        `window`, tokens, is the longest context of a folder or hub id whose config says none. Raises UserError, with
+        the nearest names, if it is none of these, and WindowUnknown.
         """
         # Names of the file come before folders and hub ids, so that a folder cannot take a name over.
         if name in self.models:
@@ -241,7 +244,7 @@ def from_folder(folder: Path, window: int | None = None) -> ModelSpec:
         # Code that comes with a model is never run; the architecture must be one that transformers knows.
         config.pop("auto_map")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-.") or "model"
-    return ModelSpec(name[:64], config, window or _max_context(config, path), path=str(folder.resolve()))
+    return ModelSpec(name[:64], config, _max_context(config, path) or _given(window, path), path=str(folder.resolve()))
 
 
 def _from_hub(hub_id: str, window: int | None = None) -> ModelSpec:
@@ -270,12 +273,19 @@ class WindowUnknown(UserError):
         self.path = path
 
 
-def _max_context(config: dict[str, Any], path: Path) -> int:
-    # A multimodal model's text part has a config of its own.
-    for part in (config, config.get("text_config") or {}):
-        for name in _WINDOWS if isinstance(part, dict) else ():
+def _given(window: int | None, path: Path) -> int:
+    if window is None:
+        raise WindowUnknown(path)
+    return window
+
+
+def _max_context(config: dict[str, Any], path: Path) -> int | None:
+    # A multimodal model's text part, which has a config of its own, is what is trained.
+    text = config.get("text_config")
+    for part in (text if isinstance(text, dict) else {}, config):
+        for name in WINDOWS:
             if (tokens := part.get(name)) is not None:
                 if type(tokens) is not int or tokens < 1:
                     raise UserError(f"{path}: {name} must be a positive whole number, not {tokens!r}")
                 return tokens
-    raise WindowUnknown(path)
+    return None

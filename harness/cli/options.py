@@ -23,7 +23,9 @@ ModelsFile = Annotated[Path | None, typer.Option(help="The models.yaml to read."
 LoraTargets = Annotated[
     str | None, typer.Option(help="attention, all-linear or names of modules, as in 'q_proj v_proj'; not the recipe's.")
 ]
-Window = Annotated[int | None, typer.Option(help="Tokens a model takes, where its config says none.")]
+Window = Annotated[
+    int | None, typer.Option(help="Most tokens that the models take, instead of what their configs say.")
+]
 RecipeName = Annotated[
     str | None,
     typer.Option(help="own: this program's step; reference: the plain one of transformers and PEFT, to compare."),

@@ -1,6 +1,7 @@
 """Parses and checks the command line's values, before anything is started; what several verbs share."""
 
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,24 +86,35 @@ def models_of(names: Words, catalog: Catalog, window: int | None = None) -> list
 def model_of(name: str, catalog: Catalog, window: int | None = None) -> ModelSpec:
     """The model called `name`, with `window` tokens as its longest context if that is given.
 
-    What its config leaves to transformers' defaults is asked of another process. Raises UserError.
+    What its config.json leaves to transformers' defaults is asked of another process, for this one imports neither
+    torch nor transformers. stderr says where a window does not come from the config. Raises UserError.
     """
     if window is not None and window < 1:
         raise UserError(f"--window must be 1 or more, not {window}")
+    in_config, source = "nothing", "--window"
     try:
-        spec = catalog.find(name, window)
+        spec = catalog.find(name)
+        in_config = str(spec.max_context)
     except WindowUnknown as unknown_window:
-        from harness.workers.local import AskFailed, LocalExecutor
+        tokens, source = (window, source) if window else (_by_default(unknown_window), "transformers' default")
+        spec = catalog.find(name, tokens)
+    spec = replace(spec, max_context=window or spec.max_context)
+    if in_config != str(spec.max_context):
+        print(f"{spec.name}: takes {spec.max_context} tokens by {source}; its config says {in_config}", file=sys.stderr)
+    return spec
 
-        with LocalExecutor() as executor:
-            try:
-                found = executor.ask("harness.train.random_init:window_of", str(unknown_window.path))
-            except AskFailed:
-                found = None
-        if not found:
-            raise unknown_window from None
-        spec = catalog.find(name, found)
-    return replace(spec, max_context=window) if window else spec
+
+def _by_default(unknown_window: WindowUnknown) -> int:
+    from harness.workers.local import AskFailed, LocalExecutor
+
+    with LocalExecutor() as executor:
+        try:
+            tokens = executor.ask("harness.train.random_init:window_of", str(unknown_window.path))
+        except AskFailed:
+            tokens = None
+    if not tokens:
+        raise unknown_window
+    return tokens
 
 
 def by_device_kind(option: str, value: float | None, defaults: Seconds) -> dict[str, float]:

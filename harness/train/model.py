@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.catalog.kernels import ATTENTION, POINTWISE
 from harness.catalog.precisions import Precision
@@ -19,7 +20,14 @@ from harness.train.adapter import adapted_names, add_adapter
 from harness.train.compat import bitsandbytes_for, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
 from harness.train.quantize import bnb_config
-from harness.train.random_init import random_model
+from harness.train.random_init import random_model, text_part
+
+# Names of the text part's tensors in a multimodal checkpoint -> those of the causal language model alone.
+_TEXT_KEYS = {
+    r"^(model\.)?(language_model|text_model)\.model\.": "model.",
+    r"^(model\.)?language_model\.lm_head\.": "lm_head.",
+    r"^model\.(language_model|text_model)\.": "model.",
+}
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,8 @@ def load(
         if unpatched:
             notes += (f"computed by transformers, more slowly, for ours would differ: {', '.join(unpatched)}",)
     notes += adapter.notes(model, recipe)
+    if spec.architecture.get("model_type") != model.config.model_type and "text_config" in spec.architecture:
+        notes += (f"of this multimodal model the text part alone ({model.config.model_type}) is loaded and trained",)
     recompute.apply(model, recipe.gradient_checkpointing)
     with quiet():
         model.train()
@@ -103,7 +113,11 @@ def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
     """`spec` as it is built without weights: where the recipe trims the vocabulary, without the rows to be cut."""
     if not recipe.trim_vocab:
         return spec
-    return replace(spec, architecture=spec.architecture | {"vocab_size": trim_vocab.RANDOM_SIZE, "pad_token_id": None})
+    cut: dict[str, Any] = {"vocab_size": trim_vocab.RANDOM_SIZE, "pad_token_id": None}
+    # A multimodal model's text part has a config of its own.
+    if isinstance(text := spec.architecture.get("text_config"), dict):
+        cut |= {"text_config": text | cut}
+    return replace(spec, architecture=spec.architecture | cut)
 
 
 def tokenizer_for(weights: str, recipe: Recipe) -> Any:
@@ -136,23 +150,32 @@ def load_tokenizer(weights: str) -> Any:
 def _pretrained(
     where: str, precision: Precision, dtype: torch.dtype, device: torch.device
 ) -> transformers.PreTrainedModel:
-    config = None
+    """The weights in the folder `where`; of a multimodal model those of its text part alone."""
+    quantization = None
     if precision.quantization:
         bitsandbytes_for(device)  # raises where it cannot use the device
-        config = bnb_config(precision.quantization, dtype)
+        quantization = bnb_config(precision.quantization, dtype)
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         with quiet():
-            return AutoModelForCausalLM.from_pretrained(
+            text = text_part(AutoConfig.from_pretrained(where, **local))
+            both: Any = AutoModelForCausalLM.from_pretrained(
                 where,
                 dtype=dtype,
                 device_map={"": device},
                 use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                quantization_config=config,
+                quantization_config=quantization,
+                output_loading_info=True,
+                **local,
+                **({"config": text, "key_mapping": _TEXT_KEYS} if text else {}),
             )
-    except (ValueError, OSError, ImportError) as problem:
+    except (ValueError, KeyError, OSError, ImportError, StrictDataclassError) as problem:
         raise Unsupported(f"weights at {where} do not load: {first_line(problem)}") from None
+    model, loading = both
+    # transformers would go on with random values.
+    if missing := sorted(loading["missing_keys"]):
+        raise Unsupported(f"weights at {where} are not whole: {len(missing)} tensors are missing, as {missing[0]}")
+    return model
 
 
 def count_params(model: torch.nn.Module) -> int:

@@ -1,13 +1,19 @@
 """The real architecture of a model, without storage or with random weights."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
 
+from harness.catalog.models import WINDOWS
 from harness.catalog.precisions import Precision, Quantization
 from harness.errors import Unsupported, first_line
 from harness.records.cell import ModelSpec
@@ -19,24 +25,48 @@ _BLOCK = (1 << 20) + 7  # values drawn once and repeated; odd, so that the rows 
 
 
 def config_of(spec: ModelSpec) -> transformers.PretrainedConfig:
-    """The transformers config of `spec`. Raises Unsupported where transformers does not know the architecture."""
+    """The transformers config of `spec`, as transformers reads its config.json; that of the text part of a multimodal
+    model. Raises Unsupported where transformers does not know the architecture."""
     # transformers writes an infinity as an object, which its own reader turns back.
     architecture = PreTrainedConfig._decode_special_floats(dict(spec.architecture))
+    model_type = architecture.pop("model_type")
+    if model_type == "mistral" and "layer_types" in architecture:
+        model_type = "ministral"  # as AutoConfig.from_pretrained has it
     try:
-        return AutoConfig.for_model(architecture.pop("model_type"), **architecture)
-    except (ValueError, KeyError, TypeError) as problem:
+        with quiet():
+            config = AutoConfig.for_model(model_type, **architecture)
+    except Exception as problem:  # every config class checks its fields in its own way
         raise Unsupported(f"transformers {transformers.__version__} cannot build it: {first_line(problem)}") from None
+    return text_part(config) or config
+
+
+def text_part(config: transformers.PretrainedConfig) -> transformers.PretrainedConfig | None:
+    """The config of the causal language model inside a multimodal model; None where `config` is to be used itself.
+
+    Where AutoModelForCausalLM takes the text part by itself, or has a causal class for the whole, nothing is changed.
+    """
+    by_type, text = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, getattr(config, "text_config", None)
+    whole = by_type.get(config.model_type, "")
+    if not isinstance(text, PreTrainedConfig) or whole.endswith("ForCausalLM") or text.is_encoder_decoder:
+        return None
+    multimodal = whole or config.model_type in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+    if not multimodal or text.model_type not in by_type:
+        return None
+    # Whether head and embedding are one matrix is the whole model's to say.
+    text.tie_word_embeddings = config.tie_word_embeddings
+    return text
 
 
 def window_of(path: str, emit: Callable[..., None]) -> int | None:
     """The longest context by transformers' own reading of the config.json at `path`, with its defaults; None where it
     says none either. A job (harness.workers.serve)."""
     try:
-        config = AutoConfig.from_pretrained(Path(path).parent, local_files_only=True, trust_remote_code=False)
-        tokens = getattr(config.get_text_config(), "max_position_embeddings", None)
+        config = config_of(ModelSpec("", json.loads(Path(path).read_text(encoding="utf-8")), 0))
+        text = config.get_text_config(decoder=True)
     except Exception:  # whatever the file holds: then there is no answer
         return None
-    return tokens if isinstance(tokens, int) and tokens > 0 else None
+    sizes = [getattr(text, name, None) for name in WINDOWS]
+    return next((tokens for tokens in sizes if type(tokens) is int and tokens > 0), None)
 
 
 def on_meta(spec: ModelSpec, dtype: torch.dtype) -> transformers.PreTrainedModel:
