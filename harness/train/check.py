@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from harness.catalog.kernels import PLAIN as PLAIN_KERNEL
-from harness.errors import Unsupported
+from harness.errors import Unsupported, first_line
 from harness.files import read_cache, write_cache
 from harness.hardware.environment import versions
 from harness.records.cell import Recipe
@@ -97,8 +97,11 @@ def must_be_causal(model: Any) -> None:
     changed[0, -1] = 3
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        before, after = (model(input_ids=each, use_cache=False).logits[:, :-1].float() for each in (ids, changed))
+    try:
+        with torch.no_grad():
+            before, after = (model(input_ids=each, use_cache=False).logits[:, :-1].float() for each in (ids, changed))
+    except (ValueError, TypeError, AttributeError) as problem:
+        raise Unsupported(f"it does not run on a text's tokens alone: {first_line(problem)}") from None
     model.train(was_training)
     if (before - after).abs().max() > 1e-3 * before.abs().max():
         raise Unsupported("a later token changes its prediction of earlier ones: it is no causal language model")
