@@ -26,11 +26,11 @@ for _size, _names in (
     (48, "shared_expert_intermediate_size moe_intermediate_size expert_ffn_hidden_size mlp_only_intermediate_size "
     "shared_intermediate_size moe_shared_expert_intermediate_size shared_experts_intermediate_size"),
     (32, "q_lora_rank attention_head_dim qk_head_dim"),
-    (16, "index_n_heads head_dim d_head dim_head attention_head_size kv_channels kv_lora_rank qk_nope_head_dim "
-    "qk_rope_head_dim v_head_dim index_head_dim indexer_head_dim linear_key_head_dim linear_value_head_dim "
-    "linear_head_dim swa_head_dim swa_v_head_dim mamba_d_state state_size ssm_state_size mamba_head_dim mamba_headdim "
-    "mamba_d_head mamba_dt_rank time_step_rank o_lora_rank adapter_rank router_hidden_size hidden_size_per_layer_input "
-    "laurel_rank gated_norm_rank"),
+    (16, "index_n_heads query_pre_attn_scalar head_dim d_head dim_head attention_head_size kv_channels kv_lora_rank "
+    "qk_nope_head_dim qk_rope_head_dim v_head_dim index_head_dim indexer_head_dim linear_key_head_dim "
+    "linear_value_head_dim linear_head_dim swa_head_dim swa_v_head_dim mamba_d_state state_size ssm_state_size "
+    "mamba_head_dim mamba_headdim mamba_d_head mamba_dt_rank time_step_rank o_lora_rank adapter_rank "
+    "router_hidden_size hidden_size_per_layer_input laurel_rank gated_norm_rank"),
     (8, "rotary_dim mamba_n_heads mamba_num_heads n_mamba_heads"),
     (4, "num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads "
     "num_decoder_attention_heads num_encoder_attention_heads num_local_experts num_experts n_routed_experts "
@@ -52,6 +52,11 @@ _WINDOWS = (
     "sliding_window", "attention_chunk_size", "attention_window_size", "window_size", "local_window", "local_attention",
     "sliding_window_size", "local_attention_window_len",
 )  # fmt: skip
+# Limits of scores, logits and activations: low, so that a step without them differs.
+_LIMITS = {
+    "attn_logit_softcapping": 0.5, "final_logit_softcapping": 2.0, "logits_soft_cap": 2.0, "output_logit_soft_cap": 2.0,
+    "swiglu_limit": 0.5, "clip_qkv": 0.5,
+}  # fmt: skip
 _TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 _LAYERS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_decoder_layers", "encoder_layers",
@@ -133,8 +138,9 @@ def _cut(config: Any, narrow: bool, layers: int | None, only_fields: bool) -> An
 
 
 def _small_sizes(raw: dict[str, Any], narrow: bool) -> dict[str, Any]:
-    """What of `raw` gets another value: windows and, if `narrow`, all sizes."""
-    windows = {name: WINDOW for name in _WINDOWS if type(raw.get(name)) is int and raw[name] > WINDOW}
+    """What of `raw` gets another value: windows, limits and, if `narrow`, all sizes."""
+    windows: dict[str, Any] = {name: WINDOW for name in _WINDOWS if type(raw.get(name)) is int and raw[name] > WINDOW}
+    windows |= {name: limit for name, limit in _LIMITS.items() if raw.get(name)}
     if not narrow:
         return windows
     sizes: dict[str, Any] = {

@@ -67,9 +67,10 @@ def judge(config: transformers.PretrainedConfig) -> Verdict:
         torch.manual_seed(0)
         try:
             plain = _plain_model(config, recipe, every)
+            _plain_step(plain, sequences)
+            causal = _is_causal(plain, sequences[0][0])  # before the adapter has values, which multiply rounding
             _randomize(plain)
             _plain_step(plain, sequences)
-            causal = _is_causal(plain, sequences[0][0])
             break
         except _Plain as problem:
             plain, failure = None, failure or str(problem)
