@@ -21,7 +21,7 @@ FAMILIES = {
     "lfm2": "convolutions",
     "qwen3_next": "linear attention",
     "jamba": "attention and state",
-    "falcon_mamba": "state space, layers that PEFT forbids",
+    "mamba": "state space, layers that PEFT forbids",
     "phimoe": "routers that are no linear layers",
     "apertus": "an activation with parameters",
 }
