@@ -37,6 +37,7 @@ LENGTHS = ((61, 7), (37, 12), (50, 1))  # (tokens, answer tokens): longer than e
 _LOSS, _GRADIENT = 1e-4, 1e-3
 _FORBIDDEN = ("out_proj", "conv1d")  # PEFT adapts no layer of these names in Mamba's families
 _MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+_NO_TEXT = ("vision", "image", "audio", "speech")
 CPU = torch.device("cpu")
 
 
@@ -123,18 +124,20 @@ def _plain_model(config: transformers.PretrainedConfig, recipe: Recipe, every: b
     """PEFT's model with LoRA on all linear layers; without `every`, on those alone that PEFT can adapt.
 
     It forbids some names in Mamba's families, and takes layers for linear that derive from torch's and compute
-    something else (routers, grouped projections).
+    something else (routers, grouped projections). Layers of images and sound have none: text does not reach them.
     """
     peft = import_peft()
     try:
         with quiet():
-            base = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            base = AutoModelForCausalLM.from_config(_text_part(config), dtype=torch.float32)
             base.requires_grad_(False)
             targets: Any = "all-linear"
+            head = base.get_output_embeddings()
+            plain_types = (torch.nn.Linear, transformers.pytorch_utils.Conv1D)
+            linear = [name for name, m in base.named_modules() if type(m) in plain_types and m is not head]
+            if blind := [name for name in linear if any(part in name for part in _NO_TEXT)]:
+                targets = linear = [name for name in linear if name not in blind]
             if not every:
-                head = base.get_output_embeddings()
-                plain_types = (torch.nn.Linear, transformers.pytorch_utils.Conv1D)
-                linear = [name for name, m in base.named_modules() if type(m) in plain_types and m is not head]
                 forbidden = _FORBIDDEN if config.model_type in _MAMBA else ()
                 targets = [name for name in linear if name.rpartition(".")[2] not in forbidden]
             lora = peft.LoraConfig(
@@ -143,6 +146,15 @@ def _plain_model(config: transformers.PretrainedConfig, recipe: Recipe, every: b
             return peft.get_peft_model(base, lora).train()
     except Exception as problem:
         raise _Plain(f"{type(problem).__name__}: {first_line(problem)}") from None
+
+
+def _text_part(config: transformers.PretrainedConfig) -> transformers.PretrainedConfig:
+    """The causal language model inside a multimodal one, where AutoModelForCausalLM would build the whole."""
+    text, built = getattr(config, "text_config", None), AutoModelForCausalLM._model_mapping
+    if type(text) not in built or (type(config) in built and built[type(config)].__name__.endswith("ForCausalLM")):
+        return config
+    text.tie_word_embeddings = config.tie_word_embeddings
+    return text
 
 
 def _is_causal(plain: Any, ids: Sequence[int]) -> bool:
