@@ -34,7 +34,7 @@ from harness.train.small_copy import WINDOW, bare, small_copies
 ATTENTION = "attention"
 # By what they save: where some do not go together, the last ones are left out first.
 PARTS = ("head", ATTENTION, "lora", "gated", "norm", "last")
-RULE = 1  # of the check: raised when it checks more, so that kept answers are not used
+RULE = 2  # of the check: raised when it checks more, so that kept answers are not used
 _LOSS, _GRADIENT = 1e-4, 1e-3  # largest differences: absolute in nats, relative to the largest gradient
 _LENGTHS = ((4 * WINDOW + 7, 9), (3 * WINDOW - 5, 4))  # (tokens, answer tokens)
 
@@ -53,6 +53,7 @@ class Supported:
     packs: bool
     loss: bool = True
     reason: str = ""
+    unpatched: tuple[str, ...] = ()  # classes of modules that a comparison left as they are
 
 
 PLAIN = Supported((), False, False, "the whole step")
@@ -119,7 +120,10 @@ def _parts(comparison: "_Comparison") -> Supported:
     )
     parts, packs = (parts, False) if packed is None else (packed, True)
     left = [part for part in PARTS if part not in parts] + ([] if packs else ["packing"])
-    return Supported(parts, packs, reason=", ".join(left))
+    # Without storage no module can be compared: those that the comparison leaves are left there too.
+    unpatched = apply(comparison.adapted(), Supported(parts, packs))
+    classes = tuple(dict.fromkeys(name.partition(" of ")[0] for name in unpatched if " of " in name))
+    return Supported(parts, packs, True, ", ".join(left), classes)
 
 
 def _subsets(parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -160,17 +164,17 @@ class _Comparison:
         return _same((losses.detach(), _gradients(model)), (alone, together))
 
     def plain(self) -> Any:
-        model = self._adapted()
+        model = self.adapted()
         use_plain_attention(model)
         return model
 
     def _ours(self, parts: Sequence[str]) -> Any:
-        model = self._adapted()
+        model = self.adapted()
         if LOSS in apply(model, Supported(tuple(parts), True)):
             raise ValueError("the model's logits are not its head's product with its body's output")
         return model
 
-    def _adapted(self) -> Any:
+    def adapted(self) -> Any:
         """The small model with its adapter, whose values are random: B starts at zero, where errors do not show."""
         base = copy.deepcopy(self.base)
         base.requires_grad_(False)
@@ -211,7 +215,7 @@ def apply(model: Any, support: Supported, kernel: str = PLAIN_KERNEL, compare: b
     else:
         use_plain_attention(model)
     mark(model, plain_loss=not support.loss, packs=support.packs)
-    return patch_model(model, support.parts, compare, kernel)
+    return patch_model(model, support.parts, compare, kernel, support.unpatched)
 
 
 def use_plain_attention(model: Any) -> None:

@@ -31,11 +31,13 @@ LOSS = "the loss"  # among what stayed as it was
 ALL = ("lora", "norm", "gated", "last", "head")
 
 
-def patch_model(model: Any, which: tuple[str, ...] = ALL, check: bool = True, kernel: str = PLAIN) -> list[str]:
+def patch_model(
+    model: Any, which: tuple[str, ...] = ALL, check: bool = True, kernel: str = PLAIN, left: Sequence[str] = ()
+) -> list[str]:
     """Replaces in `model` (one of PEFT's) what `which` names; returns the names of what stayed as it was.
 
     `kernel` is that of the pointwise parts; where it computes something else, the plain ones are tried. Without
-    `check`, for a model without storage, the first candidate is taken untried.
+    `check`, for a model without storage, the first candidate is taken untried; classes named in `left` stay.
     """
     dtype = model.get_input_embeddings().weight.dtype
     kernels = [pointwise.of(name) for name in dict.fromkeys((kernel, PLAIN))]
@@ -50,7 +52,7 @@ def patch_model(model: Any, which: tuple[str, ...] = ALL, check: bool = True, ke
             indices = (
                 i for i, (_, forward) in enumerate(candidates) if not check or _passes(_agrees, module, forward, dtype)
             )
-            agreeing[type(module)] = next(indices, None)
+            agreeing[type(module)] = None if type(module).__name__ in left else next(indices, None)
             if agreeing[type(module)] is None:
                 unpatched.append(f"{type(module).__name__} of {name}")
         if (index := agreeing[type(module)]) is not None:
