@@ -132,6 +132,12 @@ def test_every_architecture_of_models_yaml_is_ours_throughout():
     )
 
 
+def test_a_soft_cap_that_random_weights_do_not_reach_is_seen():
+    """Gemma 2's own cap of 50 changes nothing at small logits; the copy's is lower."""
+    support = check.check(Gemma2Config(num_hidden_layers=4), Recipe())
+    assert "attention" not in support.parts
+
+
 def test_the_answer_is_kept(monkeypatch):
     config = LlamaConfig(**SIZES)
     first = check.supported(config, RECIPE)
