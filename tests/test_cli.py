@@ -87,10 +87,14 @@ for heavy in ("torch", "transformers", "peft", "bitsandbytes", "huggingface_hub"
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["bench", "--help"], ["ttft", "--help"], ["models"], ["plan", "qwen-0.5b"], ["report"], ["pick"]],
-)
+    [["--help"], ["bench", "--help"], ["ttft", "--help"], ["models"], ["plan", "qwen-0.5b"],
+     ["plan", "./bare", "--window", "64"],
+     ["plan", "./bare"], ["report"], ["pick"]],
+)  # fmt: skip
 def test_what_needs_no_torch_does_not_import_it(words, tmp_path):
     """The record has accuracies too, with a curve to project from: neither do they need torch."""
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text('{"model_type": "llama"}')  # its window is asked of another process
     Store(tmp_path / "results" / "a-cpu").add(row())
     Store(tmp_path / "results" / "a-cpu", kind=ROWS).add(result(5, curve_points=curve(10, 2, 3, 4, 5)))
     done = subprocess.run(

@@ -74,6 +74,25 @@ def test_a_rare_step_leaves_the_model_its_name():
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_which_modules_are_adapted_is_said():
+    text = " ".join(_print([row(adapted="q_proj v_proj"), row(key="other")]).split())
+    assert "- Adapted: q_proj v_proj. -" in text
+    other = cell(model=ModelSpec("other", {}, 4096), recipe=Recipe(lora_targets="o_proj dense k_proj"))
+    notes = ("of attention o_proj alone is adapted here", "the text part alone is trained")
+    text = " ".join(_print([row(adapted="q_proj"), row(cell=other, adapted="o_proj", notes=notes)]).split())
+    assert "- Adapted: q_proj (tiny). - Adapted: o_proj (other). - other: of attention" in text
+    assert "- other: the text part alone is trained" in text
+    assert "/o_proj+2" in text and "the first of --lora-targets" in text
+    linear = _print([row(cell=cell(recipe=Recipe(lora_targets="all-linear")))])
+    assert "/linear" in linear and "every linear layer adapted" in linear
+
+
+def test_a_row_without_adapted_modules_is_read_as_before():
+    raw = to_json(row())
+    del raw["adapted"], raw["notes"]
+    assert from_json(raw) == row()
+
+
 def test_markup_in_a_name_is_printed_not_obeyed():
     text = _print([row(cell=cell(model=ModelSpec("[red]x", {}, 64)), status="crashed", reason="[bold]no[/nothing]")])
     assert "[red]x" in text

@@ -164,6 +164,7 @@ def plan(
     precisions: Precisions = None,
     models_file: ModelsFile = None,
     device: Device = "auto",
+    window: Window = None,
     gpu: Annotated[
         str | None, typer.Option(help='Predict for "t4", "2xt4", "cpu" ...; else for the device measured last.')
     ] = None,
@@ -180,7 +181,9 @@ def plan(
     from harness.predict import calibration_files
     from harness.report import info, style
 
-    words: dict[str, Any] = {"contexts": contexts, "precisions": precisions, "models_file": models_file}
+    words: dict[str, Any] = {
+        "contexts": contexts, "precisions": precisions, "models_file": models_file, "window": window,
+    }  # fmt: skip
     config, _ = configure(models, weights="random", device=device, **words)
     out = style.console()
     info.plan_table(config, out)

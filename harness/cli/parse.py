@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from harness.catalog.models import Catalog, Seconds, WindowUnknown
@@ -96,25 +97,33 @@ def model_of(name: str, catalog: Catalog, window: int | None = None) -> ModelSpe
         spec = catalog.find(name)
         in_config = str(spec.max_context)
     except WindowUnknown as unknown_window:
-        tokens, source = (window, source) if window else (_by_default(unknown_window), "transformers' default")
+        tokens = window or _by_default(unknown_window.path, unknown_window.path.read_bytes())
+        if not tokens:
+            raise
+        source = source if window else "transformers' default"
         spec = catalog.find(name, tokens)
     spec = replace(spec, max_context=window or spec.max_context)
     if in_config != str(spec.max_context):
-        print(f"{spec.name}: takes {spec.max_context} tokens by {source}; its config says {in_config}", file=sys.stderr)
+        _say_once(f"{spec.name}: takes {spec.max_context} tokens by {source}; its config says {in_config}")
     return spec
 
 
-def _by_default(unknown_window: WindowUnknown) -> int:
+@cache
+def _by_default(path: Path, content: bytes) -> int | None:
+    """The window that transformers has for the config.json at `path`; asked once per `content`."""
     from harness.workers.local import AskFailed, LocalExecutor
 
     with LocalExecutor() as executor:
         try:
-            tokens = executor.ask("harness.train.random_init:window_of", str(unknown_window.path))
+            return executor.ask("harness.train.random_init:window_of", str(path))
         except AskFailed:
-            tokens = None
-    if not tokens:
-        raise unknown_window
-    return tokens
+            return None
+
+
+@cache
+def _say_once(text: str) -> None:
+    # `plan` parses its models twice.
+    print(text, file=sys.stderr)
 
 
 def by_device_kind(option: str, value: float | None, defaults: Seconds) -> dict[str, float]:

@@ -12,6 +12,7 @@ from harness.analysis.stability import warnings
 from harness.analysis.verdict import TRAINING_SHARE, verdict
 from harness.arc.lengths import PUBLISHED
 from harness.catalog.kernels import AUTO
+from harness.records.cell import TARGETS
 from harness.records.measurement import Measurement
 from harness.report.format import cell_name, gib, hours, millions, number, thousands
 from harness.report.style import folded, plain_table, verdict_text
@@ -63,6 +64,8 @@ def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> 
     legend += "plain and the like: kernels set by --kernels. " if chosen else ""
     legend += "ckpt: activations recomputed in the backward (ckpt-mlp: gate and up). " if "/ckpt" in marks else ""
     legend += "linear: every linear layer adapted. " if "/linear" in marks else ""
+    named = any(row.cell.recipe.lora_targets not in TARGETS for row in rows)
+    legend += "q_proj+2 and the like: the first of --lora-targets, and how many more. " if named else ""
     return (
         f"Measured on {', '.join(sorted({row.cell.device_name for row in rows}))}. A step is "
         f"{recipe.sequences_per_step} sequences of seq_len tokens, forward and backward, and one optimiser update. "

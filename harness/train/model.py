@@ -37,7 +37,8 @@ class Loaded:
     trainable_params: int
     unpatched: tuple[str, ...] = ()  # modules left to transformers, because our replacement computes something else
     kernels: str = ""  # what harness.train.ops.autoselect chose; empty for the reference, which has no choice
-    notes: tuple[str, ...] = ()  # sentences for the user
+    kernel_notes: tuple[str, ...] = ()  # sentences on how the kernels were chosen, with their seconds
+    notes: tuple[str, ...] = ()  # sentences on what the model is, whatever the device
     adapted: str = ""  # names of the modules with an adapter
 
 
@@ -82,6 +83,7 @@ def load(
             f"{precision.name} leaves the routed experts, {100 * experts / params:.0f} % of the model, in {compute}",
         )
     kernels = ""
+    kernel_notes: tuple[str, ...] = ()
     if recipe.implementation == REFERENCE:
         check.use_plain_attention(model)
     else:
@@ -93,7 +95,7 @@ def load(
             if support == check.UNCHECKED:
                 check.must_be_causal(model)
             unpatched, kernels = tuple(check.apply(model, support, choice.of[POINTWISE])), str(choice)
-        notes += choice.notes
+        kernel_notes = choice.notes
         if support.reason:
             kernels += f" transformers={support.reason.replace(', ', '+')}"
             notes += (f"left to transformers, because ours would learn something else here: {support.reason}",)
@@ -106,7 +108,7 @@ def load(
     with quiet():
         model.train()
     trainable_params = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return Loaded(model, params, trainable_params, unpatched, kernels, notes, adapted_names(model))
+    return Loaded(model, params, trainable_params, unpatched, kernels, kernel_notes, notes, adapted_names(model))
 
 
 def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:

@@ -113,7 +113,7 @@ class ArmRunner:
         except Unsupported as problem:
             raise UserError(f"{spec.model.name}: {problem}") from None
         self.model, self.adapter = loaded.model, finetune.Adapter(loaded.model)
-        self.kernels, self.notes, self.adapted = loaded.kernels, loaded.notes, loaded.adapted
+        self.kernels, self.notes, self.adapted = loaded.kernels, loaded.kernel_notes + loaded.notes, loaded.adapted
         if not way_of(loaded.model.get_base_model().config).cached:
             self.notes += ("decodes without a cache, slowly: none is shown to give the same answers here",)
         self.tokens_at_once = max(spec.context, finetune.default_tokens_at_once(loaded.model))
