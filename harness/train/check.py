@@ -95,7 +95,7 @@ def must_be_causal(model: Any) -> None:
     weight = model.get_input_embeddings().weight
     ids = torch.arange(5, 5 + 2 * WINDOW, device=weight.device)[None] % weight.shape[0]
     changed = ids.clone()
-    changed[0, -1] = 3
+    changed[0, -1] = (ids[0, -1] + 1) % weight.shape[0]  # another token in every vocabulary
     was_training = model.training
     model.eval()
     try:
