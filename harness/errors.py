@@ -2,7 +2,8 @@
 
 import difflib
 from collections.abc import Iterable
-from math import isfinite
+
+from harness.text import quoted, visible
 
 
 class UserError(Exception):
@@ -13,10 +14,10 @@ def unknown(what: str, given: str, names: Iterable[str]) -> UserError:
     """A `UserError` for the unknown name `given`, which suggests the closest of `names`."""
     names = list(names)
     # Close names if there are any, else the first few of all.
-    similar = difflib.get_close_matches(given.lower(), names, n=3, cutoff=0.4)
+    similar = difflib.get_close_matches(given[:80].lower(), names, n=3, cutoff=0.4)
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     hint = f"did you mean {' or '.join(similar)}?" if similar else f"known: {', '.join(names[:8])}{more}"
-    return UserError(f"unknown {what} {given!r}; {hint}")
+    return UserError(f"unknown {what} {quoted(given)}; {hint}")
 
 
 class Unsupported(Exception):
@@ -24,16 +25,9 @@ class Unsupported(Exception):
 
 
 def first_line(problem: BaseException) -> str:
-    """The first line of an exception's message, its type where it has none; 200 characters at most.
+    """The first line of an exception's message, its type where it has none, in 200 visible characters at most.
 
     A first line that ends in a colon says nothing without the second.
     """
     first, *more = (str(problem).strip() or type(problem).__name__).splitlines()
-    return (f"{first} {more[0].strip()}" if more and first.endswith(":") else first)[:200]
-
-
-def positive(option: str, value: float | None) -> float | None:
-    """`value`, which may be None. Raises UserError where it is not a finite number above 0."""
-    if value is not None and not (isfinite(value) and value > 0):
-        raise UserError(f"{option} must be above 0, not {value:g}")
-    return value
+    return visible(f"{first} {more[0].strip()}" if more and first.endswith(":") else first)[:200]

@@ -1,35 +1,147 @@
-"""Files that are replaced whole or not at all, and the user's cache of results that take time to compute."""
+"""Files that are replaced whole or not at all, reading of files from anywhere, and the user's cache of results that
+take time to compute."""
 
+import errno
 import json
 import os
-import threading
+import stat
+import tempfile
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import UserError
+
+T = TypeVar("T")
+MOST_BYTES = 1 << 30  # of a file that is read whole; a record of 100,000 rows has a fifth of that
+_DEEPEST = 64  # levels of lists and mappings; what is read is walked by recursion
+_READER_WITHIN_S = 3.0
 
 
 def replace_atomically(path: Path, content: str | bytes, make_folder: bool = False) -> None:
     """Writes `content` to `path` and flushes it to disk; readers see the old file or the new one, never a part.
 
-    `make_folder` makes the folder too. Raises UserError where it cannot be written; an older file is then as it was.
+    `make_folder` makes the folder too. Raises UserError where it cannot be written, and where a link, a device or a
+    pipe lies there; what was there is then as it was.
     """
-    # A file of this thread's own in the same folder, for a rename across file systems would be a copy.
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    part = None
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(mode := path.lstat().st_mode) and not stat.S_ISDIR(mode):
+                raise UserError(
+                    f"{path}: is a link, a device or a pipe, and no regular file: remove it, or name another"
+                )
+        # A file of its own, which nobody else can have made, in the same folder: a rename elsewhere would be a copy.
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+        part = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(_encoded(content))
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as problem:
-        with suppress(OSError):
-            part.unlink()
-        reason = problem.strerror or problem
-        raise UserError(f"{path}: cannot be written ({reason}); name a folder that can be, or make room") from None
+        if part:
+            with suppress(OSError):
+                part.unlink()
+        raise _not_written(path, problem) from None
+
+
+def write_output(path: Path, content: str | bytes) -> None:
+    """Writes `content` to the path that a user gave: whole or not at all into a regular file (that a link names, too),
+    as it is into a pipe or a device. Raises UserError where it cannot be written."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise UserError(f"{path}: is a link to nothing; name a file") from None
+        mode = stat.S_IFREG
+    except (OSError, ValueError) as problem:
+        raise _not_written(path, problem) from None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        replace_atomically(path.resolve(), content)
+        return
+    try:
+        # A pipe that nobody reads would block for ever.
+        handle = _open_for_writing(path)
+        os.set_blocking(handle, True)
+        with os.fdopen(handle, "wb") as file:
+            file.write(_encoded(content))
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        raise _not_written(path, problem) from None
+
+
+def _open_for_writing(path: Path) -> int:
+    until = time.monotonic() + _READER_WITHIN_S
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError as problem:
+            if problem.errno != errno.ENXIO or time.monotonic() > until:
+                raise
+        time.sleep(0.05)
+
+
+def _encoded(content: str | bytes) -> bytes:
+    # What has no UTF-8 (lone surrogates) is no reason to lose a file.
+    return content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _not_written(path: Path, problem: Exception) -> UserError:
+    reason = getattr(problem, "strerror", None) or problem
+    return UserError(f"{path}: cannot be written ({reason}); name a folder that can be, or make room")
+
+
+def user_path(text: str) -> Path:
+    """The path that a user wrote, `~` and all. Raises UserError for the home folder of nobody."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{text}: there is no such user's home folder") from None
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of `path`. Raises OSError, also where it has more than `most` bytes or is a folder."""
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"more than {most >> 20} MiB", str(path))
+    return content
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for what is none, and for one nested deeper than 64 levels."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    openings = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+    if openings <= _DEEPEST:
+        return value
+    level = [value]
+    for _ in range(_DEEPEST):
+        members = (member for item in level for member in (item.values() if isinstance(item, dict) else item))
+        level = [member for member in members if isinstance(member, list | dict)]
+        if not level:
+            return value
+    raise ValueError("nested too deeply")
+
+
+def read_json(path: Path, most: int = MOST_BYTES) -> Any:
+    """The value of a JSON file. Raises OSError, and ValueError as `parse_json` does."""
+    return parse_json(read_bytes(path, most))
 
 
 def cache_folder() -> Path:
@@ -39,10 +151,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ttft-bench"
 
 
-def read_cache(name: str) -> Any:
-    """The value that `write_cache` wrote as `name`, as in "traces/f00.json"; None where none can be read."""
+def read_cache(name: str, read: Callable[[Any], T]) -> T | None:
+    """What `read` makes of the value that `write_cache` wrote as `name`, as in "traces/f00.json".
+
+    None where there is none, or one that `read` raises ValueError for: it is then computed again.
+    """
     try:
-        return json.loads((cache_folder() / name).read_text(encoding="utf-8"))
+        return read(read_json(cache_folder() / name))
     except (OSError, ValueError):
         return None
 

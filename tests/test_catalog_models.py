@@ -80,7 +80,7 @@ def test_checkpointing_is_of_all_or_of_the_mlps(tmp_path, written, read):
         ("lora_r: 32", "lora_r: '32'", ["line 11", "recipe.lora_r", "whole number"]),
         ("lora_r: 32", "lora_r: yes", ["line 11", "recipe.lora_r", "whole number"]),
         ("lora_r: 32", "lora_r: -1", ["line 11", "recipe.lora_r"]),
-        ("lora_r: 32", "lora_r: 0", ["lora_r >= 1"]),
+        ("lora_r: 32", "lora_r: 0", ["recipe.lora_r must be a whole number from 1 to 65,536"]),
         ("budget_hours: 12", "budget_hours: -12", ["line 5", "defaults.budget_hours"]),
         ("answer_share: 0.12", "answer_share: 1.5", ["recipe.answer_share"]),
         ("micro_batch: 1", "micro_batch: 3", ["sequences_per_step", "multiple"]),
@@ -99,12 +99,12 @@ def test_checkpointing_is_of_all_or_of_the_mlps(tmp_path, written, read):
         (GOOD[GOOD.index("ttft:") : GOOD.index("models:")], "", ["ttft", "is missing"]),
         ("  tasks: 20\n", "", ["line 22", "ttft.tasks", "is missing"]),
         ("  tasks: 20\n", "  tasks: 20\n  taks: 20\n", ["line 25", "ttft.taks", "not a known key"]),
-        ("steps: 64", "steps: 0", ["ttft.steps", "above 0"]),
+        ("steps: 64", "steps: 0", ["ttft.steps", "from 1 to"]),
         ("steps: 64", "steps: -1", ["line 25", "ttft.steps"]),
         ("set: arc1-evaluation", "set: 7", ["line 22", "ttft.set", "a text"]),
         ("  views: 2\n", "  views: 2\n  learning_rate: 0\n", ["ttft.learning_rate", "above 0"]),
         ("    aliases: [b]\n", "    ttft: {step: 3}\n", ["line 30", "models.a.ttft.step", "not a known key"]),
-        ("    aliases: [b]\n", "    ttft: {views: 0}\n", ["models.a.ttft.views", "above 0"]),
+        ("    aliases: [b]\n", "    ttft: {views: 0}\n", ["models.a.ttft.views", "from 1 to"]),
         ("    aliases: [b]\n", "    ttft: 3\n", ["line 30", "models.a.ttft", "a mapping"]),
         ("hidden_size: 64", "hiden_size: 64", ["line 34", "hiden_size is not a known key; missing: hidden_size"]),
         (
@@ -321,5 +321,5 @@ def test_a_window_that_is_nowhere_is_asked_for(tmp_path, config):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="how many tokens the model takes; give them with --window"):
         parse.model_of(str(tmp_path), catalog.load())
-    with pytest.raises(UserError, match="--window must be 1 or more, not 0"):
+    with pytest.raises(UserError, match="--window must be a whole number from 2 to"):
         parse.model_of(str(tmp_path), catalog.load(), window=0)

@@ -81,10 +81,10 @@ def test_halving():
     [
         (["--arms", "none"], "unknown arm"),
         (["--encoding", "words"], "unknown encoding"),
-        (["--tasks", "0"], "--tasks must be 1 or more"),
-        (["--views", "0"], "--views must be 1 or more"),
+        (["--tasks", "0"], "--tasks must be a whole number from 1 to"),
+        (["--views", "0"], "--views must be a whole number from 1 to"),
         (["--context", "9999"], "beyond the window"),
-        (["--learning-rate", "-1"], "--learning-rate must be above 0"),
+        (["--learning-rate", "-1"], "--learning-rate must be a number above 0"),
         (["--weights", "random"], "no weights: accuracy not measured"),
         (["--precision", "int5"], "unknown precision"),
     ],

@@ -52,9 +52,9 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
 def test_what_the_cache_cannot_take_is_had_again(tmp_path, monkeypatch):
     monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path / "cache"))
     files.write_cache("traces/a.json", {"a": [1, 2.5]})
-    assert files.read_cache("traces/a.json") == {"a": [1, 2.5]}
+    assert files.read_cache("traces/a.json", dict) == {"a": [1, 2.5]}
     (tmp_path / "cache" / "traces" / "a.json").write_text('{"a": [1,')
-    assert files.read_cache("traces/a.json") is None
+    assert files.read_cache("traces/a.json", dict) is None
     (tmp_path / "cache" / "file").write_text("")
     files.write_cache("file/b.json", 1)
-    assert files.read_cache("file/b.json") is None
+    assert files.read_cache("file/b.json", dict) is None

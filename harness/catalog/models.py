@@ -1,18 +1,20 @@
 """The candidates: models.yaml, a folder with a config.json, or a hub id."""
 
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
+from harness import limits
 from harness.catalog.precisions import PRECISIONS
 from harness.catalog.strict_yaml import Document, Strict, parse_file
-from harness.errors import UserError, unknown
+from harness.errors import UserError, first_line, unknown
+from harness.files import read_json, user_path
 from harness.records.cell import OPTIMIZED, RECOMPUTE, REFERENCE, TARGETS, ModelSpec, Recipe
+from harness.text import quoted, say_once
 
 TRIMMED = "-trim"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -21,18 +23,27 @@ WINDOWS = (
     "max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_length", "max_seq_len",
     "seq_length", "context_length", "model_max_length", "max_target_positions",
 )  # fmt: skip
+_MOST_BYTES = 1 << 24  # of a config.json
+_CODE = ("auto_map", "custom_pipelines")
+_QUANTIZED = "quantization_config"
+_KERNELS = ("_attn_implementation", "attn_implementation", "_experts_implementation", "experts_implementation")
+_SIZES = {
+    "num_hidden_layers": limits.Layers, "num_layers": limits.Layers, "n_layer": limits.Layers,
+    "hidden_size": limits.Width, "intermediate_size": limits.Width, "n_embd": limits.Width,
+    "vocab_size": limits.Vocabulary, "num_attention_heads": limits.Heads, "num_key_value_heads": limits.Heads,
+}  # fmt: skip
+_LONGEST_HUB_ID = 96  # letters, by the hub's rule
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
-Count = Annotated[int, Meta(gt=0)]
-Positive = Annotated[float, Meta(gt=0)]
-_NotNegative = Annotated[float, Meta(ge=0)]
+
+_ContextList = Annotated[tuple[limits.Context, ...], limits.Names]
 
 
 class Contexts(Strict, frozen=True):
     """Tokens, by kind of device."""
 
-    cuda: tuple[Count, ...]
-    cpu: tuple[Count, ...]
+    cuda: _ContextList
+    cpu: _ContextList
 
     def __getitem__(self, kind: str) -> tuple[int, ...]:
         return getattr(self, kind)
@@ -41,8 +52,8 @@ class Contexts(Strict, frozen=True):
 class Seconds(Strict, frozen=True):
     """Seconds, by kind of device."""
 
-    cuda: Positive
-    cpu: Positive
+    cuda: limits.Seconds
+    cpu: limits.Seconds
 
     def __getitem__(self, kind: str) -> float:
         return getattr(self, kind)
@@ -52,11 +63,12 @@ class Defaults(Strict, frozen=True):
     """A sweep's settings where the command line gives none."""
 
     model: str
-    precisions: tuple[Literal[tuple(PRECISIONS)], ...]  # type: ignore[valid-type]  # mypy reads no constants here
+    # mypy reads no constants in a Literal
+    precisions: Annotated[tuple[Literal[tuple(PRECISIONS)], ...], limits.Names]  # type: ignore[valid-type]
     contexts: Contexts
-    budget_hours: Positive
-    steps: Count
-    test_tasks: Annotated[int, Meta(ge=0)]
+    budget_hours: limits.Hours
+    steps: limits.Steps
+    test_tasks: limits.NoTasks
     sample_seconds: Seconds
     cap_seconds: Seconds
 
@@ -68,12 +80,12 @@ class TuneDefaults(Strict, frozen=True):
     """
 
     set: str
-    grid_limit: Count
-    tasks: Count
-    steps: Count
-    context: Count
-    views: Count
-    learning_rate: Positive | None = None
+    grid_limit: limits.Side
+    tasks: limits.Tasks
+    steps: limits.Steps
+    context: limits.Prompt
+    views: limits.Views
+    learning_rate: limits.LearningRate | None = None
 
     def override(self, **given: Any) -> "TuneDefaults":
         """These settings with the values that are given; None changes nothing."""
@@ -86,22 +98,22 @@ class TuneDefaults(Strict, frozen=True):
 class _RecipeBlock(Strict, frozen=True):
     """The fields of Recipe that models.yaml gives; the others are the command line's alone."""
 
-    lora_r: Annotated[int, Meta(ge=0)]
-    lora_alpha: Annotated[int, Meta(ge=0)]
-    lora_dropout: _NotNegative
+    lora_r: limits.Rank
+    lora_alpha: limits.Alpha
+    lora_dropout: limits.Dropout
     lora_targets: Literal[TARGETS]  # type: ignore[valid-type]  # mypy reads no constants here
-    sequences_per_step: Count
-    micro_batch: Annotated[int, Meta(ge=0)]
-    learning_rate: _NotNegative
+    sequences_per_step: limits.Sequences
+    micro_batch: limits.Sequences
+    learning_rate: limits.LearningRate
     # A bool in older files.
     gradient_checkpointing: Literal[RECOMPUTE] | bool  # type: ignore[valid-type]  # mypy reads no constants here
-    answer_share: Annotated[float, Meta(gt=0, le=1)]
+    answer_share: limits.Share
     implementation: Literal[OPTIMIZED, REFERENCE] = OPTIMIZED  # type: ignore[valid-type]  # mypy reads no constants here
     optimizer: Literal["adamw"] = "adamw"  # in older files: the one that there is
 
     def __post_init__(self):
-        if not self.micro_batch or not self.lora_r or self.sequences_per_step % self.micro_batch:
-            raise ValueError("needs sequences_per_step to be a multiple of micro_batch, and lora_r >= 1")
+        if self.sequences_per_step % self.micro_batch:
+            raise ValueError("needs sequences_per_step to be a multiple of micro_batch")
 
     def recipe(self) -> Recipe:
         values = msgspec.structs.asdict(self)
@@ -113,23 +125,23 @@ class _Architecture(Strict, frozen=True):
     """The keys of config.json that models.yaml may give; a config.json itself may have any."""
 
     model_type: str
-    hidden_size: Count
-    intermediate_size: Count
-    num_hidden_layers: Count
-    num_attention_heads: Count
-    num_key_value_heads: Count
-    vocab_size: Count
+    hidden_size: limits.Width
+    intermediate_size: limits.Width
+    num_hidden_layers: limits.Layers
+    num_attention_heads: limits.Heads
+    num_key_value_heads: limits.Heads
+    vocab_size: limits.Vocabulary
     tie_word_embeddings: bool
-    head_dim: Count | UnsetType = UNSET
-    partial_rotary_factor: Positive | UnsetType = UNSET
-    sliding_window: Count | UnsetType | None = UNSET  # None: attention is full
+    head_dim: limits.Width | UnsetType = UNSET
+    partial_rotary_factor: limits.Share | UnsetType = UNSET
+    sliding_window: limits.Count | UnsetType | None = UNSET  # None: attention is full
 
 
 class _ModelBlock(Strict, frozen=True):
-    window: Count
+    window: limits.Context
     architecture: _Architecture
     hub_id: str | None = None
-    params_m: Positive | None = None
+    params_m: limits.Millions | None = None
     aliases: tuple[str, ...] = ()
     ttft: dict[str, Any] | None = None  # some of TuneDefaults' fields
 
@@ -161,10 +173,10 @@ class Catalog:
         for spec in self.models.values():
             if name in spec.aliases or name == spec.hub_id:
                 return spec
-        folder = Path(name).expanduser()
+        folder = user_path(name)
         if folder.is_dir():
             return from_folder(folder, window)
-        if _HUB_ID.fullmatch(name) and not name.startswith("."):
+        if len(name) <= _LONGEST_HUB_ID and _HUB_ID.fullmatch(name):
             return _from_hub(name, window)
         raise unknown("model", name, [*self.models, *(alias for m in self.models.values() for alias in m.aliases)])
 
@@ -195,15 +207,19 @@ def load(path: Path | None = None) -> Catalog:
     for name in file.models:
         if not _NAME.fullmatch(name):
             raise document.error(
-                ("models", name), f"is called {name!r}; a name may hold letters, digits, '.', '_' and '-' only"
+                ("models", name), f"is called {quoted(name)}; a name may hold letters, digits, '.', '_' and '-' only"
             )
         models[name] = spec = _model(document, name)
         for alias in (name, *spec.aliases):
             if alias in owners:
-                raise document.error(("models", name), f"uses the name {alias!r}, which {owners[alias]} has already")
+                raise document.error(
+                    ("models", name), f"uses the name {quoted(alias)}, which {owners[alias]} has already"
+                )
             owners[alias] = name
     if file.defaults.model not in owners:
-        raise document.error(("defaults", "model"), f"names {file.defaults.model!r}, which is not among the models")
+        raise document.error(
+            ("defaults", "model"), f"names {quoted(file.defaults.model)}, which is not among the models"
+        )
     return Catalog(document.path, file.defaults, file.recipe.recipe(), file.ttft, models)
 
 
@@ -233,16 +249,15 @@ def from_folder(folder: Path, window: int | None = None) -> ModelSpec:
     path = folder / "config.json"
     try:
         # Any JSON file could lie there; model_type is what transformers builds a model by.
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path, _MOST_BYTES)
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
             raise ValueError("it names no model_type")
     except OSError as problem:
         raise UserError(f"{folder}: no config.json that can be read ({problem.strerror})") from None
     except ValueError as problem:
-        raise UserError(f"{path}: is no model's config.json ({problem})") from None
-    if "auto_map" in config:
-        # Code that comes with a model is never run; the architecture must be one that transformers knows.
-        config.pop("auto_map")
+        raise UserError(f"{path}: is no model's config.json ({first_line(problem)})") from None
+    config = _without_code(config, path)
+    _check_sizes(config, path)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-.") or "model"
     return ModelSpec(name[:64], config, _max_context(config, path) or _given(window, path), path=str(folder.resolve()))
 
@@ -263,6 +278,31 @@ def _from_hub(hub_id: str, window: int | None = None) -> ModelSpec:
         raise UserError(f"{hub_id}: the hub has no config.json for it ({type(problem).__name__})") from None
     spec = from_folder(config.parent, window)
     return ModelSpec(hub_id.split("/")[1], spec.architecture, spec.max_context, hub_id=hub_id)
+
+
+def _without_code(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`config` without the keys by which a model brings code, or asks for some; stderr says which were dropped.
+
+    Code that comes with a model is never run: the architecture must be one that transformers knows. How the published
+    weights are quantised is no part of the architecture either.
+    """
+    dropped = [key for key in _CODE if key in config] + [key for key in _KERNELS if "/" in str(config.get(key))]
+    if dropped:
+        say_once(f"{path}: {', '.join(dropped)} left out; code that comes with a model or is fetched is never run")
+    if _QUANTIZED in config:
+        say_once(f"{path}: {_QUANTIZED} left out; models are built in the precisions asked for")
+    kept = {key: value for key, value in config.items() if key not in (*_CODE, *_KERNELS, _QUANTIZED)}
+    text = kept.get("text_config")
+    return kept | {"text_config": _without_code(text, path)} if isinstance(text, dict) else kept
+
+
+def _check_sizes(config: dict[str, Any], path: Path) -> None:
+    """Raises UserError for an architecture of a size that would take for ever to look at, and that nobody trains."""
+    text = config.get("text_config")
+    for part in (config, *([text] if isinstance(text, dict) else [])):
+        for key, kind in _SIZES.items():
+            if isinstance(part.get(key), int | float):
+                limits.within(f"{path}: {key}", part[key], kind)
 
 
 class WindowUnknown(UserError):
@@ -286,6 +326,6 @@ def _max_context(config: dict[str, Any], path: Path) -> int | None:
         for name in WINDOWS:
             if (tokens := part.get(name)) is not None:
                 if type(tokens) is not int or tokens < 1:
-                    raise UserError(f"{path}: {name} must be a positive whole number, not {tokens!r}")
+                    raise UserError(f"{path}: {name} must be a positive whole number, not {quoted(tokens)}")
                 return tokens
     return None

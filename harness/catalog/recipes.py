@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness import limits
 from harness.catalog import kernels as kernel_table
 from harness.catalog.kernels import AUTO
-from harness.errors import UserError, positive, unknown
+from harness.errors import UserError, unknown
 from harness.records.cell import ALL, DORA, FULL, LORA, NONE, OPTIMIZED, RECOMPUTE, REFERENCE, TARGETS, Recipe
 
 ARC24 = "arc24"
@@ -57,14 +58,12 @@ def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Re
         if value is not None and value not in allowed:
             raise unknown(what, value, allowed)
     targets = None if options.lora_targets is None else _lora_targets(options.lora_targets)
-    counts = {
-        "--gpus": options.gpus,
-        "--micro-batch": options.micro_batch,
-        "--sequences-per-step": options.sequences_per_step,
-    }
-    for option, count in counts.items():
-        if count is not None and count < 1:
-            raise UserError(f"{option} must be 1 or more, not {count}")
+    for option, count, kind in (
+        ("--gpus", options.gpus, limits.Cards),
+        ("--micro-batch", options.micro_batch, limits.Sequences),
+        ("--sequences-per-step", options.sequences_per_step, limits.Sequences),
+    ):
+        limits.within(option, count, kind)
 
     changes: dict[str, Any] = {
         "method": options.method,
@@ -72,7 +71,7 @@ def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Re
         "micro_batch": options.micro_batch or (1 if options.sequences_per_step else None),
         "gradient_checkpointing": options.recompute,
         "lora_targets": targets,
-        "learning_rate": positive("--learning-rate", options.learning_rate),
+        "learning_rate": limits.within("--learning-rate", options.learning_rate, limits.LearningRate),
         "sequences_per_step": options.sequences_per_step,
         "trim_vocab": options.trim_vocab,
     }

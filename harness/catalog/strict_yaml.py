@@ -4,12 +4,14 @@ import re
 from math import isfinite
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 import yaml
 
 from harness.errors import UserError
+from harness.limits import in_english
+from harness.text import quoted
 
 Keys = tuple[str | int, ...]
 T = TypeVar("T", bound=msgspec.Struct)
@@ -66,9 +68,9 @@ class Document:
             # Scalars by YAML's own rules: 5e-5, true, null.
             value = self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError):
-            raise self.error(keys, f"must not be {node.value!r}") from None
+            raise self.error(keys, f"must not be {quoted(node.value)}") from None
         if isinstance(value, float) and not isfinite(value):
-            raise self.error(keys, f"must not be {value!r}")
+            raise self.error(keys, f"must not be {quoted(value)}")
         return value
 
     def _in_english(self, message: str, kind: Any, raw: Any, keys: Keys) -> UserError:
@@ -88,7 +90,7 @@ class Document:
             hint = f"missing: {', '.join(missing)}" if missing else f"known: {', '.join(f.name for f in fields)}"
             return self.error((*keys, field[1]), f"is not a known key; {hint}")
         if message.startswith(("Expected", "Invalid")):
-            return self.error(keys, f"must be {_english(kind)}, not {raw!r}")
+            return self.error(keys, f"must be {in_english(kind)}, not {quoted(raw)}")
         return self.error(keys, message)  # of a struct's own __post_init__
 
 
@@ -128,19 +130,3 @@ def _inner(kind: Any, step: str | int) -> Any:
     if isinstance(step, int):
         return get_args(kind)[0]
     return next(field.type for field in msgspec.structs.fields(kind) if field.name == step)
-
-
-_ENGLISH = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", tuple: "a list [a, b]"}
-
-
-def _english(kind: Any) -> str:
-    if get_origin(kind) in (Union, UnionType):
-        return _english(get_args(kind)[0])
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
-    if get_origin(kind) is Annotated:
-        bounds = kind.__metadata__[0]
-        limits = {"above": bounds.gt, "at least": bounds.ge, "at most": bounds.le}
-        within = " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
-        return f"{_english(kind.__origin__)} {within}"
-    return _ENGLISH.get(get_origin(kind) or kind, "a mapping of keys to values")

@@ -1,11 +1,12 @@
 """Where a model's weights come from: a folder, the hub's cache, the hub, the program itself, or made at random."""
 
 import hashlib
-import json
 from pathlib import Path
 
 from harness.errors import UserError, first_line
+from harness.files import read_json, user_path
 from harness.records.cell import ModelSpec
+from harness.text import quoted
 
 RANDOM = "random"
 BUNDLED = "bundled:"  # before the name of a model that comes with the program, and a digest of its weights
@@ -35,9 +36,9 @@ def resolve(spec: ModelSpec, choice: str) -> str:
         if not spec.hub_id:
             raise UserError(f"{spec.name} has no hub_id to download from; use --weights auto, random or a folder")
         return _cached(spec.hub_id) or _download(spec.hub_id)
-    path = Path(choice).expanduser()
+    path = user_path(choice)
     if not path.is_dir():
-        raise UserError(f"--weights {choice!r} is none of auto, hub, random, and no folder")
+        raise UserError(f"--weights {quoted(choice)} is none of auto, hub, random, and no folder")
     # A folder of the user's own: complete, and of the architecture that was named.
     for needed, exists in (
         ("config.json", (path / "config.json").exists()),
@@ -74,7 +75,12 @@ def _download(hub_id: str) -> str:
 
 def _check_same(spec: ModelSpec, folder: Path) -> None:
     """Raises UserError where the folder's config.json is of another architecture than the model named."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = read_json(folder / "config.json")
+        if not isinstance(config, dict):
+            raise ValueError("no mapping")
+    except (OSError, ValueError) as problem:
+        raise UserError(f"--weights {folder}: its config.json cannot be read ({first_line(problem)})") from None
     for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
         in_folder, in_spec = config.get(key), spec.architecture.get(key)
         if None not in (in_folder, in_spec) and in_folder != in_spec:
@@ -99,6 +105,9 @@ def _cached(hub_id: str | None) -> str | None:
     index = folder / "model.safetensors.index.json"
     # Sharded weights count only when all of their shards are there.
     if index.exists():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return str(folder) if all((folder / shard).exists() for shard in shards) else None
+        try:
+            shards = set(read_json(index)["weight_map"].values())
+            return str(folder) if all((folder / shard).exists() for shard in shards) else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None  # half a download
     return str(folder) if (folder / "model.safetensors").exists() else None

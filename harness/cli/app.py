@@ -7,6 +7,7 @@ import typer
 from harness.cli import bench, info, predict, report, ttft
 from harness.cli.options import PanelCommand
 from harness.errors import UserError
+from harness.text import one_line, take_any_encoding
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +39,10 @@ for verb in (
 
 def main(words: list[str] | None = None) -> None:
     """Runs a verb. Exit codes: 0 done, 1 nothing measured, 2 bad input, 130 interrupted."""
+    take_any_encoding()
     try:
+        if any("\0" in word for word in words or ()):
+            raise UserError("the command line holds a NUL character; leave it out")
         app(words, prog_name="harness")
     except UserError as problem:
         _stop(str(problem), 2)
@@ -52,5 +56,5 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _stop(text: str, code: int) -> None:
-    print(f"error: {' '.join(text.split())}" if code == 2 else text, file=sys.stderr)
+    print(f"error: {one_line(text)}" if code == 2 else text, file=sys.stderr)
     sys.exit(code)

@@ -1,19 +1,22 @@
 """Parses and checks the command line's values, before anything is started; what several verbs share."""
 
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from harness import limits
 from harness.catalog.models import Catalog, Seconds, WindowUnknown
-from harness.errors import UserError, positive
+from harness.errors import UserError
+from harness.files import user_path
 from harness.records import arm, store
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal, ModelSpec
 from harness.records.measurement import Measurement
+from harness.text import quoted, say_once
 
+MOST_CONTEXT = 10**7
 DEVICE_KINDS = ("cuda", "cpu")
 Words = str | int | Iterable[str | int] | None
 
@@ -44,11 +47,13 @@ def record(results: Path | None) -> RecordRows:
 def goal(
     catalog: Catalog, budget_hours: float | None = None, steps: int | None = None, test_tasks: int | None = None
 ) -> Goal:
-    """The goal: the values given, models.yaml's for the rest. Raises UserError for a value that is not above 0."""
+    """The goal: the values given, models.yaml's for the rest. Raises UserError for a value out of range."""
+    defaults = catalog.defaults
+    tasks = limits.within("--test-tasks", test_tasks, limits.Tasks)
     return Goal(
-        positive("--budget-hours", budget_hours) or catalog.defaults.budget_hours,
-        int(positive("--steps", steps) or catalog.defaults.steps),
-        int(positive("--test-tasks", test_tasks) or catalog.defaults.test_tasks),
+        limits.within("--budget-hours", budget_hours, limits.Hours) or defaults.budget_hours,
+        limits.within("--steps", steps, limits.Steps) or defaults.steps,
+        tasks or defaults.test_tasks,
     )
 
 
@@ -59,15 +64,26 @@ def words(text: Words) -> list[str]:
     return list(dict.fromkeys(word for part in parts for word in part.replace(",", " ").split()))
 
 
+def model_words(names: Words) -> list[str]:
+    """The names in `names`, as `words` has them; a path, whose folder may have spaces and commas, is one name."""
+    parts = [str(names)] if isinstance(names, str | int) else list(map(str, names or ()))
+    found = [[part] if part.strip() and user_path(part).is_dir() else words(part) for part in parts]
+    return list(dict.fromkeys(name for some in found for name in some))
+
+
 def context_of(word: str) -> int:
-    if not word.isdigit() or not 2 <= int(word) <= 10_000_000:
-        raise UserError(f"context {word!r} is no number of tokens; give 2 or more, as in --contexts '1024 4096'")
+    # Not isdigit: "²" is a digit of Unicode's.
+    if not re.fullmatch(r"[0-9]{1,8}", word) or not 2 <= int(word) <= MOST_CONTEXT:
+        given = quoted(word)
+        raise UserError(
+            f"context {given} is no number of tokens; give 2 to {MOST_CONTEXT}, as in --contexts '1024 4096'"
+        )
     return int(word)
 
 
 def device_of(word: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", word):
-        raise UserError(f"unknown device {word!r}; use auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", word):
+        raise UserError(f"unknown device {quoted(word)}; use auto, cpu, cuda or cuda:N")
     return word
 
 
@@ -75,7 +91,7 @@ def models_of(names: Words, catalog: Catalog, window: int | None = None) -> list
     """Each model once, by default the catalogue's. Raises UserError for two of one name, which no table could tell
     apart. `window` is that of `model_of`."""
     by_name: dict[str, ModelSpec] = {}
-    for name in words(names) or [catalog.defaults.model]:
+    for name in model_words(names) or [catalog.defaults.model]:
         spec = model_of(name, catalog, window)
         # A folder may bear the name of a model of models.yaml.
         if by_name.setdefault(spec.name, spec) != spec:
@@ -90,8 +106,7 @@ def model_of(name: str, catalog: Catalog, window: int | None = None) -> ModelSpe
     What its config.json leaves to transformers' defaults is asked of another process, for this one imports neither
     torch nor transformers. stderr says where a window does not come from the config. Raises UserError.
     """
-    if window is not None and window < 1:
-        raise UserError(f"--window must be 1 or more, not {window}")
+    limits.within("--window", window, limits.Context)
     in_config, source = "nothing", "--window"
     try:
         spec = catalog.find(name)
@@ -104,7 +119,7 @@ def model_of(name: str, catalog: Catalog, window: int | None = None) -> ModelSpe
         spec = catalog.find(name, tokens)
     spec = replace(spec, max_context=window or spec.max_context)
     if in_config != str(spec.max_context):
-        _say_once(f"{spec.name}: takes {spec.max_context} tokens by {source}; its config says {in_config}")
+        say_once(f"{spec.name}: takes {spec.max_context} tokens by {source}; its config says {in_config}")
     return spec
 
 
@@ -120,12 +135,6 @@ def _by_default(path: Path, content: bytes) -> int | None:
             return None
 
 
-@cache
-def _say_once(text: str) -> None:
-    # `plan` parses its models twice.
-    print(text, file=sys.stderr)
-
-
 def by_device_kind(option: str, value: float | None, defaults: Seconds) -> dict[str, float]:
-    """`value` for every kind of device, or the defaults. Raises UserError for what is not above 0."""
-    return {kind: positive(option, value) or defaults[kind] for kind in DEVICE_KINDS}
+    """`value` for every kind of device, or the defaults. Raises UserError for a value out of range."""
+    return {kind: limits.within(option, value, limits.Seconds) or defaults[kind] for kind in DEVICE_KINDS}

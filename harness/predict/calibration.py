@@ -11,15 +11,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
 
 from harness.catalog.accelerators import CPU, CUDA, Accelerator
-from harness.errors import UserError
-from harness.files import replace_atomically
+from harness.errors import UserError, first_line
+from harness.files import read_json, replace_atomically
 from harness.predict import roofline
 from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, GEMM, KINDS, LAUNCH, SKINNY_GEMM
 from harness.records.cell import OPTIMIZED
+from harness.records.measurement import Duration, Flops, Size
 from harness.records.stored import from_stored, to_stored
+
+# What a calibration from a file may say.
+_Factor = Annotated[float, Meta(gt=0, le=1e6)]
+_Spread = Annotated[float, Meta(ge=0, le=10)]  # of logarithms
 
 # How much slower than nominal a kind is where nothing is known of the device: large products reach half of a
 # datasheet's rate, memory four fifths of its bandwidth.
@@ -82,16 +89,16 @@ class Calibration:
 
     device: str
     kind: str
-    slowdown: dict[str, float]
-    error: float
-    base_bytes: float = 0.0
-    fragmentation: float = 1.0
-    fragmentation_fp32: float | None = None  # as the other, where an older version fitted
-    memory_error: float = 0.1
+    slowdown: dict[str, _Factor]
+    error: _Spread
+    base_bytes: Flops = 0.0
+    fragmentation: _Factor = 1.0
+    fragmentation_fp32: _Factor | None = None  # as the other, where an older version fitted
+    memory_error: _Spread = 0.1
     models: tuple[str, ...] = ()
-    points: int = 0
-    seconds_low: float = 0.0  # of the fitted micro-steps
-    seconds_high: float = 0.0
+    points: Size = 0
+    seconds_low: Duration = 0.0  # of the fitted micro-steps
+    seconds_high: Duration = 0.0
     source: str = ""
     step: str = OPTIMIZED  # whose step was measured: a recipe's implementation
     nominal: Accelerator | None = None  # whose figures it is relative to, where no catalogue has it
@@ -215,9 +222,11 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
 def load_calibration(path: Path) -> Calibration:
     """Raises UserError where the file is no calibration."""
     try:
-        calibration = from_stored(json.loads(path.read_text(encoding="utf-8")), Calibration)
+        calibration = from_stored(read_json(path), Calibration)
         if set(calibration.slowdown) != set(KINDS) or calibration.kind not in _PRIOR:
             raise ValueError("kinds")
     except (OSError, ValueError) as problem:
-        raise UserError(f"{path} is no calibration ({problem}); make it anew with `harness calibrate`") from None
+        raise UserError(
+            f"{path} is no calibration ({first_line(problem)}); make it anew with `harness calibrate`"
+        ) from None
     return calibration

@@ -17,6 +17,7 @@ from harness.records import store
 from harness.records.cell import OPTIMIZED
 from harness.records.measurement import Measurement
 from harness.records.store import RESULTS, latest_folder
+from harness.text import say_once
 
 NAME = "calibration.json"
 _SHIPPED = Path(__file__).parents[1] / "assets" / "calibrations"
@@ -29,7 +30,9 @@ def for_card(accelerator: Accelerator, results: Path = RESULTS) -> Calibration:
     if own := _own(results, lambda device: _is(device, accelerator)):
         return own
     shipped = _SHIPPED / f"{accelerator.name}.json"
-    return calibration.load_calibration(shipped) if shipped.exists() else calibration.prior(accelerator.kind)
+    # A card of the user's own may bear any name.
+    listed = accelerators.ACCELERATORS.get(accelerator.name) == replace(accelerator, count=1)
+    return calibration.load_calibration(shipped) if listed and shipped.exists() else calibration.prior(accelerator.kind)
 
 
 def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Calibration]:
@@ -54,9 +57,13 @@ def last_swept_device(results: Path = RESULTS) -> tuple[Accelerator, Calibration
 
 
 def _own(results: Path, wanted: Callable[[str], bool]) -> Calibration | None:
-    """The newest calibration under `results` whose device is wanted. Raises UserError for a file that is none."""
+    """The newest calibration under `results` whose device is wanted. stderr names a file that is none."""
     for path in sorted(results.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime, reverse=True):
-        own = calibration.load_calibration(path)
+        try:
+            own = calibration.load_calibration(path)
+        except UserError as problem:
+            say_once(f"left out: {problem}")
+            continue
         if wanted(own.device):
             return own
     return None

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from harness.catalog.accelerators import CPU, Accelerator
-from harness.records.measurement import FlopCount
+from harness.records.measurement import FlopCount, Flops, Size
 
 # Kinds of operation, by the names that calibrations and kept traces have.
 GEMM, SKINNY_GEMM, ATTENTION = "product", "thin", "attention"
@@ -25,23 +25,23 @@ class Op:
     kind: str
     backward: bool
     dtype: str
-    flops: float
-    bytes: float
-    count: int
+    flops: Flops
+    bytes: Flops
+    count: Size
 
 
 @dataclass(frozen=True)
 class Memory:
     """Bytes of tensors at the moment of a micro-step when most are held, by what they are."""
 
-    weights: int = 0
-    constants: int = 0  # of quantisation
-    adapters: int = 0
-    gradients: int = 0
-    optimizer: int = 0
-    activations: int = 0  # made in the forward pass
-    logits: int = 0
-    temporaries: int = 0  # made in the backward pass
+    weights: Size = 0
+    constants: Size = 0  # of quantisation
+    adapters: Size = 0
+    gradients: Size = 0
+    optimizer: Size = 0
+    activations: Size = 0  # made in the forward pass
+    logits: Size = 0
+    temporaries: Size = 0  # made in the backward pass
 
     @property
     def total(self) -> int:
@@ -64,10 +64,10 @@ class Trace:
 
     ops: tuple[Op, ...]
     memory: Memory
-    params: int
-    trainable: int
-    sequences: int
-    tokens: int
+    params: Size
+    trainable: Size
+    sequences: Size
+    tokens: Size
     work: FlopCount | None = None  # of one sequence, attention in full; None in traces of an older version
 
     @staticmethod

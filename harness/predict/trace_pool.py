@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from queue import Queue
 from threading import Thread
 from typing import Any
@@ -66,10 +67,7 @@ def kind_of(accelerator: Accelerator) -> str:
 
 def load_trace(key: TraceKey, versions: dict[str, str]) -> Trace | None:
     """The kept trace; None where it has to be made."""
-    try:
-        return from_stored(files.read_cache(_name(key, versions)), Trace)
-    except ValueError:  # not there, or of another version
-        return None
+    return files.read_cache(_name(key, versions), partial(from_stored, kind=Trace))
 
 
 def keep(key: TraceKey, versions: dict[str, str], answer: dict[str, Any]) -> Trace | str:

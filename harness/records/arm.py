@@ -187,4 +187,4 @@ def from_json(raw: Any) -> ArmResult:
     return from_stored(raw, ArmResult)
 
 
-ROWS = Rows("accuracy.jsonl", to_json, from_json, lambda row: row.rule == TUNING_RULE)
+ROWS = Rows("accuracy.jsonl", to_json, from_json, TUNING_RULE)

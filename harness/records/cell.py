@@ -16,6 +16,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from harness import limits
 from harness.records.stored import to_stored
 
 # Increased when the way of measuring, or of tuning, changes: rows of an older rule stay in the file, and their cells or
@@ -38,30 +39,30 @@ class Recipe:
 
     STORED: ClassVar = {"data_parallel": "processes"}
 
-    lora_r: int = 32
-    lora_alpha: int = 64
-    lora_dropout: float = 0.0
+    lora_r: limits.Rank = 32
+    lora_alpha: limits.Alpha = 64
+    lora_dropout: limits.Dropout = 0.0
     lora_targets: str = "attention"  # one of TARGETS, or names of modules: "q_proj v_proj"
-    sequences_per_step: int = 16
-    micro_batch: int = 1
-    learning_rate: float = 5e-5
+    sequences_per_step: limits.Sequences = 16
+    micro_batch: limits.Sequences = 1
+    learning_rate: limits.LearningRate = 5e-5
     gradient_checkpointing: str = NONE  # one of RECOMPUTE
-    answer_share: float = 0.12
+    answer_share: limits.Share = 0.12
     # own: harness.train's step; reference: transformers and PEFT unchanged, with logits of every token
     implementation: str = OPTIMIZED
     trim_vocab: bool = False  # embeddings and head cut to the tokens of ARC prompts, which gives another model
     kernels: str = "auto"  # auto: the fastest on this device; or named, see harness.catalog.kernels
-    data_parallel: int = 1  # processes that share a step's sequences, one card each
+    data_parallel: limits.Cards = 1  # processes that share a step's sequences, one card each
     # Settings of others' training, so that their published numbers can be predicted as they were run.
     method: str = LORA  # or DORA, or FULL: every weight is trained, gradients and Adam states in the weights' dtype
     prepared_for_kbit: bool = False  # 16-bit parameters of a quantised base are widened to fp32
-    layer_split: int = 1  # cards that hold a part of the layers each; one works at a time
+    layer_split: limits.Cards = 1  # cards that hold a part of the layers each; one works at a time
 
     @staticmethod
     def from_older(raw: dict[str, Any]) -> dict[str, Any]:
         """`raw` as this version writes it. Older versions wrote booleans for checkpointing."""
-        words = {False: NONE, True: ALL}
         recompute = raw.get("gradient_checkpointing", NONE)
+        words = {False: NONE, True: ALL}
         return raw | {"gradient_checkpointing": words[recompute] if isinstance(recompute, bool) else recompute}
 
     @property
@@ -111,10 +112,10 @@ class ModelSpec:
 
     name: str
     architecture: dict[str, Any]
-    max_context: int
+    max_context: limits.Count
     hub_id: str | None = None
     path: str | None = None
-    params_m: float | None = None
+    params_m: limits.Millions | None = None
     aliases: tuple[str, ...] = ()
     ttft: dict[str, Any] | None = None  # models.yaml's settings for fine-tuning it; not part of what is measured
 
@@ -130,7 +131,7 @@ class Cell:
     model: ModelSpec
     precision: str
     compute_dtype: str
-    context: int
+    context: limits.Count
     recipe: Recipe
     weights: str
     device: str

@@ -1,12 +1,21 @@
 """The measurement of one cell: raw samples, bytes and counts; a failure is a row too. JSON in and out."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from harness.records.cell import MEASURING_RULE, Cell
 from harness.records.stored import from_stored, to_stored
+from harness.text import quoted
 
 OK = "ok"
+# What a device can have taken, held or done; anything else in a file is no measurement.
+Duration = Annotated[float, Meta(ge=0, le=1e15)]  # seconds, some of them predicted
+Sample = Annotated[float, Meta(gt=0, le=1e9)]  # seconds of something that was timed
+Size = Annotated[int, Meta(ge=0, le=2**60)]  # bytes, or parameters
+Flops = Annotated[float, Meta(ge=0, le=1e30)]
+Rate = Annotated[float, Meta(gt=0, le=1e30)]  # per second
 FAILURES = ("oom", "timeout", "crashed", "killed", "unsupported", "beyond_window", "too_slow", "skipped")
 
 
@@ -18,10 +27,10 @@ class FlopCount:
     It is counted in full, as torch's FlopCounterMode does, although a causal kernel may skip the upper half.
     """
 
-    forward_linear: float
-    forward_quadratic: float
-    backward_linear: float
-    backward_quadratic: float
+    forward_linear: Flops
+    forward_quadratic: Flops
+    backward_linear: Flops
+    backward_quadratic: Flops
 
     def forward(self, tokens: float) -> float:
         return self.forward_linear * tokens + self.forward_quadratic * tokens**2
@@ -37,8 +46,8 @@ class FlopCount:
 class MatmulSpeed:
     """FLOP/s that the probe of one dtype reached, for products in the shapes of the forward and of the backward."""
 
-    forward: float
-    backward: float
+    forward: Rate
+    backward: Rate
     native: bool
 
     @property
@@ -60,28 +69,28 @@ class Measurement:
     commit: str | None = None
     rule: int = MEASURING_RULE
     seed: int = 0
-    params: int | None = None
-    trainable_params: int | None = None
+    params: Size | None = None
+    trainable_params: Size | None = None
     work: FlopCount | None = None
     rate: MatmulSpeed | None = None  # of the compute dtype, probed in the same sweep
     # Predictions made before measuring, kept so that predictor and device can be compared later.
-    predicted_micro_s: float | None = None
-    predicted_peak_bytes: int | None = None
-    estimate_s: float | None = None  # of the smallest run: load, one warm-up and three micro-steps
-    device_total_bytes: int | None = None
-    load_s: float | None = None
+    predicted_micro_s: Duration | None = None
+    predicted_peak_bytes: Size | None = None
+    estimate_s: Duration | None = None  # of the smallest run: load, one warm-up and three micro-steps
+    device_total_bytes: Size | None = None
+    load_s: Duration | None = None
     # Seconds per micro-step and per optimiser update, one sample each; warm-ups are stored but never averaged.
-    warmup_micro_s: tuple[float, ...] = ()
-    warmup_optimizer_s: tuple[float, ...] = ()
-    micro_s: tuple[float, ...] = ()
-    optimizer_s: tuple[float, ...] = ()
+    warmup_micro_s: tuple[Duration, ...] = ()
+    warmup_optimizer_s: tuple[Duration, ...] = ()
+    micro_s: tuple[Sample, ...] = ()
+    optimizer_s: tuple[Duration, ...] = ()
     losses: tuple[float, ...] = ()
     kernels: str = ""  # those that ran: "attention=blocks pointwise=compiled"
     adapted: str = ""  # modules with an adapter: "q_proj k_proj v_proj o_proj"
     notes: tuple[str, ...] = ()  # sentences on how the model was made: "of attention o_proj alone is adapted here"
     # phase (imported, after_load, first_step, steady) -> kind (allocated, reserved, process, resident: peaks; current)
-    memory: dict[str, dict[str, int]] = field(default_factory=dict)
-    wall_s: float | None = None
+    memory: dict[str, dict[str, Size]] = field(default_factory=dict)
+    wall_s: Duration | None = None
 
     @property
     def ok(self) -> bool:
@@ -109,5 +118,9 @@ def from_json(raw: Any) -> Measurement:
     """The `Measurement` that `to_json` wrote. Raises ValueError where `raw` is not one."""
     row = from_stored(raw, Measurement)
     if row.status != OK and row.status not in FAILURES:
-        raise ValueError(f"unknown status {row.status!r}")
+        raise ValueError(f"unknown status {quoted(row.status)}")
+    if row.ok and not (row.micro_s and row.optimizer_s):
+        raise ValueError("an ok row without samples")
+    if row.cell.recipe.micro_steps_per_step < 1:
+        raise ValueError("a step of less than one micro-step")
     return row

@@ -1,15 +1,17 @@
 """The record of a results folder: one JSON line per row, appended whole or not at all.
 
 Several processes may append to one file: every line is written under a lock, which the system releases if its holder is
-killed. A line that is not a row (torn by a kill or a full disk, or edited) is moved aside and reported; the rest is
-used.
+killed. A record from elsewhere is data: a line that is not a row (torn by a kill or a full disk, or edited, or with
+values that no measurement has) is moved aside and reported; the rest is used. Rows of a later version stay as they are.
 """
 
 import errno
+import gc
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from harness.errors import UserError
-from harness.files import replace_atomically
+from harness.files import parse_json, read_bytes, replace_atomically
 from harness.records.cell import MEASURING_RULE
 from harness.records.measurement import from_json, to_json
 
@@ -26,12 +28,13 @@ NAME = "records.jsonl"
 
 @dataclass(frozen=True)
 class Rows:
-    """A kind of row: its file in the folder, how it is written and read, and which rows are still valid."""
+    """A kind of row: its file in the folder, how it is written and read (ValueError for what is none), and the rule
+    that rows must have been made under to be valid now."""
 
     name: str
     to_json: Callable[[Any], dict[str, Any]]
-    from_json: Callable[[dict[str, Any]], Any]
-    counts: Callable[[Any], bool] = lambda row: True
+    from_json: Callable[[Any], Any]
+    rule: int
 
     @property
     def aside(self) -> str:
@@ -39,7 +42,7 @@ class Rows:
         return self.name.replace(".jsonl", ".corrupt.jsonl")
 
 
-MEASUREMENTS = Rows(NAME, to_json, from_json, lambda row: row.rule == MEASURING_RULE)
+MEASUREMENTS = Rows(NAME, to_json, from_json, MEASURING_RULE)
 
 
 class Store:
@@ -109,28 +112,56 @@ class Store:
 def read(path: Path, kind: Rows = MEASUREMENTS) -> tuple[list[Any], int]:
     """The newest row of each key in `path`, in the order of first measuring, and the number of corrupt lines.
 
-    Rows of an older rule are left out. Writes nothing.
+    Rows of another rule are left out. Writes nothing. Raises OSError where there is no such file.
     """
     good, bad = _lines(path, kind)
     rows: dict[str, Any] = {}
     for _, row in good:
-        if kind.counts(row):
+        if row is not None and row.rule == kind.rule:
             rows[row.key] = row
     return list(rows.values()), len(bad)
 
 
 def _lines(path: Path, kind: Rows) -> tuple[list[tuple[bytes, Any]], list[bytes]]:
-    """Good lines with their rows, and corrupt lines, as bytes: what is kept is kept unchanged."""
+    """Good lines with their rows (None for one that a later version wrote), and corrupt lines, as bytes: what is kept
+    is kept unchanged."""
     good: list[tuple[bytes, Any]] = []
     bad: list[bytes] = []
-    for line in path.read_bytes().split(b"\n"):
-        if not line.strip():
-            continue
-        try:
-            good.append((line, kind.from_json(json.loads(line))))
-        except ValueError:
-            bad.append(line)
+    with _without_collector():
+        for line in read_bytes(path).split(b"\n"):
+            if not line.strip():
+                continue
+            try:
+                raw = parse_json(line)
+            except ValueError:
+                bad.append(line)
+                continue
+            try:
+                good.append((line, kind.from_json(raw)))
+            except ValueError:
+                if _is_later(raw, kind.rule):
+                    good.append((line, None))
+                else:
+                    bad.append(line)
     return good, bad
+
+
+def _is_later(raw: Any, rule: int) -> bool:
+    """Whether a row says that it was made under a later rule than this version's."""
+    own = raw.get("rule") if isinstance(raw, dict) else None
+    return type(own) is int and own > rule
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Stops Python's garbage collector, which would go through all rows again and again while they are read."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 RESULTS = Path("results")

@@ -11,6 +11,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from harness.errors import first_line
+
 T = TypeVar("T")
 
 
@@ -30,29 +32,50 @@ def from_stored(raw: Any, kind: type[T]) -> T:
     """The `kind` that `to_stored` wrote. Raises ValueError, which names the place, where `raw` is not one."""
     try:
         return msgspec.convert(_renamed(raw, kind), kind)
-    except msgspec.ValidationError as problem:
-        raise ValueError(str(problem)) from None
+    except (msgspec.ValidationError, RecursionError, TypeError, OverflowError) as problem:
+        raise ValueError(first_line(problem)) from None
 
 
-def _renamed(raw: Any, kind: Any) -> Any:
+def _renamed(raw: Any, kind: type) -> Any:
     """`raw` with names in files replaced by names of fields, in every dataclass inside `kind`."""
-    if isinstance(kind, type) and is_dataclass(kind):
-        if not isinstance(raw, dict):
-            return raw
-        # A class may read what older versions wrote; then its fields are converted in turn.
-        older = getattr(kind, "from_older", lambda same: same)
-        names, hints = getattr(kind, "STORED", {}), _hints(kind)
-        raw = older({stored: raw[stored] for f in hints if (stored := names.get(f, f)) in raw})
-        return {f: _renamed(raw[stored], hint) for f, hint in hints.items() if (stored := names.get(f, f)) in raw}
-    # Containers: Optional[X] as X, and tuples of one type.
-    if get_origin(kind) in (Union, UnionType):
-        return _renamed(raw, next((arg for arg in get_args(kind) if is_dataclass(arg)), None))
-    if get_origin(kind) is tuple and isinstance(raw, list | tuple):
-        return [_renamed(member, get_args(kind)[0]) for member in raw]
+    older, names, members = _plan(kind)
+    if not isinstance(raw, dict):
+        return raw
+    raw = older(raw) if older else dict(raw)
+    for field, stored in names:
+        # A field's own name is none in files, where it has another.
+        raw.pop(field, None)
+        if stored in raw:
+            raw[field] = raw.pop(stored)
+    for field, inner, several in members:
+        value = raw.get(field)
+        if several and isinstance(value, list | tuple):
+            raw[field] = [_renamed(member, inner) for member in value]
+        elif value is not None:
+            raw[field] = _renamed(value, inner)
     return raw
 
 
 @lru_cache(maxsize=64)
-def _hints(kind: type) -> dict[str, Any]:
+def _plan(kind: type) -> tuple[Any, list[tuple[str, str]], list[tuple[str, type, bool]]]:
+    """What `_renamed` does in a `kind`: reads an older version's (a function, or None), renames (field, name in files),
+    and goes on in (field, dataclass, whether a tuple of them)."""
+    names = getattr(kind, "STORED", {})
     hints = get_type_hints(kind)
-    return {f.name: hints[f.name] for f in fields(kind)}
+    members = []
+    for field in fields(kind):
+        # Optional[X] as X; a tuple of X by its first.
+        hint, several = hints[field.name], False
+        if get_origin(hint) in (Union, UnionType):
+            hint = next((arg for arg in get_args(hint) if is_dataclass(arg)), None)
+        elif get_origin(hint) is tuple:
+            hint, several = get_args(hint)[0], True
+        if isinstance(hint, type) and is_dataclass(hint) and _changes(hint):
+            members.append((field.name, hint, several))
+    return getattr(kind, "from_older", None), list(names.items()), members
+
+
+def _changes(kind: type) -> bool:
+    """Whether anything in a `kind` has another name in files."""
+    older, names, members = _plan(kind)
+    return bool(older or names or members)

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, median, quantiles, stdev
 from typing import Any
 
-from harness.files import replace_atomically
+from harness.files import write_output
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.records.measurement import Measurement
@@ -24,7 +24,7 @@ def write_csv(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: G
     import pandas
 
     data = pandas.DataFrame(frame.summary_frame(rows, goal, results), columns=list(frame.COLUMNS))
-    replace_atomically(path, data.to_csv(index=False, float_format="%.6g"))
+    write_output(path, data.to_csv(index=False, float_format="%.6g"))
 
 
 def write_benchmark(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, path: Path) -> None:
@@ -41,7 +41,7 @@ def write_benchmark(rows: Sequence[Measurement], results: Sequence[ArmResult], g
         "datetime": datetime.now(UTC).isoformat(),
         "version": _benchmark_version(),
     }
-    replace_atomically(path, json.dumps(document, indent=1))
+    write_output(path, json.dumps(document, indent=1))
 
 
 def _benchmark(row: Measurement) -> dict[str, Any]:

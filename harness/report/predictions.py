@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness.files import replace_atomically
+from harness.files import write_output
 from harness.predict.prediction import Prediction
 from harness.predict.query import Unpredictable
 from harness.records.cell import Goal
@@ -167,7 +167,7 @@ def write_predictions(predictions: Sequence[Prediction | Unpredictable], goal: G
 
     # As objects, so that integers stay such and floats are written in their shortest exact form.
     data = pandas.DataFrame(flat(predictions, goal), columns=list(COLUMNS), dtype=object)
-    replace_atomically(path, data.to_csv(index=False, lineterminator="\r\n"))
+    write_output(path, data.to_csv(index=False, lineterminator="\r\n"))
 
 
 FORMATS = {"csv": Format("predictions.csv", write_predictions)}

@@ -1,20 +1,42 @@
 """The style that all tables share, and the console that they are printed on."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from harness.text import visible
 
 _RED, _YELLOW = dict.fromkeys(("too slow", "too big"), "red"), dict.fromkeys(("tight", "fits?", "unsure"), "yellow")
 _VERDICT_COLOURS = {"fits": "green", **_YELLOW, **_RED, "unstable": "magenta"}
 _LABEL_WIDTH = 9  # "bf16/ckpt"
 
 
+class PlainConsole(Console):
+    """A console to which all text is text: no markup, and what would act on the terminal is written out."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**{"highlight": False, "markup": False, "emoji": False} | options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        # Of tables' cells, before they are measured.
+        return super().render_str(visible(text), **options | {"markup": False, "emoji": False})
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        # Whatever else comes with text in it; control segments are rich's own.
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
 def console(quiet: bool = False) -> Console:
     """Standard output for rich: as wide as the terminal, and without a terminal at least 80 columns."""
     # Without a terminal the width may be anything; the tables need 80 columns.
-    out = Console(highlight=False, quiet=quiet)
-    return out if out.is_terminal else Console(highlight=False, quiet=quiet, width=max(80, out.width))
+    out = PlainConsole(quiet=quiet)
+    return out if out.is_terminal else PlainConsole(quiet=quiet, width=max(80, out.width))
 
 
 def plain_table(headings: str) -> Table:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -68,11 +69,8 @@ def supported(config: transformers.PretrainedConfig, recipe: Recipe) -> Supporte
     question = {"config": bare(config), "targets": recipe.lora_targets, "method": recipe.method, "rule": RULE}
     text = json.dumps([question, versions()], sort_keys=True, default=str)
     name = f"checks/{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    if (kept := read_cache(name)) is not None:
-        try:
-            return from_stored(kept, Supported)
-        except ValueError:
-            pass  # of another version
+    if (kept := read_cache(name, partial(from_stored, kind=Supported))) is not None:
+        return kept
     answer = check(config, recipe)
     write_cache(name, to_stored(answer))
     return answer

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import limits
 from harness.arc import arms as arm_table
 from harness.arc.arms import Arm
 from harness.arc.encode import ENCODINGS
@@ -120,14 +121,16 @@ def _check(model: ModelSpec, weights_name: str, settings: TuneDefaults, more: di
     if weights_name == weights.RANDOM:
         raise UserError(f"{model.name}: {NO_WEIGHTS}")
     # Numbers.
-    for option, value, least in (
-        ("--steps", settings.steps, 1),
-        ("--context", settings.context, 64),
-        ("--views", settings.views, 1),
-        ("--grid-limit", settings.grid_limit, 1),
+    for option, value, kind in (
+        ("--steps", settings.steps, limits.Steps),
+        ("--context", settings.context, limits.Prompt),
+        ("--views", settings.views, limits.Views),
+        ("--grid-limit", settings.grid_limit, limits.Side),
+        ("--tasks", settings.tasks, limits.Tasks),
+        ("--learning-rate", settings.learning_rate, limits.LearningRate),
+        ("--seed", more.get("seed"), limits.Seed),
     ):
-        if value < least:
-            raise UserError(f"{option} must be {least} or more, not {value}")
+        limits.within(option, value, kind)
     if settings.context > model.max_context:
         window = f"the window of {model.name}, {model.max_context} tokens"
         raise UserError(f"--context {settings.context} is beyond {window}")

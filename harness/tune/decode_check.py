@@ -8,6 +8,7 @@ other, and held against forwards of each sequence alone. The answer is kept in t
 import hashlib
 import json
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,12 +40,8 @@ def way_of(config: transformers.PretrainedConfig) -> Way:
     text = json.dumps([bare(config), versions(), RULE], sort_keys=True, default=str)
     name = f"decoding/{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     if name not in _kept:
-        if (stored := read_cache(name)) is not None:
-            try:
-                _kept[name] = from_stored(stored, Way)
-                return _kept[name]
-            except ValueError:
-                pass  # of another version
+        if (stored := read_cache(name, partial(from_stored, kind=Way))) is not None:
+            return _kept.setdefault(name, stored)
         _kept[name] = check(config)
         write_cache(name, to_stored(_kept[name]))
     return _kept[name]

@@ -10,12 +10,14 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from shutil import which
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 
 from harness import files
@@ -146,11 +148,21 @@ def measure(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[st
 def _cached(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str, Timings]:
     """Timings from the cache folder, or measured now and written there for the next processes."""
     name = _cache_name(shapes, device, dtype)
-    timings = files.read_cache(name)
-    # A file with other parts is of an older version.
-    if not isinstance(timings, dict) or set(timings) != set(KERNELS[device.type]):
+    timings = files.read_cache(name, partial(_timings, kind=device.type))
+    if timings is None:
         timings = measure(shapes, device, dtype)
         files.write_cache(name, timings)
+    return timings
+
+
+def _timings(raw: Any, kind: str) -> Timings:
+    """Kept timings. Raises ValueError where they are none, or of other parts than this version's."""
+    try:
+        timings = msgspec.convert(raw, dict[str, dict[str, Annotated[float, msgspec.Meta(ge=0, le=1e9)] | str]])
+    except msgspec.ValidationError as problem:
+        raise ValueError(str(problem)) from None
+    if set(timings) != set(KERNELS[kind]) or not all(timings.values()):
+        raise ValueError("of another version")
     return timings
 
 
