@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -124,6 +125,60 @@ def test_a_worker_ends_when_its_sweep_is_gone():
     process.stdin.close()
     assert process.wait(30) == 1
     process.stdout.close()
+
+
+PARENT = """
+import sys; from pathlib import Path
+from harness.workers.local import LocalExecutor, RunLimits
+worker = '''
+import ctypes, os, sys
+from harness.workers import serve
+def hold(payload, emit):
+    emit("phase", pid=os.getpid())
+    ctypes.PyDLL(None).sleep(60)  # unlike CDLL it keeps the GIL
+serve.job_named = lambda name: hold
+serve.main()
+'''
+LocalExecutor((sys.executable, "-c", worker)).run(
+    "hold", {}, RunLimits(log=Path(sys.argv[1])), lambda event: print(event.get("pid", ""), flush=True))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker notices when it lets go of the GIL")
+def test_a_worker_in_c_code_that_holds_the_gil_ends_when_its_parent_is_killed(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "log")], stdout=subprocess.PIPE)
+    worker = int(parent.stdout.readline())
+    assert _alive(worker)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20  # it would sleep for 60
+    while _alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _alive(worker)
+
+
+def test_a_worker_outlives_the_thread_that_started_it():
+    """As those that trace do: their threads end when no trace is left, and the next traces go to the same processes."""
+    code = (
+        'import os, sys\nfor line in sys.stdin: print(\'{"event": "result", "result": %d}\' % os.getpid(), flush=True)'
+    )
+    pids = []
+    with LocalExecutor(
+        (sys.executable, "-c", f"from harness.workers import serve; serve._end_with_parent()\n{code}")
+    ) as it:
+        for _ in range(2):
+            thread = threading.Thread(target=lambda: pids.append(it.ask("job", {})))
+            thread.start()
+            thread.join()
+    assert pids[0] == pids[1]
+
+
+def test_modules_of_the_current_folder_are_not_imported():
+    """A downloaded folder may have a json.py."""
+    Path("json.py").write_text("raise SystemExit('taken from the current folder')")
+    with LocalExecutor() as executor, pytest.raises(UserError, match="No module named"):
+        executor.ask("harness.none:none", {})
 
 
 def test_jobs_are_functions_of_this_program():

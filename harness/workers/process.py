@@ -17,8 +17,10 @@ from typing import IO, Any
 import psutil
 
 from harness.errors import UserError
+from harness.workers.serve import LIFELINE
 
-SERVE = (sys.executable, "-m", "harness.workers.serve")
+# With -P the current folder, which may be anybody's, is not searched for modules.
+SERVE = (sys.executable, "-P", "-m", "harness.workers.serve")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Child:
     """A process that serves jobs (harness.workers.serve); `environment` is added to this process's own."""
 
     def __init__(self, command: Sequence[str], stderr: IO[bytes], environment: Mapping[str, str] | None = None):
+        # The child holds one end of a pipe; the other one closes when this process ends, however it does.
+        lifeline, self._lifeline = os.pipe()
         # With PCI_BUS_ID, CUDA numbers the cards as NVML does, so that both read the memory of the same card.
         root = str(Path(__file__).parents[2])
         full_environment = {
@@ -47,12 +51,22 @@ class Child:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
             **(environment or {}),
+            LIFELINE: str(lifeline),
         }
         # In a session of its own, so that Ctrl-C reaches the parent alone, which then ends its children in order.
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=stderr, start_new_session=True, env=full_environment
-        )
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=stderr,
+                start_new_session=True,
+                env=full_environment,
+                pass_fds=(lifeline,),
+            )
+        finally:
+            os.close(lifeline)
         assert self.process.stdin and self.process.stdout  # they are pipes
         self._in, self._out = self.process.stdin, self.process.stdout
         self._ready = selectors.DefaultSelector()
@@ -109,6 +123,7 @@ class Child:
         finally:
             self._ready.close()
             self._out.close()
+            os.close(self._lifeline)
 
     def how_it_died(self, total_bytes: int, log: Path) -> Outcome:
         """The outcome of a process that ended without a result; `log` has its stderr."""
