@@ -10,6 +10,7 @@ import pytest
 from helpers.records import cell
 
 from harness.errors import UserError
+from harness.hardware import host_memory
 from harness.records.stored import to_stored
 from harness.workers.local import AskFailed, LocalExecutor, RunLimits
 from harness.workers.look import REPORT, look
@@ -184,3 +185,11 @@ def test_modules_of_the_current_folder_are_not_imported():
 def test_jobs_are_functions_of_this_program():
     with pytest.raises(ValueError, match="no job"):
         job_named("os:system")
+
+
+@pytest.mark.parametrize(("counted", "status"), [(1, "oom"), (0, "killed")])
+def test_a_kill_that_the_memory_group_counts_is_out_of_memory(tmp_path, monkeypatch, counted, status):
+    """The process is killed before anybody saw it grow."""
+    counts = iter((3, 3 + counted))
+    monkeypatch.setattr(host_memory, "oom_kills", lambda: next(counts))
+    assert _run(tmp_path, "import os; os.kill(os.getpid(), 9)").status == status

@@ -98,10 +98,10 @@ class LocalExecutor:
         `on_event` receives every event, and an empty one about twice per second while there is none. Raises UserError
         with the job's message where the user must act.
         """
-        with limits.log.open("wb") as stderr:
+        with limits.log.open("wb") as stderr, TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             children = [
                 Child(self.command, stderr, {**(self.environment or {}), **rank})
-                for rank in rank_environments(processes)
+                for rank in rank_environments(processes, folder)
             ]
             outcome = None
             try:

@@ -4,7 +4,6 @@ import json
 import os
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import IO, Any
 import psutil
 
 from harness.errors import UserError
+from harness.hardware import host_memory
 from harness.workers.serve import LIFELINE
 
 # With -P the current folder, which may be anybody's, is not searched for modules.
@@ -74,6 +74,7 @@ class Child:
         self._buffer = b""
         self._events: list[dict[str, Any]] = []
         self.peak_resident_bytes = 0
+        self._oom_kills = host_memory.oom_kills()
 
     def send(self, job: str, payload: Any) -> None:
         line = json.dumps({"job": job, "payload": payload}).encode() + b"\n"
@@ -128,8 +129,10 @@ class Child:
     def how_it_died(self, total_bytes: int, log: Path) -> Outcome:
         """The outcome of a process that ended without a result; `log` has its stderr."""
         code = self.process.wait()
-        # The system's OOM killer sends SIGKILL; a process that held most of the memory was its victim.
-        if code == -signal.SIGKILL and self.peak_resident_bytes > 0.7 * total_bytes:
+        # The system's OOM killer sends SIGKILL. Its victim is counted by the group whose limit was met; without such a
+        # limit, a process that held most of the memory was the victim.
+        counted = host_memory.oom_kills() > self._oom_kills
+        if code == -signal.SIGKILL and (counted or self.peak_resident_bytes > 0.7 * total_bytes):
             gib = self.peak_resident_bytes / 2**30
             return Outcome("oom", f"killed by the system with {gib:.1f} GiB in this process")
         if code < 0:
@@ -141,13 +144,28 @@ class Child:
         return Outcome("crashed", (lines[-1][:300] if lines else f"ended with code {code}") + f"; see {log.name}")
 
 
-def rank_environments(processes: int) -> list[dict[str, str]]:
-    """The variables that torchrun would set, one dict per process of this machine; empty for a single process."""
+def rank_environments(processes: int, folder: str) -> list[dict[str, str]]:
+    """The variables of harness.train.distributed, one dict per process of this machine; empty for a single process.
+
+    The processes find each other by a file in `folder`, and talk over the loopback interface alone: what passes between
+    them are pickles, so nobody else may connect.
+    """
     if processes == 1:
         return [{}]
-    # Port 0 lets the system choose a free one.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
+    loopback = _loopback()
+    common = {
+        "WORLD_SIZE": str(processes),
+        "TTFT_BENCH_RENDEZVOUS": str(Path(folder) / "rendezvous"),
+        "GLOO_SOCKET_IFNAME": loopback,
+        # Without "=" NCCL takes every interface whose name begins so.
+        "NCCL_SOCKET_IFNAME": f"={loopback}",
+    }
     return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+
+def _loopback() -> str:
+    """The name of the loopback interface: lo on Linux, lo0 on macOS."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(address.address == "127.0.0.1" for address in addresses):
+            return name
+    return "lo"
