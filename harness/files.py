@@ -33,10 +33,13 @@ def replace_atomically(path: Path, content: str | bytes, make_folder: bool = Fal
 
 
 def cache_folder() -> Path:
-    """TTFT_BENCH_CACHE, or a folder of the user's cache."""
+    """TTFT_BENCH_CACHE, or a folder of the user's cache; one in which nothing can be made where there is no home."""
     if folder := os.environ.get("TTFT_BENCH_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ttft-bench"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ttft-bench"
+    except RuntimeError:  # a user id without a name, as in a container, and no HOME
+        return Path(os.devnull) / "ttft-bench"
 
 
 def read_cache(name: str) -> Any:

@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.hardware import host_memory
 from harness.records.stored import to_stored
 from harness.workers.local import AskFailed, LocalExecutor, RunLimits
-from harness.workers.look import REPORT, look
+from harness.workers.look import find, reserve
 from harness.workers.process import SERVE
 from harness.workers.serve import job_named
 
@@ -105,14 +105,14 @@ def test_the_first_of_several_processes_speaks_and_the_death_of_another_ends_the
     assert outcome.status == "crashed" and "lost its card" in outcome.reason
 
 
-def test_a_device_is_looked_at_in_a_process_that_ends():
-    """The real one: this process learns what the device is."""
+def test_a_device_is_looked_at_in_one_process_of_its_own():
+    """The real one: this process learns what the device is, and torch is imported once."""
     with LocalExecutor() as executor:
-        report = look(executor, "cpu")
-        assert report.device.kind == "cpu" and report.rates["fp32"].native and report.rates["fp32"].forward > 1e6
+        with reserve(executor, "cpu") as report:
+            assert report.device.kind == "cpu" and report.rates["fp32"].native and report.rates["fp32"].forward > 1e6
+            assert len(psutil.Process().children()) == 1
         with pytest.raises(UserError, match="--device cuda:99"):
-            look(executor, "cuda:99")
-    assert REPORT.startswith("harness.")
+            find(executor, "cuda:99")
 
 
 def test_a_worker_ends_when_its_sweep_is_gone():

@@ -1,6 +1,6 @@
 """Runs jobs in other processes of this machine: `ask` one that stays alive, or `run` a job in fresh ones.
 
-Another executor, for other machines say, needs these two methods and nothing else.
+Another executor, for other machines say, needs these methods and nothing else: `ask`, `run` and `close`.
 """
 
 import time
