@@ -145,10 +145,13 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
 
 
 def cache_folder() -> Path:
-    """TTFT_BENCH_CACHE, or a folder of the user's cache."""
+    """TTFT_BENCH_CACHE, or a folder of the user's cache; one in which nothing can be made where there is no home."""
     if folder := os.environ.get("TTFT_BENCH_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ttft-bench"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ttft-bench"
+    except RuntimeError:  # a user id without a name, as in a container, and no HOME
+        return Path(os.devnull) / "ttft-bench"
 
 
 def read_cache(name: str, read: Callable[[Any], T]) -> T | None:

@@ -17,6 +17,7 @@ from harness.tune import run as tuning
 from harness.tune.config import NO_WEIGHTS, TuneConfig, settings_for
 from harness.tune.run import TuneObserver
 from harness.workers.local import LocalExecutor
+from harness.workers.look import find, reserve
 
 LONGEST_S = 1800.0  # a bench does not go on to a fine-tune that would take longer
 ARMS = "baseline, + color swap"
@@ -37,26 +38,35 @@ def bench(
     catalog: Catalog,
     observer: Observer,
     on_result: Callable[[BenchResult], None] = lambda result: None,
-    executor: Callable[[], LocalExecutor] = LocalExecutor,
+    executor: LocalExecutor | None = None,
     accuracy: bool = True,
 ) -> BenchResult:
-    """Sweeps, and with `accuracy` fine-tunes. `on_result` is called after the sweep, and again after the fine-tunes,
-    so that nothing is lost if one of them is killed.
+    """Sweeps, and with `accuracy` fine-tunes, on a device that is locked until the end.
+
+    `on_result` is called after the sweep, and again after the fine-tunes, so that nothing is lost if one of them is
+    killed.
 
     A model without weights, or whose fine-tune would take too long here, gets a note instead. Raises UserError for
     invalid input.
     """
-    # The fine-tunes are chosen by the swept rows: which precision is native, and what a step takes.
-    swept = sweep.run(config, observer, executor())
-    tunes = fine_tunes(config, catalog, swept, observer.note) if accuracy else []
-    result = BenchResult(swept, [])
-    on_result(result)
-    # One that cannot be done is a note; the others go on.
-    for tune in tunes:
-        try:
-            result = replace(result, results=[*result.results, *tuning.run(tune, observer, executor()).rows])
-        except UserError as problem:
-            observer.note(str(problem))
+    with executor or LocalExecutor() as executor:
+        observer.note("looking at the device ...")
+        with reserve(executor, config.device, config.recipe.data_parallel) as report:
+            # The fine-tunes are chosen by the swept rows: which precision is native, and what a step takes.
+            swept = sweep.run_on(report, config, observer, executor)
+            executor.close()  # the process that traced is not needed any more
+            tunes = fine_tunes(config, catalog, swept, observer.note) if accuracy else []
+            result = BenchResult(swept, [])
+            on_result(result)
+            # One that cannot be done is a note; the others go on.
+            for tune in tunes:
+                try:
+                    # The sweep may have had several cards, of which the fine-tune takes the first.
+                    device = find(executor, tune.device) if report.device.partners else report.device
+                    tuned = tuning.run_on(replace(report, device=device), tune, observer, executor)
+                    result = replace(result, results=[*result.results, *tuned.rows])
+                except UserError as problem:
+                    observer.note(str(problem))
     if result.results:
         on_result(result)
     return result

@@ -15,7 +15,7 @@ from harness.catalog.kernels import KERNELS
 from harness.cli import app, bench, predict, ttft
 from harness.records.measurement import FAILURES, OK
 from harness.report import frame
-from harness.workers.look import look
+from harness.workers.look import find
 from harness.workers.serve import job_named
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -111,4 +111,4 @@ def test_the_sketch_of_an_executor_runs_jobs():
     names = {}
     exec(re.search(r"```python\n(.*?)```", text, re.S)[1], names)
     with names["PoolExecutor"](ThreadPoolExecutor(1)) as executor:
-        assert look(executor, "cpu").device.kind == "cpu"
+        assert find(executor, "cpu").kind == "cpu"

@@ -1,6 +1,5 @@
 """The sweep with a stand-in for its worker: order, failures as rows, resume. The real ones are in test_end_to_end."""
 
-import getpass
 import os
 import signal
 import subprocess
@@ -8,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
-from helpers.sweep import EMULATED, WORLD, Bench
+from helpers.sweep import EMULATED, WORLD, Bench, Watch
 
 from harness.catalog import accelerators
 from harness.errors import UserError
+from harness.hardware import device_lock
+from harness.hardware.info import Device
 from harness.measure import sweep
 from harness.predict import calibration_files, prediction
 from harness.records.store import Store, read
@@ -151,21 +151,40 @@ def test_a_corrupt_record_is_reported_and_used(bench):
     assert len(bench.jobs()) == 2
 
 
-def test_two_sweeps_do_not_time_each_other(bench):
-    name = f"ttft-bench-{getpass.getuser()}-cpu.lock"
-    with FileLock(bench.folder / name), pytest.raises(UserError, match="another sweep is measuring"):
+def device(uuid="cpu"):
+    return Device("cpu", "a CPU", 1, uuid=uuid)
+
+
+def test_a_device_that_another_one_measures_on_is_not_even_probed(bench):
+    with (
+        device_lock.hold(device()),
+        pytest.raises(UserError, match="another bench or ttft is measuring on cpu; let it"),
+    ):
         bench.run()
+    assert bench.asked() == ["find_device"]
 
 
 def test_a_sweep_on_two_cards_holds_both(bench):
     bench.world(WORLD, device={**WORLD["device"], "partners": ["second"]})
-    name = bench.folder / f"ttft-bench-{getpass.getuser()}-second.lock"
-    with FileLock(name), pytest.raises(UserError, match="measuring on one of these cards"):
+    with device_lock.hold(device("second")), pytest.raises(UserError, match="measuring on one of these cards"):
         bench.run()
     done, _ = bench.run()  # and lets go of both
     assert all(row.ok for row in done.rows)
-    with FileLock(name, timeout=0):
+    with device_lock.hold(device("second")):
         pass
+
+
+def test_the_device_is_held_while_cells_are_measured(bench):
+    held = []
+
+    class Trying(Watch):
+        def phase(self, event):
+            with pytest.raises(device_lock.Busy), device_lock.hold(device()):
+                pass
+            held.append(event)
+
+    bench.run(watch=Trying())
+    assert held
 
 
 def test_time_left_counts_what_will_be_started(bench):

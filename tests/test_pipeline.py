@@ -13,10 +13,12 @@ from harness.catalog import models as catalog
 from harness.catalog import precisions
 from harness.cli import app
 from harness.errors import UserError
+from harness.hardware import device_lock
 from harness.measure.config import SweepConfig
 from harness.measure.sweep import SweepResult
 from harness.records.arm import ROWS, from_json, to_json
 from harness.records.cell import Goal, ModelSpec, Recipe
+from harness.records.lock import exclusive
 from harness.records.measurement import MatmulSpeed
 from harness.records.store import Store, read
 from harness.tune import run
@@ -40,12 +42,15 @@ class Bench:
         self.models.append((spec, weights))
         self.rows += [replace(r, cell=replace(r.cell, model=spec, weights=weights)) for r in rows]
 
+    def config(self, **more):
+        return SweepConfig(
+            models=self.models, precisions=[precisions.find("fp32")], recipe=self.catalogue.recipe, contexts={},
+            sample_seconds={}, cap_seconds={}, goal=Goal(12, 1000, 400), device="cpu", **more,
+        )  # fmt: skip
+
     def measured(self, fresh=False):
         """The results, and all that was said."""
-        config = SweepConfig(
-            models=self.models, precisions=[precisions.find("fp32")], recipe=self.catalogue.recipe, contexts={},
-            sample_seconds={}, cap_seconds={}, goal=Goal(12, 1000, 400), device="cpu", fresh=fresh,
-        )  # fmt: skip
+        config = self.config(fresh=fresh)
         swept, listener = SweepResult(self.folder, InProcess.report, self.rows), Listener()
         results = []
         for tune in pipeline.fine_tunes(config, self.catalogue, swept, listener.note):
@@ -76,6 +81,50 @@ def test_a_model_with_weights_is_tuned_and_one_without_is_said_to_be_unmeasured(
     assert read(bench.folder / ROWS.name, ROWS) == (results, 0)
     again, notes = bench.measured()
     assert again == results and notes.count("from the record") == 2
+
+
+def test_two_fine_tunes_do_not_write_into_one_folder(bench, arc_folder):
+    bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+    bench.folder.mkdir()
+    with exclusive(bench.folder / ".accuracy.lock"):
+        results, notes = bench.measured()
+    assert not results and "another fine-tune is writing to" in notes and "--results" in notes
+    assert len(bench.measured()[0]) == 2
+
+
+def test_a_lock_of_a_folder_that_is_none_is_one_line(bench, arc_folder):
+    bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+    (bench.folder / ".accuracy.lock").mkdir(parents=True)
+    results, notes = bench.measured()
+    assert not results and ".accuracy.lock: cannot be locked (Is a directory)" in notes
+
+
+def test_a_bench_holds_the_device_from_the_probe_to_the_last_fine_tune(bench, arc_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path / "cache"))
+    bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+    tried = []
+
+    def is_held(when):
+        try:
+            with device_lock.hold(InProcess.report.device):
+                tried.append((when, False))
+        except device_lock.Busy:
+            tried.append((when, True))
+
+    class Machine(InProcess):
+        def ask(self, job, payload):
+            is_held(job.rpartition(":")[2])
+            return super().ask(job, payload)
+
+    swept = SweepResult(bench.folder, InProcess.report, bench.rows)
+    monkeypatch.setattr(pipeline.sweep, "run_on", lambda *_: is_held("sweep") or swept)
+    listener = Listener(lambda *_: is_held("step"))
+    done = pipeline.bench(bench.config(), bench.catalogue, listener, lambda _: is_held("result"), Machine())
+    assert len(done.results) == 2
+    assert list(dict.fromkeys(tried)) == [
+        ("find_device", False), ("report_device", True), ("sweep", True), ("result", True), ("step", True),
+        ("result", False),
+    ]  # fmt: skip
 
 
 def test_a_model_alone_is_measured_on_its_own_tasks_and_several_on_the_files(bench, arc_folder):

@@ -1,10 +1,12 @@
 """Two processes over gloo against one: the same losses and adapters, the same record."""
 
+import ipaddress
 import os
 import subprocess
 import sys
 from dataclasses import replace
 
+import psutil
 import pytest
 import torch
 from helpers.records import TINY
@@ -48,17 +50,18 @@ def _member(path):
     torch.distributed.destroy_process_group()
 
 
-def _together(*words) -> None:
+def _together(folder, *words) -> None:
     """This file, or another command, as two processes that know of each other."""
     running = [
-        subprocess.Popen(words, env=os.environ | rank | {"OMP_NUM_THREADS": "1"}) for rank in rank_environments(2)
+        subprocess.Popen(words, env=os.environ | rank | {"OMP_NUM_THREADS": "1"})
+        for rank in rank_environments(2, str(folder))
     ]
     assert [process.wait(120) for process in running] == [0, 0]
 
 
 def test_two_processes_train_as_one(tmp_path):
     """Five sequences on two processes, three and two: loss and adapter of every step as in one process."""
-    _together(sys.executable, __file__, str(tmp_path / "found"))
+    _together(tmp_path, sys.executable, __file__, str(tmp_path / "found"))
     losses, adapter = train(RECIPE)
     for number in range(2):
         found_losses, found_adapter = torch.load(tmp_path / f"found.{number}")
@@ -66,6 +69,23 @@ def test_two_processes_train_as_one(tmp_path):
         for ours, alone in zip(found_adapter, adapter, strict=True):
             torch.testing.assert_close(ours, alone, rtol=1e-4, atol=1e-6)
     assert losses[-1] != losses[0]
+
+
+def test_nobody_else_can_connect(tmp_path):
+    """While two processes train, whatever they listen on has an address of the loopback interface."""
+    heard = []
+
+    def look(event):
+        if event.get("phase") in ("warm-up", "sampling"):
+            for process in psutil.Process().children():
+                heard.extend(c.laddr.ip for c in process.net_connections("all") if c.status == psutil.CONN_LISTEN)
+
+    recipe = Recipe(sequences_per_step=2, data_parallel=2)
+    cell = Cell(ModelSpec("tiny", TINY, 256), "fp32", "fp32", 24, recipe, "random", "cpu", "2 x CPU")
+    payload, limits = {"cell": to_stored(cell), "sample_seconds": 1.0, "seed": 0}, RunLimits(log=tmp_path / "log")
+    outcome = LocalExecutor(environment={"OMP_NUM_THREADS": "1"}).run(CELL, payload, limits, look, processes=2)
+    assert outcome.status == "ok", (tmp_path / "log").read_text()
+    assert heard and all(ipaddress.ip_address(address).is_loopback for address in heard)
 
 
 def test_dealing_by_hand(monkeypatch):

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from helpers.records import cell
 
 from harness.errors import UserError
+from harness.hardware import host_memory
 from harness.records.stored import to_stored
 from harness.workers.local import AskFailed, LocalExecutor, RunLimits
-from harness.workers.look import REPORT, look
+from harness.workers.look import find, reserve
 from harness.workers.process import SERVE
 from harness.workers.serve import job_named
 
@@ -103,14 +105,14 @@ def test_the_first_of_several_processes_speaks_and_the_death_of_another_ends_the
     assert outcome.status == "crashed" and "lost its card" in outcome.reason
 
 
-def test_a_device_is_looked_at_in_a_process_that_ends():
-    """The real one: this process learns what the device is."""
+def test_a_device_is_looked_at_in_one_process_of_its_own():
+    """The real one: this process learns what the device is, and torch is imported once."""
     with LocalExecutor() as executor:
-        report = look(executor, "cpu")
-        assert report.device.kind == "cpu" and report.rates["fp32"].native and report.rates["fp32"].forward > 1e6
+        with reserve(executor, "cpu") as report:
+            assert report.device.kind == "cpu" and report.rates["fp32"].native and report.rates["fp32"].forward > 1e6
+            assert len(psutil.Process().children()) == 1
         with pytest.raises(UserError, match="--device cuda:99"):
-            look(executor, "cuda:99")
-    assert REPORT.startswith("harness.")
+            find(executor, "cuda:99")
 
 
 def test_a_worker_ends_when_its_sweep_is_gone():
@@ -126,6 +128,68 @@ def test_a_worker_ends_when_its_sweep_is_gone():
     process.stdout.close()
 
 
+PARENT = """
+import sys; from pathlib import Path
+from harness.workers.local import LocalExecutor, RunLimits
+worker = '''
+import ctypes, os, sys
+from harness.workers import serve
+def hold(payload, emit):
+    emit("phase", pid=os.getpid())
+    ctypes.PyDLL(None).sleep(60)  # unlike CDLL it keeps the GIL
+serve.job_named = lambda name: hold
+serve.main()
+'''
+LocalExecutor((sys.executable, "-c", worker)).run(
+    "hold", {}, RunLimits(log=Path(sys.argv[1])), lambda event: print(event.get("pid", ""), flush=True))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker notices when it lets go of the GIL")
+def test_a_worker_in_c_code_that_holds_the_gil_ends_when_its_parent_is_killed(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "log")], stdout=subprocess.PIPE)
+    worker = int(parent.stdout.readline())
+    assert _alive(worker)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20  # it would sleep for 60
+    while _alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _alive(worker)
+
+
+def test_a_worker_outlives_the_thread_that_started_it():
+    """As those that trace do: their threads end when no trace is left, and the next traces go to the same processes."""
+    code = (
+        'import os, sys\nfor line in sys.stdin: print(\'{"event": "result", "result": %d}\' % os.getpid(), flush=True)'
+    )
+    pids = []
+    with LocalExecutor(
+        (sys.executable, "-c", f"from harness.workers import serve; serve._end_with_parent()\n{code}")
+    ) as it:
+        for _ in range(2):
+            thread = threading.Thread(target=lambda: pids.append(it.ask("job", {})))
+            thread.start()
+            thread.join()
+    assert pids[0] == pids[1]
+
+
+def test_modules_of_the_current_folder_are_not_imported():
+    """A downloaded folder may have a json.py."""
+    Path("json.py").write_text("raise SystemExit('taken from the current folder')")
+    with LocalExecutor() as executor, pytest.raises(UserError, match="No module named"):
+        executor.ask("harness.none:none", {})
+
+
 def test_jobs_are_functions_of_this_program():
     with pytest.raises(ValueError, match="no job"):
         job_named("os:system")
+
+
+@pytest.mark.parametrize(("counted", "status"), [(1, "oom"), (0, "killed")])
+def test_a_kill_that_the_memory_group_counts_is_out_of_memory(tmp_path, monkeypatch, counted, status):
+    """The process is killed before anybody saw it grow."""
+    counts = iter((3, 3 + counted))
+    monkeypatch.setattr(host_memory, "oom_kills", lambda: next(counts))
+    assert _run(tmp_path, "import os; os.kill(os.getpid(), 9)").status == status

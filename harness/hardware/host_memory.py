@@ -1,42 +1,86 @@
-"""The machine's own memory, or what its container may use of it. Knows no torch."""
+"""The machine's own memory, or what the groups of this process may use of it. Knows no torch."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
-def total_bytes(cgroup: Path = _CGROUP) -> int:
-    """Memory that processes here may use: the machine's, or its container's limit."""
-    limit = _limit(cgroup)
-    total = psutil.virtual_memory().total
-    return min(total, limit) if limit else total
+@dataclass(frozen=True)
+class _Files:
+    """Names of one version's files in a group's folder; `cache` is a line of memory.stat, `kills` of `events`."""
+
+    limit: str
+    used: str
+    cache: str
+    events: str
+    kills: str = "oom_kill"
 
 
-def free_bytes(cgroup: Path = _CGROUP) -> int:
+_V1 = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "memory.oom_control")
+_V2 = _Files("memory.max", "memory.current", "inactive_file", "memory.events")
+
+
+def total_bytes(cgroups: Path = _CGROUPS, own: Path = _OWN) -> int:
+    """Memory that this process and its children may use: the machine's, or the least limit of their groups."""
+    limits = [_number(folder / files.limit) for folder, files in _groups(cgroups, own)]
+    return min([psutil.virtual_memory().total, *(limit for limit in limits if limit)])
+
+
+def free_bytes(cgroups: Path = _CGROUPS, own: Path = _OWN) -> int:
     """Memory that can still be allocated before the system kills a process."""
-    # cgroup v2 first, then v1; without a limit, the machine's own count.
-    free, limit = psutil.virtual_memory().available, _limit(cgroup)
-    used = _number(cgroup / "memory.current") or _number(cgroup / "memory/memory.usage_in_bytes")
-    if not limit or used is None:
-        return free
-    return min(free, limit - used + _file_cache(cgroup))
+    free = psutil.virtual_memory().available
+    for folder, files in _groups(cgroups, own):
+        limit, used = _number(folder / files.limit), _number(folder / files.used)
+        if limit and used is not None:
+            # The system drops cached files before it kills a process.
+            free = min(free, limit - used + _lines(folder / "memory.stat").get(files.cache, 0))
+    return free
 
 
-def _limit(cgroup: Path) -> int | None:
-    return _number(cgroup / "memory.max") or _number(cgroup / "memory/memory.limit_in_bytes")
+def oom_kills(cgroups: Path = _CGROUPS, own: Path = _OWN) -> int:
+    """How many processes the system has killed in the groups of this process for want of memory."""
+    return max(
+        (_lines(folder / files.events).get(files.kills, 0) for folder, files in _groups(cgroups, own)), default=0
+    )
 
 
-def _file_cache(cgroup: Path) -> int:
-    """Bytes of cached files, which the system drops before it kills a process."""
-    for name in ("memory.stat", "memory/memory.stat"):
-        try:
-            stat = dict(line.split()[:2] for line in (cgroup / name).read_text().splitlines())
-        except (OSError, ValueError):
+def _groups(cgroups: Path, own: Path) -> Iterator[tuple[Path, _Files]]:
+    """The folders of this process's group and of those around it, up to the root; a limit of each one holds.
+
+    In a container the name may be the host's while the folders are the container's: what is not there has no limit.
+    """
+    try:
+        lines = own.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    # hierarchy:controllers:group; version 2 is hierarchy 0 and names no controllers (cgroups(7)).
+    roots: tuple[Path, ...]
+    for line in lines:
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        parts = [part for part in group.split("/") if part not in ("", ".", "..")]
+        if hierarchy == "0":
+            roots, files = (cgroups, cgroups / "unified"), _V2
+        elif "memory" in controllers.split(","):
+            roots, files = (cgroups / "memory",), _V1
+        else:
             continue
-        return int(stat.get("inactive_file", 0))
-    return 0
+        for root in roots:
+            for depth in range(len(parts), -1, -1):
+                yield root.joinpath(*parts[:depth]), files
+
+
+def _lines(path: Path) -> dict[str, int]:
+    """The file's lines of a name and a number; empty where it cannot be read."""
+    try:
+        pairs = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
 
 def _number(path: Path) -> int | None:

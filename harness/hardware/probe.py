@@ -15,9 +15,9 @@ import torch
 
 from harness.errors import UserError, first_line
 from harness.hardware.device import TORCH_DTYPES, choose_device, synchronizer
-from harness.hardware.info import DeviceReport
+from harness.hardware.info import Device, DeviceReport
 from harness.records.measurement import MatmulSpeed
-from harness.records.stored import to_stored
+from harness.records.stored import from_stored, to_stored
 
 NATIVE_FACTOR = 1.2  # times fp32's rate; hardware 16-bit is 2 to 15 times as fast, emulation at best on a par
 _SHAPES = {"cpu": ((64, 256, 256), (128, 896, 896), (256, 896, 4864)), "cuda": ((512, 512, 512), (4096, 4096, 4096))}
@@ -49,9 +49,14 @@ def rates(
     return {name: replace(speed, native=speed is fp32 or is_native(speed, fp32)) for name, speed in speeds.items()}
 
 
+def find_device(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
+    """The job that finds a device and does not load it: {requested, gpus} to a `Device`, as stored."""
+    return to_stored(choose_device(payload["requested"], gpus=payload["gpus"]))
+
+
 def report_device(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
-    """The job that looks at a device: {requested, gpus, dtypes} to a `DeviceReport`, as stored."""
-    device = choose_device(payload["requested"], gpus=payload["gpus"])
+    """The job that times a device: {device, dtypes} to a `DeviceReport`, as stored."""
+    device = from_stored(payload["device"], Device)
     return to_stored(DeviceReport(device, rates(torch.device(device.id), payload["dtypes"])))
 
 

@@ -1,9 +1,8 @@
 """What a sweep does: built whole by the command line or by harness.bench."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import gettempdir
 
 from harness.catalog.precisions import Precision
 from harness.records.cell import Goal, ModelSpec, Recipe
@@ -14,7 +13,7 @@ class SweepConfig:
     """`contexts` (tokens), `sample_seconds` and `cap_seconds` are by kind of device, cpu and cuda.
 
     A cell samples for `sample_seconds` at most; one whose smallest run is predicted to take more than `cap_seconds` is
-    not started. Without `results` the record's folder is named by the device. `locks` is where devices are locked.
+    not started. Without `results` the record's folder is named by the device.
     """
 
     models: Sequence[tuple[ModelSpec, str]]  # each with where its weights are
@@ -30,4 +29,3 @@ class SweepConfig:
     retry: bool = False  # measure again what crashed, was killed or timed out
     autotune: bool = False  # search the micro-batch and recomputation that are fastest
     seed: int = 0
-    locks: Path = field(default_factory=lambda: Path(gettempdir()))

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.catalog.precisions import native_dtype
+from harness.errors import UserError
+from harness.hardware import device_lock
 from harness.hardware.environment import LIBRARIES, versions
 from harness.hardware.info import Device
 from harness.records.measurement import MatmulSpeed
 from harness.workers.local import LocalExecutor
-from harness.workers.look import look
+from harness.workers.look import find, report_on
 
 HUB = "https://huggingface.co"
 
@@ -39,11 +41,24 @@ def examine(device: str, hub: str = HUB, executor: LocalExecutor | None = None) 
         findings.problems.append(f"{', '.join(missing)} not installed: run `make` or `pip install .`")
     # Without torch the device cannot be looked at; the rest is still examined.
     if "torch" in findings.versions:
-        report = look(executor or LocalExecutor(), device)
-        findings.device, findings.rates = report.device, report.rates
+        with executor or LocalExecutor() as executor:
+            findings.device = find(executor, device)
+            _time(executor, findings)
     findings.hub = reachable(hub)
     _advise(findings)
     return findings
+
+
+def _time(executor: LocalExecutor, findings: Findings) -> None:
+    """Times the device that was found, unless somebody measures on it: they would time each other."""
+    assert findings.device
+    try:
+        with device_lock.hold(findings.device):
+            findings.rates = report_on(executor, findings.device).rates
+    except device_lock.Busy as problem:
+        findings.advice.append(f"dtypes were not timed: {problem}")
+    except UserError as problem:
+        findings.problems.append(str(problem))
 
 
 def _advise(findings: Findings) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from harness.errors import UserError
 from harness.hardware.environment import commit, versions
 from harness.hardware.info import DeviceReport
-from harness.measure import autotune, device_lock, plan
+from harness.measure import autotune, plan
 from harness.measure.config import SweepConfig
 from harness.measure.timing import MIN_SECONDS
 from harness.predict.cells import SMALLEST_RUN, CellPredictor, Judgement, smallest_run_s
@@ -19,7 +19,7 @@ from harness.records.measurement import Measurement
 from harness.records.store import RESULTS, Store, slug
 from harness.records.stored import to_stored
 from harness.workers.local import LocalExecutor, RunLimits
-from harness.workers.look import look
+from harness.workers.look import reserve
 
 CELL = "harness.measure.worker:measure_cell"
 _REAL = ("ok", "oom", "unsupported", "crashed", "killed", "timeout")  # a process ran and ended so
@@ -51,14 +51,18 @@ def run(config: SweepConfig, observer: SweepObserver, executor: LocalExecutor | 
     """
     with executor or LocalExecutor() as executor:
         observer.note("looking at the device ...")
-        report = look(executor, config.device, config.recipe.data_parallel)
-        contexts = config.contexts[report.device.kind]
-        _check_windows([spec for spec, _ in config.models], contexts)
-        store = Store(config.results or RESULTS / slug(report.device.name))
-        (store.folder / "logs").mkdir(exist_ok=True)
-        store.repair(observer.note)
-        with device_lock.hold(config.locks, report.device):
-            rows = _Sweep(config, report, store, observer, executor).all(contexts)
+        with reserve(executor, config.device, config.recipe.data_parallel) as report:
+            return run_on(report, config, observer, executor)
+
+
+def run_on(report: DeviceReport, config: SweepConfig, observer: SweepObserver, executor: LocalExecutor) -> SweepResult:
+    """As `run`, on a device that the caller has reserved."""
+    contexts = config.contexts[report.device.kind]
+    _check_windows([spec for spec, _ in config.models], contexts)
+    store = Store(config.results or RESULTS / slug(report.device.name))
+    (store.folder / "logs").mkdir(exist_ok=True)
+    store.repair(observer.note)
+    rows = _Sweep(config, report, store, observer, executor).all(contexts)
     return SweepResult(store.folder, report, rows)
 
 

@@ -13,7 +13,7 @@ from harness.predict.prediction import Prediction, PredictRequest
 from harness.records.cell import Goal, ModelSpec, Recipe
 from harness.records.store import RESULTS
 from harness.workers.local import LocalExecutor
-from harness.workers.look import look
+from harness.workers.look import reserve
 
 OnDone = Callable[[int, int], None]  # traces made, of how many
 _STEP = 64  # tokens that the largest context is a multiple of
@@ -61,7 +61,8 @@ def card_named(name: str) -> tuple[Accelerator, Calibration]:
         accelerator = accelerators.find(name)
         return accelerator, calibration_files.for_card(accelerator)
     # A CPU has no datasheet, so it is probed.
-    return device_at_hand(look(LocalExecutor(), accelerators.CPU), RESULTS)
+    with LocalExecutor() as executor, reserve(executor, accelerators.CPU) as report:
+        return device_at_hand(report, RESULTS)
 
 
 @dataclass(frozen=True)

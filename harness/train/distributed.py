@@ -1,6 +1,8 @@
 """Data parallelism: several processes, one per card, train one adapter on their shares of every step's sequences.
 
-They find each other as torchrun's do (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), over NCCL on cards, gloo on a CPU.
+They are given RANK, LOCAL_RANK and WORLD_SIZE, as torchrun's are, and a file by which they find each other
+(harness.workers.process.rank_environments). They talk over NCCL on cards, over gloo on a CPU, and listen on the
+loopback interface alone.
 All hold the whole model and the same adapter. Gradients are summed once per step, as DistributedDataParallel does
 after its last micro-batch; an adapter has a few MB of them, so overlapping with the backward would gain nothing.
 """
@@ -13,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 _STOP, _MICRO_STEP, _UPDATE = 0, 1, 2  # what the first process broadcasts
+_RENDEZVOUS = "TTFT_BENCH_RENDEZVOUS"
 _TIMEOUT = timedelta(minutes=30)  # another process may still be loading or answering
 
 
@@ -28,7 +31,7 @@ def world_size() -> int:
 
 def is_launched() -> bool:
     """Whether this process was started as one of several."""
-    return "RANK" in os.environ
+    return _RENDEZVOUS in os.environ
 
 
 def init(device: torch.device) -> torch.device:
@@ -43,7 +46,12 @@ def init(device: torch.device) -> torch.device:
     if on_cards:
         device = torch.device("cuda", (device.index or 0) + int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cards else "gloo", timeout=_TIMEOUT)
+    # A file, not torchrun's TCPStore: that listens on every interface, for anybody.
+    count = int(os.environ["WORLD_SIZE"])
+    store = dist.FileStore(os.environ[_RENDEZVOUS], count)
+    store.set_timeout(_TIMEOUT)
+    backend = "cpu:gloo,cuda:nccl" if on_cards else "gloo"
+    dist.init_process_group(backend, store=store, rank=int(os.environ["RANK"]), world_size=count, timeout=_TIMEOUT)
     if not on_cards:
         torch.set_num_threads(max(1, torch.get_num_threads() // world_size()))
     return device

@@ -4,7 +4,8 @@ This process never imports torch. Where a child runs out of memory or dies, its 
 another child runs the arms after it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,15 +13,17 @@ from typing import Any, Protocol
 
 from harness.arc.arms import Arm
 from harness.catalog.precisions import compute_dtype, find, native_dtype
+from harness.errors import UserError
 from harness.hardware.environment import commit, versions
 from harness.hardware.info import DeviceReport
 from harness.records.arm import ROWS, ArmResult, TuneSpec, from_json
+from harness.records.lock import Held, exclusive, reason
 from harness.records.store import RESULTS, Store, slug
 from harness.records.stored import to_stored
 from harness.tune.checkpoint import discard
 from harness.tune.config import ArmsJob, TuneConfig
 from harness.workers.local import LocalExecutor, RunLimits
-from harness.workers.look import look
+from harness.workers.look import reserve
 
 ARMS_JOB = "harness.tune.experiment:run_arms"
 
@@ -46,11 +49,36 @@ def run(config: TuneConfig, observer: TuneObserver, executor: LocalExecutor | No
     """
     with executor or LocalExecutor() as executor:
         observer.note("looking at the device ...")
-        report = look(executor, config.device, config.recipe.data_parallel)
-        store = Store(config.results or RESULTS / slug(report.device.name), kind=ROWS)
+        with reserve(executor, config.device, config.recipe.data_parallel) as report:
+            executor.close()  # the process that looked at the device is not needed any more
+            return run_on(report, config, observer, executor)
+
+
+def run_on(report: DeviceReport, config: TuneConfig, observer: TuneObserver, executor: LocalExecutor) -> TuneResult:
+    """As `run`, on a device that the caller has reserved."""
+    store = Store(config.results or RESULTS / slug(report.device.name), kind=ROWS)
+    with _alone_in(store.folder):
         store.repair(observer.note)
         spec = _spec(config, report)
         return TuneResult(store.folder, _Run(config, spec, report, store, observer, executor).all())
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two fine-tunes, on two devices say, would both run the arms that the record lacks, and add each row twice."""
+    path = folder / ".accuracy.lock"
+    with ExitStack() as locked:
+        try:
+            locked.enter_context(exclusive(path))
+        except Held:
+            raise UserError(
+                f"another fine-tune is writing to {folder}; let it end, or name another folder with --results"
+            ) from None
+        except OSError as problem:
+            raise UserError(
+                f"{path}: cannot be locked ({reason(problem)}); remove it, or name another folder with --results"
+            ) from None
+        yield
 
 
 def _spec(config: TuneConfig, report: DeviceReport) -> TuneSpec:

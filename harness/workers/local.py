@@ -1,6 +1,6 @@
 """Runs jobs in other processes of this machine: `ask` one that stays alive, or `run` a job in fresh ones.
 
-Another executor, for other machines say, needs these two methods and nothing else.
+Another executor, for other machines say, needs these methods and nothing else: `ask`, `run` and `close`.
 """
 
 import time
@@ -98,10 +98,10 @@ class LocalExecutor:
         `on_event` receives every event, and an empty one about twice per second while there is none. Raises UserError
         with the job's message where the user must act.
         """
-        with limits.log.open("wb") as stderr:
+        with limits.log.open("wb") as stderr, TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             children = [
                 Child(self.command, stderr, {**(self.environment or {}), **rank})
-                for rank in rank_environments(processes)
+                for rank in rank_environments(processes, folder)
             ]
             outcome = None
             try:

@@ -1,28 +1,49 @@
 """Inspects the device in another process, so that this one never imports torch nor holds GPU memory."""
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from harness.catalog.precisions import DTYPES
 from harness.errors import UserError
-from harness.hardware.info import DeviceReport
-from harness.records.stored import from_stored
-from harness.workers.local import LocalExecutor, RunLimits
+from harness.hardware import device_lock
+from harness.hardware.info import Device, DeviceReport
+from harness.records.stored import from_stored, to_stored
+from harness.workers.local import AskFailed, LocalExecutor
 
+FIND = "harness.hardware.probe:find_device"
 REPORT = "harness.hardware.probe:report_device"
-_WITHIN_S = 300.0
 
 
-def look(executor: LocalExecutor, requested: str, gpus: int = 1) -> DeviceReport:
-    """The report on device "auto", "cpu", "cuda" or "cuda:1" (the first of `gpus`), from a process that ends after it.
+@contextmanager
+def reserve(executor: LocalExecutor, requested: str, gpus: int = 1) -> Iterator[DeviceReport]:
+    """Finds device "auto", "cpu", "cuda" or "cuda:1" (the first of `gpus`), locks it, times it and reports on it.
 
-    Raises UserError where there is no such device, or where the process fails.
+    The lock is held to the end of the `with`: nobody times a device that another process is loading. Raises UserError
+    where there is no such device, where another process holds it, or where the process that looks fails.
     """
-    with TemporaryDirectory() as folder:
-        limits = RunLimits(log=Path(folder) / "look.log", timeout_s=_WITHIN_S)
-        outcome = executor.run(REPORT, {"requested": requested, "gpus": gpus, "dtypes": DTYPES}, limits)
-    if outcome.status == "timeout":
-        raise UserError(f"looking at the device took over {_WITHIN_S:.0f} s; try `nvidia-smi`, or --device cpu")
-    if outcome.status != "ok":
-        raise UserError(f"looking at the device failed: {outcome.reason}; try `harness doctor`")
-    return from_stored(outcome.result, DeviceReport)
+    device = find(executor, requested, gpus)
+    with device_lock.hold(device):
+        yield report_on(executor, device)
+
+
+def find(executor: LocalExecutor, requested: str, gpus: int = 1) -> Device:
+    """The device, found without loading it. Raises UserError as `reserve` does."""
+    return from_stored(_ask(executor, FIND, {"requested": requested, "gpus": gpus}), Device)
+
+
+def report_on(executor: LocalExecutor, device: Device) -> DeviceReport:
+    """Times the device's matrix products; it should be locked. Raises UserError where that fails."""
+    report = from_stored(_ask(executor, REPORT, {"device": to_stored(device), "dtypes": DTYPES}), DeviceReport)
+    # The process that has timed a card holds some of its memory for as long as it lives.
+    if device.kind == "cuda":
+        executor.close()
+    return report
+
+
+def _ask(executor: LocalExecutor, job: str, payload: dict[str, Any]) -> Any:
+    try:
+        return executor.ask(job, payload)
+    except AskFailed as problem:
+        executor.close()
+        raise UserError(f"looking at the device failed: {problem}; try `harness doctor`, or --device cpu") from None

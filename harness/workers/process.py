@@ -4,7 +4,6 @@ import json
 import os
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,8 +16,11 @@ from typing import IO, Any
 import psutil
 
 from harness.errors import UserError
+from harness.hardware import host_memory
+from harness.workers.serve import LIFELINE
 
-SERVE = (sys.executable, "-m", "harness.workers.serve")
+# With -P the current folder, which may be anybody's, is not searched for modules.
+SERVE = (sys.executable, "-P", "-m", "harness.workers.serve")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Child:
     """A process that serves jobs (harness.workers.serve); `environment` is added to this process's own."""
 
     def __init__(self, command: Sequence[str], stderr: IO[bytes], environment: Mapping[str, str] | None = None):
+        # The child holds one end of a pipe; the other one closes when this process ends, however it does.
+        lifeline, self._lifeline = os.pipe()
         # With PCI_BUS_ID, CUDA numbers the cards as NVML does, so that both read the memory of the same card.
         root = str(Path(__file__).parents[2])
         full_environment = {
@@ -47,12 +51,22 @@ class Child:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
             **(environment or {}),
+            LIFELINE: str(lifeline),
         }
         # In a session of its own, so that Ctrl-C reaches the parent alone, which then ends its children in order.
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=stderr, start_new_session=True, env=full_environment
-        )
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=stderr,
+                start_new_session=True,
+                env=full_environment,
+                pass_fds=(lifeline,),
+            )
+        finally:
+            os.close(lifeline)
         assert self.process.stdin and self.process.stdout  # they are pipes
         self._in, self._out = self.process.stdin, self.process.stdout
         self._ready = selectors.DefaultSelector()
@@ -60,6 +74,7 @@ class Child:
         self._buffer = b""
         self._events: list[dict[str, Any]] = []
         self.peak_resident_bytes = 0
+        self._oom_kills = host_memory.oom_kills()
 
     def send(self, job: str, payload: Any) -> None:
         line = json.dumps({"job": job, "payload": payload}).encode() + b"\n"
@@ -109,12 +124,15 @@ class Child:
         finally:
             self._ready.close()
             self._out.close()
+            os.close(self._lifeline)
 
     def how_it_died(self, total_bytes: int, log: Path) -> Outcome:
         """The outcome of a process that ended without a result; `log` has its stderr."""
         code = self.process.wait()
-        # The system's OOM killer sends SIGKILL; a process that held most of the memory was its victim.
-        if code == -signal.SIGKILL and self.peak_resident_bytes > 0.7 * total_bytes:
+        # The system's OOM killer sends SIGKILL. Its victim is counted by the group whose limit was met; without such a
+        # limit, a process that held most of the memory was the victim.
+        counted = host_memory.oom_kills() > self._oom_kills
+        if code == -signal.SIGKILL and (counted or self.peak_resident_bytes > 0.7 * total_bytes):
             gib = self.peak_resident_bytes / 2**30
             return Outcome("oom", f"killed by the system with {gib:.1f} GiB in this process")
         if code < 0:
@@ -126,13 +144,28 @@ class Child:
         return Outcome("crashed", (lines[-1][:300] if lines else f"ended with code {code}") + f"; see {log.name}")
 
 
-def rank_environments(processes: int) -> list[dict[str, str]]:
-    """The variables that torchrun would set, one dict per process of this machine; empty for a single process."""
+def rank_environments(processes: int, folder: str) -> list[dict[str, str]]:
+    """The variables of harness.train.distributed, one dict per process of this machine; empty for a single process.
+
+    The processes find each other by a file in `folder`, and talk over the loopback interface alone: what passes between
+    them are pickles, so nobody else may connect.
+    """
     if processes == 1:
         return [{}]
-    # Port 0 lets the system choose a free one.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
+    loopback = _loopback()
+    common = {
+        "WORLD_SIZE": str(processes),
+        "TTFT_BENCH_RENDEZVOUS": str(Path(folder) / "rendezvous"),
+        "GLOO_SOCKET_IFNAME": loopback,
+        # Without "=" NCCL takes every interface whose name begins so.
+        "NCCL_SOCKET_IFNAME": f"={loopback}",
+    }
     return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+
+def _loopback() -> str:
+    """The name of the loopback interface: lo on Linux, lo0 on macOS."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(address.address == "127.0.0.1" for address in addresses):
+            return name
+    return "lo"

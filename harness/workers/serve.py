@@ -5,14 +5,17 @@ Out: any number of {"event": NAME, ...}, then {"event": "result", "result": ...}
      result {"event": "refused", "message": ...}.
 
 A job is a function (payload, emit) -> result; emit(NAME, **fields) sends an event. Whatever libraries print goes to
-stderr. The input stays open as long as the parent lives. When it closes this process ends at once, so that a killed
-parent leaves nothing running.
+stderr. The input and a pipe (LIFELINE) stay open as long as the parent lives. When they close this process ends
+at once, so that a killed parent leaves nothing running.
 
     python -m harness.workers.serve
 """
 
+import fcntl
 import json
 import os
+import select
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -23,10 +26,12 @@ from typing import Any
 
 from harness.errors import UserError
 
+LIFELINE = "TTFT_BENCH_LIFELINE"  # the number of the pipe's end that a child is given
 Job = Callable[[Any, Callable[..., None]], Any]
 
 
 def main() -> None:
+    _end_with_parent()
     # Standard output is for events alone: file descriptor 1 becomes stderr, for prints of C libraries too.
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -56,6 +61,25 @@ def job_named(name: str) -> Job:
     if not module.startswith("harness."):
         raise ValueError(f"no job of this program: {name}")
     return getattr(import_module(module), function)
+
+
+def _end_with_parent() -> None:
+    """Has the system kill this process when the parent is gone, even while C code holds the GIL and `_read` waits.
+
+    Not by PR_SET_PDEATHSIG (prctl(2)), which fires when the thread ends that started this process: the parent's threads
+    may end before it does.
+    """
+    lifeline = os.environ.pop(LIFELINE, None)
+    if lifeline is None or not hasattr(fcntl, "F_SETSIG"):  # started by hand, or not Linux: `_read` still notices
+        return
+    # fcntl(2): a signal of our choice when the state of the pipe changes, and nothing is ever written into it.
+    pipe = int(lifeline)
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    # The parent may have died before that.
+    if select.select([pipe], [], [], 0)[0]:
+        os._exit(1)
 
 
 def _read(lines: "SimpleQueue[str]") -> None:

@@ -71,7 +71,6 @@ class Bench:
             cap_seconds={"cpu": seconds["cap"]},
             goal=Goal(12, 1000, 400),
             results=self.results,
-            locks=self.folder,
             **more,
         )
         watch = watch or Watch()
@@ -80,6 +79,12 @@ class Bench:
     def jobs(self):
         log = self.file.with_suffix(".log")
         return log.read_text().splitlines() if log.exists() else []
+
+    def asked(self):
+        """The jobs that were asked for before any trace."""
+        log = self.file.with_suffix(".asked")
+        jobs = [line.rpartition(":")[2] for line in log.read_text().splitlines()]
+        return [job for job in jobs if job.endswith("_device")]
 
     def will(self, seconds=0, **ends):
         self.world(WORLD, ends=ends, seconds=seconds)

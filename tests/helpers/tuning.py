@@ -19,7 +19,7 @@ from harness.tune import finetune, run
 from harness.tune.checkpoint import Checkpointer
 from harness.tune.config import TuneConfig
 from harness.tune.runner import ArmRunner
-from harness.workers.look import REPORT
+from harness.workers.look import FIND, REPORT
 from harness.workers.process import Outcome
 from harness.workers.serve import job_named
 
@@ -77,10 +77,13 @@ class InProcess:
     def __exit__(self, *_):
         pass
 
-    def run(self, job, payload, limits, on_event=lambda event: None, processes=1):
-        if job == REPORT:
-            return Outcome("ok", "", to_stored(self.report))
+    def close(self):
+        pass
 
+    def ask(self, job, payload):
+        return to_stored({FIND: self.report.device, REPORT: self.report}[job])
+
+    def run(self, job, payload, limits, on_event=lambda event: None, processes=1):
         def emit(event, **fields):
             on_event(json.loads(json.dumps({"event": event, **fields})))
 

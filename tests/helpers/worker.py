@@ -41,6 +41,8 @@ def trace_of(key: dict, memory: dict) -> dict:
 
 
 def answer(world: dict, log: Path, job: str, payload: dict):
+    if job.endswith(":find_device"):
+        return world["device"]
     if job.endswith(":report_device"):
         return {"device": world["device"], "rates": world["rates"]}
     if job.endswith(":trace_job"):
@@ -69,7 +71,9 @@ if __name__ == "__main__":
     file = Path(sys.argv[1])
     for line in sys.stdin:
         world, request = json.loads(file.read_text()), json.loads(line)
+        with file.with_suffix(".asked").open("a") as asked:
+            asked.write(request["job"] + "\n")
         result = answer(world, file.with_suffix(".log"), request["job"], request["payload"])
-        refused = isinstance(result, dict) and result.get("device") and "error" in (result["device"] or {})
-        refusal = {"event": "refused", "message": result["device"]["error"]} if refused else None
+        refused = isinstance(result, dict) and "error" in result
+        refusal = {"event": "refused", "message": result["error"]} if refused else None
         print(json.dumps(refusal or {"event": "result", "result": result}), flush=True)
