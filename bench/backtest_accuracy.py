@@ -26,7 +26,7 @@ from harness.train import model as models
 from harness.train.step import TrainingStep
 from harness.tune import decode, finetune
 from harness.tune.config import TuneConfig, settings_for
-from harness.tune.runner import eval_steps
+from harness.tune.outcome import eval_steps
 
 
 def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list[CurvePoint]:

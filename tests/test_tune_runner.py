@@ -13,7 +13,7 @@ from harness.arc.task import Pair, Task
 from harness.errors import UserError
 from harness.records.arm import DROP, ROWS, SHARED, TASK
 from harness.records.store import Store
-from harness.tune.runner import ArmOutcome, joined
+from harness.tune.outcome import ArmOutcome, joined
 
 
 @pytest.mark.parametrize("scope", [SHARED, TASK])

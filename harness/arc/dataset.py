@@ -11,7 +11,7 @@ from harness.arc.task import LARGEST, Grid, Pair, Solutions, Task
 from harness.errors import UserError
 
 Answers = dict[str, list[list[Grid | None]]]  # per task, per test input: the answer of each view
-_MOST_MISSES = 2000  # successive examples beyond the context after which none is expected to fit
+MOST_MISSES = 2000  # successive examples beyond the context after which none is expected to fit
 
 
 class TrainingSequences:
@@ -34,7 +34,7 @@ class TrainingSequences:
                 self.used += 1
                 return prompt.ids, prompt.answer_tokens
             self.too_long, misses = self.too_long + 1, misses + 1
-            if misses == _MOST_MISSES:
+            if misses == MOST_MISSES:
                 break
         # The stream is endless unless the tasks have no example, so getting here is an error either way.
         if misses:

@@ -2,16 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from msgspec import Meta
+
+from harness import limits
 from harness.records.cell import TUNING_RULE, ModelSpec, Recipe, record_key
-from harness.records.measurement import OK
+from harness.records.measurement import FAILURES, OK, Duration, Size
 from harness.records.store import Rows
 from harness.records.stored import from_stored, to_stored
+from harness.text import quoted
 
+GridText = Annotated[str, Meta(max_length=1000)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 # Per task and test input: the grids tried, at most two, first choice first. A grid is text, one line of digits per row
 # (harness.arc.encode.rows), so that records need neither numpy nor ARC.
-Attempts = dict[str, tuple[tuple[str, ...], ...]]
+Attempts = dict[str, tuple[tuple[GridText, ...], ...]]
+ATTEMPTS = 2  # that count, per test input
 SHARED, TASK = "shared", "task"
 SCOPES = (SHARED, TASK)  # one adapter for all tasks, or one per task
 DROP, SHORTEN = "drop", "shorten"
@@ -33,10 +40,10 @@ class TuneSpec:
     recipe: Recipe
     dataset: str
     tasks: tuple[str, ...]
-    steps: int
-    context: int
+    steps: limits.Steps
+    context: limits.Context
     encoding: str
-    views: int
+    views: limits.Views
     seed: int
     curve: bool = False  # evaluate during training too, after half of the steps, a quarter, ...
     scope: str = SHARED
@@ -60,10 +67,10 @@ class TuneSpec:
 class Coverage:
     """How many test questions and leave-one-out examples fit the context unshortened, by the model's own tokenizer."""
 
-    questions: int
-    questions_fit: int
-    examples: int
-    examples_fit: int
+    questions: Size
+    questions_fit: Size
+    examples: Size
+    examples_fit: Size
 
 
 @dataclass(frozen=True)
@@ -76,11 +83,11 @@ class TaskScore:
     """
 
     id: str
-    attempts: float
-    views: float
-    cells: float
-    shape: float
-    answered: float
+    attempts: Share
+    views: Share
+    cells: Share
+    shape: Share
+    answered: Share
 
     @property
     def solved(self) -> bool:
@@ -91,9 +98,9 @@ class TaskScore:
 class CurvePoint:
     """After `steps` optimiser steps: answer loss in nats per token, and scores, 0 to 1, in the order of the tasks."""
 
-    steps: int
+    steps: limits.Steps
     loss: float | None  # None where no true output fits the context
-    scores: tuple[float, ...]
+    scores: tuple[Share, ...]
 
 
 @dataclass(frozen=True)
@@ -120,14 +127,14 @@ class ArmResult:
     # Answer loss of each training step in nats per token; with one adapter per task, the mean over tasks.
     step_losses: tuple[float, ...] = ()
     # For each true test output that fits the context: (nats per token, its tokens).
-    answer_losses: tuple[tuple[float, int], ...] = ()
-    train_s: float = 0.0
-    decode_s: float = 0.0
-    used: int = 0  # training examples
-    too_long: int = 0  # training examples that did not fit the context
-    untrained: int = 0  # with one adapter per task: tasks without a training example
-    questions: int = 0  # put to the model, in all views
-    skipped: int = 0  # questions that did not fit
+    answer_losses: tuple[tuple[float, Size], ...] = ()
+    train_s: Duration = 0.0
+    decode_s: Duration = 0.0
+    used: Size = 0  # training examples
+    too_long: Size = 0  # training examples that did not fit the context
+    untrained: Size = 0  # with one adapter per task: tasks without a training example
+    questions: Size = 0  # put to the model, in all views
+    skipped: Size = 0  # questions that did not fit
     curve_points: tuple[CurvePoint, ...] = ()  # if the spec has a curve; the last step included
     adapted: str = ""  # modules with an adapter: "q_proj k_proj v_proj o_proj"
 
@@ -184,7 +191,18 @@ def to_json(row: ArmResult) -> dict[str, Any]:
 
 def from_json(raw: Any) -> ArmResult:
     """The result that `to_json` wrote. Raises ValueError where `raw` is not one."""
-    return from_stored(raw, ArmResult)
+    row = from_stored(raw, ArmResult)
+    if row.status != OK and row.status not in FAILURES:
+        raise ValueError(f"unknown status {quoted(row.status)}")
+    # What is derived takes one score per task, each time in the order of the spec.
+    tasks = len(row.spec.tasks)
+    if row.ok and (not tasks or [score.id for score in row.scores] != list(row.spec.tasks)):
+        raise ValueError("an ok row without a score for each of its tasks")
+    if any(len(point.scores) != tasks for point in row.curve_points):
+        raise ValueError("a point of the curve without a score for each task")
+    if any(len(grids) > ATTEMPTS for answers in row.attempts.values() for grids in answers):
+        raise ValueError(f"more than {ATTEMPTS} attempts at a test input")
+    return row
 
 
 ROWS = Rows("accuracy.jsonl", to_json, from_json, TUNING_RULE)

@@ -1,7 +1,7 @@
 """The training state of an unfinished arm, on disk: an arm killed at any moment resumes from it."""
 
 import os
-import pickle
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +11,7 @@ from typing import Any
 from harness.errors import first_line
 
 EVERY_S = 30.0
+UNUSABLE = ".unusable"  # of a state that was put aside
 FORMAT = 3  # of the states; a state of another version is not resumed from
 
 
@@ -32,18 +33,26 @@ class Checkpointer:
         self.path, self.note, self.fresh, self.every_s, self.writes = path, note, fresh, every_s, writes
         self.saved_at, self.failed = time.monotonic(), False
 
-    def load(self) -> dict[str, Any]:
-        """The saved state; empty where there is none that can be read."""
+    def load(self, checked: Callable[[dict[str, Any]], dict[str, Any]] = lambda state: state) -> dict[str, Any]:
+        """The saved state as `checked` returns it; empty where there is none that can be used.
+
+        `checked` raises ValueError for a state that does not belong to this run. Such a file, and one that cannot be
+        read, is put aside.
+        """
         import torch
 
         if self.fresh or not self.path.exists():
             return {}
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-            if state.pop("format", None) != FORMAT:
-                raise ValueError("another version's")
-        except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as problem:
-            self.note(f"{self.path} cannot be read ({type(problem).__name__}); the arm starts anew")
+            if not isinstance(state, dict) or state.pop("format", None) != FORMAT:
+                raise ValueError("it is another version's")
+            state = checked(state)
+        except Exception as problem:  # of a file from anywhere torch raises what it likes
+            self.note(f"{self.path} is put aside ({first_line(problem)}); the arm starts anew")
+            if self.writes:
+                with suppress(OSError):
+                    self.path.replace(self.path.with_suffix(UNUSABLE))
             return {}
         self.note("going on from a checkpoint")
         return state
@@ -55,14 +64,18 @@ class Checkpointer:
         import torch
 
         # The rename replaces the older state only when the new one is whole.
-        tmp = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        tmp = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({"format": FORMAT, **state()}, tmp)
+            handle, name = tempfile.mkstemp(prefix=f"{self.path.name}.", suffix=".tmp", dir=self.path.parent)
+            tmp = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                torch.save({"format": FORMAT, **state()}, file)
             tmp.replace(self.path)
         except (OSError, RuntimeError) as problem:  # torch reports a full disk as RuntimeError
-            with suppress(OSError):
-                tmp.unlink()
+            if tmp:
+                with suppress(OSError):
+                    tmp.unlink()
             self.failed = True
             where = f"{self.path.parent} ({first_line(problem)})"
             self.note(f"no checkpoint can be kept in {where}; if stopped, the arm starts anew")
@@ -75,8 +88,8 @@ def path_of(folder: Path, key: str) -> Path:
 
 
 def discard(folder: Path, key: str) -> None:
-    """Removes an arm's state, and partial files of processes that were killed while writing one."""
+    """Removes an arm's state, an unusable one too, and partial files of processes that were killed while writing."""
     path = path_of(folder, key)
-    for file in (path, *path.parent.glob(f"{path.name}.*.tmp")):
+    for file in (path, path.with_suffix(UNUSABLE), *path.parent.glob(f"{path.name}.*.tmp")):
         with suppress(OSError):
             file.unlink()

@@ -25,7 +25,8 @@ from harness.records.stored import from_stored
 from harness.train import distributed
 from harness.tune.checkpoint import Checkpointer, path_of
 from harness.tune.config import ArmsJob
-from harness.tune.runner import ArmOutcome, ArmRunner
+from harness.tune.outcome import ArmOutcome
+from harness.tune.runner import ArmRunner
 
 
 def run_arms(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:

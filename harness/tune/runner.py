@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import islice
-from statistics import fmean
 
 import torch
 
 from harness.arc.arms import Arm
-from harness.arc.dataset import Answers, Questions, TrainingSequences, cannot_be_grid, solved_sequences
+from harness.arc.dataset import Questions, TrainingSequences, cannot_be_grid, solved_sequences
 from harness.arc.examples import leave_one_out
 from harness.arc.examples import questions as questions_of
 from harness.arc.prompt import PromptFormat
@@ -25,55 +24,10 @@ from harness.train.step import TrainingStep
 from harness.tune import autotune, decode, finetune
 from harness.tune.checkpoint import Checkpointer
 from harness.tune.decode_check import way_of
+from harness.tune.outcome import ArmOutcome, eval_steps, joined
+from harness.tune.saved_state import checked
 
 _AUTOTUNE_EXAMPLES = 64  # autotune times the fullest pack of these
-
-
-@dataclass
-class ArmOutcome:
-    """The raw results of one adapter on its tasks. `joined` merges those of several adapters."""
-
-    answers: Answers = field(default_factory=dict)
-    losses: list[tuple[float, int]] = field(default_factory=list)
-    step_losses: list[float] = field(default_factory=list)
-    # (step, answers, losses) of each evaluation during training
-    curve: list[tuple[int, Answers, list[tuple[float, int]]]] = field(default_factory=list)
-    train_s: float = 0.0
-    decode_s: float = 0.0
-    used: int = 0
-    too_long: int = 0
-    untrained: int = 0
-    questions: int = 0
-    skipped: int = 0
-
-
-def joined(outcomes: Sequence[ArmOutcome]) -> ArmOutcome:
-    """Merges outcomes of one adapter per task: sums counts and seconds, averages step losses over trained tasks."""
-    total = ArmOutcome()
-    for outcome in outcomes:
-        total.answers |= outcome.answers
-        total.losses += outcome.losses
-        for name in ("train_s", "decode_s", "used", "too_long", "untrained", "questions", "skipped"):
-            setattr(total, name, getattr(total, name) + getattr(outcome, name))
-    trained = [outcome.step_losses for outcome in outcomes if outcome.step_losses]
-    total.step_losses = [fmean(step) for step in zip(*trained, strict=True)]
-    # A point of the curve has the answers of all tasks after the same number of steps.
-    for step in sorted({step for outcome in outcomes for step, *_ in outcome.curve}):
-        answers: Answers = {}
-        losses: list[tuple[float, int]] = []
-        for outcome in outcomes:
-            # A task that could not be trained has the same answers at every step.
-            final = step, outcome.answers, outcome.losses
-            _, own_answers, own_losses = next((point for point in outcome.curve if point[0] == step), final)
-            answers |= own_answers
-            losses += own_losses
-        total.curve.append((step, answers, losses))
-    return total
-
-
-def eval_steps(steps: int) -> list[int]:
-    """`steps`, half of it, a quarter, ... in ascending order: at most five values, none below 1."""
-    return sorted({steps >> i for i in range(5)} - {0})
 
 
 class ArmRunner:
@@ -132,7 +86,7 @@ class ArmRunner:
         spec = self.spec
         groups = [self.tasks] if spec.scope == SHARED else [[task] for task in self.tasks]
         # A saved state has the outcomes of finished groups, and the training state of the current one.
-        saved = checkpointer.load()
+        saved = checkpointer.load(lambda state: checked(state, spec, groups, self.adapter.first))
         done = [ArmOutcome(**outcome) for outcome in saved.get("done", ())]
         current = saved.get("current")
 

@@ -1,0 +1,54 @@
+"""The raw results of an arm, and the steps after which it is evaluated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from harness.arc.dataset import Answers
+
+
+@dataclass
+class ArmOutcome:
+    """The raw results of one adapter on its tasks. `joined` merges those of several adapters."""
+
+    answers: Answers = field(default_factory=dict)
+    losses: list[tuple[float, int]] = field(default_factory=list)
+    step_losses: list[float] = field(default_factory=list)
+    # (step, answers, losses) of each evaluation during training
+    curve: list[tuple[int, Answers, list[tuple[float, int]]]] = field(default_factory=list)
+    train_s: float = 0.0
+    decode_s: float = 0.0
+    used: int = 0
+    too_long: int = 0
+    untrained: int = 0
+    questions: int = 0
+    skipped: int = 0
+
+
+def joined(outcomes: Sequence[ArmOutcome]) -> ArmOutcome:
+    """Merges outcomes of one adapter per task: sums counts and seconds, averages step losses over trained tasks."""
+    total = ArmOutcome()
+    for outcome in outcomes:
+        total.answers |= outcome.answers
+        total.losses += outcome.losses
+        for name in ("train_s", "decode_s", "used", "too_long", "untrained", "questions", "skipped"):
+            setattr(total, name, getattr(total, name) + getattr(outcome, name))
+    trained = [outcome.step_losses for outcome in outcomes if outcome.step_losses]
+    total.step_losses = [fmean(step) for step in zip(*trained, strict=True)]
+    # A point of the curve has the answers of all tasks after the same number of steps.
+    for step in sorted({step for outcome in outcomes for step, *_ in outcome.curve}):
+        answers: Answers = {}
+        losses: list[tuple[float, int]] = []
+        for outcome in outcomes:
+            # A task that could not be trained has the same answers at every step.
+            final = step, outcome.answers, outcome.losses
+            _, own_answers, own_losses = next((point for point in outcome.curve if point[0] == step), final)
+            answers |= own_answers
+            losses += own_losses
+        total.curve.append((step, answers, losses))
+    return total
+
+
+def eval_steps(steps: int) -> list[int]:
+    """`steps`, half of it, a quarter, ... in ascending order: at most five values, none below 1."""
+    return sorted({steps >> i for i in range(5)} - {0})
