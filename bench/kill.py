@@ -72,7 +72,7 @@ class Killer:
             time.sleep(rng.uniform(0, self.start_s))
         else:
             self._wait_for_work(run)
-            time.sleep(rng.uniform(0, self.work_s))
+            time.sleep(rng.uniform(0, 0.8 * self.work_s))
         if run.poll() is not None:
             self._ended_well(run, folder.name)
             return False
@@ -97,7 +97,8 @@ class Killer:
     def _start(self, folder: Path) -> "subprocess.Popen[str]":
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, killed.__file__, self.verb, str(folder), str(self.shared)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(self.folder), MARK: str(folder)}
+        own = {"TMPDIR": str(self.folder), "TTFT_BENCH_CACHE": str(self.folder / "cache"), MARK: str(folder)}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **own}
         log: IO[str] = (folder / "log").open("a")
         with log:
             return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)

@@ -104,9 +104,13 @@ def make(folder: Path) -> None:
 # ---- The workers' jobs
 
 
-def device_report(payload: Any, emit: Callable[..., None]) -> Any:
+def device(payload: Any, emit: Callable[..., None]) -> Any:
     if payload["requested"] not in ("auto", "cpu"):
         raise UserError(f"no device {payload['requested']!r} here; use --device cpu")
+    return CPU
+
+
+def device_report(payload: Any, emit: Callable[..., None]) -> Any:
     return {"device": CPU, "rates": RATES}
 
 
@@ -151,6 +155,7 @@ def arms(payload: Any, emit: Callable[..., None]) -> Any:
 
 # Answered at once; a job that comes later joins by a row, or is run for real.
 FAKES = {
+    look.FIND: device,
     look.REPORT: device_report,
     "harness.predict.tracer:trace_job": trace,
     "harness.measure.worker:measure_cell": cell,

@@ -100,6 +100,8 @@ def serve() -> None:
     from harness.workers import look, serve
 
     def job_named(name: str) -> Any:
+        if name == look.FIND:
+            return lambda payload, emit: WORLD["device"]
         if name == look.REPORT:
             return lambda payload, emit: {name: WORLD[name] for name in ("device", "rates")}
         from harness.tune import checkpoint, experiment
