@@ -10,7 +10,7 @@ GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--st
 
 .DEFAULT_GOAL := help
 .PHONY: help bench ttft report pick plan models doctor setup test lint format benchmarks backtest-projection \
-  backtest-accuracy backtest predict calibrate tiny zoo clean
+  backtest-accuracy backtest predict calibrate tiny zoo fuzz kill clean
 
 help:
 	@echo 'make bench [MODEL="qwen-0.5b phi-3-mini"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12]'
@@ -50,6 +50,10 @@ benchmarks: .venv/.ready-dev
 
 zoo: .venv/.ready-dev
 	$(PY) -m bench.zoo --write docs/models.md $(ARGS)
+
+# Bad input for every verb; and runs that are killed. Some 30 minutes each; CI has a few of both.
+fuzz kill: .venv/.ready-dev
+	$(PY) -m bench.$@ $(ARGS)
 
 backtest-projection: .venv/.ready-dev
 	$(PY) -m bench.backtest_projection $(ARGS)

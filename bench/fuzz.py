@@ -1,0 +1,129 @@
+"""Fuzzes every verb with bad input: tests/fuzz has the table of what is spoiled and what must hold then.
+
+Every distinct fault is printed once, with the folder of its shortest example: `files` that differ from the world's, and
+example.json with the command line. Exit code 1 where there is one.
+
+    python -m bench.fuzz [--examples 20000] [--seed 0] [--only ROW] [--out FOLDER]
+    python -m bench.fuzz --again FOLDER
+"""
+
+import argparse
+import json
+import os
+import re
+import resource
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from fuzz import verbs
+from fuzz.run import Example, World
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+BATCH = 500  # examples per run of hypothesis, which slows down over many
+
+
+class Faults:
+    """The distinct faults so far, each with its shortest example, kept in `folder`."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.seen = folder, {}
+
+    def add(self, example: Example, cause: str, detail: str) -> None:
+        size = sum(map(len, example.words)) + sum(len(content or b"") for content in example.files.values())
+        name = re.sub(r"[^A-Za-z0-9]+", "-", cause)[:100].strip("-")
+        times, smallest = self.seen.get(cause, (0, size + 1))
+        self.seen[cause] = times + 1, min(size, smallest)
+        if size < smallest:
+            write(example, self.folder / name, cause, detail)
+        if not times:
+            print(f"\r{cause}\n    {example.verb}: harness {' '.join(example.words)[:160]!r}\n    {detail[:300]!r}")
+
+
+def write(example: Example, folder: Path, cause: str, detail: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "files").mkdir(parents=True)
+    about = {"verb": example.verb, "words": example.words, "encoding": example.encoding, "real": example.real}
+    removed = [name for name, content in example.files.items() if content is None]
+    (folder / "example.json").write_text(json.dumps({**about, "removed": removed, "cause": cause, "detail": detail}))
+    for name, content in example.files.items():
+        if content is not None:
+            path = folder / "files" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
+def read(folder: Path) -> Example:
+    about = json.loads((folder / "example.json").read_text())
+    files: dict[str, Any] = dict.fromkeys(about["removed"])
+    for path in (folder / "files").rglob("*"):
+        if path.is_file():
+            files[str(path.relative_to(folder / "files"))] = path.read_bytes()
+    return Example(about["verb"], tuple(about["words"]), files, about["encoding"], tuple(about["real"]))
+
+
+def fuzz(at: World, count: int, number: int, only: str | None, found: Faults) -> None:
+    strategy = verbs.examples(at)
+    if only == "command lines":
+        strategy = verbs.command_lines()
+    elif only:
+        strategy = next(row for row in verbs.ROWS if row.name == only).examples(at)
+    start, done = time.monotonic(), 0
+    while done < count:
+
+        @seed(number + done)
+        @settings(max_examples=min(BATCH, count - done), deadline=None, database=None, phases=[Phase.generate],
+                  suppress_health_check=list(HealthCheck))  # fmt: skip
+        @given(strategy)
+        def batch(example: Example) -> None:
+            nonlocal done
+            done += 1
+            for fault in at.run(example)[1]:
+                found.add(example, fault.cause, fault.detail)
+            if not done % 50:
+                left = (time.monotonic() - start) / done * (count - done)
+                print(f"\r{done} of {count}, {len(found.seen)} distinct faults, {left / 60:.0f} min left ", end="")
+
+        before = done
+        batch()
+        if done == before:  # nothing left to draw
+            break
+    print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--examples", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="one row of the table, as in 'command lines'")
+    parser.add_argument("--out", type=Path, default=Path("fuzz-failures"))
+    parser.add_argument("--again", type=Path, help="run the example in this folder")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    # A document that wants all memory fails here, not the machine.
+    resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, resource.RLIM_INFINITY))
+    with TemporaryDirectory() as folder:
+        at, found = World(Path(folder)), Faults(options.out)
+        if options.again:
+            example = read(options.again)
+            end, faults = at.run(example)
+            print(f"harness {' '.join(map(repr, example.words))}\n{end.out[-2000:]}{end.err[-2000:]}\ncode {end.code}")
+            for fault in faults:
+                print(f"{fault.cause}: {fault.detail!r}")
+            sys.exit(bool(faults))
+        fuzz(at, options.examples, options.seed, options.only, found)
+    for cause, (times, _) in sorted(found.seen.items()):
+        print(f"{times:5} times  {cause}")
+    print(f"{len(found.seen)} distinct faults; examples are in {options.out}/" if found.seen else "no fault")
+    sys.exit(bool(found.seen))
+
+
+if __name__ == "__main__":
+    main()
