@@ -7,6 +7,7 @@ run-to-run and minute-to-minute change of a machine that a short sample cannot s
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean, median
 
 from harness.analysis import stats
@@ -40,11 +41,16 @@ def step_seconds(row: Measurement) -> float:
 
 def relative_half_width(row: Measurement) -> float:
     """Half the 95 % interval of a long run's mean step, relative to it."""
-    mean = fmean(row.micro_s)
-    sampling = max(stats.mean_half_width(row.micro_s), abs(stats.trend(row.micro_s)) / 2)
-    extreme = max(max(row.micro_s) - mean, mean - min(row.micro_s)) / mean
+    return _half_width(row.micro_s)
+
+
+@lru_cache(maxsize=1 << 17)  # every table asks again
+def _half_width(micro_s: tuple[float, ...]) -> float:
+    mean = fmean(micro_s)
+    sampling = max(stats.mean_half_width(micro_s), abs(stats.trend(micro_s)) / 2)
+    extreme = max(max(micro_s) - mean, mean - min(micro_s)) / mean
     # A long run's mean lies among the speeds that were seen; only few samples may have missed some.
-    return math.hypot(min(sampling, extreme) if len(row.micro_s) >= 10 else sampling, 1.96 * DRIFT)
+    return math.hypot(min(sampling, extreme) if len(micro_s) >= 10 else sampling, 1.96 * DRIFT)
 
 
 def project(row: Measurement, steps: int = 1000) -> Projection:

@@ -27,12 +27,13 @@ class TokenCurve:
     longest: int
     contexts: int
 
-    def seconds(self, tokens: float) -> float:
+    def seconds(self, tokens: float, squared: float | None = None) -> float:
+        """Seconds of a sequence of `tokens` tokens; of many their mean, with the means of tokens and of their squares."""
         work = self.work
         return (
             self.fixed_s
             + self.linear_s * (work.forward_linear + work.backward_linear) * tokens
-            + self.quadratic_s * (work.forward_quadratic + work.backward_quadratic) * tokens**2
+            + self.quadratic_s * (work.forward_quadratic + work.backward_quadratic) * (tokens**2 if squared is None else squared)
         )
 
 
@@ -122,9 +123,10 @@ def arc_hours(curve: TokenCurve, like: Measurement, context: int, steps: int) ->
     middle with every doubling; one context alone says nothing of the shape, which costs 10 % more.
     """
     # Longer sequences are dropped, as training drops them.
-    mean_s = PUBLISHED.mean_over(curve.seconds, context)
-    if mean_s is None:
+    moments = PUBLISHED.moments(context)
+    if moments is None:
         return None
+    mean_s = curve.seconds(*moments)
     step_s = like.cell.recipe.micro_steps_per_step * mean_s + float(np.mean(like.optimizer_s))
     fixed_h, mid_h, reach = project(like, steps).fixed_h, steps * step_s / 3600, context / curve.longest
     half = relative_half_width(like) + curve.error + 0.1 * max(0.0, math.log2(reach))

@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 _POINTS = 400
@@ -57,8 +58,26 @@ class LengthDistribution:
         share = self.coverage(context)
         if not share:
             return None
-        # Midpoints of equal shares.
-        return sum(seconds(self.quantile(share * (i + 0.5) / _POINTS)) for i in range(_POINTS)) / _POINTS
+        return sum(map(seconds, _midpoints(self, share))) / _POINTS
+
+    def moments(self, context: int) -> tuple[float, float] | None:
+        """Means of tokens and of squared tokens over the sequences that fit `context`; None where none does."""
+        return _moments(self, context)
+
+
+@lru_cache(maxsize=1 << 12)
+def _midpoints(lengths: LengthDistribution, share: float) -> tuple[float, ...]:
+    """Lengths in the middle of equal parts of the first `share` of the sequences."""
+    return tuple(lengths.quantile(share * (i + 0.5) / _POINTS) for i in range(_POINTS))
+
+
+@lru_cache(maxsize=1 << 14)
+def _moments(lengths: LengthDistribution, context: int) -> tuple[float, float] | None:
+    share = lengths.coverage(context)
+    if not share:
+        return None
+    points = _midpoints(lengths, share)
+    return sum(points) / _POINTS, sum(n * n for n in points) / _POINTS
 
 
 # Leave-one-out (n-1) sequences of the ARC-AGI-1 evaluation tasks, at one token per cell and one per newline, after a

@@ -10,11 +10,14 @@ import msgspec
 import yaml
 
 from harness.errors import UserError
+from harness.files import read_bytes
 from harness.limits import in_english
-from harness.text import quoted
+from harness.text import LONGEST_QUOTE, quoted
 
 Keys = tuple[str | int, ...]
 T = TypeVar("T", bound=msgspec.Struct)
+_MOST_BYTES = 1 << 21
+_MOST_VALUES, _DEEPEST = 20_000, 32
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -27,6 +30,7 @@ class Document:
     def __init__(self, path: Path, root: yaml.Node):
         self.path = path
         self.lines: dict[Keys, int] = {}
+        self._values = 0
         self._scalars = yaml.constructor.SafeConstructor()
         self.raw = self._plain(root, ())
 
@@ -49,15 +53,23 @@ class Document:
             return msgspec.convert(raw, kind)
         except msgspec.ValidationError as problem:
             raise self._in_english(str(problem), kind, raw, keys) from None
+        except UnicodeError:  # half of a character, written as an escape
+            raise self.error(keys, "holds a text that is none in UTF-8") from None
 
     def _plain(self, node: yaml.Node, keys: Keys) -> Any:
         self.lines[keys] = node.start_mark.line + 1
+        # An alias stands for the whole of what it names, so a few lines of aliases of aliases are billions of values.
+        self._values += 1
+        if self._values > _MOST_VALUES or len(keys) > _DEEPEST:
+            raise self.error(keys, f"is one of over {_MOST_VALUES:,} values, or nested deeper than {_DEEPEST} levels")
         # Lists and mappings of nodes, whose line numbers yaml.safe_load would lose.
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(item, (*keys, i)) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
             values: dict[str, Any] = {}
             for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise self.error(keys, "has a key that is a list or a mapping; keys are words")
                 name = str(key.value)
                 if name in values:
                     self.lines[*keys, name] = key.start_mark.line + 1
@@ -67,7 +79,7 @@ class Document:
         try:
             # Scalars by YAML's own rules: 5e-5, true, null.
             value = self._scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError):
+        except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError):
             raise self.error(keys, f"must not be {quoted(node.value)}") from None
         if isinstance(value, float) and not isfinite(value):
             raise self.error(keys, f"must not be {quoted(value)}")
@@ -81,9 +93,9 @@ class Document:
             step = name or int(index)
             kind, raw, keys = _inner(kind, step), raw[step], (*keys, step)
 
-        if field := re.fullmatch(r"Object missing required field `(.+)`", message):
+        if field := re.fullmatch(r"Object missing required field `(.+)`", message, re.DOTALL):
             return self.error((*keys, field[1]), "is missing")
-        if field := re.fullmatch(r"Object contains unknown field `(.+)`", message):
+        if field := re.fullmatch(r"Object contains unknown field `(.*)`", message, re.DOTALL):
             # A misspelt key usually stands for one that is missing.
             fields = msgspec.structs.fields(_bare(kind))
             missing = [f.name for f in fields if f.required and f.name not in raw]
@@ -97,7 +109,7 @@ class Document:
 def parse_file(path: Path, option: str = "--models-file") -> Document:
     """The file `path`. Raises UserError where it cannot be read or is no YAML mapping; `option` is what named it."""
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root = yaml.compose(read_bytes(path, _MOST_BYTES).decode("utf-8"), Loader=yaml.SafeLoader)
         if root is not None:
             return Document(path, root)
     except OSError as problem:
@@ -114,8 +126,8 @@ def parse_file(path: Path, option: str = "--models-file") -> Document:
 
 
 def _dotted(keys: Keys) -> str:
-    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
-    return text.removeprefix(".") or "the file"
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+    return text if 0 < len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..." if text else "the file"
 
 
 def _bare(kind: Any) -> Any:

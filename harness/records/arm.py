@@ -40,7 +40,7 @@ class TuneSpec:
     recipe: Recipe
     dataset: str
     tasks: tuple[str, ...]
-    steps: limits.Steps
+    steps: Size
     context: limits.Context
     encoding: str
     views: limits.Views

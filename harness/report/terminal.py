@@ -12,9 +12,14 @@ from harness.records.measurement import Measurement
 from harness.report import ranking, speed, ttft
 
 
+MOST_ROWS = 300  # of a table that a person reads, and that is drawn within a second or two
+
+
 def show(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, out: Console) -> None:
     """Prints the tables; the last line says which candidate to take, the same one that `harness pick` takes."""
-    speed.summary(rows, goal.budget_hours, goal.steps, out)
+    if len(rows) > MOST_ROWS:
+        out.print(f"The record has {len(rows):,} cells. The tables show the newest {MOST_ROWS}; --csv FILE writes all.")
+    speed.summary(rows[-MOST_ROWS:], goal.budget_hours, goal.steps, out)
     choice = rank_candidates(candidates(rows, results, goal), goal)
     for group in ttft.by_comparison(results):
         ttft.arms_table(group, out, goal.steps)
