@@ -112,6 +112,26 @@ def user_path(text: str) -> Path:
         raise UserError(f"{text}: there is no such user's home folder") from None
 
 
+def home_relative(path: Path) -> str:
+    """`path` with `~` for the home folder, so that records name nobody's; `user_path` undoes it."""
+    text, home = str(path), _home()
+    return f"~{text[len(home) :]}" if home and text.startswith(f"{home}/") else text
+
+
+def without_home(text: str) -> str:
+    """`text` with `~` for the home folder wherever that stands in it."""
+    home = _home()
+    return text.replace(f"{home}/", "~/") if home else text
+
+
+def _home() -> str:
+    """The home folder, without a slash at its end; empty where there is none, or the root is."""
+    try:
+        return str(Path.home()).rstrip("/")
+    except RuntimeError:
+        return ""
+
+
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """The content of `path`. Raises OSError, also where it has more than `most` bytes or is a folder."""
     with path.open("rb") as file:

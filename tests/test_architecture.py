@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "harness"
 FLOORS = (
     {"text"},
     {"errors"},
-    {"files", "limits"},
+    {"files", "limits", "network"},
     {"records"},
     {"catalog", "hardware", "arc"},
     {"train", "workers", "analysis"},
@@ -25,7 +25,7 @@ LEVEL = {package: level for level, floor in enumerate(FLOORS) for package in flo
 # Of packages that may import torch, where only some modules do.
 TORCH = ("train", "hardware", "tiny", "tune.runner", "tune.finetune", "tune.decode", "tune.autotune", "tune.checkpoint",
          "predict.op_trace", "predict.tracer", "predict.flops", "measure.worker",
-         "tune.experiment")  # fmt: skip
+         "tune.experiment", "tune.saved_state")  # fmt: skip
 EXCEPTIONS: set[tuple[str, str]] = set()
 NO_ARC = ("tune.finetune", "tune.decode")  # they train and decode tokens, whatever these say
 

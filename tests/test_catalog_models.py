@@ -115,7 +115,7 @@ def test_checkpointing_is_of_all_or_of_the_mlps(tmp_path, written, read):
         ("vocab_size: 320", "vocab_size: 320.0", ["line 39", "vocab_size", "whole number"]),
         ("budget_hours: 12", "budget_hours: .inf", ["line 5", "defaults.budget_hours", "inf"]),
         ("model: a", "model: 2024-13-45", ["line 2", "defaults.model", "2024-13-45"]),
-        ("model: a", "model: &x [*x]", ["nested too deeply"]),
+        ("model: a", "model: &x [*x]", ["nested deeper than 32 levels"]),
         ("models:\n", "models:\n  z:\n", ["line 29", "models.z", "a mapping"]),
         ("defaults:", "defaults: [", ["line", "not YAML"]),
         (GOOD, "", ["empty"]),

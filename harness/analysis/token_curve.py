@@ -28,12 +28,12 @@ class TokenCurve:
     contexts: int
 
     def seconds(self, tokens: float, squared: float | None = None) -> float:
-        """Seconds of a sequence of `tokens` tokens; of many their mean, with the means of tokens and of their squares."""
-        work = self.work
+        """Seconds of a sequence; of many the mean, if these are the means of their tokens and of the squares."""
+        work, squared = self.work, tokens**2 if squared is None else squared
         return (
             self.fixed_s
             + self.linear_s * (work.forward_linear + work.backward_linear) * tokens
-            + self.quadratic_s * (work.forward_quadratic + work.backward_quadratic) * (tokens**2 if squared is None else squared)
+            + self.quadratic_s * (work.forward_quadratic + work.backward_quadratic) * squared
         )
 
 

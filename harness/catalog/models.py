@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from harness import limits
+from harness import limits, network
 from harness.catalog.precisions import PRECISIONS
 from harness.catalog.strict_yaml import Document, Strict, parse_file
 from harness.errors import UserError, first_line, unknown
-from harness.files import read_json, user_path
+from harness.files import home_relative, read_json, user_path
 from harness.records.cell import OPTIMIZED, RECOMPUTE, REFERENCE, TARGETS, ModelSpec, Recipe
 from harness.text import quoted, say_once
 
@@ -259,22 +259,31 @@ def from_folder(folder: Path, window: int | None = None) -> ModelSpec:
     config = _without_code(config, path)
     _check_sizes(config, path)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-.") or "model"
-    return ModelSpec(name[:64], config, _max_context(config, path) or _given(window, path), path=str(folder.resolve()))
+    return ModelSpec(
+        name[:64], config, _max_context(config, path) or _given(window, path), path=home_relative(folder.resolve())
+    )
 
 
 def _from_hub(hub_id: str, window: int | None = None) -> ModelSpec:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     try:
         # From the cache if it is there; else only this small file is downloaded.
-        config = Path(hf_hub_download(hub_id, "config.json", etag_timeout=5))
+        cached = try_to_load_from_cache(hub_id, "config.json")
+        offline = not isinstance(cached, str) and not network.reachable(network.hub())
+        config = Path(hf_hub_download(hub_id, "config.json", etag_timeout=5, local_files_only=offline))
     except LocalEntryNotFoundError:
         raise UserError(
             f"{hub_id}: not in the hub's cache, and the hub cannot be reached; "
             "name a folder with its config.json, or a model of `harness models`"
         ) from None
-    except (EntryNotFoundError, HfHubHTTPError) as problem:
+    except (EntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as problem:
         raise UserError(f"{hub_id}: the hub has no config.json for it ({type(problem).__name__})") from None
     spec = from_folder(config.parent, window)
     return ModelSpec(hub_id.split("/")[1], spec.architecture, spec.max_context, hub_id=hub_id)

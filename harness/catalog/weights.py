@@ -3,8 +3,9 @@
 import hashlib
 from pathlib import Path
 
+from harness import network
 from harness.errors import UserError, first_line
-from harness.files import read_json, user_path
+from harness.files import home_relative, read_json, user_path
 from harness.records.cell import ModelSpec
 from harness.text import quoted
 
@@ -29,7 +30,7 @@ def resolve(spec: ModelSpec, choice: str) -> str:
             digest = hashlib.sha256((_ASSETS / spec.name / "model.safetensors").read_bytes()).hexdigest()
             return f"{BUNDLED}{spec.name}@{digest[:8]}"
         if spec.path:
-            return spec.path if _has_safetensors(Path(spec.path)) else RANDOM
+            return spec.path if _has_safetensors(user_path(spec.path)) else RANDOM
         # Never a download unless it is asked for.
         return _cached(spec.hub_id) or RANDOM
     if choice == "hub":
@@ -49,20 +50,24 @@ def resolve(spec: ModelSpec, choice: str) -> str:
                 f"--weights {choice}: the folder has no {needed}; pickled weights (.bin, .pt) are never loaded"
             )
     _check_same(spec, path)
-    return str(path.resolve())
+    return home_relative(path.resolve())
 
 
 def folder(weights: str) -> str:
     """The folder that weights named by `resolve` lie in."""
     if weights.startswith(BUNDLED):
         return str(_ASSETS / weights.removeprefix(BUNDLED).partition("@")[0])
-    return weights
+    return str(user_path(weights))
 
 
 def _download(hub_id: str) -> str:
     """The folder of the hub's cache after downloading config and safetensors, with the hub client's own progress."""
     from huggingface_hub import snapshot_download
 
+    if not network.reachable(network.hub()):
+        raise UserError(
+            f"{hub_id} cannot be downloaded: the hub cannot be reached; use --weights auto, random or a folder"
+        )
     try:
         snapshot_download(hub_id, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"])
         reason = "there is no whole set of safetensors"

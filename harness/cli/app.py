@@ -1,6 +1,7 @@
 """The command line's verbs. A verb parses its options, calls the function that does the work, and prints."""
 
 import sys
+from typing import Any
 
 import typer
 
@@ -20,6 +21,9 @@ app = typer.Typer(
     "  harness report\n\n  harness ttft ./my-model --tasks 20\n\n  harness doctor",
 )
 
+
+_LONGEST = 380  # letters of a message
+_USAGE_ERROR: Any = typer.BadParameter.mro()[1]  # the base of all of typer's, which it gives no public name
 
 # The order is that of --help: first what a new user needs.
 for verb in (
@@ -41,13 +45,20 @@ def main(words: list[str] | None = None) -> None:
     """Runs a verb. Exit codes: 0 done, 1 nothing measured, 2 bad input, 130 interrupted."""
     take_any_encoding()
     try:
-        if any("\0" in word for word in words or ()):
+        words = sys.argv[1:] if words is None else words
+        if any("\0" in word for word in words):
             raise UserError("the command line holds a NUL character; leave it out")
-        app(words, prog_name="harness")
+        code = app(words or ["--help"], prog_name="harness", standalone_mode=False)
+        if code == 130:
+            raise KeyboardInterrupt
+        sys.exit(code or 0)
     except UserError as problem:
         _stop(str(problem), 2)
     except KeyboardInterrupt:
         _stop("interrupted; every finished cell is in the record: run the same command to go on", 130)
+    except _USAGE_ERROR as problem:
+        verb = f"harness {words[0]}" if isinstance(problem.ctx and problem.ctx.command, PanelCommand) else "harness"
+        _stop(f"{problem.format_message().rstrip('.')}; {verb} --help shows what there is", 2)
     except BrokenPipeError:  # `harness report | head`
         sys.stderr.close()
         sys.exit(0)
@@ -56,5 +67,8 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _stop(text: str, code: int) -> None:
-    print(f"error: {one_line(text)}" if code == 2 else text, file=sys.stderr)
+    line = one_line(text)
+    # A path of hundreds of words is no less long than one of one.
+    short = line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    print(f"error: {short}" if code == 2 else text, file=sys.stderr)
     sys.exit(code)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness import limits
 from harness.catalog import models as model_table
 from harness.catalog import precisions as precision_table
 from harness.catalog import weights as weights_table
@@ -73,6 +74,7 @@ def configure(
     """
     from harness.measure.config import SweepConfig
 
+    limits.within("--seed", seed, limits.Seed)
     catalog = model_table.load(models_file)
     specs = parse.models_of(models, catalog, window)
     # A folder holds the weights of one architecture.

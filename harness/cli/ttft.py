@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness import limits
 from harness.catalog import models as model_table
 from harness.catalog import weights as weights_table
 from harness.catalog.kernels import AUTO
@@ -140,6 +141,9 @@ def ttft(
     from harness.report.progress import ProgressLine
     from harness.tune import run
 
+    limits.within("--project-to", project_to, limits.Steps)
+    limits.within("--show", show, limits.Shown)
+    limits.within("--pictures", pictures, limits.Shown)
     # Older words of the same options.
     options["dataset"] = options["dataset"] or old_set
     options["autotune"] |= fit

@@ -2,11 +2,10 @@
 
 import re
 import sys
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness import network
 from harness.catalog.precisions import native_dtype
 from harness.errors import UserError
 from harness.hardware import device_lock
@@ -15,8 +14,6 @@ from harness.hardware.info import Device
 from harness.records.measurement import MatmulSpeed
 from harness.workers.local import LocalExecutor
 from harness.workers.look import find, report_on
-
-HUB = "https://huggingface.co"
 
 
 @dataclass
@@ -33,7 +30,7 @@ class Findings:
     advice: list[str] = field(default_factory=list)
 
 
-def examine(device: str, hub: str = HUB, executor: LocalExecutor | None = None) -> Findings:
+def examine(device: str, hub: str | None = None, executor: LocalExecutor | None = None) -> Findings:
     """Examines this machine. Raises UserError for a device that is asked for and not there."""
     findings = Findings(sys.version.split()[0], versions(), tested_versions())
     missing = [name for name in LIBRARIES if name not in findings.versions]
@@ -44,7 +41,7 @@ def examine(device: str, hub: str = HUB, executor: LocalExecutor | None = None) 
         with executor or LocalExecutor() as executor:
             findings.device = find(executor, device)
             _time(executor, findings)
-    findings.hub = reachable(hub)
+    findings.hub = network.reachable(hub or network.hub())
     _advise(findings)
     return findings
 
@@ -96,16 +93,6 @@ def tested_versions() -> dict[str, str]:
             text = (folder / "constraints.txt").read_text(encoding="utf-8")
             return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", text, re.MULTILINE))
     return {}
-
-
-def reachable(url: str, seconds: float = 3.0) -> bool:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
-            return True
-    except urllib.error.HTTPError:
-        return True  # it answered
-    except (OSError, ValueError):
-        return False
 
 
 def _major(version: str) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from harness import limits
+from harness.files import user_path
 from harness.records.stored import to_stored
 
 # Increased when the way of measuring, or of tuning, changes: rows of an older rule stay in the file, and their cells or
@@ -156,12 +157,17 @@ def record_key(payload: dict[str, Any], rule: int, versions: dict[str, str]) -> 
     What changes no measurement is left out: the device's number, and how the model is listed. A recipe's fields at
     their defaults are left out too, so that old keys stay valid when a later version adds a field.
     """
+    payload = dict(payload)
     model = {name: value for name, value in payload["model"].items() if name not in ("aliases", "params_m", "ttft")}
     defaults = to_stored(Recipe())
     recipe = {name: value for name, value in payload["recipe"].items() if value != defaults[name]}
     if recipe.get("gradient_checkpointing") == ALL:
         # The first rows had a boolean here; their keys stay valid.
         recipe["gradient_checkpointing"] = True
+    # Paths are stored with `~`; keys of rows from before that stay valid.
+    for holder, name in ((model, "path"), (payload, "weights")):
+        if str(holder.get(name, "")).startswith("~/"):
+            holder[name] = str(user_path(holder[name]))
     named = {name: versions.get(name) for name in _KEY_VERSIONS}
     whole = {**payload, "model": model, "recipe": recipe, "versions": named, "rule": rule}
     del whole["device"]

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from harness.errors import UserError
-from harness.files import parse_json, read_bytes, replace_atomically
+from harness.files import parse_json, read_bytes, replace_atomically, without_home
 from harness.records.cell import MEASURING_RULE
 from harness.records.measurement import from_json, to_json
 
@@ -65,7 +65,9 @@ class Store:
 
     def add(self, row: Any) -> None:
         """Appends `row` and flushes it to disk. If the disk is full, restores the file and raises UserError."""
-        line = json.dumps(self.kind.to_json(row), separators=(",", ":"), allow_nan=True).encode() + b"\n"
+        # Reasons quote paths too; a record that is passed on says nothing of whose home it comes from.
+        text = json.dumps(self.kind.to_json(row), separators=(",", ":"), allow_nan=True)
+        line = without_home(text).encode() + b"\n"
         with self._lock:
             handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:

@@ -3,8 +3,10 @@
 import math
 
 from harness.records.cell import Cell
+from harness.text import visible
 
 GIB = 2**30
+_FORMULA = ("=", "+", "-", "@", "|", "%", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are full-width ones
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -53,5 +55,5 @@ def cell_name(cell: Cell) -> str:
 
 def safe_cell(text: str) -> str:
     """`text` so that no spreadsheet takes it for a formula (OWASP, CSV injection), on one line."""
-    text = " ".join(text.split())
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    text = visible(" ".join(text.split()))
+    return f"'{text}" if text[:1] in _FORMULA else text

@@ -17,6 +17,7 @@ from harness.files import replace_atomically
 from harness.records.arm import Attempts
 from harness.report import svg
 from harness.report.svg import COLOURS, INK, Panel
+from harness.text import visible
 
 
 class TestInput(NamedTuple):
@@ -100,8 +101,8 @@ def _panels(name: str, test: TestInput) -> list[Panel]:
 
 
 def _printable(text: str) -> str:
-    """`text` on one line, without the characters that XML forbids and a terminal obeys."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    """`text` on one visible line: XML forbids what a terminal obeys."""
+    return visible(" ".join(text.split()))
 
 
 def _digits(panel: Panel, width: int) -> Text:

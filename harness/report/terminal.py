@@ -11,7 +11,6 @@ from harness.records.cell import Goal
 from harness.records.measurement import Measurement
 from harness.report import ranking, speed, ttft
 
-
 MOST_ROWS = 300  # of a table that a person reads, and that is drawn within a second or two
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.catalog.kernels import ATTENTION, POINTWISE
@@ -21,6 +22,9 @@ from harness.train.compat import bitsandbytes_for, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
 from harness.train.quantize import bnb_config
 from harness.train.random_init import random_model, text_part
+
+# What reading a broken or foreign file of weights or configuration ends in.
+_BAD_FILES = (ValueError, LookupError, TypeError, AttributeError, OSError, SafetensorError)
 
 # Names of the text part's tensors in a multimodal checkpoint -> those of the causal language model alone.
 _TEXT_KEYS = {
@@ -142,8 +146,12 @@ def load_tokenizer(weights: str) -> Any:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True, trust_remote_code=False)
+            digits = tokenizer("012").input_ids
     except Exception as problem:  # of a file that is none of theirs, the libraries raise whatever they like
         raise Unsupported(f"no tokenizer at {where}: {first_line(problem)}") from None
+    # transformers makes an empty one from a config.json alone.
+    if not digits:
+        raise Unsupported(f"the tokenizer at {where} has no tokens for digits; put the model's own beside its weights")
     if tokenizer.eos_token_id is None:
         raise Unsupported(f"the tokenizer at {where} has no end-of-text token; set eos_token in tokenizer_config.json")
     return tokenizer
@@ -160,7 +168,12 @@ def _pretrained(
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         with quiet():
-            text = text_part(AutoConfig.from_pretrained(where, **local))
+            config = AutoConfig.from_pretrained(where, **local)
+            if getattr(config, "quantization_config", None):
+                raise Unsupported(f"weights at {where} are quantised already; name a folder of the unquantised ones")
+            if "/" in str(config._attn_implementation):  # the hub's, which is code that would be fetched
+                local["attn_implementation"] = "sdpa"
+            text = text_part(config)
             both: Any = AutoModelForCausalLM.from_pretrained(
                 where,
                 dtype=dtype,
@@ -171,7 +184,7 @@ def _pretrained(
                 **local,
                 **({"config": text, "key_mapping": _TEXT_KEYS} if text else {}),
             )
-    except (ValueError, KeyError, OSError, ImportError, StrictDataclassError) as problem:
+    except (*_BAD_FILES, ImportError, StrictDataclassError) as problem:
         raise Unsupported(f"weights at {where} do not load: {first_line(problem)}") from None
     model, loading = both
     # transformers would go on with random values.
