@@ -9,7 +9,9 @@ from harness.hardware import cpu_load
 from harness.hardware.info import Device
 from harness.measure import sweep
 from harness.measure.quiet import WAIT_S, Quiet
+from harness.records.cell import Goal
 from harness.records.store import read
+from harness.report.frame import summary_frame
 
 CPU = Device("cpu", "a CPU", 8 << 30, threads=2)
 CARD = Device("cuda:0", "a card", 8 << 30)
@@ -118,6 +120,8 @@ def test_a_row_that_was_timed_beside_others_is_marked_in_the_record(bench, capsy
         marked.notes[0].startswith("of attention")
         and "bf16 at 64 tokens was timed while others used 2.0 of 2 cores" in marked.notes[1]
     )
+    (columns,) = summary_frame([marked], Goal(12, 1000, 400))
+    assert columns["others_cpu"] == 2.0 and "timed while others used" in columns["notes"]
     bench.will_measure(others_cpu=0.1, steal=0.0)
     (row,) = bench.run(contexts=(64,), fresh=True)[0].rows
     assert row.notes == () and row.others_cpu == 0.1
