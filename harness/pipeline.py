@@ -8,6 +8,7 @@ from harness.analysis.projection import step_seconds
 from harness.catalog.models import Catalog
 from harness.catalog.weights import RANDOM
 from harness.errors import UserError
+from harness.hardware.cpu_load import CpuMeter
 from harness.measure import sweep
 from harness.measure.config import SweepConfig
 from harness.measure.sweep import SweepObserver, SweepResult
@@ -49,11 +50,12 @@ def bench(
     A model without weights, or whose fine-tune would take too long here, gets a note instead. Raises UserError for
     invalid input.
     """
+    meter = CpuMeter()
     with executor or LocalExecutor() as executor:
         observer.note("looking at the device ...")
         with reserve(executor, config.device, config.recipe.data_parallel) as report:
             # The fine-tunes are chosen by the swept rows: which precision is native, and what a step takes.
-            swept = sweep.run_on(report, config, observer, executor)
+            swept = sweep.run_on(report, config, observer, executor, meter)
             executor.close()  # the process that traced is not needed any more
             tunes = fine_tunes(config, catalog, swept, observer.note) if accuracy else []
             result = BenchResult(swept, [])

@@ -19,7 +19,7 @@ from harness.records.store import read
 
 
 def _bench(folder, tiny, *words, **options):
-    return _harness(folder, "bench", str(tiny), *words, **options)
+    return _harness(folder, "bench", str(tiny), "--force", *words, **options)
 
 
 def _harness(folder, *words, **options):
@@ -150,7 +150,7 @@ def compared(tmp_path_factory, arc_folder):
     architecture = {name: value for name, value in TINY.items() if name != "max_position_embeddings"}
     (folder / "models.yaml").write_text(CATALOGUE.format(tasks=tasks, architecture=json.dumps(architecture)))
     words = (str(arc_folder), "bare", "--models-file", str(folder / "models.yaml"))
-    process = _harness(folder / "results", "bench", *words)
+    process = _harness(folder / "results", "bench", "--force", *words)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     return folder / "results", words, out
@@ -182,7 +182,7 @@ def test_without_accuracy_nothing_is_tuned_and_the_record_keeps_what_it_had(comp
     folder, words, _ = compared
     before = (folder / ROWS.name).read_bytes()
     (folder / "summary.csv").unlink()
-    process = _harness(folder, "bench", *words, "--no-accuracy")
+    process = _harness(folder, "bench", "--force", *words, "--no-accuracy")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "no weights: accuracy not measured" not in out and "color swap" not in out

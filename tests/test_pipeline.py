@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from helpers.busy import Machine
 from helpers.records import cell, curve, result, row
 from helpers.tasks import made_tasks, write_tasks
 from helpers.tuning import InProcess, Listener
@@ -125,6 +127,15 @@ def test_a_bench_holds_the_device_from_the_probe_to_the_last_fine_tune(bench, ar
         ("find_device", False), ("report_device", True), ("sweep", True), ("result", True), ("step", True),
         ("result", False),
     ]  # fmt: skip
+
+
+def test_a_fine_tune_beside_others_says_that_its_seconds_are_too_long(bench, arc_folder, monkeypatch):
+    bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+    machine = Machine(64.0)
+    monkeypatch.setattr(run, "CpuMeter", lambda: SimpleNamespace(read=lambda: machine.meter().over(1)))
+    assert "others used 64.0 of" in bench.measured()[1]
+    machine.others = (0.0,)
+    assert "others used" not in bench.measured(fresh=True)[1]
 
 
 def test_a_model_alone_is_measured_on_its_own_tasks_and_several_on_the_files(bench, arc_folder):

@@ -66,6 +66,7 @@ def configure(
     retry: Annotated[
         bool, typer.Option("--retry", help="Measure again what crashed, was killed or timed out.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Do not wait until others leave the CPU alone.")] = False,
     seed: Annotated[int, typer.Option(help="Of the random weights and tokens.")] = 0,
 ) -> "tuple[SweepConfig, Catalog]":
     """The config of a sweep, and the catalogue. Raises UserError for the first invalid value.
@@ -99,6 +100,7 @@ def configure(
         fresh=fresh,
         retry=retry,
         autotune=autotune,
+        force=force,
         seed=seed,
     )
     return config, catalog

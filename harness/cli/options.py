@@ -81,7 +81,7 @@ PANELS = {
         "max_batch",
     ),
     "Device": ("device", "gpus"),
-    "Output": ("results", "fresh", "retry", "csv", "file_format", "show", "pictures", "help"),
+    "Output": ("results", "fresh", "retry", "force", "csv", "file_format", "show", "pictures", "help"),
 }  # fmt: skip
 
 

@@ -22,7 +22,8 @@ def choose_device(requested: str, cuda=torch.cuda, gpus: int = 1) -> Device:
     if requested == "auto":
         requested = "cuda" if cuda.is_available() else "cpu"
     if requested == "cpu":
-        return Device("cpu", _name_of_several(gpus, cpu_name()), host_memory.total_bytes())
+        threads = torch.get_num_threads()
+        return Device("cpu", _name_of_several(gpus, cpu_name()), host_memory.total_bytes(), threads=threads)
     # Every card that is needed must be there.
     if not cuda.is_available():
         raise UserError(f"--device {requested}: {_why_no_cuda()}; use --device cpu")
@@ -42,6 +43,7 @@ def choose_device(requested: str, cuda=torch.cuda, gpus: int = 1) -> Device:
         capability=f"{first.major}.{first.minor}",
         others=tuple(f"cuda:{i} {properties[i].name}" for i in range(count) if i not in used),
         partners=tuple(str(getattr(properties[i], "uuid", i)) for i in used[1:]),
+        threads=gpus,
     )
 
 

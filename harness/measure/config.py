@@ -28,4 +28,5 @@ class SweepConfig:
     fresh: bool = False  # measure again what the record has
     retry: bool = False  # measure again what crashed, was killed or timed out
     autotune: bool = False  # search the micro-batch and recomputation that are fastest
+    force: bool = False  # do not wait for others who use the CPU
     seed: int = 0

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.errors import UserError
+from harness.hardware.cpu_load import CpuMeter
 from harness.hardware.environment import commit, versions
 from harness.hardware.info import DeviceReport
 from harness.measure import autotune, plan
 from harness.measure.config import SweepConfig
+from harness.measure.quiet import Quiet
 from harness.measure.timing import MIN_SECONDS
 from harness.predict.cells import SMALLEST_RUN, CellPredictor, Judgement, smallest_run_s
 from harness.predict.variants import recipe_variants
@@ -49,20 +51,28 @@ def run(config: SweepConfig, observer: SweepObserver, executor: LocalExecutor | 
 
     Killed at any point and called again, it goes on with the first cell that has no row.
     """
+    meter = CpuMeter()
     with executor or LocalExecutor() as executor:
         observer.note("looking at the device ...")
         with reserve(executor, config.device, config.recipe.data_parallel) as report:
-            return run_on(report, config, observer, executor)
+            return run_on(report, config, observer, executor, meter)
 
 
-def run_on(report: DeviceReport, config: SweepConfig, observer: SweepObserver, executor: LocalExecutor) -> SweepResult:
-    """As `run`, on a device that the caller has reserved."""
+def run_on(
+    report: DeviceReport,
+    config: SweepConfig,
+    observer: SweepObserver,
+    executor: LocalExecutor,
+    meter: CpuMeter,
+) -> SweepResult:
+    """As `run`, on a device that the caller has reserved; `meter` was started before the device was looked at."""
     contexts = config.contexts[report.device.kind]
     _check_windows([spec for spec, _ in config.models], contexts)
     store = Store(config.results or RESULTS / slug(report.device.name))
     (store.folder / "logs").mkdir(exist_ok=True)
     store.repair(observer.note)
-    rows = _Sweep(config, report, store, observer, executor).all(contexts)
+    quiet = Quiet(report.device, meter, observer.note, observer.phase, config.force)
+    rows = _Sweep(config, report, store, observer, executor, quiet).all(contexts)
     return SweepResult(store.folder, report, rows)
 
 
@@ -74,9 +84,10 @@ class _Sweep:
         store: Store,
         observer: SweepObserver,
         executor: LocalExecutor,
+        quiet: Quiet,
     ):
         self.config, self.report, self.store = config, report, store
-        self.observer, self.executor = observer, executor
+        self.observer, self.executor, self.quiet = observer, executor, quiet
         self.sample_s = config.sample_seconds[report.device.kind]
         self.cap_s = config.cap_seconds[report.device.kind]
         self.versions, self.commit = versions(), commit()
@@ -167,6 +178,7 @@ class _Sweep:
             self.announced = True
             self.observer.note(f"predicting {len(later) + 1} cells ...")
         self.observer.cell(number, cell, self.expected_s(cell), sum(map(self.expected_s, later)))
+        self.quiet.wait()
         # Twice the cap: a prediction may be off by that much before a process is taken to hang.
         start = datetime.now(UTC)
         outcome = self.executor.run(
@@ -183,7 +195,8 @@ class _Sweep:
         measured = dict(outcome.result or {"status": outcome.status, "reason": outcome.reason})
         measured |= {name: tuple(measured.get(name, ())) for name in _SAMPLES}
         wall_s = (datetime.now(UTC) - start).total_seconds()
-        return replace(blank, wall_s=wall_s, **{"params": blank.params, **measured})
+        row = replace(blank, wall_s=wall_s, **{"params": blank.params, **measured})
+        return replace(row, notes=(*row.notes, *self.quiet.sampled(row)))
 
     def shorter(self, cell: Cell) -> Cell | None:
         """`cell` at the longest power of two below its context whose smallest run stays under the cap.

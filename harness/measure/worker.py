@@ -1,6 +1,7 @@
 """The job that measures one cell, in a process of its own (see harness.workers.serve)."""
 
 import gc
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 from harness.catalog import precisions
 from harness.errors import Unsupported, first_line
+from harness.hardware.cpu_load import CpuMeter, own_seconds
 from harness.hardware.device import synchronizer
 from harness.hardware.peak_memory import PeakMemory
 from harness.measure.timing import sample
@@ -94,6 +96,8 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
         # Another process's share of the same steps: the first one leads and measures.
         distributed.follow(micro_step, step.update)
         return
+    # What others use of the CPU; the process that started this one, and all that it started, are the program's own.
+    load = CpuMeter(own=lambda: own_seconds(os.getppid()))
     # The memory of the first step (which makes the optimiser's state) is read apart from the steady one.
     samples = sample(
         *distributed.lead(micro_step, step.update),
@@ -104,6 +108,8 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
         after_first_step=first_step_done,
         on_sample=on_sample,
     )
+    others = load.read()
+    result |= {"others_cpu": round(others.others, 3), "steal": round(others.stolen, 3)}
     distributed.stop()
     result["memory"]["steady"] = memory.read()
     result |= vars(samples)

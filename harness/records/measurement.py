@@ -15,6 +15,7 @@ Duration = Annotated[float, Meta(ge=0, le=1e15)]  # seconds, some of them predic
 Sample = Annotated[float, Meta(gt=0, le=1e9)]  # seconds of something that was timed
 Size = Annotated[int, Meta(ge=0, le=2**60)]  # bytes, or parameters
 Flops = Annotated[float, Meta(ge=0, le=1e30)]
+Cores = Annotated[float, Meta(ge=0, le=1e6)]
 Rate = Annotated[float, Meta(gt=0, le=1e30)]  # per second
 FAILURES = ("oom", "timeout", "crashed", "killed", "unsupported", "beyond_window", "too_slow", "skipped")
 
@@ -91,6 +92,9 @@ class Measurement:
     # phase (imported, after_load, first_step, steady) -> kind (allocated, reserved, process, resident: peaks; current)
     memory: dict[str, dict[str, Size]] = field(default_factory=dict)
     wall_s: Duration | None = None
+    # Cores that others used while it was sampled, on average, and of these what a hypervisor gave to other machines.
+    others_cpu: Cores | None = None
+    steal: Cores | None = None
 
     @property
     def ok(self) -> bool:

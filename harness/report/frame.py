@@ -90,6 +90,8 @@ COLUMNS = (
     "predicted_peak_gib",
     "kernels",
     "adapted",
+    "others_cpu",
+    "notes",
 )
 
 
@@ -167,6 +169,8 @@ def _flat(row: Measurement, fitted: token_curve.TokenCurve | None, goal: Goal) -
         "implementation": cell.recipe.implementation,
         "kernels": row.kernels,
         "adapted": row.adapted,
+        "others_cpu": row.others_cpu,
+        "notes": "; ".join(row.notes),
         "predicted_micro_step_s": row.predicted_micro_s,
         "predicted_peak_gib": _gib(row.predicted_peak_bytes),
         "steps": goal.steps,

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from harness.arc.arms import Arm
 from harness.catalog.precisions import compute_dtype, find, native_dtype
 from harness.errors import UserError
+from harness.hardware.cpu_load import CpuMeter
 from harness.hardware.environment import commit, versions
 from harness.hardware.info import DeviceReport
 from harness.records.arm import ROWS, ArmResult, TuneSpec, from_json
@@ -146,8 +147,12 @@ class _Run:
             fresh=self.config.fresh,
             report=self.report if self.config.autotune else None,
         )
+        meter = CpuMeter()
         # Rows arrive as events (`_hear`), so finished arms are safe if the child dies later.
         outcome = self.executor.run(ARMS_JOB, to_stored(job), limits, self._hear, self.spec.recipe.data_parallel)
+        load = meter.read()
+        if load.crowds(self.report.device.threads):
+            self.observer.note(f"others used {load} meanwhile: seconds of training and decoding are too long")
         failure = outcome.result or {"status": outcome.status, "reason": outcome.reason}
         if unfinished := [arm for arm in pending if arm.name not in self.rows]:
             self._failed(unfinished[0], failure["status"], failure["reason"])

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.hardware import host_memory
+from harness.workers.logs import make_visible
 from harness.workers.process import SERVE, Child, ChildEnded, Outcome, rank_environments
 
 _POLL_S = 0.5
@@ -98,7 +99,9 @@ class LocalExecutor:
         `on_event` receives every event, and an empty one about twice per second while there is none. Raises UserError
         with the job's message where the user must act.
         """
-        with limits.log.open("wb") as stderr, TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        # A log of an earlier run goes; through a link in a folder from elsewhere nothing is written.
+        limits.log.unlink(missing_ok=True)
+        with limits.log.open("xb") as stderr, TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             children = [
                 Child(self.command, stderr, {**(self.environment or {}), **rank})
                 for rank in rank_environments(processes, folder)
@@ -112,6 +115,7 @@ class LocalExecutor:
                 # A process that has given its result may finish writing; any other is killed at once.
                 for child in children:
                     child.end(10.0 if outcome and outcome.status == "ok" else 0.0)
+                make_visible(limits.log)
         return outcome
 
     def _follow(self, children: Sequence[Child], limits: RunLimits, on_event: Callable) -> Outcome:

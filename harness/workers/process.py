@@ -17,6 +17,7 @@ import psutil
 
 from harness.errors import UserError
 from harness.hardware import host_memory
+from harness.workers.logs import last_line
 from harness.workers.serve import LIFELINE
 
 # With -P the current folder, which may be anybody's, is not searched for modules.
@@ -140,8 +141,7 @@ class Child:
             hint = " (by the system for want of memory, or by somebody)" if code == -signal.SIGKILL else ""
             return Outcome("killed" if code == -signal.SIGKILL else "crashed", f"ended by {name}{hint}")
         # An exception: its last line says which.
-        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        return Outcome("crashed", (lines[-1][:300] if lines else f"ended with code {code}") + f"; see {log.name}")
+        return Outcome("crashed", f"{last_line(log) or f'ended with code {code}'}; see {log.name}")
 
 
 def rank_environments(processes: int, folder: str) -> list[dict[str, str]]:

@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,6 +68,7 @@ class World:
 
     def __init__(self, folder: Path):
         self.folder, self.base = folder / "world", folder / "base"
+        self._read: dict[str, dict[str, bytes]] = {}
         self.base.mkdir(parents=True)
         with self._inside():
             world.make(self.folder)
@@ -89,7 +89,10 @@ class World:
 
     def read(self, pattern: str) -> dict[str, bytes]:
         """The base's files that `pattern` matches, by path."""
-        return {str(p.relative_to(self.base)): p.read_bytes() for p in sorted(self.base.glob(pattern)) if p.is_file()}
+        if pattern not in self._read:
+            found = sorted(path for path in self.base.glob(pattern) if path.is_file())
+            self._read[pattern] = {str(path.relative_to(self.base)): path.read_bytes() for path in found}
+        return self._read[pattern]
 
     def run(self, example: Example) -> tuple[End, list[Fault]]:
         """How the example ended, and what is wrong with that."""
@@ -123,6 +126,7 @@ class World:
                 mock.patch.object(tempfile, "tempdir", str(temporary)),
                 mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", True),
                 mock.patch("harness.measure.doctor.reachable", lambda hub: False),
+                mock.patch("harness.measure.quiet.WAIT_S", 0.0),  # whatever else runs here
                 mock.patch("harness.train.ops.autoselect.measure", world.kernel_timings),
             ):
                 yield
@@ -169,10 +173,11 @@ def _limited() -> Iterator[None]:
 def faults(example: Example, end: End, at: World) -> Iterator[Fault]:
     verb = example.words[0] if example.words else "no verb"
     if end.problem is not None:
-        yield Fault(f"{verb}: {type(end.problem).__name__} at {_place(end.problem)}", _short(end.problem))
+        yield Fault(f"{verb}: {type(end.problem).__name__} at {world.place_of(end.problem)}", _short(end.problem))
         return
     for message in end.died:
-        yield Fault(f"{verb}: a worker died: {message[:70]}", message)
+        job, _, what = message.partition(": ")
+        yield Fault(f"{verb}: {job.partition(':')[2]} died: {what.partition(': ')[0][:80]}", message)
     if end.code not in CODES:
         yield Fault(f"{verb}: exit code {end.code}", end.err[-300:])
     if "Traceback (most recent call last)" in end.out + end.err:
@@ -212,16 +217,6 @@ def _files(verb: str, example: Example, at: World) -> Iterator[Fault]:
             text = path.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
             if raw := HOSTILE.search(text):
                 yield Fault(f"{verb}: {raw[0]!r} in a {path.suffix} file", repr(text[max(0, raw.start() - 60) :][:90]))
-
-
-def _place(problem: BaseException) -> str:
-    """The innermost function of this program, and where the exception left it."""
-    frames = traceback.extract_tb(problem.__traceback__)
-    own = [frame for frame in frames if "/harness/" in frame.filename]
-    if not own:
-        return "nowhere"
-    inner = own[-1]
-    return f"{inner.filename.rpartition('/harness/')[2]}:{inner.name}"
 
 
 def _short(problem: BaseException) -> str:

@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -169,6 +170,12 @@ def kernel_timings(*_: Any) -> Any:
     return {"attention": {"blocks": 0.001, "sdpa": 0.002}, "pointwise": {"plain": 0.001, "compiled": 0.002}}
 
 
+def place_of(problem: BaseException) -> str:
+    """The innermost function of this program that the exception left."""
+    frames = [f for f in traceback.extract_tb(problem.__traceback__) if "/harness/" in f.filename]
+    return f"{frames[-1].filename.rpartition('/harness/')[2]}:{frames[-1].name}" if frames else "nowhere"
+
+
 class JobDied(Exception):
     """A job ended as no job should: the message is its last line, or its signal."""
 
@@ -249,7 +256,7 @@ def _serve(job: str, payload: Any, write: int) -> None:
         except UserError as problem:
             emit("refused", message=str(problem))
         except BaseException as problem:
-            lines = f"{type(problem).__name__}: {problem}".splitlines()
+            lines = f"{type(problem).__name__} at {place_of(problem)}: {problem}".splitlines()
             emit("died", message=lines[0][:300])
     finally:
         os._exit(0)

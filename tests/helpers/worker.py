@@ -55,7 +55,7 @@ def answer(world: dict, log: Path, job: str, payload: dict):
     print(json.dumps({"event": "phase", "phase": "load"}), flush=True)
     if end == "ok":
         time.sleep(world.get("seconds", 0))
-        return OK
+        return OK | world.get("measured", {})
     if end == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif end == "segfault":

@@ -1,0 +1,44 @@
+"""What a child wrote to its standard error, as text that acts on no terminal."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from harness.text import visible
+
+_CHUNK = 1 << 16
+_LONGEST = 300  # characters of a reason
+
+
+def make_visible(log: Path) -> None:
+    """Writes out the control characters in `log`, which a model, a library or a data set may have put there.
+
+    Carriage returns, by which progress bars draw over themselves, become newlines. Where that cannot be written the log
+    stays as it is.
+    """
+    with suppress(OSError):
+        if all(part == plain for part, plain in _parts(log)):
+            return
+        # Removed by whoever comes first after a kill; opened exclusively, so that no link is written through.
+        whole = log.with_name(f"{log.name}.part")
+        whole.unlink(missing_ok=True)
+        with whole.open("x", encoding="utf-8", newline="\n") as file:
+            file.writelines(plain for _, plain in _parts(log))
+        whole.replace(log)
+
+
+def last_line(log: Path) -> str:
+    """The last line that is not empty, visible, 300 characters at most; it is what an exception says."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _CHUNK))
+        text = file.read().decode("utf-8", errors="backslashreplace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    return visible(lines[-1])[:_LONGEST] if lines else ""
+
+
+def _parts(log: Path) -> Iterator[tuple[str, str]]:
+    """The text of `log` in parts, as it is and visible: a log may be larger than the memory."""
+    with log.open(encoding="utf-8", errors="backslashreplace", newline="") as file:
+        while part := file.read(_CHUNK):
+            yield part, visible(part.replace("\r\n", "\n").replace("\r", "\n"))
