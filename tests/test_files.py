@@ -1,6 +1,10 @@
 """Files are replaced whole or not at all, and nothing is left of an attempt that failed."""
 
+import json
+import os
 import stat
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +62,91 @@ def test_what_the_cache_cannot_take_is_had_again(tmp_path, monkeypatch):
     (tmp_path / "cache" / "file").write_text("")
     files.write_cache("file/b.json", 1)
     assert files.read_cache("file/b.json", dict) is None
+
+
+def _replaces_nothing(path, write):
+    with pytest.raises(UserError, match="no regular file"):
+        write(path)
+
+
+def test_a_link_or_a_pipe_is_never_replaced(tmp_path):
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        _replaces_nothing(tmp_path / name, lambda path: files.replace_atomically(path, "new"))
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "mine"
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_output_goes_through_a_link_into_its_file(tmp_path):
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    files.write_output(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "new"
+    (tmp_path / "dangling").symlink_to(tmp_path / "none")
+    with pytest.raises(UserError, match="link to nothing"):
+        files.write_output(tmp_path / "dangling", "new")
+
+
+def test_output_goes_into_a_pipe(tmp_path):
+    pipe, received = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader.start()
+    files.write_output(pipe, "x" * 200_000)
+    reader.join(30)
+    assert received == [b"x" * 200_000]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_pipe_that_nobody_reads_is_an_error_and_no_hang(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_READER_WITHIN_S", 0.1)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="cannot be written"):
+        files.write_output(tmp_path / "pipe", "x")
+
+
+def test_output_goes_into_what_a_file_descriptor_names(tmp_path):
+    with (tmp_path / "out").open("w+b") as out:
+        files.write_output(Path(f"/dev/fd/{out.fileno()}"), "a,b")
+    assert (tmp_path / "out").read_text() == "a,b"
+
+
+def test_nobody_can_prepare_the_temporary_file(tmp_path, monkeypatch):
+    """Whatever lies there already is neither used nor changed: names are drawn until one is new."""
+    names = iter(["a", "a", "b"])
+    monkeypatch.setattr(files.tempfile, "_get_candidate_names", lambda: names)
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / ".x.a.tmp").symlink_to(tmp_path / "target")
+    files.replace_atomically(tmp_path / "x", "new")
+    assert (tmp_path / "x").read_text() == "new" and (tmp_path / "target").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 70 + "]" * 70, "[" * 100_000, '{"a":' * 99 + "1" + "}" * 99, "{", "9" * 5000, ""]
+)
+def test_json_that_cannot_be_walked_is_none(text):
+    for form in (text, text.encode()):
+        with pytest.raises(ValueError, match=r"."):
+            files.parse_json(form)
+
+
+def test_json_of_any_width_is_read():
+    assert files.parse_json(json.dumps([[1, {"a": [2]}]] * 5000))[4999] == [1, {"a": [2]}]
+    assert files.parse_json('"[[[[' + "[" * 99 + '"') == "[[[[" + "[" * 99
+
+
+def test_a_file_too_large_is_not_read_whole():
+    with pytest.raises(OSError, match="more than"):
+        files.read_bytes(Path("/dev/zero"), 1 << 20)
+
+
+def test_the_home_folder_is_written_short_and_found_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.home_relative(tmp_path / "a" / "b") == "~/a/b"
+    assert files.user_path("~/a/b") == tmp_path / "a" / "b"
+    assert files.home_relative(Path("/elsewhere")) == "/elsewhere"
+    assert files.home_relative(Path(f"{tmp_path}x/a")) == f"{tmp_path}x/a"
+    with pytest.raises(UserError, match="no such user"):
+        files.user_path("~nosuchuser-1/x")

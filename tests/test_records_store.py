@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from helpers.records import row
+from helpers.records import cell, row
 
 from harness.errors import UserError
+from harness.records.cell import MEASURING_RULE
 from harness.records.measurement import to_json
 from harness.records.store import MEASUREMENTS, Store, latest_folder, read, slug
 
@@ -133,3 +134,91 @@ def test_latest_folder(tmp_path):
         (tmp_path / name / "records.jsonl").touch()
         os.utime(tmp_path / name / "records.jsonl", (i, i))
     assert latest_folder(tmp_path).name == "b"
+
+
+def _spoiled(*path, to):
+    raw = to_json(row())
+    *way, last = path
+    place = raw
+    for step in way:
+        place = place[step]
+    place[last] = to
+    return raw
+
+
+IMPOSSIBLE = [
+    (("key",), [1]),
+    (("cell", "context"), -5),
+    (("cell", "context"), "many"),
+    (("cell", "recipe", "lora_r"), 10**30),
+    (("cell", "recipe", "lora_dropout"), 1.5),
+    (("cell", "recipe", "sequences_per_step"), 0),
+    (("cell", "recipe", "micro_batch"), 64),
+    (("cell", "model", "name"), {}),
+    (("cell", "model", "window"), 0),
+    (("micro_s",), []),
+    (("micro_s",), [0, 0, 0]),
+    (("micro_s",), [1.0, float("nan")]),
+    (("micro_s",), [float("inf")]),
+    (("micro_s",), [-1.0]),
+    (("micro_s",), [1e308]),
+    (("optimizer_s",), []),
+    (("load_s",), -1.0),
+    (("load_s",), "1 s"),
+    (("params",), -7),
+    (("memory",), []),
+    (("memory",), {"steady": {"resident": -1}}),
+    (("rate", "forward"), 0.0),
+    (("work", "forward_linear"), float("nan")),
+    (("device_total_bytes",), 10**30),
+    (("status",), "splendid"),
+    (("versions",), {"torch": 2}),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), IMPOSSIBLE, ids=str)
+def test_a_row_with_a_value_that_nothing_can_have_measured_is_put_aside(tmp_path, path, value):
+    store = Store(tmp_path)
+    store.add(row(key="good"))
+    with store.path.open("a") as file:
+        file.write(json.dumps(_spoiled(*path, to=value)) + "\n")
+    assert (list(store.rows()), read(store.path)[1]) == (["good"], 1)
+    notes = []
+    assert store.repair(notes.append) == 1
+    assert "1 corrupt lines" in notes[0]
+    assert list(store.rows()) == ["good"]
+
+
+@pytest.mark.parametrize("bad", ["[" * 100_000, '{"a":' * 200 + "1" + "}" * 200, "9" * 5000, '"\\ud800"'])
+def test_deep_and_huge_lines_are_corrupt_too(tmp_path, bad):
+    store = Store(tmp_path)
+    store.add(row(key="good"))
+    with store.path.open("a") as file:
+        file.write(bad + "\n")
+    assert (list(store.rows()), read(store.path)[1]) == (["good"], 1)
+
+
+def test_rows_of_a_later_version_stay_as_they_are_and_are_not_corrupt(tmp_path):
+    """With fields and statuses that this version does not know."""
+    store = Store(tmp_path)
+    store.add(row(key="good"))
+    later = to_json(row(key="later")) | {"rule": MEASURING_RULE + 1, "status": "throttled", "watts": 300}
+    known = to_json(row(key="known")) | {"watts": 300}
+    known["cell"] |= {"moon": "full"}
+    lines = [json.dumps(later), json.dumps(known)]
+    with store.path.open("a") as file:
+        file.write("\n".join([*lines, "{torn"]) + "\n")
+    assert (sorted(store.rows()), read(store.path)[1]) == (["good", "known"], 1)
+    assert store.repair() == 1
+    assert store.path.read_text().splitlines()[1:] == lines
+
+
+def test_a_record_does_not_say_whose_home_it_comes_from(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    store = Store(tmp_path / "results")
+    where = str(tmp_path / "home" / "models" / "m")
+    store.add(row(status="unsupported", reason=f"weights at {where} do not load", cell=cell(weights="~/models/m")))
+    assert str(tmp_path / "home") not in store.path.read_text()
+    (kept,) = store.rows().values()
+    assert kept.reason == "weights at ~/models/m do not load"
+    assert kept.cell.key({}) == cell(weights=where).key({})  # as rows from before have it

@@ -44,8 +44,8 @@ for verb in (
 def main(words: list[str] | None = None) -> None:
     """Runs a verb. Exit codes: 0 done, 1 nothing measured, 2 bad input, 130 interrupted."""
     take_any_encoding()
+    words = sys.argv[1:] if words is None else words
     try:
-        words = sys.argv[1:] if words is None else words
         if any("\0" in word for word in words):
             raise UserError("the command line holds a NUL character; leave it out")
         code = app(words or ["--help"], prog_name="harness", standalone_mode=False)

@@ -39,9 +39,22 @@ def console(quiet: bool = False) -> Console:
     return out if out.is_terminal else PlainConsole(quiet=quiet, width=max(80, out.width))
 
 
+class PlainTable(Table):
+    """A table whose cells are made visible before their widths are measured."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        shown = [visible(c) if isinstance(c, str) else _visible(c) if isinstance(c, Text) else c for c in cells]
+        super().add_row(*shown, **options)
+
+
+def _visible(text: Text) -> Text:
+    shown = visible(text.plain)
+    return text if shown == text.plain else Text(shown, style=text.style)
+
+
 def plain_table(headings: str) -> Table:
     """A table in the one style of all reports. `headings` are separated by "|"; a "<" before one aligns it left."""
-    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    table = PlainTable(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     for heading in headings.split("|"):
         name = heading.removeprefix("<")
         table.add_column(
