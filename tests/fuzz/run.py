@@ -36,14 +36,18 @@ class Hang(BaseException):
 
 @dataclass(frozen=True)
 class Example:
-    """`words` of the command line in the world of fuzz.world with `files` changed (None: taken away); `real` names jobs
-    that are not answered by a fake."""
+    """`words` of the command line in the world of fuzz.world with `files` changed (None: taken away).
+
+    `real` names jobs that are not answered by a fake; with `may_crash` one of them may end by an exception, for which
+    the record gets a row.
+    """
 
     verb: str
     words: tuple[str, ...]
     files: dict[str, bytes | None] = field(default_factory=dict)
     encoding: str = "utf-8"
     real: tuple[str, ...] = ()
+    may_crash: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ def faults(example: Example, end: End, at: World) -> Iterator[Fault]:
     if end.problem is not None:
         yield Fault(f"{verb}: {type(end.problem).__name__} at {world.place_of(end.problem)}", _short(end.problem))
         return
-    for message in end.died:
+    for message in () if example.may_crash else end.died:
         job, _, what = message.partition(": ")
         yield Fault(f"{verb}: {job.partition(':')[2]} died: {what.partition(': ')[0][:80]}", message)
     if end.code not in CODES:
