@@ -129,7 +129,7 @@ class World:
                 mock.patch.dict(os.environ, {**kept, **{k: str(v) for k, v in places.items()}}, clear=True),
                 mock.patch.object(tempfile, "tempdir", str(temporary)),
                 mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", True),
-                mock.patch("harness.measure.doctor.reachable", lambda hub: False),
+                mock.patch("harness.network.reachable", lambda *_: False),
                 mock.patch("harness.measure.quiet.WAIT_S", 0.0),  # whatever else runs here
                 mock.patch("harness.train.ops.autoselect.measure", world.kernel_timings),
             ):
