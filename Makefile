@@ -14,7 +14,7 @@ GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--st
 
 help:
 	@echo 'make bench [MODEL="qwen-0.5b phi-3-mini"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12]'
-	@echo 'make ttft MODEL=./my-model   make plan|report|pick|models|doctor   make test|lint   make benchmarks|tiny'
+	@echo 'make ttft MODEL=./my-model   make plan|report|pick|models|doctor   make test|lint|fuzz|kill   make benchmarks|tiny'
 	@echo 'make predict MODEL=phi-3-mini PRECISIONS=int4 CONTEXTS=4096 GPU=t4   make calibrate   make backtest'
 
 bench: .venv/.ready

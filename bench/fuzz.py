@@ -51,6 +51,7 @@ def write(example: Example, folder: Path, cause: str, detail: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "files").mkdir(parents=True)
     about = {"verb": example.verb, "words": example.words, "encoding": example.encoding, "real": example.real}
+    about["may_crash"] = example.may_crash
     removed = [name for name, content in example.files.items() if content is None]
     (folder / "example.json").write_text(json.dumps({**about, "removed": removed, "cause": cause, "detail": detail}))
     for name, content in example.files.items():
@@ -66,7 +67,9 @@ def read(folder: Path) -> Example:
     for path in (folder / "files").rglob("*"):
         if path.is_file():
             files[str(path.relative_to(folder / "files"))] = path.read_bytes()
-    return Example(about["verb"], tuple(about["words"]), files, about["encoding"], tuple(about["real"]))
+    return Example(
+        about["verb"], tuple(about["words"]), files, about["encoding"], tuple(about["real"]), about["may_crash"]
+    )
 
 
 def fuzz(at: World, count: int, number: int, only: str | None, found: Faults) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from harness.records.stored import to_stored
 from harness.workers.local import AskFailed, LocalExecutor, RunLimits
 from harness.workers.look import find, reserve
 from harness.workers.process import SERVE
-from harness.workers.serve import job_named
+from harness.workers.serve import LIFELINE, job_named
 
 
 def _run(tmp_path, code, timeout_s=20.0, on_event=lambda event: None, **seams):
@@ -157,6 +158,18 @@ def test_a_worker_in_c_code_that_holds_the_gil_ends_when_its_parent_is_killed(tm
     while _alive(worker) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not _alive(worker)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is the input alone")
+def test_a_worker_whose_parent_was_killed_before_it_began_to_watch_ends():
+    """The parent's end of the pipe is closed already; the input is still open."""
+    lifeline, parent = os.pipe()
+    os.close(parent)
+    environment = {**os.environ, LIFELINE: str(lifeline)}
+    process = subprocess.Popen(SERVE, stdin=subprocess.PIPE, pass_fds=(lifeline,), env=environment)
+    os.close(lifeline)
+    assert process.wait(30) == 1
+    process.stdin.close()
 
 
 def test_a_worker_outlives_the_thread_that_started_it():

@@ -108,7 +108,8 @@ class Row:
     """A kind of bad input: `files`, by a glob in the world, are spoiled by `spoil`, one per example, and one of `words`
     runs then.
 
-    "{}" in words stands for the file's path. `without` are files to take away; `weight` is the share of examples.
+    "{}" in words stands for the file's path. `without` are files to take away; `weight` is the share of examples. See
+    Example for `real` and `may_crash`.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Row:
     weight: int = 4
     real: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    may_crash: bool = False
 
     def examples(self, at: World) -> st.SearchStrategy[Example]:
         found = at.read(self.files)
@@ -131,6 +133,7 @@ class Row:
                     {**dict.fromkeys(self.without), name: content},
                     encoding,
                     self.real,
+                    self.may_crash,
                 ),
                 self.spoil(found[name]),
                 st.sampled_from(self.words),
@@ -166,7 +169,9 @@ ROWS = (
     Row("tokenizers", "m/tokenizer*.json", json_file, (("coverage", "tasks", "--tokenizer", "m"),), 1),
     Row("model folders", "m/*", lambda content: values.damaged(content), (
         world.TUNE, ("coverage", "tasks", "--tokenizer", "m")), 1, REAL, ("tuned/checkpoints",)),
-    Row("model settings", "m/*.json", json_file, (world.TUNE,), 1, REAL),
+    Row("tokenizers that train", "m/tokenizer*.json", json_file, (world.TUNE,), 1, REAL),
+    # An architecture may be anything that its own code does not take: that is a crashed row, with the reason.
+    Row("architectures", "m/[cg]*config.json", json_file, (world.TUNE,), 1, REAL, may_crash=True),
     Row("checkpoints", "tuned/checkpoints/*.pt", checkpoint, (world.TUNE,), 2, REAL),
     Row("kernel choices and checks", "cache/[!t]*/*.json", json_file, (world.TUNE,), 1, REAL),
 )  # fmt: skip
