@@ -210,6 +210,7 @@ def fit_memory(processes: Sequence[MemoryPoint], kind: str) -> Allocator:
     columns = np.stack([np.ones(len(processes)), *(transient * group for group in groups)], 1) / peaks[:, None]
     remaining = 1 - np.array([p.persistent for p in processes]) / peaks
     norm = np.linalg.norm(columns, axis=0)
+    norm[norm == 0] = 1  # nothing transient anywhere
     base, *factors = map(float, np.linalg.lstsq(columns / norm, remaining, rcond=None)[0] / norm)
     return Allocator(max(0.0, base), max(1.0, factors[0]), max(1.0, factors[-1]))
 

@@ -6,10 +6,12 @@ reaches can be fitted kind by kind (harness.predict.calibration). Knows no torch
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from harness.catalog.accelerators import CPU, Accelerator
-from harness.records.measurement import FlopCount, Flops, Size
+from harness.records.measurement import FlopCount, Size
 
 # Kinds of operation, by the names that calibrations and kept traces have.
 GEMM, SKINNY_GEMM, ATTENTION = "product", "thin", "attention"
@@ -22,12 +24,12 @@ KINDS = (GEMM, SKINNY_GEMM, ATTENTION, BANDWIDTH, DEQUANTIZE, LAUNCH)
 class Op:
     """`count` equal operations: FLOPs and bytes (read and written) of one. `kind` is one of KINDS but LAUNCH."""
 
-    kind: str
+    kind: Annotated[str, Meta(pattern=f"^({'|'.join(KINDS[:-1])})$")]
     backward: bool
     dtype: str
-    flops: Flops
-    bytes: Flops
-    count: Size
+    flops: Annotated[float, Meta(ge=0, le=1e20)]
+    bytes: Annotated[float, Meta(ge=0, le=1e18)]
+    count: Annotated[int, Meta(ge=0, le=10**8)]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from queue import Queue
 from threading import Thread
 from typing import Any
@@ -67,7 +66,15 @@ def kind_of(accelerator: Accelerator) -> str:
 
 def load_trace(key: TraceKey, versions: dict[str, str]) -> Trace | None:
     """The kept trace; None where it has to be made."""
-    return files.read_cache(_name(key, versions), partial(from_stored, kind=Trace))
+    return files.read_cache(_name(key, versions), _kept_trace)
+
+
+def _kept_trace(raw: Any) -> Trace:
+    """Raises ValueError for what is no trace of a training step."""
+    trace = from_stored(raw, Trace)
+    if not trace.flops > 0 or not trace.memory.weights:
+        raise ValueError("a trace without work or weights")
+    return trace
 
 
 def keep(key: TraceKey, versions: dict[str, str], answer: dict[str, Any]) -> Trace | str:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import transformers
+from msgspec import Meta
 
 from harness.catalog.kernels import PLAIN as PLAIN_KERNEL
 from harness.errors import Unsupported, first_line
@@ -50,7 +51,7 @@ class Supported:
     Without `loss` even the loss is transformers' own. `reason` says in words what is left to transformers.
     """
 
-    parts: tuple[str, ...]
+    parts: tuple[Annotated[str, Meta(pattern=f"^({'|'.join(PARTS)})$")], ...]
     packs: bool
     loss: bool = True
     reason: str = ""

@@ -4,13 +4,15 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 
 from harness.train.check import use_plain_attention
 
-ANY, EQUAL, ONE = "any", "equal", "one"
+ANY: Final = "any"
+EQUAL: Final = "equal"
+ONE: Final = "one"
 # Names that models give to what they remember, both in their outputs and their inputs.
 _CACHES = ("cache", "past_key_values", "cache_params", "state")
 
@@ -25,7 +27,7 @@ class Way:
     """
 
     cached: bool = True
-    rows: str = ANY
+    rows: Literal["any", "equal", "one"] = ANY
     leaves: bool = True
     beyond: bool = False
 
