@@ -208,6 +208,8 @@ def test_a_fine_tune_that_is_killed_goes_on_to_the_same_row(tmp_path, arc_folder
     words = ("ttft", str(arc_folder), "--set", str(tasks), "--arms", "+ color swap", "--precision", "fp32")
     words += ("--steps", "200", "--context", "256", "--learning-rate", "1e-3", "--project-to", "400")
     whole = _harness(tmp_path / "whole", *words)
+    _, err = whole.communicate(timeout=200)
+    assert whole.returncode == 0, err
     folder = tmp_path / "killed"
     first = _harness(folder, *words)
     while not list(folder.glob("checkpoints/*.pt")) and first.poll() is None:
@@ -221,8 +223,6 @@ def test_a_fine_tune_that_is_killed_goes_on_to_the_same_row(tmp_path, arc_folder
     assert second.returncode == 0, err
     assert "going on from a checkpoint" in out
     assert list(folder.glob("checkpoints/*.pt")) == []
-    _, err = whole.communicate(timeout=200)
-    assert whole.returncode == 0, err
     (resumed,), (undisturbed,) = (read(path / ROWS.name, ROWS)[0] for path in (folder, tmp_path / "whole"))
     assert len(resumed.step_losses) == 200 and resumed.step_losses == undisturbed.step_losses
     assert resumed.scores == undisturbed.scores

@@ -141,7 +141,7 @@ def test_ttft_on_two_processes_gives_the_same_record(tmp_path):
 def test_what_cannot_be_shared():
     with pytest.raises(UserError, match="cannot be shared equally by 3 cards"):
         resolve(Recipe(), RecipeOptions(gpus=3))
-    with pytest.raises(UserError, match="1 or more"):
+    with pytest.raises(UserError, match="from 1 to"):
         resolve(Recipe(), RecipeOptions(gpus=0))
 
     class OneCard:
