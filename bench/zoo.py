@@ -44,7 +44,7 @@ def one(model_type: str) -> dict[str, Any]:
 
     started = time.perf_counter()
     try:
-        verdict = judge.judge(zoo.tiny(model_type))
+        verdict = judge.judge(zoo.tiny(model_type), wide=True)
     except Exception as problem:
         verdict = judge.Verdict(judge.CRASH, f"{type(problem).__name__}: {problem}")
     return {"type": model_type, "seconds": time.perf_counter() - started, **asdict(verdict)}

@@ -7,7 +7,7 @@ import torch
 import transformers
 from transformers.pytorch_utils import Conv1D
 
-from harness.errors import Unsupported
+from harness.errors import Unsupported, first_line
 from harness.records.cell import DORA, TARGETS, Recipe
 from harness.train.compat import import_peft, quiet
 
@@ -55,13 +55,18 @@ def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> Any:
         # GPT-2's Conv1D keeps its weight transposed.
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
-    with quiet():
-        return peft.get_peft_model(model, config)
+    try:
+        with quiet():
+            return peft.get_peft_model(model, config)
+    except ValueError as problem:  # as where names stand for a part of what the routed experts hold in one tensor
+        raise Unsupported(f"PEFT cannot adapt {recipe.lora_targets}: {first_line(problem)}") from None
 
 
 def adapted_names(model: Any) -> str:
     """The names of the modules that have an adapter, without where they stand: "q_proj k_proj v_proj o_proj"."""
-    return _short(name for name, module in model.named_modules() if hasattr(module, "lora_A"))
+    # Experts with several matrices have one adapter inside the other.
+    adapted = (name for name, module in model.named_modules() if hasattr(module, "lora_A"))
+    return _short(name for name in adapted if _last(name) != "base_layer")
 
 
 def notes(model: Any, recipe: Recipe) -> tuple[str, ...]:
@@ -78,7 +83,7 @@ def notes(model: Any, recipe: Recipe) -> tuple[str, ...]:
     sentences = []
     if left:
         sentences.append(f"without an adapter, for PEFT cannot adapt them or they see no text: {_short(left)}")
-    if any(p.dim() == 3 and "expert" in name for name, p in model.named_parameters()):
+    if any(p.dim() == 3 and "expert" in name and "base_layer" not in name for name, p in model.named_parameters()):
         sentences.append("without an adapter: the routed experts, each layer's in one tensor")
     return tuple(sentences)
 

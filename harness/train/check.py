@@ -36,7 +36,7 @@ from harness.train.small_copy import WINDOW, bare, small_copies
 ATTENTION = "attention"
 # By what they save: where some do not go together, the last ones are left out first.
 PARTS = ("head", ATTENTION, "lora", "gated", "norm", "last")
-RULE = 2  # of the check: raised when it checks more, so that kept answers are not used
+RULE = 3  # of the check: raised when it checks more, so that kept answers are not used
 _LOSS, _GRADIENT = 1e-4, 1e-3  # largest differences: absolute in nats, relative to the largest gradient
 _LENGTHS = ((4 * WINDOW + 7, 9), (3 * WINDOW - 5, 4))  # (tokens, answer tokens)
 
@@ -174,14 +174,19 @@ class _Comparison:
         return model
 
     def adapted(self) -> Any:
-        """The small model with its adapter, whose values are random: B starts at zero, where errors do not show."""
+        """The small model with its adapter, whose values are random: B starts at zero, where errors do not show.
+
+        B A is a few times the base's own matrix; with much more, deep models multiply rounding until it looks like an
+        error.
+        """
         base = copy.deepcopy(self.base)
         base.requires_grad_(False)
         model = add_adapter(base, self.recipe).eval()  # dropouts in the base would differ from run to run
         generator = torch.Generator().manual_seed(1)
-        for p in model.parameters():
+        for name, p in model.named_parameters():
             if p.requires_grad:
-                p.data.copy_(torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5)
+                scale = 0.3 if "lora_B" in name else 1.0
+                p.data.copy_(torch.randn(p.shape, generator=generator) * scale / p.shape[-1] ** 0.5)
         return model
 
     def _learned(self, model: Any, loss_of: Callable, sequence: tuple[Sequence[int], int]) -> Learned:

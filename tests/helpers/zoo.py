@@ -45,6 +45,9 @@ for _size, _names in (
         "moe_num_experts n_mamba_heads laurel_rank linear_num_heads linear_num_key_heads gated_norm_rank",
     ),
     (
+        # An indexer's scores are zero where all its heads' are: with few heads many tokens have the same score, and
+        # which of them are chosen depends on the length of the row, in transformers' own packs too. (With a leaky relu
+        # instead, 4 heads are right in axk2, deepseek_v32, glm_moe_dsa and hy_v4.)
         16,
         "index_n_heads head_dim d_head dim_head attention_head_dim attention_head_size kv_channels qk_rope_head_dim "
         "qk_nope_head_dim v_head_dim kv_lora_rank index_head_dim linear_key_head_dim linear_value_head_dim "
@@ -77,6 +80,7 @@ _QSA = {
 }  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {"layer_group_size": 2, "first_k_dense_replace": 1},
+    "bamba": {"attn_layer_indices": [1, 3]},
     "big_bird": {"attention_type": "original_full"},
     "bigbird_pegasus": {"attention_type": "original_full"},
     "blt": {
