@@ -74,9 +74,15 @@ def on_meta(spec: ModelSpec, dtype: torch.dtype) -> transformers.PreTrainedModel
     config = config_of(spec)
     try:
         with torch.device("meta"), quiet():
-            return AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     except Exception as problem:  # the code of an architecture may fail in any way where its config is odd
         raise Unsupported(f"transformers {transformers.__version__} cannot build it: {first_line(problem)}") from None
+    # A few old ones (XLNet) make their parameters on the CPU whatever is asked for.
+    for module in model.modules():
+        for name, param in module._parameters.items():
+            if param is not None and not param.is_meta:
+                module._parameters[name] = torch.nn.Parameter(torch.empty_like(param, dtype=dtype, device="meta"))
+    return model
 
 
 def random_model(
