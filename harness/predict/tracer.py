@@ -24,6 +24,8 @@ def trace_job(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, A
         return to_stored(replace(traced, work=_work(key)))
     except Unsupported as problem:
         return {"unsupported": str(problem)}
+    except NotImplementedError:  # by an operation whose result's shape depends on values
+        return {"unsupported": "its step cannot be traced: what it computes depends on the tokens' values"}
     except Exception as problem:  # an architecture may fail anywhere in its own code: that is this model's row
         return {"unsupported": f"its step cannot be traced: {first_line(problem)}"}
 

@@ -29,8 +29,9 @@ _INSIDE_ATTENTION = re.compile(r"att(n|ention)|self_att", re.IGNORECASE)
 # Parts that see no text, and those that choose tokens for attention; the latter's names are projections' too.
 _NO_TEXT = re.compile(r"vision|visual|image|audio|speech", re.IGNORECASE)
 _CHOOSING = re.compile(r"index|compress", re.IGNORECASE)
-# PEFT refuses these names in these families, whose kernels go around them.
-_MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+# Kernels of these families read the matrices themselves and go around an adapter: PEFT refuses these names in the first
+# five; in the others it would train nothing where the kernels are installed.
+_MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h", "bamba", "granitemoehybrid", "zamba2")
 _AROUND = ("out_proj", "conv1d")
 _REMEDY = "use --lora-targets all-linear"
 

@@ -21,6 +21,7 @@ from harness.train.compat import quiet
 from harness.train.quantize import mark_initialized, quantized_weight, replace_linear_layers
 
 _RANDOM_STD = 0.02
+_UNSCALED = ("aya_vision", "cohere2_vision")  # their logits are not multiplied as those of their text part alone
 _BLOCK = (1 << 20) + 7  # values drawn once and repeated; odd, so that the rows of a matrix differ
 
 
@@ -54,6 +55,8 @@ def text_part(config: transformers.PretrainedConfig) -> transformers.PretrainedC
         return None
     # Whether head and embedding are one matrix is the whole model's to say.
     text.tie_word_embeddings = config.tie_word_embeddings
+    if config.model_type in _UNSCALED:
+        text.logit_scale = 1.0
     return text
 
 

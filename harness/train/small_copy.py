@@ -174,8 +174,11 @@ def _keep_layers(raw: dict[str, Any], made: dict[str, Any], layers: int | None) 
     counts = [name for name in _LAYERS if type(raw.get(name)) is int]
     before = raw[counts[0]] if counts else 0
     after = min(layers, before) if layers is not None and before else before
+    # A decoder with more layers than its encoder keeps more: transformers sizes some caches by the latter.
+    encoder = raw.get("encoder_layers", raw.get("num_encoder_layers"))
     for name in counts:
-        made[name] = min(raw[name], after)
+        more = "decoder" in name and type(encoder) is int and raw[name] > encoder
+        made[name] = min(raw[name], after + more)
     for name, value in raw.items():
         if isinstance(value, list) and len(value) == before and before > 1:
             made[name] = made[name][:after]

@@ -17,6 +17,7 @@ LoraLayer = import_peft().tuners.lora.LoraLayer
 _PREFIX = re.escape("base_model.model.")
 _FORBIDDEN = ("out_proj", "conv1d")  # PEFT adapts no layer of these names in Mamba's families
 _MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+_AROUND = ("bamba", "granitemoehybrid", "zamba2")  # it does, but their kernels go around the adapter
 _NO_TEXT = ("vision", "image", "audio", "speech")
 
 
@@ -39,8 +40,8 @@ def all_linear(
     linear = [name for name, m in base.named_modules() if type(m) in plain_types and m is not head]
     if blind := [name for name in linear if any(part in name for part in _NO_TEXT)]:
         targets = linear = [name for name in linear if name not in blind]
-    if not every:
-        forbidden = _FORBIDDEN if config.model_type in _MAMBA else ()
+    if not every or config.model_type in _AROUND:
+        forbidden = _FORBIDDEN if config.model_type in (*_MAMBA, *_AROUND) else ()
         targets = [name for name in linear if name.rpartition(".")[2] not in forbidden]
     return _adapted(base, recipe, targets)
 
@@ -48,9 +49,14 @@ def all_linear(
 def twin(config: transformers.PretrainedConfig, recipe: Recipe, ours: Any, dtype: torch.dtype) -> Any:
     """PEFT's model with LoRA on the same modules as `ours`, and with all its values."""
     if recipe.lora_targets == "all-linear":
+        problem = ""
         for every in (True, False):
-            plain = all_linear(config, recipe, every, dtype)
-            if not (problem := copy_values(ours, plain)):
+            try:
+                plain = all_linear(config, recipe, every, dtype)
+                problem = copy_values(ours, plain)
+            except PlainFails as failure:
+                problem = str(failure)
+            if not problem:
                 return plain
         raise PlainFails(problem)
     named = [re.escape(name) for name, module in ours.named_modules() if isinstance(module, LoraLayer)]
