@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BambaConfig,
     DeepseekV3Config,
     FalconConfig,
     GPT2Config,
@@ -40,11 +41,13 @@ CONFIGS = {
         qk_rope_head_dim=16,
         v_head_dim=16,
         n_routed_experts=4,
+        first_k_dense_replace=1,
         num_experts_per_tok=2,
         n_group=1,
         topk_group=1,
         moe_intermediate_size=16,
     ),
+    "bamba": BambaConfig(**SIZES, mamba_n_heads=4, mamba_d_head=16, mamba_d_state=8, attn_layer_indices=[1]),
     "mamba": MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2),
 }
 
@@ -126,3 +129,22 @@ def test_names_that_are_no_layers_are_refused_with_those_that_are():
         _adapted("llama", "v_proj w_proj")
     with pytest.raises(Unsupported, match="no layer called out_proj"):
         _adapted("mamba", "in_proj out_proj")
+
+
+def test_a_part_of_what_experts_hold_in_one_tensor_is_refused_with_a_sentence():
+    with pytest.raises(Unsupported, match=r"PEFT cannot adapt gate_proj: .* up_proj"):
+        _adapted("deepseek_v3", "gate_proj")
+
+
+def test_experts_with_an_adapter_are_not_called_left_out():
+    """PEFT adapts them where the shared experts' projections have the names of theirs."""
+    model = _adapted("deepseek_v3", "all-linear")
+    assert "experts" in adapted_names(model).split()
+    assert not any("routed experts" in note for note in adapter.notes(model, Recipe(lora_targets="all-linear")))
+
+
+def test_what_a_kernel_reads_itself_has_no_adapter():
+    """bamba's fused kernel takes the matrix of out_proj: an adapter there would train nothing."""
+    names = adapted_names(_adapted("bamba", "all-linear")).split()
+    assert "in_proj" in names
+    assert "out_proj" not in names

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModelForMultimodalLM,
+    AyaVisionConfig,
     BambaConfig,
     Gemma3Config,
     LlavaConfig,
@@ -28,6 +29,10 @@ VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "n
 MULTIMODAL = {
     "gemma3": Gemma3Config(
         text_config=SIZES | {"head_dim": 16, "pad_token_id": 0}, vision_config=VISION, mm_tokens_per_image=4
+    ),
+    "aya_vision": AyaVisionConfig(
+        text_config=SIZES | {"model_type": "cohere2", "logit_scale": 0.25}, tie_word_embeddings=True,
+        vision_config=VISION | {"model_type": "siglip_vision_model"},
     ),
     "llava": LlavaConfig(
         text_config=SIZES | {"model_type": "llama"}, vision_config=VISION | {"model_type": "clip_vision_model"},
@@ -105,3 +110,10 @@ def test_weights_that_are_not_whole_are_refused(tmp_path):
     save_file({name: t for name, t in tensors.items() if "layers.1.mlp.up_proj" not in name}, path, {"format": "pt"})
     with pytest.raises(Unsupported, match=r"not whole: 1 tensors are missing, as model.layers.1.mlp.up_proj.weight"):
         _load(tmp_path, str(tmp_path))
+
+
+def test_what_a_model_makes_on_the_cpu_goes_to_meta_too():
+    """XLNet's attention does not heed the device that it is built on."""
+    spec = ModelSpec("m", {"model_type": "xlnet", "d_model": 32, "n_layer": 1, "n_head": 2, "vocab_size": 64}, 64)
+    model = random_init.on_meta(spec, torch.bfloat16)
+    assert {(p.is_meta, p.dtype) for p in model.parameters()} == {(True, torch.bfloat16)}

@@ -38,12 +38,30 @@ ARCHITECTURES = {
     "rwkv": {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "eos_token_id": END},
     "gpt2": _OLD,
     "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4, "eos_token_id": END},
+    "falcon": {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+               "eos_token_id": END},
+    "granitemoehybrid": {**_SIZES, **_MAMBA2, "layer_types": ["mamba", "attention"] * 2, "num_local_experts": 4,
+                         "num_experts_per_tok": 2, "shared_intermediate_size": 24},
+    "deepseek_v3": {**_SIZES, "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 8, "qk_rope_head_dim": 8,
+                    "qk_nope_head_dim": 8, "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2,
+                    "n_group": 1, "topk_group": 1, "moe_intermediate_size": 24, "first_k_dense_replace": 1},
+    "nemotron_h": {**_SIZES, "num_hidden_layers": 3, "layers_block_type": ["mamba", "attention", "mlp"],
+                   "head_dim": 8, "mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8, "n_groups": 1,
+                   "chunk_size": 8},
+    # transformers sizes this decoder's cache by the encoder.
+    "bart": {"vocab_size": 64, "d_model": 32, "encoder_layers": 1, "decoder_layers": 3, "encoder_attention_heads": 4,
+             "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "pad_token_id": 0,
+             "bos_token_id": 1, "eos_token_id": END, "is_decoder": True, "is_encoder_decoder": False},
+    "mpt": {"vocab_size": 64, "d_model": 32, "n_layers": 2, "n_heads": 4, "eos_token_id": END},
+    "minimax": {**_SIZES, "head_dim": 8, "layer_types": ["linear_attention", "full_attention"] * 2, "block_size": 8,
+                "num_local_experts": 4, "num_experts_per_tok": 2},
     "stablelm": _SIZES,
     "phi3": {**_SIZES, "head_dim": 8, "max_position_embeddings": 64, "original_max_position_embeddings": 12,
              "rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4,
                                  "long_factor": [2.0, 4.0, 6.0, 8.0]}},
 }  # fmt: skip
-STATES = ("qwen3_next", "jamba", "bamba", "falcon_h1", "mamba", "mamba2", "lfm2", "recurrent_gemma", "rwkv")
+STATES = ("qwen3_next", "jamba", "bamba", "falcon_h1", "mamba", "mamba2", "lfm2", "recurrent_gemma", "rwkv",
+          "granitemoehybrid", "nemotron_h", "minimax")  # fmt: skip
 
 
 class Tokens:

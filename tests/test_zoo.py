@@ -1,9 +1,15 @@
 """Models of every family are trained right, or refused with the reason; `make zoo` tries all types."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers import judge, zoo
+from torch.utils.flop_counter import FlopCounterMode
 
+from harness.predict.flops import count_flops
+from harness.train.batches import Batch
+from harness.train.losses import answer_loss
 from harness.train.small_copy import small_copies
 
 # One of every class of families, with the reason why it is here.
@@ -49,6 +55,36 @@ def test_the_judge_sees_what_is_wrong(monkeypatch):
     verdict = judge.judge(zoo.tiny("llama"))
     assert verdict.verdict == judge.WRONG
     assert "loss" in verdict.detail
+
+
+def test_the_judge_sees_an_update_that_is_lost(monkeypatch):
+    from harness.train import step
+
+    monkeypatch.setattr(step.TrainingStep, "update", lambda self: None)
+    verdict = judge.judge(zoo.tiny("llama"), wide=True)
+    assert verdict.verdict == judge.WRONG
+    assert "after 1 updates" in verdict.detail
+
+
+def test_the_judge_compares_nothing_that_is_random():
+    verdict = judge.judge(zoo.tiny("llama", attention_dropout=0.5))
+    assert (verdict.verdict, verdict.detail) == (judge.PLAIN_FAILS, "random in training: its step differs from itself")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings"),
+    [("dbrx", {}), ("jetmoe", {}), ("longcat_flash", {"zero_expert_num": 0})],
+)
+def test_routed_experts_without_storage_have_the_flops_of_a_real_step(model_type, settings):
+    """As many whatever the routing, for every token goes to as many experts. Torch does not count attention's kernel
+    for the CPU, which is all of the quadratic part."""
+    spec, tokens = judge.spec_of(zoo.tiny(model_type, **settings)), 200
+    model = judge._load(spec, replace(judge.RECIPE, kernels="attention=sdpa pointwise=plain")).model
+    answer_tokens = judge.RECIPE.answer_tokens(tokens)
+    with FlopCounterMode(display=False) as counter:
+        answer_loss(model, Batch(torch.arange(tokens)[None] % zoo.VOCAB, answer_tokens)).backward()
+    work, _ = count_flops(spec, judge.RECIPE)
+    assert (work.forward_linear + work.backward_linear) * tokens == pytest.approx(counter.get_total_flops())
 
 
 def test_every_type_has_a_tiny_config():

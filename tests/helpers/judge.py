@@ -38,7 +38,7 @@ LENGTHS = ((61, 7), (37, 12), (50, 1))  # (tokens, answer tokens): longer than e
 _AT_ONCE = 128  # tokens of a pack
 _LOSS, _GRADIENT, _UPDATED = 1e-4, 1e-3, 1e-3
 _UPDATES = 3
-# In bf16 both sides round: ours may differ from the plain one by some times what that differs from fp32.
+# In bf16 both sides round: ours may differ from the plain one by some times the most that one differs from fp32.
 _BF16_LOSS, _BF16_TIMES = 0.02, 3
 CPU = torch.device("cpu")
 # Kernels are named, so that no timing decides what is judged: ours, then torch's in the second look.
@@ -182,14 +182,19 @@ def _bf16(config: transformers.PretrainedConfig, spec: ModelSpec, sequences: Seq
         raise _Stop(CRASH, f"bf16: {type(problem).__name__}: {first_line(problem)}") from None
     plain.randomize(ours)
     try:
-        rounded = plain.step(plain.twin(config, RECIPE, ours, torch.bfloat16), sequences, len(sequences))[0]
-        exact = plain.step(plain.twin(config, RECIPE, ours, torch.float32), sequences, len(sequences))[0]
+        rounded, exact = (
+            [plain.step(twin, [sequence], len(sequences))[0] for sequence in sequences]
+            for twin in (plain.twin(config, RECIPE, ours, dtype) for dtype in (torch.bfloat16, torch.float32))
+        )
     except PlainFails as problem:
         return str(problem)
     step = TrainingStep(ours, RECIPE, "bf16", CPU)
     loss, _ = _ran(ours, lambda: step.run(sequences, _AT_ONCE))
-    if not abs(loss - rounded) <= _BF16_LOSS + _BF16_TIMES * abs(rounded - exact):
-        raise _Stop(WRONG, f"in bf16 the loss is {loss:.4f}, the plain one's {rounded:.4f}, in fp32 {exact:.4f}")
+    # Where tokens are chosen (experts, indexed attention) rounding chooses others: single losses differ by much.
+    rounding = max(abs(a - b) for a, b in zip(rounded, exact, strict=True))
+    mean, exact_mean = sum(rounded) / len(rounded), sum(exact) / len(exact)
+    if not abs(loss - mean) <= _BF16_LOSS + _BF16_TIMES * rounding:
+        raise _Stop(WRONG, f"in bf16 the loss is {loss:.4f}, the plain one's {mean:.4f}, in fp32 {exact_mean:.4f}")
     return ""
 
 
