@@ -18,12 +18,14 @@ def fuzzed(tmp_path_factory):
     return World(tmp_path_factory.mktemp("fuzz"))
 
 
-def test_bad_input_ends_with_one_line_and_a_code_and_destroys_nothing(fuzzed):
-    wrong = []
+@pytest.mark.parametrize("name", verbs.NAMES)
+def test_bad_input_ends_with_one_line_and_a_code_and_destroys_nothing(fuzzed, name):
+    wrong: list[str] = []
+    share = next(share for share in verbs.shares(fuzzed, EXAMPLES) if share.name == name)
 
-    @settings(max_examples=EXAMPLES, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+    @settings(max_examples=share.count, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(verbs.examples(fuzzed))
+    @given(share.strategy)
     def run(example):
         # What a library warns of in this process goes to a worker's log in the real one.
         with warnings.catch_warnings():

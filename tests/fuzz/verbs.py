@@ -116,7 +116,7 @@ class Row:
     files: str
     spoil: Callable[[bytes], st.SearchStrategy[bytes]]
     words: tuple[Words, ...]
-    weight: int = 4
+    weight: int = 8
     real: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     may_crash: bool = False
@@ -146,9 +146,9 @@ class Row:
 ENCODINGS = st.sampled_from(["utf-8"] * 18 + ["ascii", "latin-1"])
 MODEL = f"./{world.MODEL}"
 ROWS = (
-    Row("records", f"{world.RESULTS}/records.jsonl", json_lines, READERS, 12),
-    Row("accuracies", f"{world.RESULTS}/accuracy.jsonl", json_lines, (*READERS[:4], READERS[-1], *TUNES), 8),
-    Row("models.yaml", "models.yaml", yaml_file, CATALOG, 8),
+    Row("records", f"{world.RESULTS}/records.jsonl", json_lines, READERS, 24),
+    Row("accuracies", f"{world.RESULTS}/accuracy.jsonl", json_lines, (*READERS[:4], READERS[-1], *TUNES), 16),
+    Row("models.yaml", "models.yaml", yaml_file, CATALOG, 16),
     Row("cards", "card.yaml", yaml_file, (("predict", "bare", "--gpu", "{}"), ("plan", "bare", "--gpu", "{}"),
                                           ("predict", "bare", "--gpu", "2x{}", "--max-batch", "--csv", "out.csv"))),
     Row("traces", "cache/traces/*.json", json_file, (READERS[4], READERS[-1])),
@@ -227,13 +227,22 @@ def command_lines(draw: st.DrawFn) -> Example:
     return Example("command lines", tuple(words), {}, draw(ENCODINGS))
 
 
-COMMAND_LINES = 24  # their weight
+@dataclass(frozen=True)
+class Share:
+    """So many examples of one row of the table."""
+
+    name: str
+    strategy: st.SearchStrategy[Example]
+    count: int
 
 
-def examples(at: World, real: bool = True) -> st.SearchStrategy[Example]:
-    """Examples of all rows by weight; without `real`, of those that need no process of their own."""
-    rows = [row for row in ROWS if real or not row.real]
-    weighted = [row.examples(at) for row in rows for _ in range(row.weight)]
-    return st.integers(0, len(weighted) + COMMAND_LINES - 1).flatmap(
-        lambda number: weighted[number] if number < len(weighted) else command_lines()
-    )
+COMMAND_LINES = ("command lines", 48)  # as if a row, and its weight
+NAMES = [row.name for row in ROWS] + [COMMAND_LINES[0]]
+
+
+def shares(at: World, count: int) -> list[Share]:
+    """`count` examples, or a few more, divided among the rows by weight; two of each at least."""
+    kinds = [(row.name, row.examples(at), row.weight) for row in ROWS]
+    kinds.append((COMMAND_LINES[0], command_lines(), COMMAND_LINES[1]))
+    total = sum(weight for *_, weight in kinds)
+    return [Share(name, strategy, max(2, round(count * weight / total))) for name, strategy, weight in kinds]
