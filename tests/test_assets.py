@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.catalog import models as catalog
-from harness.catalog import precisions, weights
+from harness.catalog import model_folder, precisions, weights
 from harness.records.cell import Recipe
 from harness.train import model as models
 
@@ -91,6 +90,6 @@ def test_its_tokenizer_is_the_programs_own(spec):
 
 def test_a_folder_of_its_name_is_itself(spec):
     """Named by its path it has its own config, and the same weights by another name."""
-    named = catalog.from_folder(FOLDER)
+    named = model_folder.from_folder(FOLDER)
     assert weights.resolve(named, "auto") == str(FOLDER)
     assert {name: named.architecture[name] for name in spec.architecture} == spec.architecture

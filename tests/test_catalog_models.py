@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from harness.catalog import model_folder, precisions, weights
 from harness.catalog import models as catalog
-from harness.catalog import precisions, weights
 from harness.cli import parse
 from harness.errors import UserError
 from harness.records.cell import MLP, ModelSpec, Recipe
@@ -191,24 +191,24 @@ def test_a_folder_without_a_model(tmp_path, config):
     if config:
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(UserError, match=r"config\.json"):
-        catalog.from_folder(tmp_path)
+        model_folder.from_folder(tmp_path)
 
 
 def test_a_folder_cannot_name_its_way_out(tmp_path):
     folder = tmp_path / "=a[red] b"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 8}))
-    assert catalog.from_folder(folder).name == "a-red-b"
+    assert model_folder.from_folder(folder).name == "a-red-b"
 
 
 def test_weights_auto_takes_what_is_there(tiny_folder, tmp_path):
-    spec = catalog.from_folder(tiny_folder)
+    spec = model_folder.from_folder(tiny_folder)
     assert weights.resolve(spec, "auto") == str(tiny_folder)
     assert weights.resolve(spec, "random") == "random"
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "config.json").write_text((tiny_folder / "config.json").read_text())
-    assert weights.resolve(catalog.from_folder(bare), "auto") == "random"
+    assert weights.resolve(model_folder.from_folder(bare), "auto") == "random"
     with pytest.raises(UserError, match="safetensors"):
         weights.resolve(spec, str(bare))
     with pytest.raises(UserError, match="no hub_id"):

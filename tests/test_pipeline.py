@@ -11,8 +11,8 @@ from helpers.tasks import made_tasks, write_tasks
 from helpers.tuning import InProcess, Listener
 
 from harness import pipeline
+from harness.catalog import model_folder, precisions
 from harness.catalog import models as catalog
-from harness.catalog import precisions
 from harness.cli import app
 from harness.errors import UserError
 from harness.hardware import device_lock
@@ -69,7 +69,7 @@ def bench(catalogue, tmp_path):
 
 
 def test_a_model_with_weights_is_tuned_and_one_without_is_said_to_be_unmeasured(bench, arc_folder):
-    spec = catalog.from_folder(arc_folder)
+    spec = model_folder.from_folder(arc_folder)
     bench.add(ModelSpec("bare", {}, 4096), "random", row())
     bench.add(spec, str(arc_folder), row((0.01,) * 12))
     results, notes = bench.measured()
@@ -86,7 +86,7 @@ def test_a_model_with_weights_is_tuned_and_one_without_is_said_to_be_unmeasured(
 
 
 def test_two_fine_tunes_do_not_write_into_one_folder(bench, arc_folder):
-    bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+    bench.add(model_folder.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
     bench.folder.mkdir()
     with exclusive(bench.folder / ".accuracy.lock"):
         results, notes = bench.measured()
@@ -95,7 +95,7 @@ def test_two_fine_tunes_do_not_write_into_one_folder(bench, arc_folder):
 
 
 def test_a_lock_of_a_folder_that_is_none_is_one_line(bench, arc_folder):
-    bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+    bench.add(model_folder.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
     (bench.folder / ".accuracy.lock").mkdir(parents=True)
     results, notes = bench.measured()
     assert not results and ".accuracy.lock: cannot be locked (Is a directory)" in notes
@@ -103,7 +103,7 @@ def test_a_lock_of_a_folder_that_is_none_is_one_line(bench, arc_folder):
 
 def test_a_bench_holds_the_device_from_the_probe_to_the_last_fine_tune(bench, arc_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path / "cache"))
-    bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+    bench.add(model_folder.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
     tried = []
 
     def is_held(when):
@@ -130,7 +130,7 @@ def test_a_bench_holds_the_device_from_the_probe_to_the_last_fine_tune(bench, ar
 
 
 def test_a_fine_tune_beside_others_says_that_its_seconds_are_too_long(bench, arc_folder, monkeypatch):
-    bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+    bench.add(model_folder.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
     machine = Machine(64.0)
     monkeypatch.setattr(run, "CpuMeter", lambda: SimpleNamespace(read=lambda: machine.meter().over(1)))
     assert "others used 64.0 of" in bench.measured()[1]
@@ -139,7 +139,7 @@ def test_a_fine_tune_beside_others_says_that_its_seconds_are_too_long(bench, arc
 
 
 def test_a_model_alone_is_measured_on_its_own_tasks_and_several_on_the_files(bench, arc_folder):
-    own = replace(catalog.from_folder(arc_folder), ttft={"steps": 2, "tasks": 2})
+    own = replace(model_folder.from_folder(arc_folder), ttft={"steps": 2, "tasks": 2})
     bench.add(own, str(arc_folder), row((0.01,) * 12))
     results, _ = bench.measured()
     assert [(r.steps, len(r.scores)) for r in results] == [(0, 2), (2, 2)]
@@ -151,7 +151,7 @@ def test_a_model_alone_is_measured_on_its_own_tasks_and_several_on_the_files(ben
 def test_the_precision_is_a_native_one(bench, arc_folder):
     """Of an emulated fp16 row, a quantised and a plain native one it is the plain native one; of emulated ones none."""
     spec, kind = (
-        catalog.from_folder(arc_folder),
+        model_folder.from_folder(arc_folder),
         {"cell": cell(precision="fp16", compute_dtype="fp16"), "rate": EMULATED},
     )
     int4 = row((0.01,) * 12, cell=cell(precision="int4"), rate=NATIVE)
@@ -167,7 +167,7 @@ def test_the_precision_is_a_native_one(bench, arc_folder):
 
 def test_what_would_take_too_long_is_left_and_said(bench, arc_folder):
     """Eight steps of two micro-steps of 200 s are 53 min 20 s, beyond half an hour; of 100 s they would not be."""
-    spec = catalog.from_folder(arc_folder)
+    spec = model_folder.from_folder(arc_folder)
     recipe = bench.catalogue.recipe
     bench.add(spec, str(arc_folder), row((200.0,) * 12, cell=cell(recipe=recipe)))
     results, notes = bench.measured()
@@ -179,15 +179,15 @@ def test_what_would_take_too_long_is_left_and_said(bench, arc_folder):
 
 
 def test_a_folder_without_a_tokenizer_is_said_and_the_next_model_is_measured(bench, arc_folder, tiny_folder):
-    bench.add(catalog.from_folder(tiny_folder), str(tiny_folder), row((0.01,) * 12))
-    bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+    bench.add(model_folder.from_folder(tiny_folder), str(tiny_folder), row((0.01,) * 12))
+    bench.add(model_folder.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
     results, notes = bench.measured()
     assert "tiny: no tokenizer at" in notes
     assert [r.spec.model.name for r in results] == ["small", "small"]
 
 
 def test_a_record_that_cannot_be_read_in_part_is_mended_and_used(bench, arc_folder):
-    bench.add(catalog.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+    bench.add(model_folder.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
     results, _ = bench.measured()
     with (bench.folder / ROWS.name).open("a") as file:
         file.write('{"kind": "arm", "half a row')

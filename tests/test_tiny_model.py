@@ -61,8 +61,7 @@ def test_pretraining_goes_on_where_it_was(tmp_path):
     """Four steps at once, or two and two: the same weights to the bit; then loaded as a hub model is."""
     import torch
 
-    from harness.catalog import models as catalog
-    from harness.catalog import precisions
+    from harness.catalog import model_folder, precisions
     from harness.records.cell import Recipe
     from harness.tiny import pretrain
     from harness.train import model as models
@@ -79,6 +78,6 @@ def test_pretraining_goes_on_where_it_was(tmp_path):
     assert not all(torch.equal(half["model"][name], b["model"][name]) for name in half["model"])
     log = (tmp_path / "b" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in log] == [2, 4]
-    spec = catalog.from_folder(tmp_path / "a")
+    spec = model_folder.from_folder(tmp_path / "a")
     loaded = models.load(spec, precisions.find("fp32"), "fp32", Recipe(), str(tmp_path / "a"), torch.device("cpu"))
     assert 1_000_000 < loaded.params < 3_000_000

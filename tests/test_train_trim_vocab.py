@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from harness.arc.encode import ENCODINGS
 from harness.arc.prompt import build
 from harness.arc.task import Pair
+from harness.catalog import model_folder, precisions
 from harness.catalog import models as catalog
-from harness.catalog import precisions
 from harness.errors import UserError
 from harness.predict import flops
 from harness.records.cell import ModelSpec, Recipe
@@ -97,7 +97,7 @@ def test_the_tokens_that_stay_have_the_logits_they_had(kind, tied):
 
 
 def test_a_trimmed_model_from_disk_trains(weights_folder, tokenizer):
-    spec, recipe = catalog.from_folder(weights_folder), Recipe(trim_vocab=True)
+    spec, recipe = model_folder.from_folder(weights_folder), Recipe(trim_vocab=True)
     loaded = models.load(spec, precisions.find("fp32"), "fp32", recipe, str(weights_folder), CPU)
     tokens = models.tokenizer_for(str(weights_folder), recipe)
     assert loaded.model.config.vocab_size == len(tokens) == len(trim_vocab.used_token_ids(tokenizer))

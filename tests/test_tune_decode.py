@@ -11,7 +11,7 @@ from helpers.tuning import fine_tuned
 from harness.arc.dataset import Questions, cannot_be_grid
 from harness.arc.encode import ENCODINGS
 from harness.arc.prompt import PromptFormat, build
-from harness.catalog import models as catalog
+from harness.catalog import model_folder
 from harness.catalog.precisions import find
 from harness.records.cell import Recipe
 from harness.train import model as models
@@ -23,7 +23,7 @@ from harness.tune.decode_steps import Steps, Way
 def tuned(arc_folder):
     """A model that answers some prompts soon, some late and some never, with its tokenizer, and the prompts."""
     recipe = Recipe(lora_r=8, sequences_per_step=4, learning_rate=1e-2)
-    spec = catalog.from_folder(arc_folder)
+    spec = model_folder.from_folder(arc_folder)
     model = models.load(spec, find("fp32"), "fp32", recipe, str(arc_folder), torch.device("cpu")).model
     tokens = models.load_tokenizer(str(arc_folder))
     tasks, _ = made_tasks(6, rule=lambda grid: (grid * 4)[: 1 + grid[0][0]])

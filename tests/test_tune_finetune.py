@@ -46,11 +46,11 @@ def test_streams_are_the_same_for_a_seed_and_vary_as_the_arm_says():
 def _loaded(weights_folder):
     import torch
 
-    from harness.catalog import models as catalog
+    from harness.catalog import model_folder
     from harness.catalog.precisions import find
     from harness.train import model as models
 
-    spec = catalog.from_folder(weights_folder)
+    spec = model_folder.from_folder(weights_folder)
     recipe = Recipe(learning_rate=1e-2, sequences_per_step=4)
     loaded = models.load(spec, find("fp32"), "fp32", recipe, str(weights_folder), torch.device("cpu"))
     return loaded.model, models.load_tokenizer(str(weights_folder)), recipe

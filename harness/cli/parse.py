@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from harness import limits
-from harness.catalog.models import Catalog, Seconds, WindowUnknown
+from harness.catalog.model_folder import WindowUnknown
+from harness.catalog.models import Catalog, Seconds
 from harness.errors import UserError
 from harness.files import user_path
 from harness.records import arm, store

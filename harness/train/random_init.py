@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 )
 
-from harness.catalog.models import WINDOWS
+from harness.catalog.model_folder import WINDOWS
 from harness.catalog.precisions import Precision, Quantization
 from harness.errors import Unsupported, first_line
 from harness.records.cell import ModelSpec

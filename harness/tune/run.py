@@ -123,7 +123,7 @@ class _Run:
         recorded = self.store.rows()
         for arm in self.config.arms:
             row = recorded.get(self.spec.key(arm.name, self.versions))
-            if row and row.ok and not self.config.fresh:
+            if row and row.ok and not self.config.fresh and self._fits(row):
                 # An earlier run may have been killed between writing the row and removing its checkpoint.
                 discard(self.store.folder, row.key)
                 self.observer.note(f"{arm.name}: from the record")
@@ -132,6 +132,11 @@ class _Run:
         while pending := [arm for arm in self.config.arms if arm.name not in self.rows]:
             self._in_a_child(pending)
         return [self.rows[arm.name] for arm in self.config.arms]
+
+    def _fits(self, row: ArmResult) -> bool:
+        """Whether a row of the record has answers to these tasks alone: pictures are drawn from them."""
+        inputs = {task.id: len(task.test_inputs) for task in self.config.tasks}
+        return all(name in inputs and len(grids) <= inputs[name] for name, grids in row.attempts.items())
 
     def _in_a_child(self, pending: Sequence[Arm]) -> None:
         """Runs `pending` in one child; if the child fails, the arm it was at gets a row with the reason."""

@@ -70,7 +70,7 @@ class Tuning:
 def tune(folder: Path, shared: Path) -> None:
     """Three arms of a real fine-tune, whose worker keeps a checkpoint of every step."""
     from harness.arc import arms
-    from harness.catalog import models
+    from harness.catalog import model_folder
     from harness.records.cell import Recipe
     from harness.tune import run
     from harness.tune.config import TuneConfig
@@ -78,7 +78,7 @@ def tune(folder: Path, shared: Path) -> None:
 
     tasks, solutions = made_tasks(2)
     config = TuneConfig(
-        model=models.from_folder(shared / "model"),
+        model=model_folder.from_folder(shared / "model"),
         weights=str(shared / "model"),
         recipe=Recipe(lora_r=4, sequences_per_step=2, learning_rate=1e-2, lora_dropout=0.1, kernels="plain"),
         dataset="made",

@@ -8,7 +8,7 @@ import torch
 from harness.arc import arms
 from harness.arc.dataset import TrainingSequences
 from harness.arc.prompt import PromptFormat
-from harness.catalog import models as catalog
+from harness.catalog import model_folder
 from harness.hardware.info import Device, DeviceReport
 from harness.records.arm import TuneSpec
 from harness.records.cell import Recipe
@@ -29,7 +29,7 @@ RECIPE = Recipe(lora_r=4, sequences_per_step=2, learning_rate=1e-2)
 
 def spec_of(folder, tasks, **changes):
     fields = {
-        "model": catalog.from_folder(folder),
+        "model": model_folder.from_folder(folder),
         "weights": str(folder),
         "precision": "fp32",
         "compute_dtype": "fp32",
