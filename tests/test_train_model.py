@@ -1,5 +1,8 @@
 """The model and the step against references: transformers' own attention, loss and loading."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -228,3 +231,44 @@ load(spec, precisions.find("int4"), "fp32", Recipe(kernels="plain"), weights.RAN
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
+
+
+def _changed(folder, tmp_path, **config):
+    """A copy of the model in `folder` with other values in its config.json."""
+    path = shutil.copytree(folder, tmp_path / "copy")
+    raw = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(raw | config))
+    return path
+
+
+def test_an_attention_that_would_be_fetched_is_not(tiny_spec, tiny_folder, tmp_path):
+    path = _changed(tiny_folder, tmp_path, _attn_implementation="org/kernel")
+    loaded = models.load(tiny_spec, precisions.find("fp32"), "fp32", Recipe(), str(path), torch.device("cpu"))
+    assert "/" not in str(loaded.model.config._attn_implementation)
+    loss = TrainingStep(loaded.model, Recipe(), "fp32", torch.device("cpu")).micro_step(
+        random_batch(320, 16, Recipe(), torch.device("cpu"), 0)
+    )
+    assert loss.isfinite()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda path: (path / "model.safetensors").write_bytes(b"\x07" * 9999), "do not load"),
+        (lambda path: os.truncate(path / "model.safetensors", 3000), "do not load"),
+        (lambda path: (path / "config.json").write_text("[]"), "do not load"),
+        (lambda path: (path / "config.json").write_bytes('{"a": 1}'.encode("utf-16")), "do not load"),
+    ],
+    ids=["noise", "cut", "a list", "UTF-16"],
+)
+def test_broken_weights_are_a_sentence(tiny_spec, tiny_folder, tmp_path, spoil, why):
+    path = _changed(tiny_folder, tmp_path)
+    spoil(path)
+    with pytest.raises(Unsupported, match=why):
+        models.load(tiny_spec, precisions.find("fp32"), "fp32", Recipe(), str(path), torch.device("cpu"))
+
+
+def test_weights_that_are_quantised_already_are_refused(tiny_spec, tiny_folder, tmp_path):
+    path = _changed(tiny_folder, tmp_path, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    with pytest.raises(Unsupported, match="quantised already"):
+        models.load(tiny_spec, precisions.find("fp32"), "fp32", Recipe(), str(path), torch.device("cpu"))

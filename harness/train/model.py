@@ -171,9 +171,12 @@ def _pretrained(
             config = AutoConfig.from_pretrained(where, **local)
             if getattr(config, "quantization_config", None):
                 raise Unsupported(f"weights at {where} are quantised already; name a folder of the unquantised ones")
-            if "/" in str(config._attn_implementation):  # the hub's, which is code that would be fetched
-                local["attn_implementation"] = "sdpa"
             text = text_part(config)
+            own = {"config": text, "key_mapping": _TEXT_KEYS} if text else {}
+            for part in (config, config.get_text_config(decoder=True)):
+                if "/" in str(part._attn_implementation):  # the hub's, which is code that would be fetched
+                    part._attn_implementation = "sdpa"
+                    own = own or {"config": config}
             both: Any = AutoModelForCausalLM.from_pretrained(
                 where,
                 dtype=dtype,
@@ -182,7 +185,7 @@ def _pretrained(
                 quantization_config=quantization,
                 output_loading_info=True,
                 **local,
-                **({"config": text, "key_mapping": _TEXT_KEYS} if text else {}),
+                **own,
             )
     except (*_BAD_FILES, ImportError, StrictDataclassError) as problem:
         raise Unsupported(f"weights at {where} do not load: {first_line(problem)}") from None
