@@ -19,6 +19,7 @@ from pathlib import Path
 from unittest import mock
 
 from fuzz import world
+from fuzz.values import FOLDER, LOOP
 
 SECONDS = 5.0  # of the processor
 CODES = (0, 1, 2, 130)
@@ -103,12 +104,7 @@ class World:
         with self._inside():
             shutil.copytree(self.base, self.folder, dirs_exist_ok=True)
             for name, content in example.files.items():
-                path = self.folder / name
-                if content is None:
-                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-                else:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(content)
+                _put(self.folder / name, content)
             end = self._end(example)
             return end, list(faults(example, end, self))
 
@@ -158,6 +154,18 @@ class World:
         return End(code, texts[0], texts[-1], problem, died)
 
 
+def _put(path: Path, content: bytes | None) -> None:
+    """Nothing, a folder, a link to itself, or a file with `content` at `path`, whatever is there."""
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content == FOLDER:
+        path.mkdir()
+    elif content == LOOP:
+        path.symlink_to(path.name)
+    elif content is not None:
+        path.write_bytes(content)
+
+
 @contextmanager
 def _limited() -> Iterator[None]:
     """Raises Hang after SECONDS of this process's own time, however busy the machine is."""
@@ -205,7 +213,9 @@ def _files(verb: str, example: Example, at: World) -> Iterator[Fault]:
     for name, content in {**at.read("*.yaml"), **at.read("*.json"), **at.read("tasks/*"), **at.read("m/*")}.items():
         expected = example.files.get(name, content)
         path = at.folder / name
-        if expected is not None and (not path.exists() or path.read_bytes() != expected):
+        if expected in (None, FOLDER, LOOP):
+            continue
+        if not path.exists() or path.read_bytes() != expected:
             yield Fault(f"{verb}: changes its input {Path(name).name}", name)
     # Good rows: those of the base that the example left as they were.
     for name, content in at.read("*/**/*.jsonl").items():
@@ -214,7 +224,7 @@ def _files(verb: str, example: Example, at: World) -> Iterator[Fault]:
             continue
         good = set(content.split(b"\n")) & set(before.split(b"\n"))
         path = at.folder / name
-        if lost := good - set(path.read_bytes().split(b"\n") if path.exists() else ()):
+        if lost := good - set(path.read_bytes().split(b"\n") if path.is_file() else ()):
             yield Fault(f"{verb}: loses rows of {path.name}", f"{len(lost)} of {len(good)}")
     for path in at.folder.rglob("*"):
         if path.suffix in FOR_PEOPLE and path.is_file() and str(path.relative_to(at.folder)) not in example.files:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 # Texts that stand for what json.dumps and yaml.dump cannot write. "deep" and "digits" are valid in both languages.
 DEEP, DEEP_MAPS, DIGITS = "@@deep@@", "@@deep-maps@@", "@@digits@@"
+# Bytes that stand for a folder, and for a link to itself, in a file's place.
+FOLDER, LOOP = b"@@folder@@", b"@@loop@@"
 _RAW = {DEEP: "[" * 100_000 + "]" * 100_000, DEEP_MAPS: '{"a":' * 20_000 + "1" + "}" * 20_000, DIGITS: "9" * 5000}
 _BOMB = "[&a [1,1,1,1,1,1,1,1,1], " + ", ".join(
     f"&{name} [{', '.join(['*' + before] * 9)}]" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -116,7 +118,7 @@ YAML_VALUES = VALUES | st.sampled_from(sorted(YAML_RAW))
 
 @st.composite
 def damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """`content` cut, with other bytes in it, in another encoding, or something else altogether."""
+    """`content` cut, with other bytes in it, in another encoding, or something else altogether; FOLDER or LOOP too."""
     at = draw(st.integers(0, max(0, len(content) - 1)))
     way = draw(st.sampled_from(["cut", "flip", "insert", "utf-16", "bom", "other", "twice", "nul", "first-key"]))
     match way:
@@ -137,7 +139,20 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
         case "first-key":  # a key given twice, the first time with something odd
             odd = draw(st.sampled_from([b'"key":[1],', b'"model":{},', b'"\\ud800":1,', b'"":NaN,']))
             return content.replace(b"{", b"{" + odd, 1)
-    wholes = [b"", b"null", b"[]", b"{}", b"0", b'"x"', b"[" * 100_000, b"\xff\xfe\x00", b"\x80\x02}q\x00.", b"---\n"]
+    wholes = [
+        FOLDER,
+        LOOP,
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"0",
+        b'"x"',
+        b"[" * 100_000,
+        b"\xff\xfe\x00",
+        b"\x80\x02}q\x00.",
+        b"---\n",
+    ]
     return draw(st.sampled_from(wholes) | st.binary(max_size=200))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from fuzz import values, world
 from fuzz.run import Example, World
-from fuzz.values import YAML_VALUES, as_yaml, document
+from fuzz.values import YAML_VALUES, as_json, as_yaml, document
 from hypothesis import strategies as st
 from typer.main import get_command
 
@@ -72,6 +72,21 @@ def yaml_file(content: bytes) -> st.SearchStrategy[bytes]:
 
 def json_file(content: bytes) -> st.SearchStrategy[bytes]:
     return document(json.loads(content))
+
+
+TEMPLATES = [
+    "", "{", "{{", "{% for %}", "{% if x %}", "{{ ''.__class__.__mro__ }}", "{{ messages[9].content }}",
+    "{{ nosuch.x }}", "{{ raise_exception('no') }}", "{{ 1 / 0 }}", "{% include 'x' %}", "{{ messages }}",
+    "{{ messages[0]['content'] * 3 }}", "{{ range(10 ** 12) }}", "{{ '\\x1b[2J' }}", "\ud800", "x" * 5000,
+    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{% for m in messages %}{{ m.role }}{% endfor %}",
+    "{% for m in messages %}{{ m.content }}{% endfor %}", None, 1, [], {}, [{"name": "default", "template": "{{"}],
+    {"default": "x"},
+]  # fmt: skip
+
+
+def chat_template(content: bytes) -> st.SearchStrategy[bytes]:
+    config = json.loads(content)
+    return st.sampled_from(TEMPLATES).map(lambda template: as_json({**config, "chat_template": template}))
 
 
 def checkpoint(content: bytes) -> st.SearchStrategy[bytes]:
@@ -170,6 +185,8 @@ ROWS = (
     Row("model folders", "m/*", lambda content: values.damaged(content), (
         world.TUNE, ("coverage", "tasks", "--tokenizer", "m")), 1, REAL, ("tuned/checkpoints",)),
     Row("tokenizers that train", "m/tokenizer*.json", json_file, (world.TUNE,), 1, REAL),
+    Row("chat templates", "m/tokenizer_config.json", chat_template, (
+        world.TUNE, ("coverage", "tasks", "--tokenizer", "m")), 1, REAL),
     # An architecture may be anything that its own code does not take: that is a crashed row, with the reason.
     Row("architectures", "m/[cg]*config.json", json_file, (world.TUNE,), 1, REAL, may_crash=True),
     Row("checkpoints", "tuned/checkpoints/*.pt", checkpoint, (world.TUNE,), 2, REAL),
