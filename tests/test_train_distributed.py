@@ -13,8 +13,9 @@ from helpers.records import TINY
 
 from harness.catalog import precisions
 from harness.catalog.recipes import RecipeOptions, resolve
-from harness.errors import UserError
+from harness.errors import Unsupported, UserError
 from harness.hardware.device import choose_device
+from harness.measure import worker
 from harness.measure.sweep import CELL
 from harness.records.arm import ROWS
 from harness.records.cell import Cell, ModelSpec, Recipe
@@ -45,9 +46,22 @@ def train(recipe: Recipe, steps: int = 4):
 
 def _member(path):
     distributed.init(CPU)
+    number = distributed.rank()
+    # The first one's choice, and its refusal, are everybody's.
+    assert distributed.from_first(lambda: ["flash", "efficient"][number]) == "flash"
+    with pytest.raises(Unsupported, match="no kernel on card 0"):
+        distributed.from_first(lambda: _refuse(number))
+    assert distributed.any_of(number == 1) and not distributed.any_of(False)
+    distributed.must_agree("dtype", "bf16")
+    with pytest.raises(Unsupported, match=r"card 0: bf16; card 1: fp16.*--gpus 1"):
+        distributed.must_agree("dtype", ["bf16", "fp16"][number])
     trained = train(RECIPE)
     torch.save(trained, f"{path}.{distributed.rank()}")
     torch.distributed.destroy_process_group()
+
+
+def _refuse(number):
+    raise Unsupported(f"no kernel on card {number}")
 
 
 def _together(folder, *words) -> None:
@@ -136,6 +150,50 @@ def test_ttft_on_two_processes_gives_the_same_record(tmp_path):
         assert shared.attempts == alone.attempts
         ours, theirs = (sorted(row.answer_losses) for row in (shared, alone))
         assert [n for pair in ours for n in pair] == pytest.approx([n for pair in theirs for n in pair], rel=1e-3)
+
+
+def test_the_fullest_process_decides_the_peak():
+    memories = [{"steady": {"reserved": 5, "process": 7}, "imported": {"process": 1}}, {"steady": {"reserved": 9}}]
+    largest = worker._largest(memories)
+    assert largest == {"steady": {"reserved": 9, "process": 7}, "imported": {"process": 1}}
+
+
+def test_every_process_uses_its_own_card_alone(monkeypatch):
+    """`--device cuda:1` alone, and two processes from cuda:1 on; the current card is set before anything runs there."""
+    used = []
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    assert distributed.init(torch.device("cuda:1")) == torch.device("cuda:1")
+    monkeypatch.setattr(distributed, "is_launched", lambda: True)
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert distributed.own_device(torch.device("cuda:1")) == torch.device("cuda:2")
+    assert used == [torch.device("cuda:1")]  # asking which is its own touches none
+    assert distributed.init(torch.device("cuda:1")) == torch.device("cuda:2")
+    assert used == [torch.device("cuda:1"), torch.device("cuda:2")]
+
+
+def test_memory_is_read_before_the_card_is_touched(tiny_spec, monkeypatch):
+    """What the card holds before this process has a context there is no memory of the model."""
+    order = []
+
+    class Memory:
+        def __init__(self, device):
+            self.device = device
+            order.append(f"memory of {device}")
+
+        def read(self):
+            return {}
+
+    def init(device):
+        order.append("context")
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable")
+
+    monkeypatch.setattr(worker, "PeakMemory", Memory)
+    monkeypatch.setattr(distributed, "init", init)
+    cell = Cell(tiny_spec, "fp32", "fp32", 24, Recipe(), "random", "cuda:0", "a T4")
+    row = worker.measure_cell({"cell": to_stored(cell), "sample_seconds": 1.0, "seed": 0}, lambda *_, **__: None)
+    assert order == ["memory of cuda:0", "context"]
+    assert row["status"] == "crashed" and "another process holds this card" in row["reason"]
 
 
 def test_what_cannot_be_shared():

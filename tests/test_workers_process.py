@@ -106,6 +106,36 @@ def test_the_first_of_several_processes_speaks_and_the_death_of_another_ends_the
     assert outcome.status == "crashed" and "lost its card" in outcome.reason
 
 
+@pytest.mark.parametrize("first", ["time.sleep(60)", "time.sleep(1); raise RuntimeError('Connection closed by peer')"])
+def test_what_another_process_says_of_its_failure_is_the_outcome(tmp_path, first):
+    """The second process is out of memory and says so; the first one waits for it, or dies of it."""
+    told = {"event": "result", "result": {"status": "oom", "reason": "its card is full"}}
+    code = (
+        "import json, os, sys, time\n"
+        "sys.stdin.readline()\n"
+        f"if os.environ['RANK'] == '1': print({json.dumps(told)!r}, flush=True); time.sleep(60)\n"
+        f"{first}"
+    )
+    executor, limits = LocalExecutor((sys.executable, "-c", code)), RunLimits(log=tmp_path / "log", timeout_s=30)
+    assert executor.run("job", "", limits, processes=2).result == told["result"]
+
+
+def test_the_events_of_the_other_processes_are_read(tmp_path):
+    """More than a pipe holds: the second process would stop in the middle, and the first wait for its file."""
+    code = (
+        "import json, os, sys, time\n"
+        "sys.stdin.readline()\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    for _ in range(5000): print(json.dumps({'event': 'step', 'arm': 'n' * 40}), flush=True)\n"
+        f"    open({str(tmp_path / 'done')!r}, 'w')\n"
+        "    time.sleep(60)\n"
+        f"while not os.path.exists({str(tmp_path / 'done')!r}): time.sleep(0.05)\n"
+        "print(json.dumps({'event': 'result', 'result': 1}), flush=True)"
+    )
+    executor, limits = LocalExecutor((sys.executable, "-c", code)), RunLimits(log=tmp_path / "log", timeout_s=30)
+    assert executor.run("job", "", limits, processes=2).result == 1
+
+
 def test_a_device_is_looked_at_in_one_process_of_its_own():
     """The real one: this process learns what the device is, and torch is imported once."""
     with LocalExecutor() as executor:

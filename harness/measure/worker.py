@@ -4,6 +4,7 @@ import gc
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -19,9 +20,11 @@ from harness.records.stored import from_stored
 from harness.train import distributed
 from harness.train import model as models
 from harness.train.batches import random_batch
+from harness.train.device_errors import lost, ran_out
 from harness.train.step import TrainingStep
 
 _REPORT_EVERY_S = 1.0
+_OTHERS_BYTES = 2 << 30  # on a card, above what a context and the libraries of this process take
 Emit = Callable[..., None]
 
 
@@ -31,22 +34,22 @@ def measure_cell(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     A model that cannot be built or trained here, and memory that runs out, are a status with a reason.
     """
     cell = from_stored(payload["cell"], Cell)
-    device = distributed.init(torch.device(cell.device))
-    memory = PeakMemory(device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    # What the card holds is read before this process has a context there, which `init` may make.
+    memory = PeakMemory(distributed.own_device(torch.device(cell.device)))
     result: dict[str, Any] = {"status": "ok", "reason": "", "memory": {}, "seed": payload["seed"]}
     try:
+        distributed.init(torch.device(cell.device))
         _measure(cell, payload, memory, result, emit)
     except Unsupported as problem:
         result |= {"status": "unsupported", "reason": str(problem)}
-    except (torch.OutOfMemoryError, MemoryError) as problem:
-        result |= {"status": "oom", "reason": first_line(problem)}
-        result["memory"]["failed"] = memory.read()
-    except RuntimeError as problem:
-        if _ran_out(problem, device):
-            result |= {"status": "oom", "reason": first_line(problem)}
-        elif "not implemented for" in str(problem):
+    except Exception as problem:
+        if ran_out(problem):
+            result |= {"status": "oom", "reason": first_line(problem) + _crowded(memory.device)}
+            with suppress(RuntimeError):
+                result["memory"]["failed"] = memory.read()
+        elif sentence := lost(problem):
+            result |= {"status": "crashed", "reason": sentence}
+        elif isinstance(problem, RuntimeError) and "not implemented for" in str(problem):
             result |= {"status": "unsupported", "reason": first_line(problem)}
         else:
             raise
@@ -95,6 +98,8 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
     if distributed.rank():
         # Another process's share of the same steps: the first one leads and measures.
         distributed.follow(micro_step, step.update)
+        result["memory"]["steady"] = memory.read()
+        distributed.all_gather(result["memory"])
         return
     # What others use of the CPU; the process that started this one, and all that it started, are the program's own.
     load = CpuMeter(own=lambda: own_seconds(os.getppid()))
@@ -112,18 +117,25 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
     result |= {"others_cpu": round(others.others, 3), "steal": round(others.stolen, 3)}
     distributed.stop()
     result["memory"]["steady"] = memory.read()
+    result["memory"] = _largest(distributed.all_gather(result["memory"]))
     result |= vars(samples)
     result["losses"] = [losses[0].item(), losses[-1].item()]
 
 
-def _ran_out(problem: RuntimeError, device: torch.device) -> bool:
-    """Whether a plain RuntimeError means that memory ran out.
+def _largest(memories: list[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+    """The most of every phase and kind among the processes: each has a card of its own, and the fullest one decides."""
+    return {
+        phase: {kind: max(memory[phase].get(kind, 0) for memory in memories if phase in memory) for kind in kinds}
+        for phase, kinds in memories[0].items()
+    }
 
-    The CPU's allocator, cuBLAS and the driver have no exception of their own for it, and transformers wraps one that
-    happens while it quantises; the caching allocator counts those.
-    """
-    text = str(problem).lower()
-    if any(sign in text for sign in ("can't allocate memory", "out of memory", "alloc_failed")):
-        return True
-    wrapped = "automatic conversion" in text and device.type == "cuda"
-    return wrapped and torch.cuda.memory_stats(device).get("num_ooms", 0) > 0
+
+def _crowded(device: torch.device) -> str:
+    """What to add to the reason where much of the card's memory is not this process's."""
+    if device.type != "cuda":
+        return ""
+    free, total = torch.cuda.mem_get_info(device)
+    others = total - free - torch.cuda.memory_reserved(device)
+    if others < _OTHERS_BYTES:
+        return ""
+    return f"; other processes hold {others / 2**30:.1f} GiB of this card: end them, see nvidia-smi, and give --fresh"

@@ -10,13 +10,20 @@ after its last micro-batch; an adapter has a few MB of them, so overlapping with
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-_STOP, _MICRO_STEP, _UPDATE = 0, 1, 2  # what the first process broadcasts
+from harness.errors import Unsupported
+
+_STOP = 0  # what the first process broadcasts; other numbers are those of functions
 _RENDEZVOUS = "TTFT_BENCH_RENDEZVOUS"
-_TIMEOUT = timedelta(minutes=30)  # another process may still be loading or answering
+# Messages between CPUs wait for a process that still loads or answers: one card may be hours ahead of another. That a
+# process died the parent sees. Collectives on cards come right after such a message, so there a short wait says enough.
+_PATIENCE, _TIMEOUT = timedelta(days=1), timedelta(minutes=10)
+_T = TypeVar("_T")
+_messages: Any = None  # the group of processes that messages go through
 
 
 def rank() -> int:
@@ -34,24 +41,32 @@ def is_launched() -> bool:
     return _RENDEZVOUS in os.environ
 
 
-def init(device: torch.device) -> torch.device:
-    """Joins the process group if this process was launched as one of several.
-
-    Returns this process's own device: the card LOCAL_RANK places after `device`.
-    """
-    if not is_launched() or dist.is_initialized():
+def own_device(device: torch.device) -> torch.device:
+    """This process's device: the card LOCAL_RANK places after `device`; on a CPU the processes share the cores."""
+    if device.type != "cuda" or not is_launched():
         return device
-    # Each process takes a card of its own; on a CPU they share the cores.
+    return torch.device("cuda", (device.index or 0) + int(os.environ["LOCAL_RANK"]))
+
+
+def init(device: torch.device) -> torch.device:
+    """Makes `own_device` the current one, and joins the process group if this process is one of several.
+
+    Libraries launch kernels on the current card, whichever their tensors are on. Returns the device.
+    """
+    global _messages
+    device = own_device(device)
     on_cards = device.type == "cuda"
     if on_cards:
-        device = torch.device("cuda", (device.index or 0) + int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
+    if not is_launched() or dist.is_initialized():
+        return device
     # A file, not torchrun's TCPStore: that listens on every interface, for anybody.
     count = int(os.environ["WORLD_SIZE"])
     store = dist.FileStore(os.environ[_RENDEZVOUS], count)
-    store.set_timeout(_TIMEOUT)
+    store.set_timeout(_PATIENCE)
     backend = "cpu:gloo,cuda:nccl" if on_cards else "gloo"
     dist.init_process_group(backend, store=store, rank=int(os.environ["RANK"]), world_size=count, timeout=_TIMEOUT)
+    _messages = dist.new_group(backend="gloo", timeout=_PATIENCE)
     if not on_cards:
         torch.set_num_threads(max(1, torch.get_num_threads() // world_size()))
     return device
@@ -95,29 +110,66 @@ def all_gather(part: object) -> list:
     if world_size() == 1:
         return [part]
     parts: list = [None] * world_size()
-    dist.all_gather_object(parts, part)
+    dist.all_gather_object(parts, part, group=_messages)
     return parts
 
 
-def lead(micro_step: Callable[[], None], update: Callable[[], None]) -> tuple[Callable[[], None], Callable[[], None]]:
+def any_of(flag: bool) -> bool:
+    """Whether `flag` holds in any of the processes."""
+    if world_size() == 1:
+        return flag
+    # A CPU tensor, so the message goes through gloo and does not wait for the card.
+    value = torch.tensor(int(flag))
+    dist.all_reduce(value, dist.ReduceOp.MAX, group=_messages)
+    return bool(value)
+
+
+def from_first(choose: Callable[[], _T]) -> _T:
+    """What `choose` returns, or raises, in the first process; the others take it over without calling it.
+
+    For choices by measured time, which differ between cards: all must train with the same kernels.
+    """
+    if world_size() == 1:
+        return choose()
+    outcome: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            outcome = [choose(), None]
+        except Exception as problem:
+            outcome = [None, problem]
+    dist.broadcast_object_list(outcome, 0, group=_messages)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def must_agree(what: str, value: object) -> None:
+    """Raises Unsupported where `value` is not the same in all processes: their gradients would be added up silently."""
+    values = all_gather(value)
+    if any(other != values[0] for other in values):
+        by_rank = "; ".join(f"card {i}: {other}" for i, other in enumerate(values))
+        raise Unsupported(f"the cards differ in {what} ({by_rank}); take cards of one kind, or --gpus 1")
+
+
+def lead(*functions: Callable[[], None]) -> list[Callable[[], None]]:
     """The functions as the first process calls them: each tells the other processes to do the same, then runs."""
 
     def announced(command: int, run: Callable[[], None]) -> Callable[[], None]:
-        def announce_and_run() -> None:
+        def both() -> None:
             _broadcast(command)
             run()
 
-        return announce_and_run
+        return both
 
     if world_size() == 1:
-        return micro_step, update
-    return announced(_MICRO_STEP, micro_step), announced(_UPDATE, update)
+        return list(functions)
+    return [announced(number, run) for number, run in enumerate(functions, 1)]
 
 
-def follow(micro_step: Callable[[], None], update: Callable[[], None]) -> None:
-    """The loop of every other process: does what the first one announces, until `stop`."""
+def follow(*functions: Callable[[], None]) -> None:
+    """The loop of every other process: runs the function that the first one announces, until `stop`."""
     while (command := _broadcast(_STOP)) != _STOP:
-        (micro_step if command == _MICRO_STEP else update)()
+        functions[command - 1]()
 
 
 def stop() -> None:
@@ -130,5 +182,5 @@ def _broadcast(command: int) -> int:
     """The first process's `command`, on every process."""
     # A CPU tensor, so the message goes through gloo and does not wait for the card.
     message = torch.tensor(command)
-    dist.broadcast(message, 0)
+    dist.broadcast(message, 0, group=_messages)
     return int(message)

@@ -16,7 +16,7 @@ from harness.catalog.weights import RANDOM, folder
 from harness.errors import Unsupported, first_line
 from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
-from harness.train import adapter, check, recompute, special_tokens, trim_vocab
+from harness.train import adapter, check, distributed, recompute, special_tokens, trim_vocab
 from harness.train.adapter import adapted_names, add_adapter
 from harness.train.compat import bitsandbytes_for, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
@@ -93,7 +93,7 @@ def load(
     else:
         support = check.supported(model.config, recipe)
         shapes = autoselect.Shapes.of(model.config.get_text_config())
-        choice = autoselect.choose_kernels(recipe.kernels, shapes, device, dtype)
+        choice = distributed.from_first(lambda: autoselect.choose_kernels(recipe.kernels, shapes, device, dtype))
         attention.set_kernel(model, choice.of[ATTENTION])
         with quiet():  # kernels are compiled here
             if support == check.UNCHECKED:
@@ -112,6 +112,7 @@ def load(
     with quiet():
         model.train()
     trainable_params = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    distributed.must_agree("dtype and kernels", (compute, kernels))
     return Loaded(model, params, trainable_params, unpatched, kernels, kernel_notes, notes, adapted_names(model))
 
 

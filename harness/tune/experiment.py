@@ -13,7 +13,7 @@ from harness.arc.dataset import Answers
 from harness.arc.encode import rows
 from harness.arc.score import score, vote
 from harness.arc.task import Solutions
-from harness.errors import first_line
+from harness.errors import Unsupported, UserError, first_line
 from harness.hardware.environment import commit, versions
 from harness.hardware.info import DeviceReport
 from harness.predict import tracer
@@ -23,6 +23,7 @@ from harness.records.arm import ArmResult, Coverage, CurvePoint, mean_loss, to_j
 from harness.records.cell import Cell
 from harness.records.stored import from_stored
 from harness.train import distributed
+from harness.train.device_errors import lost, ran_out
 from harness.tune.checkpoint import Checkpointer, path_of
 from harness.tune.config import ArmsJob
 from harness.tune.outcome import ArmOutcome
@@ -30,13 +31,28 @@ from harness.tune.runner import ArmRunner
 
 
 def run_arms(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
-    """Runs an `ArmsJob`, given as stored, and emits each arm's row. Returns {"status": "ok" or "oom", "reason": ...}.
+    """Runs an `ArmsJob`, given as stored, and emits each arm's row. Returns {"status": ..., "reason": ...}:
+    ok, oom, or crashed where the card is lost.
 
     The model is loaded once. Every arm (with one adapter per task, every task) starts from the same adapter. A stopped
     arm resumes from its last checkpoint, which the process that stores the row removes. Raises UserError where the
     model has no tokenizer, and where no question or no training example fits the context.
     """
-    job = from_stored(payload, ArmsJob)
+    try:
+        _emit_rows(from_stored(payload, ArmsJob), emit)
+    except (UserError, Unsupported):
+        raise
+    except Exception as problem:
+        # Told and not raised: another process's failure must reach the parent as what it is.
+        if ran_out(problem):
+            return {"status": "oom", "reason": first_line(problem)}
+        if sentence := lost(problem):
+            return {"status": "crashed", "reason": sentence}
+        raise
+    return {"status": "ok", "reason": ""}
+
+
+def _emit_rows(job: ArmsJob, emit: Callable[..., None]) -> None:
     device = distributed.init(torch.device(job.spec.device))
     first = distributed.rank() == 0
 
@@ -45,13 +61,9 @@ def run_arms(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, An
         if first:
             emit("note", text=text)
 
-    try:
-        for row in _rows(replace(job, spec=replace(job.spec, device=str(device))), note, emit):
-            if first:
-                emit("row", row=to_json(row))
-    except (torch.OutOfMemoryError, MemoryError) as problem:
-        return {"status": "oom", "reason": first_line(problem)}
-    return {"status": "ok", "reason": ""}
+    for row in _rows(replace(job, spec=replace(job.spec, device=str(device))), note, emit):
+        if first:
+            emit("row", row=to_json(row))
 
 
 def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) -> Iterator[ArmResult]:

@@ -5,7 +5,7 @@ Another executor, for other machines say, needs these methods and nothing else: 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -126,7 +126,8 @@ class LocalExecutor:
             try:
                 event = first.receive(_POLL_S) or {}
             except ChildEnded:
-                return first.how_it_died(total, limits.log)
+                # It may have died because another one failed, which then says more.
+                return _failure(children[1:]) or first.how_it_died(total, limits.log)
             first.look_at_memory()
             if event.get("event") == "result":
                 return Outcome("ok", "", event["result"])
@@ -136,7 +137,23 @@ class LocalExecutor:
             if limits.guard_memory and self.free_bytes() < keep_bytes:
                 gib = first.look_at_memory() / 2**30
                 return Outcome("oom", f"the machine's memory ran out with {gib:.1f} GiB in this process")
-            # If another rank died, the first would wait for it until torch.distributed's timeout of half an hour.
+            # If another rank failed or died, the first would wait for it until torch.distributed's timeout.
+            if failure := _failure(children[1:]):
+                return failure
             for other in children[1:]:
                 if other.process.poll() not in (None, 0):
                     return other.how_it_died(total, limits.log)
+
+
+def _failure(others: Sequence[Child]) -> Outcome | None:
+    """The result of a child that ended other than well, before the first one had any; None where there is none.
+
+    Reads all that they have sent: a pipe that nobody reads is full after a thousand steps, and the child then waits.
+    """
+    for child in others:
+        with suppress(ChildEnded):
+            while event := child.receive(0.0):
+                result = event.get("result")
+                if event["event"] == "result" and isinstance(result, dict) and result.get("status", "ok") != "ok":
+                    return Outcome("ok", "", result)
+    return None
