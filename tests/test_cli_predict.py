@@ -70,7 +70,7 @@ def test_a_single_cell_shows_what_fills_the_memory(capsys):
         (["--checkpointing", "mlps"], "unknown checkpointing 'mlps'; did you mean mlp"),
         (["--recipe", "arc25"], "unknown recipe 'arc25'; did you mean arc24"),
         (["--split", "rows"], "unknown split"),
-        (["--gpu", "0xt4"], "give one or more"),
+        (["--gpu", "0xt4"], "the number of cards must be a whole number from 1 to"),
         (["--gpu", ""], "names no accelerator"),
         (["--max-context", "--max-batch"], "ask for them one by one"),
         (["--gpu", "t4 2xl4"], "different numbers of cards"),

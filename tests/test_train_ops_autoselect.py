@@ -124,7 +124,7 @@ def test_a_torn_file_is_measured_again(empty, monkeypatch, torn):
     (path,) = empty.iterdir()
     path.write_text(torn)
     assert str(autoselect.choose_kernels("auto", SHAPES, CPU, torch.float32)) == FIRST
-    assert files.read_cache(f"kernels/{path.name}") == whole
+    assert files.read_cache(f"kernels/{path.name}", dict) == whole
 
 
 def test_what_is_named_is_not_measured(empty, monkeypatch):
