@@ -192,7 +192,10 @@ def answer(job: str, payload: Any, on_event: Callable[[dict], None], real: tuple
         on_event(_through_json({"event": event, **fields}))
 
     if job in FAKES and job not in real:
-        return _through_json(FAKES[job](payload, emit))
+        try:
+            return _through_json(FAKES[job](payload, emit))
+        except ValueError as problem:  # a payload that the real job would refuse, too
+            raise JobDied(f"{job}: {type(problem).__name__} at {place_of(problem)}: {problem}") from None
     return _forked(job, payload, on_event)
 
 
@@ -220,11 +223,11 @@ def _forked(job: str, payload: Any, on_event: Callable[[dict], None], within_s: 
                     case "refused":
                         raise UserError(event["message"])
                     case "died":
-                        raise JobDied(event["message"])
+                        raise JobDied(f"{job}: {event['message']}")
                 on_event(event)
         else:
-            raise JobDied(f"{job} hangs")
-        raise JobDied("ended by a signal")
+            raise JobDied(f"{job}: hangs")
+        raise JobDied(f"{job}: ended by a signal")
     finally:
         os.close(read)
         os.kill(child, signal.SIGKILL)
@@ -271,14 +274,14 @@ def workers(real: tuple[str, ...] = ()) -> Iterator[list[str]]:
         try:
             return Outcome("ok", "", answer(job, payload, on_event, real))
         except JobDied as problem:
-            died.append(f"{job}: {problem}")
+            died.append(str(problem))
             return Outcome("crashed", f"{problem}; see {limits.log.name}")
 
     def ask(self, job, payload):
         try:
             return answer(job, payload, lambda event: None, real)
         except JobDied as problem:
-            died.append(f"{job}: {problem}")
+            died.append(str(problem))
             raise AskFailed(f"{problem}; see log") from None
 
     with mock.patch.object(LocalExecutor, "run", run), mock.patch.object(LocalExecutor, "ask", ask):
