@@ -79,7 +79,9 @@ def _key(draw: st.DrawFn, holder: Any) -> Any:
 
 def _change(draw: st.DrawFn, holder: Any, key: Any, values: st.SearchStrategy[Any]) -> None:
     value = holder[key]
-    way = draw(st.sampled_from(["replace"] * 6 + ["remove", "add", "rename", "repeat", "empty", "wrap", "near"]))
+    way = draw(
+        st.sampled_from(["replace"] * 6 + ["remove", "remove", "add", "rename", "repeat", "empty", "wrap", "near"])
+    )
     if way == "remove":
         del holder[key]
     elif way == "add" and isinstance(holder, dict):
