@@ -93,7 +93,7 @@ def fuzz(at: World, count: int, number: int, only: str | None, found: Faults) ->
         batch()
 
     while done < count:
-        for share in verbs.shares(at, BATCH):
+        for share in verbs.shares(at, min(BATCH, count)):
             if done < count and only in (None, share.name):
                 run(share)
     print()
