@@ -18,8 +18,9 @@ Vocabulary = Annotated[int, Meta(ge=1, le=10**8)]
 Steps = Annotated[int, Meta(ge=1, le=10**9)]
 Sequences = Annotated[int, Meta(ge=1, le=2**20)]  # of a step
 Cards = Annotated[int, Meta(ge=1, le=1024)]
-Context = Annotated[int, Meta(ge=2, le=10**7)]  # tokens
-Prompt = Annotated[int, Meta(ge=64, le=10**7)]  # tokens of a prompt with its answer
+MOST_TOKENS = 2**24  # Llama 4 takes ten million
+Context = Annotated[int, Meta(ge=2, le=MOST_TOKENS)]  # tokens
+Prompt = Annotated[int, Meta(ge=64, le=MOST_TOKENS)]  # tokens of a prompt with its answer
 Tasks = Annotated[int, Meta(ge=1, le=10**6)]
 NoTasks = Annotated[int, Meta(ge=0, le=10**6)]
 Side = Annotated[int, Meta(ge=1, le=1000)]  # cells of a grid

@@ -7,7 +7,9 @@ units after widening. A dtype that is not named is not computed at all.
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from harness import limits
 from harness.catalog import strict_yaml
@@ -40,7 +42,7 @@ class Accelerator:
     bandwidth: Rate
     rates: dict[str, tuple[Rate, Rate]]
     native: tuple[str, ...]
-    kind: str = CUDA
+    kind: Annotated[str, Meta(pattern=f"^({CUDA}|{CPU})$")] = CUDA
     launch_s: Duration = _LAUNCH_S
     context_bytes: Size = _CONTEXT_BYTES
     capability: limits.Capability | None = None

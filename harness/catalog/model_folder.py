@@ -121,5 +121,5 @@ def _max_context(config: dict[str, Any], path: Path) -> int | None:
             if (tokens := part.get(name)) is not None:
                 if type(tokens) is not int or tokens < 1:
                     raise UserError(f"{path}: {name} must be a positive whole number, not {quoted(tokens)}")
-                return tokens
+                return min(tokens, limits.MOST_TOKENS)  # some say that they have no end
     return None

@@ -17,7 +17,6 @@ from harness.records.cell import Goal, ModelSpec
 from harness.records.measurement import Measurement
 from harness.text import quoted, say_once
 
-MOST_CONTEXT = 10**7
 DEVICE_KINDS = ("cuda", "cpu")
 Words = str | int | Iterable[str | int] | None
 
@@ -74,10 +73,10 @@ def model_words(names: Words) -> list[str]:
 
 def context_of(word: str) -> int:
     # Not isdigit: "²" is a digit of Unicode's.
-    if not re.fullmatch(r"[0-9]{1,8}", word) or not 2 <= int(word) <= MOST_CONTEXT:
+    if not re.fullmatch(r"[0-9]{1,8}", word) or not 2 <= int(word) <= limits.MOST_TOKENS:
         given = quoted(word)
         raise UserError(
-            f"context {given} is no number of tokens; give 2 to {MOST_CONTEXT}, as in --contexts '1024 4096'"
+            f"context {given} is no number of tokens; give 2 to {limits.MOST_TOKENS}, as in --contexts '1024 4096'"
         )
     return int(word)
 

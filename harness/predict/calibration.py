@@ -226,6 +226,8 @@ def load_calibration(path: Path) -> Calibration:
         calibration = from_stored(read_json(path), Calibration)
         if set(calibration.slowdown) != set(KINDS) or calibration.kind not in _PRIOR:
             raise ValueError("kinds")
+        if calibration.points and not 0 < calibration.seconds_low <= calibration.seconds_high:
+            raise ValueError("points without seconds")
     except (OSError, ValueError) as problem:
         raise UserError(
             f"{path} is no calibration ({first_line(problem)}); make it anew with `harness calibrate`"

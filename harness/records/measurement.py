@@ -16,7 +16,7 @@ Sample = Annotated[float, Meta(gt=0, le=1e9)]  # seconds of something that was t
 Size = Annotated[int, Meta(ge=0, le=2**60)]  # bytes, or parameters
 Flops = Annotated[float, Meta(ge=0, le=1e30)]
 Cores = Annotated[float, Meta(ge=0, le=1e6)]
-Rate = Annotated[float, Meta(gt=0, le=1e30)]  # per second
+Rate = Annotated[float, Meta(ge=1, le=1e30)]  # per second
 FAILURES = ("oom", "timeout", "crashed", "killed", "unsupported", "beyond_window", "too_slow", "skipped")
 
 

@@ -12,7 +12,7 @@ from harness.files import write_output
 from harness.predict.prediction import Prediction
 from harness.predict.query import Unpredictable
 from harness.records.cell import Goal
-from harness.report.format import GIB, gib, hours, number
+from harness.report.format import GIB, gib, hours, number, safe_cell
 from harness.report.formats import Format
 from harness.report.style import folded, plain_table, verdict_text
 
@@ -123,8 +123,9 @@ COLUMNS = (
 
 
 def flat(predictions: Sequence[Prediction | Unpredictable], goal: Goal) -> list[dict[str, Any]]:
-    """One dict of COLUMNS per prediction; what could not be predicted is left out."""
-    return [_flat(cell, goal) for cell in predictions if isinstance(cell, Prediction)]
+    """One dict of COLUMNS per prediction, texts made safe for a spreadsheet; what has no prediction is left out."""
+    rows = [_flat(cell, goal) for cell in predictions if isinstance(cell, Prediction)]
+    return [{k: safe_cell(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
 
 
 def _flat(prediction: Prediction, goal: Goal) -> dict[str, Any]:
