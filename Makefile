@@ -36,8 +36,9 @@ pick: .venv/.ready
 models doctor: .venv/.ready
 	@$(RUN) $@ $(ARGS)
 
+# A process per core, each of one thread: the tests are many and small.
 test: .venv/.ready-dev
-	$(PY) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 lint: .venv/.ready-dev
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
