@@ -62,6 +62,10 @@ def configure(
     models_file: ModelsFile = None,
     sample_seconds: Annotated[float | None, typer.Option(help="Most seconds of sampling per cell.")] = None,
     cap_seconds: Annotated[float | None, typer.Option(help="Cells predicted above this are not started.")] = None,
+    arc_lengths: Annotated[
+        bool | None,
+        typer.Option("--arc-lengths/--no-arc-lengths", help="Time steps over ARC's lengths too; by default on a card."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the record has already.")] = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="Measure again what crashed, was killed or timed out.")
@@ -100,6 +104,7 @@ def configure(
         fresh=fresh,
         retry=retry,
         autotune=autotune,
+        arc_lengths=arc_lengths,
         force=force,
         seed=seed,
     )
