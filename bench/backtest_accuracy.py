@@ -23,6 +23,7 @@ from harness.catalog import weights as weights_of
 from harness.catalog.recipes import RecipeOptions, resolve
 from harness.records.arm import CurvePoint, mean_loss
 from harness.train import model as models
+from harness.train.packing import Packing, PackSetting, default_tokens_at_once
 from harness.train.step import TrainingStep
 from harness.tune import decode, finetune
 from harness.tune.config import TuneConfig, settings_for
@@ -64,7 +65,7 @@ def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list
         TrainingSequences(exam.arms[0].stream(exam.tasks, seed), prompts),
         steps,
         on_step=on_step,
-        tokens_at_once=max(exam.context, finetune.default_tokens_at_once(loaded.model)),
+        packing=Packing(loaded.model, PackSetting(max(exam.context, default_tokens_at_once(loaded.model)))),
     )
     return seen
 

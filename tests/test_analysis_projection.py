@@ -6,10 +6,11 @@ import pytest
 from helpers.records import cell, row
 
 from harness.analysis import projection, token_curve
+from harness.analysis.drift import CPU, DRIFT, STEADY, UNSTEADY
 from harness.analysis.stability import warnings
 from harness.analysis.verdict import TRAINING_SHARE, WHOLE_SHARE, fits, verdict
 from harness.records.cell import Recipe
-from harness.records.measurement import FlopCount
+from harness.records.measurement import CardState, FlopCount
 
 
 def test_projection_by_hand():
@@ -20,8 +21,8 @@ def test_projection_by_hand():
     assert p.step_s == 18.0
     assert p.hours_mid == pytest.approx(5.01)
     # Samples without any spread leave the drift of the machine: 1.96 x 4.5 %.
-    assert p.hours_low == pytest.approx(0.01 + 5 * (1 - 1.96 * projection.DRIFT))
-    assert p.hours_high == pytest.approx(0.01 + 5 * (1 + 1.96 * projection.DRIFT))
+    assert p.hours_low == pytest.approx(0.01 + 5 * (1 - 1.96 * DRIFT[CPU]))
+    assert p.hours_high == pytest.approx(0.01 + 5 * (1 + 1.96 * DRIFT[CPU]))
 
 
 def test_a_larger_micro_batch_makes_fewer_micro_steps():
@@ -38,7 +39,7 @@ def test_a_failure_has_no_projection():
 def test_three_noisy_samples_leave_a_wide_interval():
     few, many = row((1.0, 1.1, 0.9)), row((1.0, 1.1, 0.9) * 10)
     assert projection.relative_half_width(few) > 0.2
-    assert projection.relative_half_width(many) < math.hypot(0.054, 1.96 * projection.DRIFT)
+    assert projection.relative_half_width(many) < math.hypot(0.054, 1.96 * DRIFT[CPU])
 
 
 def test_flops_and_share_of_peak_by_hand():
@@ -143,3 +144,49 @@ def test_verdicts_without_hours():
     assert verdict(row(status="beyond_window"), 12) == "over window"
     assert verdict(row(losses=(2.0, float("nan"))), 12) == "unstable"
     assert verdict(row((1.5, 2.7, 3.9)), 12) == "unstable"  # an interval from 0 to 2.3 times the middle
+
+
+def _on_card(before=1590.0, after=1590.0, throttle=(), **more):
+    states = (CardState(before, 70.0, 60.0), CardState(after, 71.0, 60.0, throttle))
+    return row(cell=cell(device="cuda:0"), card=states, **more)
+
+
+@pytest.mark.parametrize(
+    ("measured", "kind", "advice"),
+    [
+        (row(), CPU, None),
+        (_on_card(), STEADY, None),
+        (_on_card(after=1560.0, throttle=("power cap",)), STEADY, None),
+        (_on_card(after=1500.0), UNSTEADY, "clock moved by -6 % while sampling, from 1590 to 1500 MHz at 70 and 71 C"),
+        (_on_card(throttle=("heat",)), UNSTEADY, "heat holds the card's clock down"),
+        (row(cell=cell(device="cuda:0")), UNSTEADY, None),  # it told nothing
+    ],
+)
+def test_the_drift_is_the_device_s(measured, kind, advice):
+    assert projection.relative_half_width(measured) == pytest.approx(1.96 * DRIFT[kind])
+    told = [line for line in warnings(measured) if "card" in line]
+    assert len(told) == bool(advice) and (not advice or advice in told[0])
+
+
+def test_noisy_updates_widen_the_interval():
+    """Micro-steps of 16 s in all without spread, updates of 4 s +- 1 s: the interval of the mean update over 20 s."""
+    updates = (3.0, 5.0) * 8
+    noisy, calm = row(optimizer_s=updates), row(optimizer_s=(4.0,) * 16)
+    own = projection.sampling_half_width(updates)
+    assert projection.relative_half_width(calm) == pytest.approx(1.96 * DRIFT[CPU])
+    assert projection.relative_half_width(noisy) == pytest.approx(math.hypot(own * 4 / 20, 1.96 * DRIFT[CPU]))
+
+
+def test_hours_over_arc_s_lengths_start_from_steps_that_were_timed():
+    """Whole steps took 6 s: 1000 of them are 1.67 h, and at another context the curve is scaled by as much."""
+    plain, timed = row(), row(arc_step_s=(5.9, 6.0, 6.1), arc_step_tokens=(9000,) * 3)
+    curve = token_curve.fit_token_curve([plain])
+    by_curve, own = (token_curve.arc_hours(curve, r, 1024, 1000) for r in (plain, timed))
+    fixed = projection.project(timed).fixed_h
+    assert own.hours_mid == pytest.approx(fixed + 6000 / 3600)
+    half = math.hypot(projection.sampling_half_width((5.9, 6.0, 6.1)), 1.96 * DRIFT[CPU])
+    assert own.hours_high - own.hours_mid == pytest.approx(half * 6000 / 3600)
+    far_curve, far = (token_curve.arc_hours(curve, r, 2048, 1000) for r in (plain, timed))
+    ratio = (own.hours_mid - fixed) / (by_curve.hours_mid - fixed)
+    assert far.hours_mid - fixed == pytest.approx(ratio * (far_curve.hours_mid - fixed))
+    assert far.hours_high - far.hours_mid > own.hours_high - own.hours_mid

@@ -1,5 +1,7 @@
 """A distribution of lengths, of counts and of published shares alike."""
 
+import random
+
 import pytest
 
 from harness.arc.lengths import PUBLISHED, LengthDistribution
@@ -27,3 +29,15 @@ def test_published_shares_and_mean():
     assert 350 < PUBLISHED.mean_over(lambda n: n, 1024) < 1024
     for share in (0.1, 0.27, 0.5, 0.93, 1.0):
         assert PUBLISHED.coverage(PUBLISHED.quantile(share)) == pytest.approx(share)
+
+
+def test_drawn_lengths_have_the_distribution_of_those_that_fit():
+    rng = random.Random(0)
+    drawn = [PUBLISHED.draw(2048, 16, rng) for _ in range(200)]
+    assert all(len(step) == 16 and min(step) >= 350 and max(step) <= 2048 for step in drawn)
+    mean, _ = PUBLISHED.moments(2048)
+    # One of each sixteenth: every step has about the mean, though single lengths differ by a factor of six.
+    assert all(abs(sum(step) / 16 / mean - 1) < 0.07 for step in drawn)
+    assert sum(map(sum, drawn)) / 3200 == pytest.approx(mean, rel=0.01)
+    assert drawn[0] != sorted(drawn[0])
+    assert PUBLISHED.draw(100, 16, rng) == []

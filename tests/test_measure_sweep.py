@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.sweep import EMULATED, WORLD, Bench, Watch
+from helpers.sweep import CARD, EMULATED, WORLD, Bench, Watch
 
 from harness.catalog import accelerators
 from harness.errors import UserError
@@ -15,7 +15,9 @@ from harness.hardware import device_lock
 from harness.hardware.info import Device
 from harness.measure import sweep
 from harness.predict import calibration_files, prediction
+from harness.records.cell import Goal
 from harness.records.store import Store, read
+from harness.report.frame import summary_frame
 
 # How much slower than its probe a CPU is taken to be in large products, by the calibration that comes with the program.
 SLOWER = calibration_files.for_cpu(accelerators.cpu("any", 1, {}), Path("none"))[1].slowdown["product"]
@@ -241,3 +243,49 @@ def test_what_was_predicted_stands_in_the_row(bench):
     (row,) = done.rows
     assert row.ok and row.predicted_micro_s > 0.01 and row.predicted_peak_bytes > 1 << 30
     assert (done.folder / "records.jsonl").read_text().count("predicted_micro_s") == 1
+
+
+# --- on a card
+
+
+def test_a_card_is_soaked_once_and_less_before_the_later_cells(bench):
+    """Longest before the first cell that runs; a cell that is lost has not warmed it."""
+    bench.world(WORLD, device=CARD, ends={"tiny bf16 64": "lost"})
+    done, _ = bench.run(contexts=(64, 128, 256))
+    assert [row.status for row in done.rows] == ["crashed", "ok", "ok"]
+    assert [seconds["soak_seconds"] for seconds in bench.seconds()] == [180.0, 180.0, 45.0]
+    assert [seconds["arc_seconds"] for seconds in bench.seconds()] == [5.0] * 3
+
+
+def test_on_a_cpu_nothing_is_soaked_and_arc_s_lengths_are_timed_where_they_are_asked_for(bench):
+    bench.run(contexts=(512,))
+    assert (bench.seconds()[-1]["soak_seconds"], bench.seconds()[-1]["arc_seconds"]) == (0.0, 0.0)
+    # The row that is there does not answer for them; the one that has them does, and also without being asked for them.
+    bench.will_measure(arc_step_s=[3.0, 3.1], arc_step_tokens=[900, 901], arc_pack_tokens=2048)
+    done, _ = bench.run(contexts=(512,), arc_lengths=True)
+    assert bench.seconds()[-1]["arc_seconds"] == 5.0
+    assert done.rows[0].arc_step_s == (3.0, 3.1)
+    assert bench.run(contexts=(512,), arc_lengths=True)[0].rows == bench.run(contexts=(512,))[0].rows == done.rows
+    assert len(bench.jobs()) == 2
+
+
+def test_a_lost_card_is_measured_again_when_asked(bench):
+    bench.world(WORLD, device=CARD, ends={"tiny bf16 256": "lost"})
+    assert [row.status for row in bench.run()[0].rows] == ["crashed", "ok"]
+    bench.world(WORLD, device=CARD)
+    assert [row.status for row in bench.run()[0].rows] == ["crashed", "ok"]
+    assert [row.status for row in bench.run(retry=True)[0].rows] == ["ok", "ok"]
+
+
+def test_what_a_card_said_stands_in_the_record_and_the_csv(bench):
+    states = [{"sm_mhz": 1590.0, "celsius": 70.0, "watts": 60.0, "throttle": []}]
+    states += [{"sm_mhz": 1230.0, "celsius": 81.0, "watts": 69.0, "throttle": ["heat", "power cap"]}]
+    bench.world(WORLD, device=CARD, measured={"card": states, "soak_s": 77.0})
+    bench.run(contexts=(256,))
+    (row,) = read(bench.results / "records.jsonl")[0]
+    assert [state.throttle for state in row.card] == [(), ("heat", "power cap")]
+    (columns,) = summary_frame([row], Goal(12, 1000, 400))
+    assert [columns[name] for name in ("soak_s", "sm_mhz_before", "sm_mhz_after", "celsius_after", "watts_after")] == [
+        77.0, 1590.0, 1230.0, 81.0, 69.0
+    ]  # fmt: skip
+    assert columns["throttle"] == "heat + power cap"

@@ -6,6 +6,7 @@ from dataclasses import astuple, replace
 
 import pytest
 from helpers.predictions import CARD, op, predicted, trace
+from helpers.records import cell, row
 
 from harness.catalog import accelerators
 from harness.errors import UserError
@@ -170,3 +171,29 @@ def test_the_shipped_calibrations_serve(tmp_path):
         calibration.fit("Some CPU, 2 threads", "cpu", points(TRUE), source="own"), own / calibration_files.NAME
     )
     assert calibration_files.for_cpu(here, tmp_path)[1].source == "own"
+
+
+def _row_on(name, processes=1, micro_s=1.0, device="cuda:0"):
+    on = cell(device=device, device_name=name, compute_dtype="fp16", recipe=Recipe(data_parallel=processes))
+    return row((micro_s,) * 6, cell=on, memory={"steady": {"process": 2 << 30}})
+
+
+def test_a_record_of_several_cards_calibrates_one(monkeypatch):
+    """Each card makes micro-steps of its own: those of `--gpus 2` count beside those of one such card."""
+    monkeypatch.setattr(
+        calibration_files.trace_pool,
+        "trace_all",
+        lambda keys, *_: [trace(op(flops=1e12), weights=1 << 30) for _ in keys],
+    )
+    both = [_row_on("2 x Tesla T4", 2, 1.1), _row_on("2 x Tesla T4", 2, 1.3)]
+    accelerator, measured = calibration_files.points_of_rows(both)
+    assert (accelerator.name, accelerator.count) == ("t4", 1)
+    assert [point.seconds for _, point, _ in measured] == [1.1, 1.3]
+    assert calibration_files.calibrated(both, "own").device == "t4"
+    mixed = [_row_on("Tesla T4", 1, 0.9), _row_on("NVIDIA L4", 1, 0.4), *both]
+    assert [point.seconds for _, point, _ in calibration_files.points_of_rows(mixed)[1]] == [0.9, 1.1, 1.3]
+
+
+def test_a_record_of_processes_that_share_a_cpu_is_one_line():
+    with pytest.raises(UserError, match="without it"):
+        calibration_files.points_of_rows([_row_on("2 x A CPU", 2, device="cpu")])

@@ -113,17 +113,21 @@ def test_dealing_by_hand(monkeypatch):
 
 
 def test_a_worker_measures_the_whole_machine(tiny_spec, tmp_path):
-    """Two processes, 4 sequences a step: each does two of them, so an update comes after every second micro-step."""
+    """Two processes, 4 sequences a step: each does two of them, so an update comes after every second micro-step; and
+    whole steps over ARC's lengths, of which each does its share."""
     recipe = Recipe(sequences_per_step=4, data_parallel=2)
-    cell = Cell(tiny_spec, "fp32", "fp32", 24, recipe, "random", "cpu", "2 x CPU")
+    cell = Cell(replace(tiny_spec, max_context=512), "fp32", "fp32", 400, recipe, "random", "cpu", "2 x CPU")
     assert recipe.micro_steps_per_step == 2
-    payload, limits = {"cell": to_stored(cell), "sample_seconds": 1.0, "seed": 0}, RunLimits(log=tmp_path / "log")
+    payload = {"cell": to_stored(cell), "sample_seconds": 1.0, "seed": 0, "arc_seconds": 1.0}
+    limits = RunLimits(log=tmp_path / "log")
     with LocalExecutor(environment={"OMP_NUM_THREADS": "1"}) as executor:
         outcome = executor.run(CELL, payload, limits, processes=2)
     seen = outcome.result
     assert outcome.status == "ok" and seen["status"] == "ok", (tmp_path / "log").read_text()
     assert len(seen["micro_s"]) >= 3
     assert len(seen["optimizer_s"]) == max(1, len(seen["micro_s"]) // 2)
+    assert len(seen["arc_step_s"]) == len(seen["arc_step_tokens"]) >= 2
+    assert all(4 * 350 <= tokens <= 4 * 400 for tokens in seen["arc_step_tokens"])
 
 
 def test_ttft_on_two_processes_gives_the_same_record(tmp_path):

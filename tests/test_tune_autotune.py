@@ -10,8 +10,8 @@ from helpers.tuning import InProcess, arms_of, spec_of
 
 from harness.cli import app
 from harness.records.cell import MLP, Cell
+from harness.train.packing import PackSetting
 from harness.tune import autotune, experiment
-from harness.tune.autotune import PackSetting
 from harness.tune.config import ArmsJob
 
 

@@ -236,3 +236,24 @@ def test_a_kill_that_the_memory_group_counts_is_out_of_memory(tmp_path, monkeypa
     counts = iter((3, 3 + counted))
     monkeypatch.setattr(host_memory, "oom_kills", lambda: next(counts))
     assert _run(tmp_path, "import os; os.kill(os.getpid(), 9)").status == status
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({}, "expandable_segments:True"),
+        ({"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}, "None"),
+    ],
+)
+def test_the_allocator_grows_its_blocks_unless_the_user_says_otherwise(tmp_path, monkeypatch, own, expected):
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    code = (
+        "import json, os, sys\n"
+        "value = os.environ.get('PYTORCH_ALLOC_CONF', 'None')\n"
+        "print(json.dumps({'event': 'result', 'result': value}), flush=True)"
+    )
+    assert _run(tmp_path, code).result == expected

@@ -1,8 +1,9 @@
 """From samples to hours: how long a run of many steps takes, with an interval for what sampling could not see.
 
 hours = load + warm-up + steps x (micro-steps per step x mean micro-step + update). The mean and not the median, for a
-long run pays for its slow micro-steps too. The interval joins the sampling error of the mean with `DRIFT`, the
+long run pays for its slow micro-steps too. The interval joins the sampling error of the mean with the drift, the
 run-to-run and minute-to-minute change of a machine that a short sample cannot see, and with any trend that it could.
+The update has a part of its own in it: with several cards it holds the wait for the slowest one.
 """
 
 import math
@@ -11,11 +12,8 @@ from functools import lru_cache
 from statistics import fmean, median
 
 from harness.analysis import stats
+from harness.analysis.drift import drift
 from harness.records.measurement import Measurement
-
-# Standard deviation of (mean of a later run) / (mean of 20 s of samples), on shared machines: three sweeps of 36 cells
-# within four hours had 4.8 %, their sampling error included (bench/LOG.md).
-DRIFT = 0.045
 
 
 @dataclass(frozen=True)
@@ -41,16 +39,30 @@ def step_seconds(row: Measurement) -> float:
 
 def relative_half_width(row: Measurement) -> float:
     """Half the 95 % interval of a long run's mean step, relative to it."""
-    return _half_width(row.micro_s)
+    return half_width(row.micro_s, row.optimizer_s, row.cell.recipe.micro_steps_per_step, drift(row))
 
 
 @lru_cache(maxsize=1 << 17)  # every table asks again
-def _half_width(micro_s: tuple[float, ...]) -> float:
-    mean = fmean(micro_s)
-    sampling = max(stats.mean_half_width(micro_s), abs(stats.trend(micro_s)) / 2)
-    extreme = max(max(micro_s) - mean, mean - min(micro_s)) / mean
+def half_width(micro_s: tuple[float, ...], optimizer_s: tuple[float, ...], micro_steps: int, drift: float) -> float:
+    """The same from the samples of a step of so many micro-steps and an update, on a device with this `drift`."""
+    sampling = sampling_half_width(micro_s)
+    # One update alone has no spread to tell: it is taken to vary as the micro-steps do. Several may be noisier.
+    if len(optimizer_s) > 1:
+        update = min(1.0, sampling_half_width(optimizer_s))
+        parts = micro_steps * fmean(micro_s), fmean(optimizer_s)
+        sampling = math.hypot(parts[0] * sampling, parts[1] * update) / sum(parts)
+    return math.hypot(sampling, 1.96 * drift)
+
+
+def sampling_half_width(seconds: tuple[float, ...]) -> float:
+    """Half the 95 % interval of the mean that a long run of such samples has, relative to it."""
+    mean = fmean(seconds)
+    if not mean:
+        return 0.0
+    sampling = max(stats.mean_half_width(seconds), abs(stats.trend(seconds)) / 2)
+    extreme = max(max(seconds) - mean, mean - min(seconds)) / mean
     # A long run's mean lies among the speeds that were seen; only few samples may have missed some.
-    return math.hypot(min(sampling, extreme) if len(micro_s) >= 10 else sampling, 1.96 * DRIFT)
+    return min(sampling, extreme) if len(seconds) >= 10 else sampling
 
 
 def project(row: Measurement, steps: int = 1000) -> Projection:

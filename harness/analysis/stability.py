@@ -3,6 +3,7 @@
 from statistics import fmean, median
 
 from harness.analysis import stats
+from harness.analysis.drift import clock_change, clock_moved, is_hot
 from harness.records.measurement import Measurement
 
 _SHARE_NEEDED = 0.02  # half-width of the median that sampling aims at
@@ -36,10 +37,27 @@ def warnings(row: Measurement) -> list[str]:
             f"micro-steps grew {100 * abs(trend):.0f} % {way} while sampling (heat or a neighbour); "
             "sample longer with --sample-seconds."
         )
+    sentences += _of_card(row)
     # Allocation, autotuning and compilation fall into the first step.
     if row.warmup_micro_s and row.warmup_micro_s[0] > 2 * mid:
         sentences.append(
             f"the first micro-step took {row.warmup_micro_s[0] / mid:.1f} times the median; "
             "it is counted once, as warm-up, and asks for nothing."
         )
+    return sentences
+
+
+def _of_card(row: Measurement) -> list[str]:
+    """What the card said of itself before and after sampling, where its speed did not stand still."""
+    sentences = []
+    if clock_moved(row):
+        before, after = row.card[0], row.card[-1]
+        celsius = f" at {before.celsius:.0f} and {after.celsius:.0f} C" if before.celsius and after.celsius else ""
+        sentences.append(
+            f"the card's clock moved by {100 * (clock_change(row) or 0):+.0f} % while sampling, from "
+            f"{before.sm_mhz:.0f} to {after.sm_mhz:.0f} MHz{celsius}; the interval is wider for it: sample longer with "
+            "--sample-seconds."
+        )
+    if is_hot(row):
+        sentences.append("heat holds the card's clock down; the interval is wider for it: cool it, or expect it so.")
     return sentences

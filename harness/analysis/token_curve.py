@@ -7,7 +7,8 @@ from itertools import combinations
 
 import numpy as np
 
-from harness.analysis.projection import project, relative_half_width
+from harness.analysis.drift import drift
+from harness.analysis.projection import project, relative_half_width, sampling_half_width
 from harness.arc.lengths import PUBLISHED
 from harness.records.measurement import FlopCount, Measurement
 
@@ -119,18 +120,22 @@ class ArcHours:
 def arc_hours(curve: TokenCurve, like: Measurement, context: int, steps: int) -> ArcHours | None:
     """Hours of load, warm-up and `steps` steps over ARC-length sequences that fit `context`; None where none does.
 
-    `like` gives the fixed costs and the spread. Beyond the longest measured context the interval grows by 10 % of the
-    middle with every doubling; one context alone says nothing of the shape, which costs 10 % more.
+    `like` gives the fixed costs and the spread. Where it has timed whole steps over such sequences, these are the hours
+    at its own context, and the curve gives only the way to another. Beyond the longest measured context the interval
+    grows by 10 % of the middle with every doubling; one context alone says nothing of the shape, which costs 10 % more.
     """
-    # Longer sequences are dropped, as training drops them.
-    moments = PUBLISHED.moments(context)
-    if moments is None:
+    step_s, own_s = _curve_step_s(curve, like, context), _curve_step_s(curve, like, like.cell.context)
+    if step_s is None:
         return None
-    mean_s = curve.seconds(*moments)
-    step_s = like.cell.recipe.micro_steps_per_step * mean_s + float(np.mean(like.optimizer_s))
-    fixed_h, mid_h, reach = project(like, steps).fixed_h, steps * step_s / 3600, context / curve.longest
-    half = relative_half_width(like) + curve.error + 0.1 * max(0.0, math.log2(reach))
-    half += 0.1 if curve.contexts == 1 else 0.0
+    reach, own = context / curve.longest, context == like.cell.context
+    half = curve.error + 0.1 * max(0.0, math.log2(reach)) + (0.1 if curve.contexts == 1 else 0.0)
+    if like.arc_step_s and own_s:
+        measured_s = float(np.mean(like.arc_step_s))
+        step_s, half = step_s * measured_s / own_s, 0.0 if own else half
+        half += math.hypot(sampling_half_width(like.arc_step_s), 1.96 * drift(like))
+    else:
+        half += relative_half_width(like)
+    fixed_h, mid_h = project(like, steps).fixed_h, steps * step_s / 3600
     return ArcHours(
         context,
         PUBLISHED.coverage(context),
@@ -139,3 +144,12 @@ def arc_hours(curve: TokenCurve, like: Measurement, context: int, steps: int) ->
         fixed_h + mid_h * (1 + half),
         reach,
     )
+
+
+def _curve_step_s(curve: TokenCurve, like: Measurement, context: int) -> float | None:
+    """Seconds of a step by the curve: its micro-steps of sequences that fit `context` one by one, and the update."""
+    # Longer sequences are dropped, as training drops them.
+    moments = PUBLISHED.moments(context)
+    if moments is None:
+        return None
+    return like.cell.recipe.micro_steps_per_step * curve.seconds(*moments) + float(np.mean(like.optimizer_s))

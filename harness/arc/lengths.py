@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from random import Random
 
 _POINTS = 400
 
@@ -59,6 +60,16 @@ class LengthDistribution:
         if not share:
             return None
         return sum(map(seconds, _midpoints(self, share))) / _POINTS
+
+    def draw(self, context: int, count: int, rng: Random) -> list[int]:
+        """`count` lengths of sequences that fit `context`, in random order; none where none fits.
+
+        One of each of `count` equal parts of the distribution, so that few of them have its mean.
+        """
+        share = self.coverage(context)
+        lengths = [round(self.quantile(share * (i + rng.random()) / count)) for i in range(count)] if share else []
+        rng.shuffle(lengths)
+        return lengths
 
     def moments(self, context: int) -> tuple[float, float] | None:
         """Means of tokens and of squared tokens over the sequences that fit `context`; None where none does."""

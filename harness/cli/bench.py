@@ -62,6 +62,10 @@ def configure(
     models_file: ModelsFile = None,
     sample_seconds: Annotated[float | None, typer.Option(help="Most seconds of sampling per cell.")] = None,
     cap_seconds: Annotated[float | None, typer.Option(help="Cells predicted above this are not started.")] = None,
+    arc_lengths: Annotated[
+        bool | None,
+        typer.Option("--arc-lengths/--no-arc-lengths", help="Time steps over ARC's lengths too; by default on a card."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the record has already.")] = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="Measure again what crashed, was killed or timed out.")
@@ -100,6 +104,7 @@ def configure(
         fresh=fresh,
         retry=retry,
         autotune=autotune,
+        arc_lengths=arc_lengths,
         force=force,
         seed=seed,
     )
@@ -150,7 +155,7 @@ def bench(
 
 def _write_and_show(result: "BenchResult", config: "SweepConfig", out: "Console") -> None:
     """Writes the files of the whole record, and prints the tables of this bench's rows."""
-    from harness.report import formats
+    from harness.report import all_cards, formats
     from harness.report.terminal import show
 
     record = parse.record(result.swept.folder)
@@ -160,6 +165,8 @@ def _write_and_show(result: "BenchResult", config: "SweepConfig", out: "Console"
     names = " and ".join(entry.file_name for entry in formats.FORMATS.values())
     out.print(f"Record, {names} in {record.folder}/", soft_wrap=True, markup=False)
     show(result.swept.rows, result.results, config.goal, out)
+    for line in all_cards.lines(result.swept.rows, result.swept.report.device, config.goal.steps):
+        out.print(f"- {line}", markup=False)
 
 
 def plan(

@@ -28,5 +28,6 @@ class SweepConfig:
     fresh: bool = False  # measure again what the record has
     retry: bool = False  # measure again what crashed, was killed or timed out
     autotune: bool = False  # search the micro-batch and recomputation that are fastest
+    arc_lengths: bool | None = None  # time whole steps over ARC's lengths too; None: on a card
     force: bool = False  # do not wait for others who use the CPU
     seed: int = 0

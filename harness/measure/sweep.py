@@ -17,16 +17,18 @@ from harness.measure.timing import MIN_SECONDS
 from harness.predict.cells import SMALLEST_RUN, CellPredictor, Judgement, smallest_run_s
 from harness.predict.variants import recipe_variants
 from harness.records.cell import Cell, ModelSpec
-from harness.records.measurement import Measurement
+from harness.records.measurement import CardState, Measurement
 from harness.records.store import RESULTS, Store, slug
-from harness.records.stored import to_stored
+from harness.records.stored import from_stored, to_stored
 from harness.workers.local import LocalExecutor, RunLimits
 from harness.workers.look import reserve
 
 CELL = "harness.measure.worker:measure_cell"
 _REAL = ("ok", "oom", "unsupported", "crashed", "killed", "timeout")  # a process ran and ended so
 _CHANCE = ("crashed", "killed", "timeout")
-_SAMPLES = ("warmup_micro_s", "warmup_optimizer_s", "micro_s", "optimizer_s", "losses")
+_SAMPLES = ("warmup_micro_s", "warmup_optimizer_s", "micro_s", "optimizer_s", "losses", "arc_step_s", "arc_step_tokens")
+# Most seconds of a card's soaking: before the first cell, and before others, for it cools while a model is loaded.
+_SOAK_S, _SOAK_AGAIN_S = 180.0, 45.0
 
 
 class SweepObserver(Protocol):
@@ -90,6 +92,9 @@ class _Sweep:
         self.observer, self.executor, self.quiet = observer, executor, quiet
         self.sample_s = config.sample_seconds[report.device.kind]
         self.cap_s = config.cap_seconds[report.device.kind]
+        on_card = report.device.kind == "cuda"
+        self.soak_s = _SOAK_S if on_card else 0.0
+        self.arc_lengths = on_card if config.arc_lengths is None else config.arc_lengths
         self.versions, self.commit = versions(), commit()
         self.announced = False  # whether the observer knows that cells are being predicted
         self.predictor = CellPredictor(report, store.folder, self.versions, executor.ask)
@@ -164,6 +169,9 @@ class _Sweep:
         """Whether a row of the record answers for its cell now."""
         if self.config.fresh or (self.config.retry and recorded.status in _CHANCE):
             return False
+        # A row whose steps over ARC's lengths were not tried does not answer where they are asked for.
+        if recorded.ok and self.config.arc_lengths and recorded.arc_pack_tokens is None:
+            return False
         slow = recorded.status == "too_slow" and recorded.estimate_s is not None and recorded.estimate_s > self.cap_s
         return recorded.status in _REAL or slow
 
@@ -183,17 +191,29 @@ class _Sweep:
         start = datetime.now(UTC)
         outcome = self.executor.run(
             CELL,
-            {"cell": to_stored(cell), "sample_seconds": self.sample_s, "seed": self.config.seed},
+            {
+                "cell": to_stored(cell),
+                "sample_seconds": self.sample_s,
+                "seed": self.config.seed,
+                "soak_seconds": self.soak_s,
+                "arc_seconds": self.sample_s if self.arc_lengths else 0.0,
+            },
             RunLimits(
                 log=self.store.folder / "logs" / f"{blank.key}.log",
-                timeout_s=self.sample_s + 2 * self.cap_s,
+                timeout_s=self.sample_s
+                + 2 * self.cap_s
+                + self.soak_s
+                + (4 * self.sample_s if self.arc_lengths else 0.0),
                 guard_memory=self.report.device.kind == "cpu",
             ),
             self.observer.phase,
             cell.recipe.data_parallel,
         )
+        if outcome.result and outcome.result["status"] == "ok":
+            self.soak_s = min(self.soak_s, _SOAK_AGAIN_S)
         measured = dict(outcome.result or {"status": outcome.status, "reason": outcome.reason})
         measured |= {name: tuple(measured.get(name, ())) for name in _SAMPLES}
+        measured["card"] = tuple(from_stored(state, CardState) for state in measured.get("card", ()))
         wall_s = (datetime.now(UTC) - start).total_seconds()
         row = replace(blank, wall_s=wall_s, **{"params": blank.params, **measured})
         return replace(row, notes=(*row.notes, *self.quiet.sampled(row)))
@@ -226,8 +246,14 @@ class _Sweep:
         if smallest_s > self.cap_s:
             return 0.0
         # The median is known well enough after some seconds and some micro-steps.
-        enough = max(MIN_SECONDS, 10 * predicted.micro_s)
-        return smallest_s + min(max(0.0, self.sample_s - SMALLEST_RUN * predicted.micro_s), enough)
+        enough = max(MIN_SECONDS[self.report.device.kind], 10 * predicted.micro_s)
+        arc_s = self.sample_s if self.arc_lengths else 0.0
+        return (
+            smallest_s
+            + min(self.soak_s, _SOAK_AGAIN_S)
+            + arc_s
+            + min(max(0.0, self.sample_s - SMALLEST_RUN * predicted.micro_s), enough)
+        )
 
 
 def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:

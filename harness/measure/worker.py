@@ -5,18 +5,22 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
 
 from harness.catalog import precisions
 from harness.errors import Unsupported, first_line
+from harness.hardware import card_state
 from harness.hardware.cpu_load import CpuMeter, own_seconds
 from harness.hardware.device import synchronizer
 from harness.hardware.peak_memory import PeakMemory
-from harness.measure.timing import sample
+from harness.measure.arc_steps import ArcSteps
+from harness.measure.timing import MIN_SECONDS, sample, sample_whole_steps, soak
 from harness.records.cell import Cell
-from harness.records.stored import from_stored
+from harness.records.measurement import CardState
+from harness.records.stored import from_stored, to_stored
 from harness.train import distributed
 from harness.train import model as models
 from harness.train.batches import random_batch
@@ -29,7 +33,9 @@ Emit = Callable[..., None]
 
 
 def measure_cell(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Measures {cell, sample_seconds, seed}. Returns the measured fields of a harness.records Measurement.
+    """Measures {cell, sample_seconds, seed, soak_seconds, arc_seconds}: those two may be missing, which is none.
+
+    Returns the measured fields of a harness.records Measurement.
 
     A model that cannot be built or trained here, and memory that runs out, are a status with a reason.
     """
@@ -94,29 +100,54 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
             reported = time.perf_counter()
             emit("phase", phase=phase, micro_step_s=seconds)
 
+    arc = ArcSteps(step, cell, vocab_size, seed) if payload.get("arc_seconds") else None
+    functions = (micro_step, step.update, arc.run if arc else step.update)
     memory.reset()
     if distributed.rank():
         # Another process's share of the same steps: the first one leads and measures.
-        distributed.follow(micro_step, step.update)
+        distributed.follow(*functions)
         result["memory"]["steady"] = memory.read()
         distributed.all_gather(result["memory"])
         return
     # What others use of the CPU; the process that started this one, and all that it started, are the program's own.
     load = CpuMeter(own=lambda: own_seconds(os.getppid()))
+    run_micro_step, run_update, run_arc_step = distributed.lead(*functions)
+    card: list[CardState] = []
+
+    def settle(work: Callable[[], None]) -> float:
+        seconds = 0.0
+        if device.type == "cuda":
+            read = partial(card_state.read, device)
+            seconds = soak(work, read, clock=time.perf_counter, max_seconds=payload.get("soak_seconds", 0.0))
+            card.append(read())
+        load.start()
+        return seconds
+
     # The memory of the first step (which makes the optimiser's state) is read apart from the steady one.
     samples = sample(
-        *distributed.lead(micro_step, step.update),
+        run_micro_step,
+        run_update,
         wait=wait,
         clock=time.perf_counter,
         micro_steps_per_step=cell.recipe.micro_steps_per_step,
         max_seconds=payload["sample_seconds"],
+        min_seconds=MIN_SECONDS[device.type],
+        settle=settle,
         after_first_step=first_step_done,
         on_sample=on_sample,
     )
+    if card:
+        card.append(card_state.read(device))
+    result["card"] = to_stored(tuple(card))
     others = load.read()
     result |= {"others_cpu": round(others.others, 3), "steal": round(others.stolen, 3)}
-    distributed.stop()
     result["memory"]["steady"] = memory.read()
+    # After what is kept of memory: a fine-tune packs as much as fits.
+    if arc:
+        timed = partial(sample_whole_steps, run_arc_step, wait=wait, clock=time.perf_counter, on_sample=on_sample)
+        result |= arc.measured(timed, samples.micro_s, payload["arc_seconds"])
+        result["notes"] = (*result["notes"], *arc.packing.notes)
+    distributed.stop()
     result["memory"] = _largest(distributed.all_gather(result["memory"]))
     result |= vars(samples)
     result["losses"] = [losses[0].item(), losses[-1].item()]

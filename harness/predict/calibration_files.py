@@ -1,5 +1,6 @@
 """Chooses an accelerator's calibration: the user's own, else the program's, else the prior."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import exp, hypot
@@ -86,10 +87,15 @@ def points_of_rows(
     rows = [row for row in rows if row.ok and row.micro_s]
     if not rows:
         raise UserError("no cell of this record was measured; run `harness bench` first")
-    # Of one device, one process per cell: what several share is not in a trace.
-    device = rows[-1].cell.device_name
-    rows = [row for row in rows if row.cell.device_name == device and row.cell.recipe.data_parallel == 1]
-    accelerator = _measured_on(rows)
+    # Of one device. Cards that train together each make micro-steps of their own; processes on a CPU share its cores,
+    # and that is not in a trace.
+    rows = [row for row in rows if row.cell.device != CPU or row.cell.recipe.data_parallel == 1]
+    rows = [row for row in rows if _one_card(row) == _one_card(rows[-1])]
+    if not rows:
+        raise UserError(
+            "every cell of this record shares the CPU with others of --gpus; run `harness bench` without it"
+        )
+    accelerator = replace(_measured_on(rows), count=1)
     # One trace per row, all made together.
     keys = [
         prediction.trace_key(cell.model, precisions.find(cell.precision), cell.recipe, accelerator, cell.context)
@@ -118,6 +124,11 @@ def _points_of(row: Measurement, trace: Trace, accelerator: Accelerator) -> tupl
         fp32=row.cell.compute_dtype == "fp32",
     )
     return row, Point(row.cell.model.name, nominal, median(row.micro_s)), memory_point
+
+
+def _one_card(row: Measurement) -> str:
+    """The name of one of the cards that `row` was measured on: "2 x Tesla T4" are two."""
+    return re.sub(r"^[0-9]+ x ", "", row.cell.device_name)
 
 
 def _measured_on(rows: Sequence[Measurement]) -> Accelerator:

@@ -137,6 +137,7 @@ class ArmResult:
     skipped: Size = 0  # questions that did not fit
     curve_points: tuple[CurvePoint, ...] = ()  # if the spec has a curve; the last step included
     adapted: str = ""  # modules with an adapter: "q_proj k_proj v_proj o_proj"
+    notes: tuple[str, ...] = ()  # sentences on how it was trained: "memory ran out in step 7: going on with ..."
 
     @classmethod
     def of(cls, spec: TuneSpec, arm: str, versions: dict[str, str], **more: Any) -> "ArmResult":

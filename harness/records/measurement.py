@@ -58,6 +58,16 @@ class MatmulSpeed:
 
 
 @dataclass(frozen=True)
+class CardState:
+    """What a card says of itself; None where it does not. `throttle` names what holds its clock down."""
+
+    sm_mhz: Annotated[float, Meta(ge=0, le=1e6)] | None = None
+    celsius: Annotated[float, Meta(ge=-300, le=1e4)] | None = None
+    watts: Annotated[float, Meta(ge=0, le=1e6)] | None = None
+    throttle: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One row of records.jsonl: a cell, its status, and the raw samples. A failure is a row too, with its reason."""
 
@@ -95,6 +105,14 @@ class Measurement:
     # Cores that others used while it was sampled, on average, and of these what a hypervisor gave to other machines.
     others_cpu: Cores | None = None
     steal: Cores | None = None
+    # On a card: seconds of the cell's own steps before sampling, and its state before and after sampling.
+    soak_s: Duration | None = None
+    card: tuple[CardState, ...] = ()
+    # Whole optimiser steps over sequences of ARC's lengths, packed as a fine-tune packs them: seconds and tokens per
+    # step, and the most tokens that were packed together.
+    arc_step_s: tuple[Sample, ...] = ()
+    arc_step_tokens: tuple[Size, ...] = ()
+    arc_pack_tokens: Size | None = None
 
     @property
     def ok(self) -> bool:

@@ -92,6 +92,15 @@ COLUMNS = (
     "adapted",
     "others_cpu",
     "notes",
+    "arc_step_mean_s",
+    "arc_steps",
+    "arc_tokens_per_step",
+    "soak_s",
+    "sm_mhz_before",
+    "sm_mhz_after",
+    "celsius_after",
+    "watts_after",
+    "throttle",
 )
 
 
@@ -181,6 +190,17 @@ def _flat(row: Measurement, fitted: token_curve.TokenCurve | None, goal: Goal) -
         "key": row.key,
         **{name: row.versions.get(name) for name in ("torch", "transformers", "peft", "bitsandbytes")},
     }
+    # What a card said before and after sampling.
+    if row.card:
+        before, after = row.card[0], row.card[-1]
+        columns |= {
+            "soak_s": row.soak_s,
+            "sm_mhz_before": before.sm_mhz,
+            "sm_mhz_after": after.sm_mhz,
+            "celsius_after": after.celsius,
+            "watts_after": after.watts,
+            "throttle": " + ".join(dict.fromkeys(name for state in row.card for name in state.throttle)),
+        }
     # A row that failed late still has memory.
     if row.memory:
         columns["peak_gib"] = _gib(row.peak_bytes)
@@ -206,6 +226,12 @@ def _flat(row: Measurement, fitted: token_curve.TokenCurve | None, goal: Goal) -
             "tflops": (projection.achieved_flops(row) or 0) / 1e12 or None,
             "share_of_peak": projection.share_of_peak(row),
         }
+        if row.arc_step_s:
+            columns |= {
+                "arc_step_mean_s": fmean(row.arc_step_s),
+                "arc_steps": len(row.arc_step_s),
+                "arc_tokens_per_step": fmean(row.arc_step_tokens) if row.arc_step_tokens else None,
+            }
         # Hours over ARC's own lengths, those over the context dropped.
         if fitted and (arc := token_curve.arc_hours(fitted, row, cell.context, goal.steps)):
             columns |= {

@@ -9,10 +9,19 @@ from collections.abc import Sequence
 
 import torch
 
+from harness.errors import first_line
 from harness.records.cell import REFERENCE, Recipe
 from harness.train import distributed
 from harness.train.batches import Batch, Packed, first_fit_decreasing, pack
+from harness.train.device_errors import ran_out
 from harness.train.losses import loss_of, packed_losses, packs
+
+
+class RanOut(torch.OutOfMemoryError):
+    """Memory ran out before anything of a step was kept: it may be run again, with smaller packs.
+
+    Raised in all processes where it happened in one.
+    """
 
 
 class TrainingStep:
@@ -27,13 +36,15 @@ class TrainingStep:
         self.params = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.params, lr=recipe.learning_rate, fused=device.type in ("cpu", "cuda"))
         self.is_reference = recipe.implementation == REFERENCE
-        self.scaler = torch.amp.GradScaler(device.type) if compute_dtype == "fp16" else None
+        # torch's own first scale of 2**16 is too high for most models: each halving costs a step that is run again.
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**12) if compute_dtype == "fp16" else None
+        self.overflows = 0  # steps that were run again for it
 
     def run(self, sequences: Sequence[tuple[Sequence[int], int]], tokens_at_once: int) -> torch.Tensor:
         """One whole step: (token ids, answer tokens) of each sequence, packed to `tokens_at_once`, and the update.
 
         Every sequence has the same weight, whatever its length. Returns the mean loss in nats per token, a scalar on
-        the device, not yet synchronised.
+        the device, not yet synchronised. Raises RanOut where memory ran out before the update.
         """
         scale = self.scaler.get_scale() if self.scaler else 1.0
         mean = self._step(sequences, tokens_at_once)
@@ -41,14 +52,45 @@ class TrainingStep:
         # that no update is lost; gradients that are too large at a scale of 1 are no matter of the scale.
         while self.scaler and 1.0 <= self.scaler.get_scale() < scale:
             scale = self.scaler.get_scale()
+            self.overflows += 1
             mean = self._step(sequences, tokens_at_once)
         return mean
 
+    def rehearse(self, sequences: Sequence[tuple[Sequence[int], int]], tokens_at_once: int) -> None:
+        """Forward and backward of `sequences` on every process, beside the room of the optimiser's state, no update.
+
+        Raises RanOut where that is too much.
+        """
+        # AdamW has two moments per value; they come with the first update.
+        moments = [torch.empty_like(p) for p in self.params for _ in range(2)] if not self.optimizer.state else []
+        self._accumulate(sequences, tokens_at_once)
+        self.optimizer.zero_grad(set_to_none=True)
+        del moments
+
     def _step(self, sequences: Sequence[tuple[Sequence[int], int]], tokens_at_once: int) -> torch.Tensor:
-        device, total = self.params[0].device, torch.zeros((), device=self.params[0].device)
         # The mean is over all processes' sequences; each process runs its share.
-        count = len(sequences)
-        sequences = [sequences[i] for i in distributed.shard([len(ids) for ids, _ in sequences])]
+        own = [sequences[i] for i in distributed.shard([len(ids) for ids, _ in sequences])]
+        total = self._accumulate(own, tokens_at_once)
+        self.update()
+        return distributed.all_reduce(total) / len(sequences)
+
+    def _accumulate(self, sequences: Sequence[tuple[Sequence[int], int]], tokens_at_once: int) -> torch.Tensor:
+        """The sum of the losses of `sequences`; adds up gradients. Raises RanOut, without any, if memory ran out."""
+        reason = None
+        try:
+            total = self._backward_of(sequences, tokens_at_once)
+        except Exception as problem:
+            if not ran_out(problem):
+                raise
+            reason = first_line(problem)  # not the exception, which holds the tensors of the failed forward
+        if distributed.any_of(reason is not None):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise RanOut(reason or "another card ran out of memory")
+        return total
+
+    def _backward_of(self, sequences: Sequence[tuple[Sequence[int], int]], tokens_at_once: int) -> torch.Tensor:
+        device = self.params[0].device
+        total = torch.zeros((), device=device)
         if self.is_reference or not packs(self.model):
             for ids, answer in sequences:
                 batch = Batch(torch.tensor([ids], device=device), answer)
@@ -56,8 +98,7 @@ class TrainingStep:
         else:
             for members in first_fit_decreasing([len(ids) for ids, _ in sequences], tokens_at_once):
                 total += self.packed_step(pack([sequences[i] for i in members], device))
-        self.update()
-        return distributed.all_reduce(total) / count
+        return total
 
     def micro_step(self, batch: Batch) -> torch.Tensor:
         """Forward and backward of one of the step's micro-batches, of the recipe's `micro_batch` sequences.

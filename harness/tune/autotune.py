@@ -3,32 +3,24 @@
 harness.measure.autotune does the same for the cells of a sweep; this one uses the model that is loaded already.
 """
 
-import gc
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from harness.hardware.device import synchronizer
 from harness.predict.prediction import Prediction
-from harness.predict.variants import MEASURED, describe, recipe_variants
+from harness.predict.variants import MEASURED, recipe_variants
 from harness.records.arm import TuneSpec
 from harness.records.cell import Cell
-from harness.train import recompute
+from harness.train import distributed, recompute
 from harness.train.batches import first_fit_decreasing, pack
+from harness.train.device_errors import ran_out
+from harness.train.packing import PackSetting, free_memory
 from harness.train.step import TrainingStep
 
 Sequences = Sequence[tuple[Sequence[int], int]]  # (token ids, answer tokens) per sequence
-
-
-@dataclass(frozen=True)
-class PackSetting:
-    tokens: int  # most tokens in one forward and backward, unless a single sequence is longer
-    recompute: str  # a Recipe's `gradient_checkpointing`
-
-    def __str__(self) -> str:
-        return f"{self.tokens} tokens at once{describe(self.recompute)}"
 
 
 def variants(spec: TuneSpec, foresee: Callable[[Cell], Prediction | None]) -> list[PackSetting]:
@@ -56,14 +48,15 @@ def fastest(
     for setting in tried:
         note(f"fitting: {setting} ...")
         recompute.apply(model, setting.recompute)
-        try:
-            seconds[setting] = seconds_per_token(model, sequences, setting.tokens, spec)
-        except (torch.OutOfMemoryError, MemoryError):
+        # Cards that train together take the same setting: it fits where all can, and is as fast as the slowest.
+        tries = distributed.all_gather(_seconds_or_none(model, sequences, setting.tokens, spec))
+        if all(tries):
+            seconds[setting] = max(tries)
+        else:
             # Gradients and cached blocks of the failed try would count against the next one.
             note(f"{setting}: out of memory")
             model.zero_grad(set_to_none=True)
-            gc.collect()
-            torch.cuda.empty_cache()
+            free_memory()
         if len(seconds) == MEASURED:
             break
     if not seconds:
@@ -74,6 +67,16 @@ def fastest(
     rates = "; ".join(f"{setting} {1 / s:.0f} tokens/s" for setting, s in seconds.items())
     note(f"fitted: {best} ({rates})" if len(seconds) > 1 else f"fitted: {best}")
     return best
+
+
+def _seconds_or_none(model: torch.nn.Module, sequences: Sequences, tokens: int, spec: TuneSpec) -> float | None:
+    """`seconds_per_token`, or None where memory runs out."""
+    try:
+        return seconds_per_token(model, sequences, tokens, spec)
+    except Exception as problem:
+        if not ran_out(problem):
+            raise
+    return None
 
 
 def seconds_per_token(model: torch.nn.Module, sequences: Sequences, tokens: int, spec: TuneSpec) -> float:

@@ -71,7 +71,7 @@ def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) 
     spec, arms = job.spec, [ARMS[name] for name in job.arms]
     truths = {name: job.solutions[name] for name in spec.tasks}
     note(f"loading {spec.model.name}")
-    runner = ArmRunner(spec, job.tasks, truths, lambda done, total: emit("answers", done=done, total=total))
+    runner = ArmRunner(spec, job.tasks, truths, lambda done, total: emit("answers", done=done, total=total), note)
     for text in runner.notes:
         note(text)
     note(f"kernels: {runner.kernels}; adapted: {runner.adapted}")
@@ -88,7 +88,10 @@ def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) 
 
         outcome = runner.run(arm, checkpointer, on_step)
         blank = ArmResult.of(spec, arm.name, versions(), commit=commit(), started=started)
-        yield replace(_filled(blank, outcome, truths, runner.coverage), adapted=runner.adapted)
+        notes = tuple(runner.packing.notes)
+        if outcome.overflows:
+            notes += (f"{outcome.overflows} steps were run again, for their gradients were too large for fp16's scale",)
+        yield replace(_filled(blank, outcome, truths, runner.coverage), adapted=runner.adapted, notes=notes)
 
 
 def _filled(blank: ArmResult, outcome: ArmOutcome, truths: Solutions, coverage: Coverage) -> ArmResult:

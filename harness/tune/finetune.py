@@ -4,14 +4,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any
 
 import torch
 
-from harness.train.step import TrainingStep
+from harness.train.packing import Packing, PackSetting, default_tokens_at_once, run_step
+from harness.train.step import RanOut, TrainingStep
 
 WARM_STEPS = 10  # of linear learning-rate warm-up
-_ACTIVATION_BYTES = 2**29  # that one forward may keep for its backward
 
 
 @dataclass
@@ -51,14 +50,15 @@ def tune(
     *,
     on_step: Callable[[int, float, Callable[[], dict]], None] = lambda number, loss, state: None,
     resume: dict | None = None,
-    tokens_at_once: int | None = None,
+    packing: Packing | None = None,
 ) -> Tuned:
     """Trains the adapter of `step`'s model for `steps` optimiser steps on (token ids, answer tokens).
 
     The learning rate is the recipe's, constant after ten steps of warm-up. After each step `on_step` receives its
     number, its loss and a function that returns the training state. A call with that state as `resume`, and with the
-    sequences that follow, ends with the same adapter as an uninterrupted one. Sequences are packed to `tokens_at_once`
-    tokens; the default needs little memory.
+    sequences that follow, ends with the same adapter as an uninterrupted one. Sequences are packed as `packing` says;
+    the default needs little memory. Where memory runs out, the step is run again on the same sequences with less of it;
+    raises torch.OutOfMemoryError where nothing is left to give way.
     """
     adapter, recipe, tuned = Adapter(step.model), step.recipe, Tuned()
     # The random state too: dropout must draw what it would have drawn.
@@ -66,46 +66,55 @@ def tune(
         tuned = Tuned(**resume["tuned"])
         adapter.restore(resume["adapter"])
         step.load_state_dict(resume["step"])
-        _set_random_state(resume["random"])
+        _set_random_state(step, resume["random"])
 
     def state() -> dict:
         return {
             "tuned": asdict(tuned),
             "adapter": adapter.values(),
             "step": step.state_dict(),
-            "random": _random_state(),
+            "random": _random_state(step),
         }
 
-    budget = tokens_at_once or default_tokens_at_once(step.model)
+    packing = packing or Packing(step.model, PackSetting(default_tokens_at_once(step.model)))
     for number in range(len(tuned.losses), steps):
         start = time.perf_counter()
         step.set_learning_rate(recipe.learning_rate * min(1.0, (number + 1) / WARM_STEPS))
         batch = list(islice(sequences, recipe.sequences_per_step))
         # `item` waits for the device, so the seconds are of finished work.
-        tuned.losses.append(step.run(batch, budget).item())
+        tuned.losses.append(run_step(step, batch, packing, f"in step {number + 1}").item())
         tuned.seconds += time.perf_counter() - start
         on_step(number + 1, tuned.losses[-1], state)
     return tuned
 
 
-def default_tokens_at_once(model: Any) -> int:
-    """Tokens of one forward and backward whose activations take about half a GiB.
+def rehearse(step: TrainingStep, packing: Packing, context: int, answer_tokens: int) -> None:
+    """Runs the fullest pack that can come, sequences of `context` tokens, so that memory runs out now and not later.
 
-    A small model packs several sequences this way; one at a time, its many small operations would take the time.
+    `packing` gives way until it fits. Nothing is learned, and no random number is used up.
     """
-    # About 40 values per token, layer and unit of width are kept for the backward.
-    config = model.get_base_model().config.get_text_config()
-    kept = 40 * config.num_hidden_layers * config.hidden_size * model.get_input_embeddings().weight.element_size()
-    return _ACTIVATION_BYTES // kept
+    state = _random_state(step)
+    while True:
+        # Which tokens they are says nothing of memory.
+        fullest = [([0] * context, min(answer_tokens, context - 1))] * max(1, packing.setting.tokens // context)
+        try:
+            step.rehearse(fullest, packing.setting.tokens)
+            break
+        except RanOut as problem:
+            reason = str(problem)
+        if not packing.shrink(context, "with the fullest pack"):
+            raise torch.OutOfMemoryError(reason)
+    _set_random_state(step, state)
 
 
-def _random_state() -> list[torch.Tensor]:
-    """States of the random generators of the CPU and of the GPUs."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+def _random_state(step: TrainingStep) -> list[torch.Tensor]:
+    """States of the random generators of the CPU and of the step's card; other cards are others'."""
+    device = step.params[0].device
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
-def _set_random_state(states: list[torch.Tensor]) -> None:
-    # On another number of GPUs their generators cannot be restored; training goes on with their own.
+def _set_random_state(step: TrainingStep, states: list[torch.Tensor]) -> None:
+    device = step.params[0].device
     torch.set_rng_state(states[0])
-    if len(states) > 1 and torch.cuda.device_count() == len(states) - 1:
-        torch.cuda.set_rng_state_all(states[1:])
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)

@@ -23,6 +23,7 @@ class ArmOutcome:
     untrained: int = 0
     questions: int = 0
     skipped: int = 0
+    overflows: int = 0  # steps in fp16 whose gradients were too large for the scale, and that were run again
 
 
 def joined(outcomes: Sequence[ArmOutcome]) -> ArmOutcome:
@@ -31,7 +32,7 @@ def joined(outcomes: Sequence[ArmOutcome]) -> ArmOutcome:
     for outcome in outcomes:
         total.answers |= outcome.answers
         total.losses += outcome.losses
-        for name in ("train_s", "decode_s", "used", "too_long", "untrained", "questions", "skipped"):
+        for name in ("train_s", "decode_s", "used", "too_long", "untrained", "questions", "skipped", "overflows"):
             setattr(total, name, getattr(total, name) + getattr(outcome, name))
     trained = [outcome.step_losses for outcome in outcomes if outcome.step_losses]
     total.step_losses = [fmean(step) for step in zip(*trained, strict=True)]

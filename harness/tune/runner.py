@@ -20,6 +20,7 @@ from harness.records.arm import SHARED, SHORTEN, Coverage, TuneSpec
 from harness.records.cell import Cell
 from harness.train import distributed, special_tokens
 from harness.train import model as models
+from harness.train.packing import Packing, PackSetting, default_tokens_at_once
 from harness.train.step import TrainingStep
 from harness.tune import autotune, decode, finetune
 from harness.tune.checkpoint import Checkpointer
@@ -42,6 +43,7 @@ class ArmRunner:
         tasks: Sequence[Task],
         truths: Solutions,
         on_answers: Callable[[int, int], None] = lambda done, total: None,
+        note: Callable[[str], None] = lambda text: None,
     ):
         self.spec, self.tasks, self.truths, self.on_answers = spec, tasks, truths, on_answers
         try:
@@ -70,7 +72,10 @@ class ArmRunner:
         self.kernels, self.notes, self.adapted = loaded.kernels, loaded.kernel_notes + loaded.notes, loaded.adapted
         if not way_of(loaded.model.get_base_model().config).cached:
             self.notes += ("decodes without a cache, slowly: none is shown to give the same answers here",)
-        self.tokens_at_once = max(spec.context, finetune.default_tokens_at_once(loaded.model))
+        # The card with least free memory decides for all that train together.
+        tokens = min(distributed.all_gather(max(spec.context, default_tokens_at_once(loaded.model))))
+        self.packing = Packing(loaded.model, PackSetting(tokens, spec.recipe.gradient_checkpointing), note)
+        self.rehearsed = torch.device(spec.device).type != "cuda"  # a machine's memory has no such edge
 
     def autotune(self, arm: Arm, foresee: Callable[[Cell], Prediction | None], note: Callable[[str], None]) -> None:
         """Finds the fastest packing that fits the memory, on examples of `arm`; all arms then train with it.
@@ -78,8 +83,8 @@ class ArmRunner:
         Raises torch.OutOfMemoryError where none fits.
         """
         sequences = list(islice(self._sequences(arm, self.tasks), _AUTOTUNE_EXAMPLES))
-        best = autotune.fastest(self.model, sequences, autotune.variants(self.spec, foresee), self.spec, note)
-        self.tokens_at_once = best.tokens
+        tried = autotune.variants(self.spec, foresee)
+        self.packing.setting = autotune.fastest(self.model, sequences, tried, self.spec, note)
 
     def run(self, arm: Arm, checkpointer: Checkpointer, on_step: Callable[[str, int, int, float], None]) -> ArmOutcome:
         """The outcome of one arm, with one adapter for all tasks or one per task (joined), as the spec's scope says."""
@@ -139,16 +144,22 @@ class ArmRunner:
             counts = sequences.used, sequences.too_long
             stepped(number, loss, lambda: {"training": state(), "examples": counts, "curve": outcome.curve})
 
+        step = TrainingStep(self.model, spec.recipe, spec.compute_dtype, torch.device(spec.device))
+        if not self.rehearsed:
+            answers = max(self.prompts.max_new_tokens(task) for task in tasks)
+            finetune.rehearse(step, self.packing, spec.context, answers)
+            self.rehearsed = True
         tuned = finetune.tune(
-            TrainingStep(self.model, spec.recipe, spec.compute_dtype, torch.device(spec.device)),
+            step,
             sequences,
             spec.steps,
             on_step=on_step,
             resume=saved and saved["training"],
-            tokens_at_once=self.tokens_at_once,
+            packing=self.packing,
         )
         outcome.step_losses, outcome.train_s = tuned.losses, tuned.seconds
         outcome.used, outcome.too_long = sequences.used, sequences.too_long
+        outcome.overflows = step.overflows
 
     def _sequences(self, arm: Arm, tasks: Sequence[Task]) -> TrainingSequences:
         return TrainingSequences(arm.stream(tasks, self.spec.seed), self.prompts)

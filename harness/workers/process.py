@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import psutil
 
 from harness.errors import UserError
 from harness.hardware import host_memory
+from harness.hardware.environment import versions
 from harness.workers.logs import last_line
 from harness.workers.serve import LIFELINE
 
@@ -47,6 +49,7 @@ class Child:
         root = str(Path(__file__).parents[2])
         full_environment = {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            **_allocator(),
             **os.environ,
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -142,6 +145,19 @@ class Child:
             return Outcome("killed" if code == -signal.SIGKILL else "crashed", f"ended by {name}{hint}")
         # An exception: its last line says which.
         return Outcome("crashed", f"{last_line(log) or f'ended with code {code}'}; see {log.name}")
+
+
+def _allocator() -> dict[str, str]:
+    """The setting by which torch's allocator grows its blocks, unless the user has settings of their own.
+
+    Packs of many sizes would else leave gaps that fit nothing, and memory runs out hours later.
+    """
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # the second is the name before torch 2.9
+    if any(name in os.environ for name in names):
+        return {}
+    installed = re.match(r"([0-9]+)\.([0-9]+)", versions().get("torch", ""))
+    older = installed is not None and (int(installed[1]), int(installed[2])) < (2, 9)
+    return {names[older]: "expandable_segments:True"}
 
 
 def rank_environments(processes: int, folder: str) -> list[dict[str, str]]:

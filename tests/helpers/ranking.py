@@ -12,14 +12,14 @@ from dataclasses import replace
 from helpers.records import cell, result, row
 from rich.console import Console
 
-from harness.analysis.projection import DRIFT
+from harness.analysis.drift import CPU, DRIFT
 from harness.records.cell import Goal
 from harness.records.measurement import FlopCount
 from harness.report import ranking
 
 GOAL = Goal(budget_hours=12, steps=1000, test_tasks=400)
-STEP_S, SLOW = 16 * 687 / 1024, 1 + 1.96 * DRIFT + 0.1
-FULL_STEP_S, FULL_SLOW = 16.0, 1 + 1.96 * DRIFT
+STEP_S, SLOW = 16 * 687 / 1024, 1 + 1.96 * DRIFT[CPU] + 0.1
+FULL_STEP_S, FULL_SLOW = 16.0, 1 + 1.96 * DRIFT[CPU]
 LINEAR = FlopCount(1e9, 0, 1e9, 0)
 
 

@@ -28,6 +28,16 @@ WORLD = {
 }
 
 
+CARD = {
+    **WORLD["device"],
+    "id": "cuda:0",
+    "name": "Tesla T4",
+    "total_bytes": 15 << 30,
+    "uuid": "T4",
+    "capability": "7.5",
+}
+
+
 class Watch:
     def __init__(self):
         self.notes, self.rows, self.cells = [], [], []
@@ -67,9 +77,9 @@ class Bench:
             models=models,
             precisions=[precisions.find(name) for name in names],
             recipe=Recipe(),
-            contexts={"cpu": contexts},
-            sample_seconds={"cpu": seconds["sample"]},
-            cap_seconds={"cpu": seconds["cap"]},
+            contexts=dict.fromkeys(("cpu", "cuda"), contexts),
+            sample_seconds=dict.fromkeys(("cpu", "cuda"), seconds["sample"]),
+            cap_seconds=dict.fromkeys(("cpu", "cuda"), seconds["cap"]),
             goal=Goal(12, 1000, 400),
             results=self.results,
             **more,
@@ -80,6 +90,10 @@ class Bench:
     def jobs(self):
         log = self.file.with_suffix(".log")
         return log.read_text().splitlines() if log.exists() else []
+
+    def seconds(self):
+        """The seconds that every cell was given, in order."""
+        return [json.loads(line) for line in self.file.with_suffix(".seconds").read_text().splitlines()]
 
     def asked(self):
         """The jobs that were asked for before any trace."""

@@ -14,6 +14,7 @@ from harness.records.arm import TuneSpec
 from harness.records.cell import Recipe
 from harness.records.measurement import MatmulSpeed
 from harness.records.stored import to_stored
+from harness.train.packing import Packing, PackSetting
 from harness.train.step import TrainingStep
 from harness.tune import finetune, run
 from harness.tune.checkpoint import Checkpointer
@@ -52,7 +53,7 @@ def fine_tuned(model, tokenizer, tasks, recipe, steps, *, arm="n-1", context=102
     prompts = PromptFormat(tokenizer=tokenizer, encoding="rows", context=context)
     sequences = TrainingSequences(arms.ARMS[arm].stream(tasks, 0), prompts)
     step = TrainingStep(model, recipe, "fp32", torch.device("cpu"))
-    return finetune.tune(step, sequences, steps, tokens_at_once=context), sequences
+    return finetune.tune(step, sequences, steps, packing=Packing(model, PackSetting(context))), sequences
 
 
 class Listener:

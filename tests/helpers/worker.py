@@ -51,6 +51,8 @@ def answer(world: dict, log: Path, job: str, payload: dict):
     name = f"{cell['model']['name']} {cell['precision']} {cell['context']}"
     with log.open("a") as f:
         f.write(name + "\n")
+    with log.with_suffix(".seconds").open("a") as f:
+        f.write(json.dumps({key: value for key, value in payload.items() if key.endswith("_seconds")}) + "\n")
     end = world.get("ends", {}).get(name, "ok")
     print(json.dumps({"event": "phase", "phase": "load"}), flush=True)
     if end == "ok":
@@ -64,6 +66,8 @@ def answer(world: dict, log: Path, job: str, payload: dict):
         raise RuntimeError("the kernel is broken")
     elif end == "hang":
         time.sleep(60)
+    elif end == "lost":
+        return {**OK, "status": "crashed", "reason": "the card was lost (CUDA error: unspecified launch failure)"}
     return {**OK, "status": end, "reason": f"it was {end}"}
 
 
