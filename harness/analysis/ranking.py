@@ -87,7 +87,7 @@ def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: 
     # A model's cells have one accuracy, so it counts once.
     compared = {c.subject: c.result.by_task for c in measured if c.result}
     chances = chance_of_best(compared) if len(compared) > 1 else {}
-    return [replace(c, chance=chances.get(c.subject)) for c in measured]
+    return [replace(c, chance=chances.get(c.subject)) for c in measured] if chances else measured
 
 
 def comparable_results(results: Sequence[ArmResult]) -> list[ArmResult]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def fit_token_curve(rows: Sequence[Measurement]) -> TokenCurve | None:
         return None
     # Columns of FLOPs, and the seconds that they took: [rows].
     tokens = np.array([row.cell.context for row in rows], dtype=float)
-    seconds = np.array([np.mean(row.micro_s) for row in rows])
+    seconds = np.array([fmean(row.micro_s) for row in rows])
     linear = (work.forward_linear + work.backward_linear) * tokens
     quadratic = (work.forward_quadratic + work.backward_quadratic) * tokens**2
     distinct = len(set(tokens))
@@ -152,4 +153,4 @@ def _curve_step_s(curve: TokenCurve, like: Measurement, context: int) -> float |
     moments = PUBLISHED.moments(context)
     if moments is None:
         return None
-    return like.cell.recipe.micro_steps_per_step * curve.seconds(*moments) + float(np.mean(like.optimizer_s))
+    return like.cell.recipe.micro_steps_per_step * curve.seconds(*moments) + fmean(like.optimizer_s)
