@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness.errors import UserError
 from harness.records.cell import MLP, Goal, ModelSpec, Recipe
-from harness.records.measurement import MatmulSpeed, from_json, to_json
+from harness.records.measurement import CROWDED, MatmulSpeed, from_json, to_json
 from harness.report import export, format, formats, frame, predictions, style, terminal
 from harness.report.progress import ProgressLine
 
@@ -311,3 +311,12 @@ def test_progress_leaves_no_live_line_behind(console):
             assert console.file.getvalue().endswith("\x1b[2K")
         before = console.file.getvalue()
     assert console.file.getvalue() == before
+
+
+def test_cells_that_were_timed_beside_others_are_named_once_and_not_warned_about_otherwise():
+    noisy = (1.0, 2.0, 1.0, 3.0) * 5
+    rows = [row(noisy, cell=cell(context=n), notes=(CROWDED,), key=f"k{n}", others_cpu=1.5) for n in (512, 1024)]
+    text = _print(rows)
+    assert text.count("timed while others used its cores") == 1
+    assert "tiny fp32 512, tiny fp32 1024: timed while others used" in " ".join(text.split())
+    assert "vary by" not in text and "known to" not in text

@@ -4,13 +4,16 @@ from statistics import fmean, median
 
 from harness.analysis import stats
 from harness.analysis.drift import clock_change, clock_moved, is_hot
-from harness.records.measurement import Measurement
+from harness.records.measurement import CROWDED, Measurement
 
 _SHARE_NEEDED = 0.02  # half-width of the median that sampling aims at
 
 
 def warnings(row: Measurement) -> list[str]:
-    """One sentence per fault of the row's samples; it ends with the remedy."""
+    """One sentence per fault of the row's samples; it ends with the remedy. A row that was timed beside others says so
+    in a note, which explains all of them."""
+    if CROWDED in row.notes:
+        return []
     values, sentences = row.micro_s, []
     mid = median(values)
     # Too few samples, or too noisy ones.

@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.hardware.cpu_load import CpuLoad, CpuMeter
 from harness.hardware.info import Device
-from harness.records.measurement import Measurement
+from harness.records.measurement import CROWDED, Measurement
 
 WAIT_S = 60.0  # of a sweep's cells, all together
 _LOOK_S = 1.0
@@ -57,11 +57,4 @@ class Quiet:
             return ()
         load = CpuLoad(row.others_cpu, row.steal or 0.0)
         self.was_quiet = not load.crowds(self.device.threads)
-        return () if self.was_quiet else (_crowded(row, load),)
-
-
-def _crowded(row: Measurement, load: CpuLoad) -> str:
-    """The sentence on seconds that were measured beside others; with the cell's name, for notes are shown by model."""
-    stolen = f", {load.stolen:.1f} of them stolen by the hypervisor" if load.stolen >= 0.05 else ""
-    cell = f"{row.cell.label} at {row.cell.context} tokens"
-    return f"{cell} was timed while others used {load}{stolen}: seconds are too long; measure again with --fresh"
+        return () if self.was_quiet else (CROWDED,)

@@ -17,6 +17,8 @@ Size = Annotated[int, Meta(ge=0, le=2**60)]  # bytes, or parameters
 Flops = Annotated[float, Meta(ge=0, le=1e30)]
 Cores = Annotated[float, Meta(ge=0, le=1e6)]
 Rate = Annotated[float, Meta(ge=1, le=1e30)]  # per second
+# The note of a row that was sampled beside others, how much they used is in `others_cpu` and `steal`.
+CROWDED = "timed while others used its cores: seconds are too long; measure again with --fresh"
 FAILURES = ("oom", "timeout", "crashed", "killed", "unsupported", "beyond_window", "too_slow", "skipped")
 
 

@@ -13,7 +13,7 @@ from harness.analysis.verdict import TRAINING_SHARE, verdict
 from harness.arc.lengths import PUBLISHED
 from harness.catalog.kernels import AUTO
 from harness.records.cell import TARGETS
-from harness.records.measurement import Measurement
+from harness.records.measurement import CROWDED, Measurement
 from harness.report.format import cell_name, gib, hours, millions, number, thousands
 from harness.report.style import folded, plain_table, verdict_text
 
@@ -169,7 +169,11 @@ def _adapted(rows: Sequence[Measurement]) -> list[str]:
     named = [(row.cell.model.name, row.adapted) for row in rows if row.adapted]
     same = len({adapted for _, adapted in named}) == 1
     lines = [f"Adapted: {adapted}{'' if same else f' ({names})'}." for names, adapted in _by_text(named)]
-    return lines + merged([(row.cell.model.name, note) for row in rows for note in row.notes])
+    # A note on how a model was made is shown once; one on how a cell was timed names the cell.
+    notes = [(row, note) for row in rows for note in row.notes]
+    return lines + merged(
+        [(cell_name(row.cell) if note == CROWDED else row.cell.model.name, note) for row, note in notes]
+    )
 
 
 def _kernels(rows: Sequence[Measurement]) -> list[str]:
