@@ -222,3 +222,22 @@ def test_a_record_does_not_say_whose_home_it_comes_from(tmp_path, monkeypatch):
     (kept,) = store.rows().values()
     assert kept.reason == "weights at ~/models/m do not load"
     assert kept.cell.key({}) == cell(weights=where).key({})  # as rows from before have it
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/full", path)])
+def test_what_is_no_file_of_the_records_is_neither_waited_for_nor_written(tmp_path, make):
+    path = tmp_path / "records.jsonl"
+    make(path)
+    with pytest.raises(UserError, match="cannot be written"):
+        Store(tmp_path)
+    with pytest.raises(OSError, match=r"regular file"):
+        read(path)
+
+
+def test_a_link_leads_nowhere(tmp_path):
+    """In a folder from elsewhere it may name any file of the user's."""
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "records.jsonl").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match="cannot be written"):
+        Store(tmp_path)
+    assert (tmp_path / "mine").read_text() == "mine"

@@ -40,7 +40,8 @@ def record(results: Path | None) -> RecordRows:
         rows, corrupt = store.read(path)
         arms, more = store.read(accuracy, arm.ROWS) if accuracy.exists() else ([], 0)
     except OSError as problem:
-        raise UserError(f"{path}: cannot be read ({problem.strerror}); run `harness bench` first") from None
+        where = problem.filename or path
+        raise UserError(f"{where}: cannot be read ({problem.strerror}); run `harness bench` first") from None
     return RecordRows(folder, rows, arms, corrupt + more)
 
 

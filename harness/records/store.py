@@ -24,6 +24,8 @@ from harness.records.cell import MEASURING_RULE
 from harness.records.measurement import from_json, to_json
 
 NAME = "records.jsonl"
+# In a folder from elsewhere a link may lead to any file, and a pipe would be waited for.
+_APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Store:
             self._lock = FileLock(folder / ".records.lock")
             with self._lock:
                 self.path.touch()
-            os.close(os.open(self.path, os.O_WRONLY | os.O_APPEND))
+            os.close(os.open(self.path, _APPEND))
+            _must_be_a_file(self.path)
         except OSError as problem:
             raise UserError(f"{folder}: cannot be written ({problem.strerror}); name another with --results") from None
 
@@ -69,7 +72,7 @@ class Store:
         text = json.dumps(self.kind.to_json(row), separators=(",", ":"), allow_nan=True)
         line = without_home(text).encode() + b"\n"
         with self._lock:
-            handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            handle = os.open(self.path, _APPEND, 0o644)
             try:
                 # A process that was killed here may have left half a line: it stays a line of its own.
                 size = os.fstat(handle).st_size
@@ -130,7 +133,7 @@ def _lines(path: Path, kind: Rows) -> tuple[list[tuple[bytes, Any]], list[bytes]
     good: list[tuple[bytes, Any]] = []
     bad: list[bytes] = []
     with _without_collector():
-        for line in read_bytes(path).split(b"\n"):
+        for line in _content(path).split(b"\n"):
             if not line.strip():
                 continue
             try:
@@ -146,6 +149,17 @@ def _lines(path: Path, kind: Rows) -> tuple[list[tuple[bytes, Any]], list[bytes]
                 else:
                     bad.append(line)
     return good, bad
+
+
+def _content(path: Path) -> bytes:
+    _must_be_a_file(path)
+    return read_bytes(path)
+
+
+def _must_be_a_file(path: Path) -> None:
+    """Raises OSError for a folder, a pipe or a device."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def _is_later(raw: Any, rule: int) -> bool:

@@ -41,7 +41,7 @@ class Checkpointer:
         """
         import torch
 
-        if self.fresh or not self.path.exists():
+        if self.fresh or not self.path.is_file():  # a pipe would be waited for
             return {}
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
