@@ -224,7 +224,7 @@ def test_a_record_does_not_say_whose_home_it_comes_from(tmp_path, monkeypatch):
     assert kept.cell.key({}) == cell(weights=where).key({})  # as rows from before have it
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/full", path)])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/full")])
 def test_what_is_no_file_of_the_records_is_neither_waited_for_nor_written(tmp_path, make):
     path = tmp_path / "records.jsonl"
     make(path)
