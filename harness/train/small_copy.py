@@ -108,7 +108,9 @@ def _configs(config: Any) -> Iterator[Any]:
 
 def bare(config: Any) -> dict[str, Any]:
     """The config's values, without what says where a model came from and how it is loaded."""
-    return {name: value for name, value in config.to_dict().items() if name[0] != "_" and name not in _LOADING}
+    return {
+        name: value for name, value in config.to_dict().items() if not name.startswith("_") and name not in _LOADING
+    }
 
 
 def _cut(config: Any, narrow: bool, layers: int | None, only_fields: bool) -> Any:
