@@ -77,8 +77,8 @@ PANELS = {
         "checkpointing", "autotune", "kernels",
     ),
     "Budget": (
-        "budget_hours", "steps", "test_tasks", "sample_seconds", "cap_seconds", "accuracy", "project_to", "max_context",
-        "max_batch",
+        "budget_hours", "steps", "test_tasks", "sample_seconds", "cap_seconds", "arc_lengths", "accuracy", "project_to",
+        "max_context", "max_batch",
     ),
     "Device": ("device", "gpus"),
     "Output": ("results", "fresh", "retry", "force", "csv", "file_format", "show", "pictures", "help"),
