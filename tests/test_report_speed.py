@@ -1,7 +1,6 @@
 import csv
 import io
 import json
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,9 +13,8 @@ from rich.console import Console
 
 from harness.errors import UserError
 from harness.records.cell import MLP, Goal, ModelSpec, Recipe
-from harness.records.measurement import CROWDED, MatmulSpeed, from_json, to_json
+from harness.records.measurement import CROWDED, CardState, MatmulSpeed, from_json, to_json
 from harness.report import export, format, formats, frame, predictions, style, terminal
-from harness.report.progress import ProgressLine
 
 GOAL = Goal(12, 1000, 400)
 ROWS = [
@@ -210,109 +208,6 @@ def test_hours_and_durations():
     assert [format.duration(s) for s in (59.4, 61, 3660)] == ["59 s", "1 min 01 s", "1 h 01 min"]
 
 
-@pytest.fixture(params=["file", "dumb", "xterm"])
-def console(request, monkeypatch):
-    """Where progress is written: a file, a terminal that cannot move its cursor, and one that can."""
-    monkeypatch.setenv("TERM", "xterm" if request.param == "file" else request.param)
-    terminal = request.param != "file"
-    return Console(file=io.StringIO(), width=80, force_terminal=terminal, highlight=False, color_system=None)
-
-
-def _is_live(console):
-    return console.is_terminal and not console.is_dumb_terminal
-
-
-def _texts(console):
-    """What was written; plain lines alone where the console cannot move its cursor."""
-    text = console.file.getvalue()
-    assert _is_live(console) or not re.search(r"[\x00-\x08\x0b-\x1f]", text)
-    return text
-
-
-def test_progress_of_a_sweep(console):
-    with ProgressLine(console, goal_steps=500) as progress:
-        progress.note("looking at the device ...")
-        progress.begin("a CPU", 2)
-        progress.cell(1, cell(), 30.0, 45.0)
-        progress.phase({"phase": "sampling", "micro_step_s": 1.5})
-        progress.row(ROWS[0], measured=True)
-        progress.row(ROWS[3], measured=True)
-    text = _texts(console)
-    assert "looking at the device ...\n" in text and "a CPU: 2 cells\n" in text
-    assert "1 min 15 s" in text
-    assert "3.75 steps/min, 500 steps in 2.22 h\n" in text
-    assert "oom: CUDA out of memory" in text
-
-
-def test_progress_of_fine_tuning(console):
-    """A step a second: 30 steps, then 30 more of another arm, then 40 answers at four a second.
-
-    Without a live line the k-th line of a loop is printed 10 k seconds after its first call, and none for its end:
-    10 of the 29 seconds that 30 steps take after the first one leave 19.
-    """
-    seconds = 0.0
-    with ProgressLine(console, clock=lambda: seconds) as progress:
-        for arm in ("n-1", "n-1 + geometric"):
-            progress.note(f"{arm} begins")
-            for step in range(1, 31):
-                progress.step(arm, step, 30, 0.5)
-                seconds += 1.0
-        for done in range(1, 41):
-            progress.answers(done, 40)
-            seconds += 0.25
-    text = _texts(console)
-    if _is_live(console):
-        assert "n-1: step 11 of 30, loss 0.500" in text and "19 s left" in text
-        assert "1 of 40 questions answered" in text
-        return
-    assert text.splitlines() == [
-        "n-1 begins",
-        "n-1: step 11 of 30, loss 0.500, about 19 s left",
-        "n-1: step 21 of 30, loss 0.500, about 9 s left",
-        "n-1 + geometric begins",
-        "n-1 + geometric: step 11 of 30, loss 0.500, about 19 s left",
-        "n-1 + geometric: step 21 of 30, loss 0.500, about 9 s left",
-    ]
-
-
-def test_progress_of_answers_is_plain_text_every_ten_seconds():
-    """40 answers at 0.5 s: the 21st is 10 s after the first, and 19 are left. A second run of the loop starts anew."""
-    console, seconds = Console(file=io.StringIO(), width=80), 0.0
-    with ProgressLine(console, clock=lambda: seconds) as progress:
-        for _ in range(2):
-            for done in range(1, 41):
-                progress.answers(done, 40)
-                seconds += 0.5
-    assert console.file.getvalue().splitlines() == ["21 of 40 questions answered, about 10 s left"] * 2
-
-
-def test_progress_of_a_count(console):
-    """Two of eight in 6 s: 18 s are left. Without a live line the total is printed once, whatever is counted later."""
-    seconds = 0.0
-    with ProgressLine(console, clock=lambda: seconds) as progress:
-        for _ in range(2):
-            for done in range(9):
-                progress.count("tracing", done, 8)
-                seconds += 3.0
-    text = _texts(console)
-    if _is_live(console):
-        assert "tracing 0 of 8" in text and "tracing 2 of 8" in text and "18 s left" in text
-    else:
-        assert text == "tracing 8 ...\n"
-
-
-def test_progress_leaves_no_live_line_behind(console):
-    """Before the first loop nothing is drawn; after it the terminal's line is erased (CSI 2K)."""
-    with ProgressLine(console) as progress:
-        assert not console.file.getvalue()
-        progress.count("tracing", 0, 1)
-        progress.count("tracing", 1, 1)
-        if _is_live(console):
-            assert console.file.getvalue().endswith("\x1b[2K")
-        before = console.file.getvalue()
-    assert console.file.getvalue() == before
-
-
 def test_cells_that_were_timed_beside_others_are_named_once_and_not_warned_about_otherwise():
     noisy = (1.0, 2.0, 1.0, 3.0) * 5
     rows = [row(noisy, cell=cell(context=n), notes=(CROWDED,), key=f"k{n}", others_cpu=1.5) for n in (512, 1024)]
@@ -320,3 +215,9 @@ def test_cells_that_were_timed_beside_others_are_named_once_and_not_warned_about
     assert text.count("timed while others used its cores") == 1
     assert "tiny fp32 512, tiny fp32 1024: timed while others used" in " ".join(text.split())
     assert "vary by" not in text and "known to" not in text
+
+
+def test_what_a_card_says_of_its_heat_is_no_matter_of_others():
+    hot = tuple(CardState(900.0, 85.0, 70.0, ("heat",)) for _ in range(2))
+    on_card = row((1.0, 2.0) * 10, cell=cell(device="cuda:0"), notes=(CROWDED,), others_cpu=1.5, card=hot)
+    assert "heat holds the card's clock down" in " ".join(_print([on_card]).split())

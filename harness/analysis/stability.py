@@ -11,9 +11,9 @@ _SHARE_NEEDED = 0.02  # half-width of the median that sampling aims at
 
 def warnings(row: Measurement) -> list[str]:
     """One sentence per fault of the row's samples; it ends with the remedy. A row that was timed beside others says so
-    in a note, which explains all of them."""
+    in a note, which explains all but what the card says of its own clock and heat."""
     if CROWDED in row.notes:
-        return []
+        return _of_card(row)
     values, sentences = row.micro_s, []
     mid = median(values)
     # Too few samples, or too noisy ones.

@@ -1,0 +1,84 @@
+"""The verbs that read a record: report and pick."""
+
+import pytest
+from helpers.records import cell, curve, result, row
+
+from harness.cli import app
+from harness.records.arm import ROWS
+from harness.records.cell import ModelSpec
+from harness.records.store import Store
+
+
+@pytest.fixture
+def record(tmp_path):
+    """A folder of two models, 4.7 and 14.1 h for 1000 steps; the quicker one with 5 of 10 right, 2 before."""
+    store = Store(tmp_path / "a-cpu")
+    slow = cell(model=ModelSpec("slow", {}, 4096, params_m=9.0))
+    for each in (row(), row((3.0,) * 12, cell=slow)):
+        store.add(each)
+    arms = Store(tmp_path / "a-cpu", kind=ROWS)
+    for each in (result(2, steps=0, arm="baseline"), result(5, decode_s=9.0, curve_points=curve(10, 2, 3, 4, 5))):
+        arms.add(each)
+    return tmp_path / "a-cpu"
+
+
+def _run(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        app.main(list(words))
+    return end.value.code or 0, capsys.readouterr()
+
+
+def test_pick_ends_with_0_and_the_pick_or_with_1_where_none_fits(record, capsys):
+    code, shown = _run(capsys, "pick", "--results", str(record))
+    flat = " ".join(shown.out.split())
+    assert code == 0 and shown.err == ""
+    assert max(map(len, shown.out.split("\n", 1)[1].splitlines())) <= 80
+    assert "Pick: tiny fp32 at 1024 tokens: the only one with a measured accuracy, 50.0 %" in flat
+    assert "slow: no weights: accuracy not measured" in flat
+    code, shown = _run(capsys, "pick", "--results", str(record), "--budget-hours", "1")
+    assert code == 1
+    assert "Pick: none fits 1 h. Nearest: tiny fp32" in " ".join(shown.out.split())
+    assert max(map(len, shown.out.split("\n", 1)[1].splitlines())) <= 80
+    code, shown = _run(capsys, "pick", "--results", str(record), "--budget-hours", "1", "--steps", "100")
+    assert code == 0 and "projected" in shown.out
+
+
+def test_pick_counts_the_answers_of_so_many_tasks(record, capsys):
+    """0.9 s per task: 400 take 0.1 h, and training over ARC's lengths up to 3.413 h; 3.48 h hold the answers of 100
+    tasks, not of 400."""
+    words = ("pick", "--results", str(record), "--budget-hours", "3.48")
+    assert _run(capsys, *words)[0] == 1
+    assert _run(capsys, *words, "--test-tasks", "100")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--budget-hours", "0"], "--budget-hours must be a number above 0"),
+        (["--steps", "-1"], "--steps must be a whole number from 1 to"),
+        (["--test-tasks", "0"], "--test-tasks must be a whole number from 1 to"),
+        (["--results", "nowhere"], "cannot be read"),
+    ],
+)
+def test_pick_refuses_in_one_line(record, capsys, words, message):
+    code, shown = _run(capsys, "pick", "--results", str(record), *words)
+    assert code == 2 and message in shown.err and len(shown.err.strip().splitlines()) == 1
+
+
+def test_the_report_shows_the_accuracies_of_the_record(record, capsys, tmp_path):
+    path = tmp_path / "x.csv"
+    code, shown = _run(capsys, "report", "--results", str(record), "--csv", str(path))
+    assert code == 0
+    flat = " ".join(shown.out.split())
+    assert "Best arm: n-1, 50.0 % of 10 tasks." in flat
+    assert "n-1 against baseline: +30.0 points" in flat
+    assert "Pick: tiny fp32" in flat and "Best candidate" not in flat
+    assert max(map(len, shown.out.split("\n", 1)[1].splitlines())) <= 80
+    tiny, slow = path.read_text().splitlines()[1:]
+    assert ",n-1,0.5," in tiny and ",n-1," not in slow
+
+
+def test_a_bad_line_among_the_accuracies_is_left_out_and_counted(record, capsys):
+    with (record / ROWS.name).open("a") as file:
+        file.write("half a li\n")
+    assert "1 corrupt lines were left out" in _run(capsys, "report", "--results", str(record))[1].err

@@ -1,0 +1,49 @@
+"""Results of fine-tunes: JSON in and out, and what makes another key."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from helpers.records import cell, curve, result
+
+from harness.records.arm import from_json, to_json
+from harness.records.cell import Recipe
+
+
+def test_results_survive_json():
+    results = [
+        result(5, curve_points=curve(10, 2, 3), attempts={"t0": (("12\n34", "5"), ())}),
+        result(0, steps=0, arm="baseline", answer_losses=(), commit="abc", scope="task", too_long=3),
+    ]
+    results.append(replace(results[0], spec=replace(results[0].spec, too_long="drop")))
+    for each in results:
+        assert from_json(json.loads(json.dumps(to_json(each)))) == each
+
+
+@pytest.mark.parametrize(
+    ("changed", "same", "baseline"),
+    [
+        ({"device": "cuda:1"}, True, True),
+        ({"model": replace(cell().model, ttft={"steps": 3})}, True, True),
+        ({"steps": 65}, False, True),
+        ({"scope": "task"}, False, True),
+        ({"curve": True}, False, True),
+        ({"recipe": Recipe(learning_rate=1e-3)}, False, True),
+        ({"tasks": ("t1",)}, False, False),
+        ({"dataset": "other"}, False, False),
+        ({"views": 3}, False, False),
+        ({"weights": "/other"}, False, False),
+        ({"precision": "int4"}, False, False),
+        ({"context": 2048}, False, False),
+        ({"too_long": "drop"}, False, False),
+        ({"seed": 1}, False, False),
+        ({"device_name": "another CPU"}, False, False),
+    ],
+)
+def test_what_makes_another_result(changed, same, baseline):
+    """The baseline is not trained, so what only training knows of gives it no other key."""
+    one = result(1).spec
+    other = replace(one, **changed)
+    assert (one.key("n-1", {}) == other.key("n-1", {})) == same
+    assert (one.key("baseline", {}) == other.key("baseline", {})) == baseline
+    assert one.key("n-1", {}) != one.key("n-2", {}) != one.key("n-1", {"torch": "9"})
