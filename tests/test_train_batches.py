@@ -129,3 +129,15 @@ def test_cutting_keeps_the_budget_and_loses_nothing(seed):
     fewest = sorted(used)[:2]
     assert len(used) < 2 or sum(fewest) > budget
     assert max(lengths) in [lengths[i] for i in packs[0]]
+
+
+def test_a_pack_moves_to_the_device_once(monkeypatch):
+    """On a card three parts, each from pageable memory, would each wait for what the card is doing."""
+    moved, whole = [], torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, *where, **more: moved.append(more) or whole(self, *where, **more)
+    )
+    packed = pack([([5, 6, 7], 1), ([8, 9], 1)], CPU)
+    assert moved == [{"non_blocking": True}]
+    assert packed.input_ids.tolist() == [[5, 6, 7, 8, 9]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 0, 1]] and packed.answer_positions.tolist() == [2, 4]

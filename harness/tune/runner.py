@@ -23,6 +23,7 @@ from harness.train import model as models
 from harness.train.packing import Packing, PackSetting, default_tokens_at_once
 from harness.train.step import TrainingStep
 from harness.tune import autotune, decode, finetune
+from harness.tune.ahead import Ahead
 from harness.tune.checkpoint import Checkpointer
 from harness.tune.decode_check import way_of
 from harness.tune.outcome import ArmOutcome, eval_steps, joined
@@ -130,10 +131,26 @@ class ArmRunner:
         self, arm: Arm, tasks: Sequence[Task], outcome: ArmOutcome, stepped: Callable, saved: dict | None
     ) -> None:
         """Trains the adapter and fills in `outcome`: losses, seconds, counts of examples, and the curve."""
-        spec, sequences = self.spec, self._sequences(arm, tasks)
+        sequences = self._sequences(arm, tasks)
         if saved:
             outcome.curve = [tuple(point) for point in saved["curve"]]
             sequences.skip(*saved["examples"])
+        # On a CPU a thread would take its cores from the step.
+        if not draws_ahead(self.spec.device):
+            self._train_on(sequences, tasks, outcome, stepped, saved)
+            return
+        with Ahead(sequences) as drawn:
+            self._train_on(drawn, tasks, outcome, stepped, saved)
+
+    def _train_on(
+        self,
+        sequences: TrainingSequences | Ahead,
+        tasks: Sequence[Task],
+        outcome: ArmOutcome,
+        stepped: Callable,
+        saved: dict | None,
+    ) -> None:
+        spec = self.spec
 
         # The last point of the curve is the final evaluation, which the caller makes.
         def on_step(number: int, loss: float, state: Callable[[], dict]) -> None:
@@ -192,6 +209,11 @@ class ArmRunner:
         outcome.questions = sum(part.questions for part in parts)
         outcome.skipped = sum(part.skipped for part in parts)
         outcome.decode_s = max(part.decode_s for part in parts)
+
+
+def draws_ahead(device: str) -> bool:
+    """Whether prompts are prepared in a thread ahead of the step."""
+    return device.startswith("cuda")
 
 
 def _coverage(tasks: Sequence[Task], prompts: PromptFormat) -> Coverage:
