@@ -94,9 +94,15 @@ def path_of(folder: Path, key: str) -> Path:
     return folder / "checkpoints" / f"{key}.pt"
 
 
+def answers_path(path: Path, rank: int = 0) -> Path:
+    """The file for the answers of an unfinished evaluation by a process of this rank, beside the state in `path`."""
+    return path.with_suffix(f".answers-{rank}")
+
+
 def discard(folder: Path, key: str) -> None:
-    """Removes an arm's state, an unusable one too, and partial files of processes that were killed while writing."""
+    """Removes an arm's state, an unusable one too, its answers, and partial files of processes that were killed."""
     path = path_of(folder, key)
-    for file in (path, path.with_suffix(UNUSABLE), *path.parent.glob(f"{path.name}.*.tmp")):
+    partial, answers = path.parent.glob(f"{path.name}.*.tmp"), path.parent.glob(f"{path.stem}.answers-*")
+    for file in (path, path.with_suffix(UNUSABLE), *partial, *answers):
         with suppress(OSError):
             file.unlink()
