@@ -11,9 +11,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from harness.catalog import models as catalog
 from harness.predict import answering
 from harness.predict.answering import cache_size
+from harness.train.compat import import_peft
+from harness.train.ops import attention
 from harness.tune import decode
 from harness.tune.decode_batches import Room
-from harness.tune.decode_steps import Steps, Way
+from harness.tune.decode_steps import Steps, Way, plain_attention
 
 _NO_CACHE = ("bart", "mamba", "recurrent_gemma", "rwkv")  # decoded without one, or with one of no layers
 
@@ -75,6 +77,22 @@ def test_cudnn_attends_on_no_card_while_decoding_and_again_afterwards():
     assert torch.backends.cuda.cudnn_sdp_enabled() == before
     with decode._without_cudnn(torch.device("cpu")):
         assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
+@pytest.mark.parametrize("kernel", [None, "flash", "efficient", "cudnn"])
+def test_prompts_are_read_by_our_attention_unless_that_is_cudnns(kernel):
+    base = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **ARCHITECTURES["llama"]))
+    model = import_peft().get_peft_model(base, import_peft().LoraConfig(r=2, target_modules=["q_proj"]))
+    base.set_attn_implementation(attention.NAME)
+    attention.set_kernel(base, kernel)
+    with plain_attention(model) as own:
+        assert base.config._attn_implementation != attention.NAME
+        assert (own is None) == (kernel == "cudnn")
+        if own:
+            with own():
+                assert base.config._attn_implementation == attention.NAME
+        assert base.config._attn_implementation != attention.NAME
+    assert base.config._attn_implementation == attention.NAME
 
 
 def test_a_prediction_decodes_as_many_rows_as_the_decoder():

@@ -115,7 +115,8 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -
 def plain_attention(model: Any) -> Iterator[Callable[[], AbstractContextManager] | None]:
     """transformers' own attention, for padded batches and caches; afterwards `model` has what it had before.
 
-    Gives a context in which `model` has our own attention, for whole prompts, or None where it had not.
+    Gives a context in which `model` has our own attention, for whole prompts, or None where it had not; cuDNN's makes a
+    plan for every new length.
     """
     base = model.get_base_model()
     modules = [module.config for module in base.modules() if hasattr(module, "config")]
@@ -133,7 +134,8 @@ def plain_attention(model: Any) -> Iterator[Callable[[], AbstractContextManager]
 
     try:
         use_plain_attention(model)
-        yield own if all(name == attention.NAME for _, name in before) else None
+        ours = all(name == attention.NAME for _, name in before)
+        yield own if ours and attention.kernel_of(model) != "cudnn" else None
     finally:
         _set_attention(before)
 

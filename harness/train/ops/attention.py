@@ -64,11 +64,16 @@ def set_kernel(model: torch.nn.Module, kernel: str) -> None:
     setattr(model.config.get_text_config(), _KERNEL, kernel)
 
 
+def kernel_of(model: torch.nn.Module) -> str | None:
+    """The kernel that was set; None for torch's own choice."""
+    return getattr(model.config.get_text_config(), _KERNEL, None) if hasattr(model, "config") else None
+
+
 @contextmanager
 def kernel_set(model: torch.nn.Module) -> Iterator[None]:
     """Within it torch has the order of `model`'s kernel: setting it in every layer would cost 20 us a time."""
-    kernel = getattr(model.config.get_text_config(), _KERNEL, None) if hasattr(model, "config") else None
-    if kernel not in _ORDERS:
+    kernel = kernel_of(model)
+    if kernel is None or kernel not in _ORDERS:
         yield
         return
     with sdpa_kernel(_ORDERS[kernel], set_priority=True):
