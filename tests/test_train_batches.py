@@ -7,10 +7,11 @@ import torch
 from helpers.records import TINY
 
 from harness.catalog import precisions
-from harness.records.cell import MLP, ModelSpec, Recipe
+from harness.records.cell import ALL, MLP, ModelSpec, Recipe
 from harness.train import model as models
 from harness.train.batches import Batch, first_fit_decreasing, pack
 from harness.train.losses import answer_loss, packed_losses
+from harness.train.ops import attention
 from harness.train.step import TrainingStep
 
 CPU = torch.device("cpu")
@@ -129,3 +130,32 @@ def test_cutting_keeps_the_budget_and_loses_nothing(seed):
     fewest = sorted(used)[:2]
     assert len(used) < 2 or sum(fewest) > budget
     assert max(lengths) in [lengths[i] for i in packs[0]]
+
+
+def test_a_pack_moves_to_the_device_once(monkeypatch):
+    """On a card three parts, each from pageable memory, would each wait for what the card is doing."""
+    moved, whole = [], torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, *where, **more: moved.append(more) or whole(self, *where, **more)
+    )
+    packed = pack([([5, 6, 7], 1), ([8, 9], 1)], CPU)
+    assert moved == [{"non_blocking": True}]
+    assert packed.input_ids.tolist() == [[5, 6, 7, 8, 9]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 0, 1]] and packed.answer_positions.tolist() == [2, 4]
+
+
+def test_the_order_of_attention_s_kernels_is_set_once_per_micro_step(monkeypatch):
+    """As on a card: once, not in every layer, and not again where layers are recomputed."""
+    model, sequences, told = _loaded("llama", gradient_checkpointing=ALL), _sequences(), []
+    model.train()
+    monkeypatch.setattr(attention, "device_kind", lambda device: "cuda")
+    attention.set_kernel(model, "sdpa")
+    step = TrainingStep(model, Recipe(lora_r=4), "fp32", CPU)
+    expected = step.packed_step(pack(sequences, CPU))
+    attention.set_kernel(model, "flash")
+    whole = attention.sdpa_kernel
+    monkeypatch.setattr(attention, "sdpa_kernel", lambda order, **more: told.append(order) or whole(order, **more))
+    torch.testing.assert_close(step.packed_step(pack(sequences, CPU)), expected)
+    assert told == [attention._ORDERS["flash"]]
+    packed_losses(model, pack(sequences, CPU))  # outside of a step every layer tells it
+    assert len(told) == 1 + 2 * len(sequences)

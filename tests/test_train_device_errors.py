@@ -87,6 +87,16 @@ def test_a_worker_ends_with_a_row(tiny_spec, monkeypatch, problem, status):
     payload = {"cell": to_stored(cell), "sample_seconds": 1.0, "seed": 0}
     row = worker.measure_cell(payload, lambda *_, **__: None)
     assert row["status"] == status and row["reason"] and "\n" not in row["reason"]
+    assert ("the weights alone do not fit: try" in row["reason"]) == (status == "oom")
+
+
+def test_a_card_that_others_fill(monkeypatch):
+    """Of 15 GiB 3 are free and 4 are this process's own: others hold 8."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 << 30, 15 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 4 << 30)
+    assert "other processes hold 8.0 GiB of this card" in worker._crowded(torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 11 << 30)
+    assert worker._crowded(torch.device("cuda:0")) == worker._crowded(torch.device("cpu")) == ""
 
 
 def test_an_error_of_our_own_is_not_hidden(tiny_spec, monkeypatch):

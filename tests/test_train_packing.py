@@ -7,6 +7,7 @@ from helpers.records import TINY
 from harness.catalog import precisions
 from harness.records.cell import ALL, MLP, NONE, ModelSpec, Recipe
 from harness.train import model as models
+from harness.train import recompute
 from harness.train.packing import Packing, PackSetting, default_tokens_at_once
 from harness.train.step import RanOut, TrainingStep
 from harness.tune import finetune
@@ -145,3 +146,27 @@ def test_packs_grow_with_the_memory_that_is_free():
     assert default_tokens_at_once(model) == 2**29 // 20480
     assert default_tokens_at_once(model, lambda device: 2**34) == 2**33 // 20480
     assert default_tokens_at_once(model, lambda device: 2**20) == 2**29 // 20480
+
+
+@pytest.mark.parametrize(
+    ("recipe", "config", "kept"),
+    [
+        ({}, {}, False),
+        ({"lora_dropout": 0.1}, {}, True),
+        ({}, {"attention_dropout": 0.1}, True),
+        ({}, {"attention_dropout": 0.0}, False),
+    ],
+)
+@pytest.mark.parametrize("mode", [MLP, ALL])
+def test_random_states_are_kept_for_recomputing_only_where_something_is_drawn(monkeypatch, recipe, config, kept, mode):
+    """A model without dropout pays no wait for them; one with dropout draws the same masks again."""
+    asked = []
+    whole = recompute.checkpoint
+    monkeypatch.setattr(recompute, "checkpoint", lambda *a, **more: asked.append(more) or whole(*a, **more))
+    spec = ModelSpec("tiny", dict(TINY) | config, 256)
+    own = Recipe(lora_r=4, sequences_per_step=2, gradient_checkpointing=mode, **recipe)
+    model = models.load(spec, precisions.find("fp32"), "fp32", own, "random", CPU, seed=1).model
+    assert recompute.draws(model) == kept
+    if mode == MLP:
+        TrainingStep(model, own, "fp32", CPU).run([([1] * 20, 4)] * 2, 64)
+        assert asked and all(more["preserve_rng_state"] == kept for more in asked)

@@ -172,3 +172,26 @@ def test_nothing_is_kept_before_its_time(tmp_path):
     discard(tmp_path, "arm")
     discard(tmp_path, "arm")
     assert list(path.parent.iterdir()) == []
+
+
+class Clock:
+    """Seconds pass while a state is made to be saved, and between steps."""
+
+    def __init__(self, save_s):
+        self.now, self.save_s, self.saves = 0.0, save_s, 0
+
+    def state(self):
+        self.now += self.save_s
+        self.saves += 1
+        return {}
+
+
+@pytest.mark.parametrize(("save_s", "saves"), [(0.1, 333), (2.0, 100), (20.0, 10)])
+def test_saving_takes_two_percent_of_the_time_at_most(tmp_path, save_s, saves):
+    """10,000 steps of a second: every 30 s where a save costs little, every 100 s or 1000 s where it takes 2 or 20."""
+    clock = Clock(save_s)
+    checkpointer = Checkpointer(tmp_path / "state.pt", print, clock=lambda: clock.now)
+    for _ in range(10_000):
+        clock.now += 1.0
+        checkpointer.save(clock.state)
+    assert clock.saves == pytest.approx(saves, abs=1)

@@ -13,10 +13,12 @@ from harness.arc.encode import ENCODINGS
 from harness.arc.prompt import PromptFormat, build
 from harness.catalog import model_folder
 from harness.catalog.precisions import find
+from harness.predict.answering import CacheSize
 from harness.records.cell import Recipe
 from harness.train import model as models
-from harness.tune import decode
-from harness.tune.decode_steps import Steps, Way
+from harness.tune import decode, decode_batches
+from harness.tune.decode_batches import Room
+from harness.tune.decode_steps import Answer, Steps, Way
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +60,10 @@ def _rows_of_each_forward(model):
     return seen, hook
 
 
-def test_rows_that_leave_the_batch_change_no_text(tuned):
-    """1 to 40 new tokens, so that some rows end, some run out of them early and some late: all as each one alone."""
+def test_rows_that_leave_the_batch_change_no_text(tuned, monkeypatch):
+    """Without a static cache. 1 to 40 new tokens, so that some rows end, some run out of them early and some late: all
+    as each one alone."""
+    monkeypatch.setattr(decode_batches, "way_of", lambda config: Way())
     model, tokens, prompts = tuned
     limits = [(1, 3, 12, 40)[i % 4] for i in range(len(prompts))]
     expected = [_plainly(model, tokens, prompt, limit) for prompt, limit in zip(prompts, limits, strict=True)]
@@ -80,12 +84,12 @@ def test_the_size_of_batches_changes_no_text(tuned, batch_tokens):
     model, tokens, prompts = tuned
     limits = [12 + i % 3 for i in range(len(prompts))]
     heard = []
-    texts = decode.greedy(
-        model, tokens, prompts, limits, batch_tokens=batch_tokens, on_batch=lambda *counts: heard.append(counts)
-    )
+    texts = decode.greedy(model, tokens, prompts, limits, batch_tokens=batch_tokens, on_texts=heard.append)
     assert texts == decode.greedy(model, tokens, prompts, limits, batch_tokens=10**6)
-    assert heard[-1] == (len(prompts), len(prompts))
-    assert heard == sorted(heard)
+    # Every text is told once, when it is finished.
+    assert sorted(i for new in heard for i in new) == list(range(len(prompts)))
+    assert {i: text for new in heard for i, text in new.items()} == dict(enumerate(texts))
+    assert len(heard) > 3
 
 
 def test_an_endless_answer_is_no_answer(tuned):
@@ -137,9 +141,10 @@ def test_what_can_be_no_grid_any_more_is_not_waited_for(tuned, text, forwards):
         return cannot_be_grid(tokens.decode(ids))
 
     steps = Steps(model, ids, torch.ones_like(ids), Way(cached=False))
-    (answer,) = decode._decode(steps, [1000], {tokens.eos_token_id}, hopeless)
-    assert len(model.forwards) == len(answer) == forwards
-    assert tokens.decode([token for token in answer if token != tokens.eos_token_id]) == text[:forwards]
+    answer = Answer(1000, {tokens.eos_token_id}, hopeless)
+    decode._decode(steps, [answer])
+    assert len(model.forwards) == len(answer.tokens) == forwards
+    assert tokens.decode([token for token in answer.tokens if token != tokens.eos_token_id]) == text[:forwards]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -166,7 +171,8 @@ def test_what_is_hopeless_is_no_grid_and_stays_so():
 def test_batches_keep_to_their_tokens_and_lose_nothing():
     prompts = [range(n) for n in (5, 90, 40, 41, 7, 200)]
     limits = [10, 10, 60, 10, 3, 1]
-    batches = decode._batches(prompts, limits, 200, [Way()] * len(prompts))
+    room = Room(CacheSize(1, 1), 0, "cpu", 200)
+    batches = decode_batches.batches(prompts, limits, room, [Way()] * len(prompts), range(6))
     assert sorted(i for members in batches for i in members) == list(range(6))
     assert batches[0] == [5]  # the longest alone, and first
     for members in batches[1:]:

@@ -127,8 +127,8 @@ def test_padding_never_runs_into_a_state(name):
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss", "gpt2", "bloom", "stablelm", "gemma3_text"])
-def test_attention_alone_is_decoded_in_padded_batches_that_rows_leave(name):
-    assert decode_check.way_of(AutoConfig.for_model(name, **ARCHITECTURES[name])) == Way()
+def test_attention_alone_is_decoded_in_a_static_cache(name):
+    assert decode_check.way_of(AutoConfig.for_model(name, **ARCHITECTURES[name])) == Way(static=True)
 
 
 def test_the_answer_is_kept(monkeypatch):

@@ -29,6 +29,7 @@ from harness.train.step import TrainingStep
 
 _REPORT_EVERY_S = 1.0
 _OTHERS_BYTES = 2 << 30  # on a card, above what a context and the libraries of this process take
+_TOO_SMALL = "; the weights alone do not fit: try --precisions int4, or a smaller model"
 Emit = Callable[..., None]
 
 
@@ -50,7 +51,8 @@ def measure_cell(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
         result |= {"status": "unsupported", "reason": str(problem)}
     except Exception as problem:
         if ran_out(problem):
-            result |= {"status": "oom", "reason": first_line(problem) + _crowded(memory.device)}
+            weights = "" if "after_load" in result["memory"] else _TOO_SMALL
+            result |= {"status": "oom", "reason": first_line(problem) + weights + _crowded(memory.device)}
             with suppress(RuntimeError):
                 result["memory"]["failed"] = memory.read()
         elif sentence := lost(problem):

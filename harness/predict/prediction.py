@@ -16,14 +16,13 @@ from harness.catalog.accelerators import CUDA, Accelerator
 from harness.catalog.precisions import Precision
 from harness.errors import UserError
 from harness.predict import roofline
+from harness.predict.answering import answers_s, cache_size
 from harness.predict.calibration import Calibration
 from harness.predict.roofline import BANDWIDTH, KINDS, LAUNCH, Trace
 from harness.predict.trace_pool import TraceKey, kind_of
 from harness.records.cell import Goal, ModelSpec, Recipe
 
 _LOAD_S, _LOAD_BYTES_PER_S = 8.0, 1e9  # libraries; weights from a disk
-# Answers: mean tokens of an ARC-AGI-1 evaluation output and of a question, two views of each task, decoded by eight.
-_ANSWER_TOKENS, _QUESTION_TOKENS, _VIEWS, _DECODED_AT_ONCE = 248, 2316, 2, 8
 _TRUSTED_REACH = 4  # times the micro-steps that a calibration has seen; beyond, the interval grows
 _OTHER_STEP_LOG_SIGMA = 0.2  # of one implementation's step predicted by another's
 _LINK_BYTES_PER_S = 10e9  # between cards, by PCIe
@@ -147,7 +146,8 @@ def predict_cell(request: PredictRequest, traces: Mapping[int, Trace]) -> Predic
     seconds = _seconds_by_length(traces, accelerator, calibration)
     micro_s, mean_s = seconds(request.context), PUBLISHED.mean_over(seconds, request.context)
     update_s = _update_s(trace, accelerator, calibration) + _all_reduce_s(trace, recipe)
-    answers_s = _answers_s(trace, accelerator, calibration, min(request.context, _QUESTION_TOKENS))
+    cache = cache_size(request.spec.architecture, 4 if request.compute_dtype == "fp32" else 2)
+    per_task_s = answers_s(trace, accelerator, calibration, cache, request.context)
     log_sigma, caveats = _uncertainty(micro_s, accelerator, recipe, calibration)
     # Bytes. Of a split model the last card holds the logits, and every card its share of the rest.
     allocator, memory = calibration.allocator, trace.memory
@@ -166,7 +166,7 @@ def predict_cell(request: PredictRequest, traces: Mapping[int, Trace]) -> Predic
         step_s=recipe.micro_steps_per_step * micro_s + update_s,
         arc_step_s=recipe.micro_steps_per_step * mean_s + update_s if mean_s is not None else None,
         load_s=_LOAD_S + memory.weights / _LOAD_BYTES_PER_S,
-        answers_s=answers_s / recipe.data_parallel,
+        answers_s=per_task_s / recipe.data_parallel,
         peak_bytes=tensors + overhead,
         overhead_bytes=overhead + transient - memory.transient,
         log_sigma=log_sigma,
@@ -221,20 +221,6 @@ def _update_s(trace: Trace, accelerator: Accelerator, calibration: Calibration) 
 def _all_reduce_s(trace: Trace, recipe: Recipe) -> float:
     """A ring over PCIe: each process sends and receives all gradients once."""
     return 2 * trace.memory.gradients / _LINK_BYTES_PER_S if recipe.data_parallel > 1 else 0.0
-
-
-def _answers_s(trace: Trace, accelerator: Accelerator, calibration: Calibration, question: int) -> float:
-    """Seconds per task: in each view a forward pass over `question` tokens, then the answer token by token, all
-    weights being read for each."""
-    # Reading a question is a forward pass, scaled from the trace's tokens to the question's.
-    forward = replace(trace, ops=tuple(op for op in trace.ops if not op.backward))
-    questions = trace.sequences * trace.tokens / question
-    read_s = roofline.seconds(roofline.nominal_seconds(forward, accelerator), calibration.slowdown) / questions
-    # A token's weights come over the bus, and every operation is launched.
-    launches_s = sum(op.count for op in forward.ops) * accelerator.launch_s * calibration.slowdown[LAUNCH]
-    weights_s = (trace.memory.weights + trace.memory.constants) / accelerator.bandwidth
-    token_s = weights_s * calibration.slowdown[BANDWIDTH] + launches_s
-    return _VIEWS * (read_s + _ANSWER_TOKENS * token_s / _DECODED_AT_ONCE)
 
 
 def _uncertainty(

@@ -22,30 +22,31 @@ class Packed:
     """Sequences of any lengths one behind the other in one row, so that no padding is computed.
 
     `input_ids`: int64 [1, tokens]. `lengths`: tokens of each sequence. `answer_tokens`: how many of the last tokens of
-    each have a loss. No sequence attends to another (harness.train.ops.attention).
+    each have a loss. `position_ids`: int64 [1, tokens], each sequence counts from 0. `answer_positions`: int64 [answer
+    tokens of all sequences], columns of `input_ids` whose tokens have a loss. No sequence attends to another
+    (harness.train.ops.attention).
     """
 
     input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    answer_positions: torch.Tensor
     lengths: tuple[int, ...]
     answer_tokens: tuple[int, ...]
-
-    @property
-    def position_ids(self) -> torch.Tensor:
-        """int64 [1, tokens]: each sequence counts from 0."""
-        return torch.cat([torch.arange(n) for n in self.lengths])[None].to(self.input_ids.device)
-
-    @property
-    def answer_positions(self) -> torch.Tensor:
-        """int64 [answer tokens of all sequences]: columns of `input_ids` whose tokens have a loss."""
-        ends = accumulate(self.lengths)
-        spans = [torch.arange(end - n, end) for end, n in zip(ends, self.answer_tokens, strict=True)]
-        return torch.cat(spans).to(self.input_ids.device)
 
 
 def pack(sequences: Sequence[tuple[Sequence[int], int]], device: torch.device) -> Packed:
     """(token ids, answer tokens) of each sequence as one row on `device`."""
-    ids = torch.tensor([[token for tokens, _ in sequences for token in tokens]])
-    return Packed(ids.to(device), tuple(len(tokens) for tokens, _ in sequences), tuple(n for _, n in sequences))
+    lengths = tuple(len(tokens) for tokens, _ in sequences)
+    answers = tuple(n for _, n in sequences)
+    ids = torch.tensor([token for tokens, _ in sequences for token in tokens])
+    positions = [torch.arange(n) for n in lengths]
+    columns = [torch.arange(end - n, end) for end, n in zip(accumulate(lengths), answers, strict=True)]
+    # One transfer for all three, from pinned memory: the host goes on while the card still works at the pack before.
+    whole = torch.cat([ids, *positions, *columns])
+    if device.type == "cuda":
+        whole = whole.pin_memory()
+    parts = whole.to(device, non_blocking=True).split([len(ids), len(ids), sum(answers)])
+    return Packed(parts[0][None], parts[1][None], parts[2], lengths, answers)
 
 
 def first_fit_decreasing(lengths: Sequence[int], budget: int) -> list[list[int]]:

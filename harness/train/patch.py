@@ -115,7 +115,7 @@ def _body(model: Any) -> torch.nn.Module:
 def _candidates(module: Any, kernels: Sequence[Pointwise]) -> Iterator[tuple[str, Callable]]:
     """(kind, forward) of what might compute the same as `module`, judged by names; the best comes first."""
     if isinstance(module, LoraLayer):
-        if (parts := _vanilla(module)) is not None:
+        if (parts := vanilla_lora(module)) is not None:
             yield "lora", partial(_lora, parts=parts)
     elif type(module).__name__.endswith("RMSNorm") and not list(module.children()):
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
@@ -131,7 +131,7 @@ def _candidates(module: Any, kernels: Sequence[Pointwise]) -> Iterator[tuple[str
                 yield "gated", partial(_joined, gate=gate)
 
 
-def _vanilla(layer: Any) -> tuple | None:
+def vanilla_lora(layer: Any) -> tuple | None:
     """(A, B, scaling) of plain LoRA with one adapter; None for what is left to PEFT: dropout, DoRA, biases."""
     # PEFT keeps the adapters of a layer by name.
     names = list(layer.lora_A)

@@ -15,6 +15,7 @@ from harness.records.cell import ALL, MLP
 from harness.train.compat import quiet
 
 _RECOMPUTES = "recomputes_activations"  # bool attribute of the modules that `enable` marked
+_DRAWS = "draws_random_numbers"  # bool attribute of them: dropout must draw the same again
 
 
 def apply(model: Any, mode: str) -> None:
@@ -23,14 +24,30 @@ def apply(model: Any, mode: str) -> None:
     A model without a gated MLP of ours recomputes all layers in mode MLP.
     """
     # Gated MLPs of ours recompute gate and up; whole layers are transformers' part.
+    drawn = draws(model)
     gated = [module for module in model.modules() if hasattr(module, _RECOMPUTES)]
     for module in gated:
         setattr(module, _RECOMPUTES, mode == MLP)
+        setattr(module, _DRAWS, drawn)
     with quiet():
         if mode == ALL or (mode == MLP and not gated):
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            settings = {"use_reentrant": False, "preserve_rng_state": drawn}
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
         elif any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
             model.gradient_checkpointing_disable()
+
+
+def draws(model: Any) -> bool:
+    """Whether a forward in training draws random numbers: only then are the generators' states kept and set back, which
+    on a card costs a wait per recomputed part."""
+    if any(isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules()):
+        return True
+    # Attention's dropout is no module: its share stands in the config, under names that all have "drop" in them.
+    values = model.config.to_dict() if hasattr(model, "config") else {}
+    texts = [values, *(value for value in values.values() if isinstance(value, dict))]
+    return any(
+        "drop" in str(name) and isinstance(value, int | float) and value > 0 for t in texts for name, value in t.items()
+    )
 
 
 def enable(module: torch.nn.Module) -> None:
@@ -43,5 +60,5 @@ def recompute(module: torch.nn.Module, part: Callable[[torch.Tensor], torch.Tens
     """part(x). If `module` recomputes, only x is held for the backward."""
     if getattr(module, _RECOMPUTES, False) and torch.is_grad_enabled():
         # Non-reentrant, because only that works when the input itself needs no gradient.
-        return checkpoint(part, x, use_reentrant=False)
+        return checkpoint(part, x, use_reentrant=False, preserve_rng_state=getattr(module, _DRAWS, True))
     return part(x)

@@ -15,6 +15,7 @@ from harness.train import distributed
 from harness.train.batches import Batch, Packed, first_fit_decreasing, pack
 from harness.train.device_errors import ran_out
 from harness.train.losses import loss_of, packed_losses, packs
+from harness.train.ops import attention
 
 
 class RanOut(torch.OutOfMemoryError):
@@ -105,15 +106,17 @@ class TrainingStep:
 
         Returns the mean loss in nats per token, not yet synchronised.
         """
-        loss = loss_of(self.recipe)(self.model, batch)
-        return self._backward(loss * len(batch.input_ids)) / len(batch.input_ids)
+        with attention.kernel_set(self.model):
+            loss = loss_of(self.recipe)(self.model, batch)
+            return self._backward(loss * len(batch.input_ids)) / len(batch.input_ids)
 
     def packed_step(self, packed: Packed) -> torch.Tensor:
         """Forward and backward of some of the step's sequences, all of the same weight whatever their length.
 
         Returns the sum of their mean losses in nats per token, not yet synchronised.
         """
-        return self._backward(packed_losses(self.model, packed).sum())
+        with attention.kernel_set(self.model):
+            return self._backward(packed_losses(self.model, packed).sum())
 
     def _backward(self, loss_sum: torch.Tensor) -> torch.Tensor:
         """Backward of a sum of per-sequence losses, scaled by 1 / sequences_per_step; returns the sum, detached."""

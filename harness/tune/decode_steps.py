@@ -1,20 +1,22 @@
 """The steps of decoding a batch, in the way that its architecture allows: with or without a cache, padded or not."""
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import torch
 
 from harness.train.check import use_plain_attention
+from harness.train.ops import attention
 
 ANY: Final = "any"
 EQUAL: Final = "equal"
 ONE: Final = "one"
 # Names that models give to what they remember, both in their outputs and their inputs.
 _CACHES = ("cache", "past_key_values", "cache_params", "state")
+_LOOK_EVERY = 16  # tokens between two checks for a hopeless answer
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,37 @@ class Way:
 
     `rows` is what a batch may hold: prompts of "any" length (padded on the left), of "equal" length, or "one" alone.
     `cached`: earlier tokens are not computed again. `leaves`: rows can be taken out of the cache. `beyond`: prompts are
-    longer than what a rotary embedding that depends on the length takes for short.
+    longer than what a rotary embedding that depends on the length takes for short. `static`: the cache may be one
+    allocation whose rows are filled again (harness.tune.decode_slots).
     """
 
     cached: bool = True
     rows: Literal["any", "equal", "one"] = ANY
     leaves: bool = True
     beyond: bool = False
+    static: bool = False
+
+
+class Answer:
+    """The tokens that one prompt has been answered with, until `finished`."""
+
+    def __init__(self, limit: int, ends: Collection[int], hopeless: Callable[[list[int]], bool]):
+        self.tokens: list[int] = []
+        self.limit, self.ends, self.hopeless = limit, ends, hopeless
+        self.finished = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last token is one that ends an answer."""
+        return bool(self.tokens) and self.tokens[-1] in self.ends
+
+    def add(self, token: int) -> bool:
+        """Adds a token; whether it is the last: it ends the answer, no more are allowed, or the answer is hopeless."""
+        self.tokens.append(token)
+        full = len(self.tokens) == self.limit
+        lost = len(self.tokens) % _LOOK_EVERY == 0 and self.hopeless(self.tokens)
+        self.finished = self.ended or full or lost
+        return self.finished
 
 
 class Steps:
@@ -86,19 +112,38 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -
 
 
 @contextmanager
-def plain_attention(model: Any) -> Iterator[None]:
-    """transformers' own attention, for padded batches and caches; afterwards `model` has what it had before."""
+def plain_attention(model: Any) -> Iterator[Callable[[], AbstractContextManager] | None]:
+    """transformers' own attention, for padded batches and caches; afterwards `model` has what it had before.
+
+    Gives a context in which `model` has our own attention, for whole prompts, or None where it had not; cuDNN's makes a
+    plan for every new length.
+    """
     base = model.get_base_model()
     modules = [module.config for module in base.modules() if hasattr(module, "config")]
     configs = {id(config): config for config in (base.config, base.config.get_text_config(), *modules)}
     before = [(config, config._attn_implementation) for config in configs.values() if _has_attention(config)]
+
+    @contextmanager
+    def own() -> Iterator[None]:
+        plain = [(config, config._attn_implementation) for config, _ in before]
+        try:
+            _set_attention(before)
+            yield
+        finally:
+            _set_attention(plain)
+
     try:
         use_plain_attention(model)
-        yield
+        ours = all(name == attention.NAME for _, name in before)
+        yield own if ours and attention.kernel_of(model) != "cudnn" else None
     finally:
-        # Each by itself: setting it through the model may be refused, and goes down to the configs below.
-        for config, name in before:
-            config._attn_implementation_internal = name
+        _set_attention(before)
+
+
+def _set_attention(names: Sequence[tuple[Any, str]]) -> None:
+    # Each by itself: setting it through the model may be refused, and goes down to the configs below.
+    for config, name in names:
+        config._attn_implementation_internal = name
 
 
 def _has_attention(config: Any) -> bool:

@@ -1,6 +1,5 @@
 """Trains and evaluates one arm: the loaded model with its tasks, one adapter for all of them or one per task."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -23,7 +22,9 @@ from harness.train import model as models
 from harness.train.packing import Packing, PackSetting, default_tokens_at_once
 from harness.train.step import TrainingStep
 from harness.tune import autotune, decode, finetune
-from harness.tune.checkpoint import Checkpointer
+from harness.tune.ahead import Ahead
+from harness.tune.checkpoint import Checkpointer, answers_path
+from harness.tune.decode_answers import KeptAnswers, Prompts
 from harness.tune.decode_check import way_of
 from harness.tune.outcome import ArmOutcome, eval_steps, joined
 from harness.tune.saved_state import checked
@@ -89,6 +90,9 @@ class ArmRunner:
     def run(self, arm: Arm, checkpointer: Checkpointer, on_step: Callable[[str, int, int, float], None]) -> ArmOutcome:
         """The outcome of one arm, with one adapter for all tasks or one per task (joined), as the spec's scope says."""
         spec = self.spec
+        self.kept = KeptAnswers(
+            answers_path(checkpointer.path, distributed.rank()), checkpointer.note, checkpointer.fresh
+        )
         groups = [self.tasks] if spec.scope == SHARED else [[task] for task in self.tasks]
         # A saved state has the outcomes of finished groups, and the training state of the current one.
         saved = checkpointer.load(lambda state: checked(state, spec, groups, self.adapter.first))
@@ -100,8 +104,9 @@ class ArmRunner:
 
         def stepped(step: int, loss: float, training: Callable[[], dict]) -> None:
             on_step(arm.name, len(done) * spec.steps + step, len(groups) * spec.steps, loss)
-            # Always save at evaluation steps (with one adapter for all tasks), otherwise every half minute.
-            now = spec.scope == SHARED and step in eval_steps(spec.steps)[:-1]
+            # Always save at evaluation steps (with one adapter for all tasks), otherwise every half minute: after a
+            # kill the same adapter must answer the rest.
+            now = spec.scope == SHARED and step in eval_steps(spec.steps)
             checkpointer.save(lambda: {**state(), "current": training()}, now)
 
         for group in groups[len(done) :]:
@@ -130,10 +135,26 @@ class ArmRunner:
         self, arm: Arm, tasks: Sequence[Task], outcome: ArmOutcome, stepped: Callable, saved: dict | None
     ) -> None:
         """Trains the adapter and fills in `outcome`: losses, seconds, counts of examples, and the curve."""
-        spec, sequences = self.spec, self._sequences(arm, tasks)
+        sequences = self._sequences(arm, tasks)
         if saved:
             outcome.curve = [tuple(point) for point in saved["curve"]]
             sequences.skip(*saved["examples"])
+        # On a CPU a thread would take its cores from the step.
+        if not draws_ahead(self.spec.device):
+            self._train_on(sequences, tasks, outcome, stepped, saved)
+            return
+        with Ahead(sequences) as drawn:
+            self._train_on(drawn, tasks, outcome, stepped, saved)
+
+    def _train_on(
+        self,
+        sequences: TrainingSequences | Ahead,
+        tasks: Sequence[Task],
+        outcome: ArmOutcome,
+        stepped: Callable,
+        saved: dict | None,
+    ) -> None:
+        spec = self.spec
 
         # The last point of the curve is the final evaluation, which the caller makes.
         def on_step(number: int, loss: float, state: Callable[[], dict]) -> None:
@@ -171,27 +192,30 @@ class ArmRunner:
         """
         own = tasks[distributed.rank() :: distributed.world_size()]
         questions = Questions(own, self.prompts, self.spec.views, self.spec.seed)
-        start = time.perf_counter()
-        texts = decode.greedy(
-            self.model,
-            self.tokenizer,
-            questions.prompts,
-            questions.max_new_tokens,
-            hopeless=cannot_be_grid,
-            on_batch=self.on_answers,
+        # Answers are kept as they come: decoding may take hours.
+        texts, seconds = self.kept.answer(
+            self.adapter.values(), questions.prompts, questions.max_new_tokens, self._decode, self.on_answers
         )
-        seconds = time.perf_counter() - start
         losses = decode.losses(self.model, solved_sequences(own, self.truths, self.prompts))
         part = ArmOutcome(questions.answers(texts), losses, decode_s=seconds)
         part.questions, part.skipped = len(texts), questions.skipped
         # Every rank merges all parts: answers in the order of the tasks, the slowest rank's seconds.
         parts = distributed.all_gather(part)
+        self.kept.discard()
         answers = {name: grids for part in parts for name, grids in part.answers.items()}
         outcome.answers = {task.id: answers[task.id] for task in tasks}
         outcome.losses = [loss for part in parts for loss in part.losses]
         outcome.questions = sum(part.questions for part in parts)
         outcome.skipped = sum(part.skipped for part in parts)
         outcome.decode_s = max(part.decode_s for part in parts)
+
+    def _decode(self, prompts: Prompts, limits: Sequence[int], on_texts: Callable[[dict[int, str]], None]) -> None:
+        decode.greedy(self.model, self.tokenizer, prompts, limits, hopeless=cannot_be_grid, on_texts=on_texts)
+
+
+def draws_ahead(device: str) -> bool:
+    """Whether prompts are prepared in a thread ahead of the step."""
+    return device.startswith("cuda")
 
 
 def _coverage(tasks: Sequence[Task], prompts: PromptFormat) -> Coverage:

@@ -26,6 +26,7 @@ _ORDERS = {
     "efficient": [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH],
     "cudnn": [SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
 }
+_set_for: list[str] = []  # kernels whose order torch has been told, the current one last
 _traced_as: list[str] = []  # kinds of device that tensors on meta stand for, the current one last
 
 
@@ -61,6 +62,26 @@ def forget_masks() -> None:
 def set_kernel(model: torch.nn.Module, kernel: str) -> None:
     """Sets the kernel that `model` attends by: one that harness.catalog.kernels lists for its device."""
     setattr(model.config.get_text_config(), _KERNEL, kernel)
+
+
+def kernel_of(model: torch.nn.Module) -> str | None:
+    """The kernel that was set; None for torch's own choice."""
+    return getattr(model.config.get_text_config(), _KERNEL, None) if hasattr(model, "config") else None
+
+
+@contextmanager
+def kernel_set(model: torch.nn.Module) -> Iterator[None]:
+    """Within it torch has the order of `model`'s kernel: setting it in every layer would cost 20 us a time."""
+    kernel = kernel_of(model)
+    if kernel is None or kernel not in _ORDERS:
+        yield
+        return
+    with sdpa_kernel(_ORDERS[kernel], set_priority=True):
+        _set_for.append(kernel)
+        try:
+            yield
+        finally:
+            _set_for.pop()
 
 
 def with_kernel(
@@ -120,7 +141,7 @@ def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, setting
     if grouped and (windowed or not by_flash):
         repeats = query.shape[1] // key.shape[1]
         key, value, grouped = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), False
-    order = _ORDERS.get(kernel, [])
+    order = [] if _set_for[-1:] == [kernel] and not settings.alone else _ORDERS.get(kernel, [])
     with sdpa_kernel(order[:1] if settings.alone else order, set_priority=True) if order else nullcontext():
         return functional.scaled_dot_product_attention(
             query,

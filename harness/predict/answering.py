@@ -1,0 +1,122 @@
+"""How many questions are answered at once, and how long that takes: for the decoder and for predictions of it.
+
+Knows no torch: what a cache holds is read from a config.json's values.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.catalog.accelerators import CPU, Accelerator
+from harness.predict import roofline
+from harness.predict.calibration import Calibration
+from harness.predict.roofline import BANDWIDTH, LAUNCH, Trace
+
+_SHARE = 0.4  # of the free memory, for caches and logits; the rest is for reading prompts
+_CPU_ROWS = 64  # more share no launch that is worth it, and leave the processor's own caches
+_LOGIT_BYTES = 8  # of one token of the vocabulary: as computed, and once more in fp32
+_CONV = 4  # columns that a convolution of a state remembers
+# Answers: mean tokens of an ARC-AGI-1 evaluation output and of a question, and the room that an answer is given; two
+# views of each task.
+_ANSWER_TOKENS, _QUESTION_TOKENS, _ROOM_TOKENS, _VIEWS = 248, 2316, 528, 2
+_QUESTIONS = 400 * _VIEWS  # of a whole evaluation: no more can be answered at once
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """Bytes that a row of a batch holds: per token, and once."""
+
+    token_bytes: int
+    row_bytes: int
+
+    def rows(self, tokens: int, free_bytes: float, kind: str) -> int:
+        """Rows of `tokens` tokens, prompt and answer, that are decoded at once: at least one.
+
+        `kind` is that of the device, `free_bytes` what it has free for all.
+        """
+        fitting = int(_SHARE * free_bytes / (tokens * self.token_bytes + self.row_bytes))
+        return max(1, min(fitting, _CPU_ROWS) if kind == CPU else fitting)
+
+
+def cache_size(config: Mapping[str, Any], element_bytes: int, vocabulary: int | None = None) -> CacheSize:
+    """What models of `config`, a config.json, hold of a row, in elements of `element_bytes`.
+
+    Layers whose kind the config does not tell count as attention, so it may be more than what is held.
+    """
+    if isinstance(config.get("text_config"), Mapping):
+        config = config["text_config"]
+
+    def number(*names: str, default: int = 0) -> int:
+        return next((value for name in names if type(value := config.get(name)) is int and value), default)
+
+    layers = number("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", default=1)
+    hidden = number("hidden_size", "n_embd", "d_model", default=1)
+    heads = number("num_attention_heads", "n_head", "n_heads", "decoder_attention_heads", default=1)
+    kinds = config.get("layer_types")
+    kinds = kinds if isinstance(kinds, list) else []
+    with_states = sum("attention" not in str(kind) or "linear" in str(kind) for kind in kinds)
+    # Latent attention may keep the keys and values that it makes of the latents, of all heads and of unequal widths;
+    # whether it does depends on the version of transformers.
+    if number("kv_lora_rank") and number("qk_nope_head_dim"):
+        width = number("qk_nope_head_dim") + number("qk_rope_head_dim") + number("v_head_dim")
+        per_layer = heads * width
+    else:
+        dim = number("head_dim", default=max(1, hidden // heads))
+        per_layer = 2 * dim * _kv_heads(config, number, heads)
+    vocabulary = vocabulary or number("vocab_size", default=1)
+    states = _state_elements(number, hidden, with_states > 0) * layers
+    return CacheSize((layers - with_states) * per_layer * element_bytes or 1, 4 * states + vocabulary * _LOGIT_BYTES)
+
+
+def _kv_heads(config: Mapping[str, Any], number: Any, heads: int) -> int:
+    # Falcon's config says it in two words, one of which overrides the other.
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+        return 1
+    return number("num_key_value_heads", "num_kv_heads", default=heads)
+
+
+def _state_elements(number: Any, hidden: int, convolves: bool) -> int:
+    """Elements of the largest state that a layer of a config with these numbers may have; 0 without states."""
+    inner = max(hidden * number("expand", "mamba_expand", default=2), number("intermediate_size"))
+    sizes = (
+        inner * number("state_size", "mamba_d_state", "ssm_state_size"),
+        number("mamba_n_heads", "mamba_num_heads", "num_heads")
+        * number("mamba_d_head", "mamba_head_dim", "head_dim")
+        * number("mamba_d_state", "ssm_state_size", "state_size"),
+        number("linear_num_value_heads") * number("linear_key_head_dim") * number("linear_value_head_dim"),
+    )
+    state = max(sizes)
+    return state + _CONV * 3 * inner if state else _CONV * hidden * convolves
+
+
+def answers_s(
+    trace: Trace, accelerator: Accelerator, calibration: Calibration, cache: CacheSize, context: int
+) -> float:
+    """Seconds per task: in each view a forward pass over the question, then the answer token by token.
+
+    A step of decoding reads all weights and launches every operation once for all rows; each row adds the arithmetic
+    of a token and the reading of its cache.
+    """
+    question = min(context, _QUESTION_TOKENS)
+    # Reading a question is a forward pass, scaled from the trace's tokens to the question's.
+    forward = replace(trace, ops=tuple(op for op in trace.ops if not op.backward))
+    questions = trace.sequences * trace.tokens / question
+    read_s = roofline.seconds(roofline.nominal_seconds(forward, accelerator), calibration.slowdown) / questions
+    # A token's weights come over the bus, and every operation is launched, for all rows together.
+    launches_s = sum(op.count for op in forward.ops) * accelerator.launch_s * calibration.slowdown[LAUNCH]
+    weights_s = (trace.memory.weights + trace.memory.constants) / accelerator.bandwidth
+    step_s = weights_s * calibration.slowdown[BANDWIDTH] + launches_s
+    # A row's own part: a token's arithmetic, and its cache, which comes over the bus too.
+    rows = rows_at_once(trace, accelerator, cache, context)
+    cache_s = question * cache.token_bytes / accelerator.bandwidth * calibration.slowdown[BANDWIDTH]
+    token_s = step_s / rows + read_s / question + cache_s
+    return _VIEWS * (read_s + _ANSWER_TOKENS * token_s)
+
+
+def rows_at_once(trace: Trace, accelerator: Accelerator, cache: CacheSize, context: int) -> int:
+    """Questions that the decoder answers at once on `accelerator`: what the weights and the adapter leave is free."""
+    free = accelerator.memory_bytes - trace.memory.weights - trace.memory.constants - trace.memory.adapters
+    if accelerator.kind != CPU:
+        free -= accelerator.context_bytes
+    tokens = min(context, _QUESTION_TOKENS + _ROOM_TOKENS)
+    return min(_QUESTIONS, cache.rows(tokens, max(0, free), accelerator.kind))

@@ -1,0 +1,68 @@
+"""Which prompts are decoded together: in which way, and how many at once."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.predict.answering import CacheSize
+from harness.tune.decode_check import way_of
+from harness.tune.decode_steps import ANY, EQUAL, ONE, Way
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many rows a batch may have: by free memory, or by `tokens` where these are given."""
+
+    cache: CacheSize
+    free_bytes: int
+    kind: str
+    tokens: int | None = None
+
+    def rows(self, tokens: int) -> int:
+        """Rows of so many tokens each, at least one."""
+        return max(1, self.tokens // tokens) if self.tokens else self.cache.rows(tokens, self.free_bytes, self.kind)
+
+
+def ways_of(config: Any, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int]) -> list[Way]:
+    """The way of each prompt: that of the architecture, unless positions mean something else beyond some length."""
+    way = way_of(config)
+    text = config.get_text_config()
+    ropes = getattr(text, "rope_parameters", None) or {}
+    ropes = [rope for rope in (ropes, *ropes.values()) if isinstance(rope, dict) and "rope_type" in rope]
+    changing = [rope for rope in ropes if rope["rope_type"] in ("longrope", "dynamic")]
+    ways = [way] * len(prompts)
+    for rope in changing:
+        longest = getattr(text, "original_max_position_embeddings", None) or text.max_position_embeddings
+        limit = rope.get("original_max_position_embeddings") or longest
+        for i, (prompt, new_tokens) in enumerate(zip(prompts, max_new_tokens, strict=True)):
+            # Keys in the cache have the old positions. With a longrope all of a longer prompt have the new ones.
+            crosses = len(prompt) <= limit if rope["rope_type"] == "longrope" else True
+            if len(prompt) + new_tokens > limit and crosses:
+                ways[i] = Way(cached=False, rows=EQUAL if way.rows != ONE else ONE)
+            elif len(prompt) > limit:
+                ways[i] = replace(way, beyond=True)
+    return ways
+
+
+def batches(
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: Sequence[int],
+    room: Room,
+    ways: Sequence[Way],
+    members: Collection[int],
+) -> list[list[int]]:
+    """The indices `members` of prompts in batches, longest first, so that a lack of memory shows at once."""
+    order = sorted(members, key=lambda i: -len(prompts[i]) - max_new_tokens[i])
+    # Prompts that may not share a batch are apart: of another way, or of another length where that matters.
+    groups: dict[tuple, list[int]] = {}
+    for i in order:
+        alone = {ANY: 0, EQUAL: len(prompts[i]), ONE: i}[ways[i].rows]
+        groups.setdefault((ways[i], alone), []).append(i)
+    out: list[list[int]] = []
+    for group in groups.values():
+        while group:
+            # A batch is as wide as its first row, the longest.
+            count = room.rows(len(prompts[group[0]]) + max_new_tokens[group[0]])
+            out.append(group[:count])
+            group = group[count:]
+    return out

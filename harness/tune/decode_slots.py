@@ -1,0 +1,185 @@
+"""Decoding with one static cache: rows leave it when they are finished, and new prompts are read into their places.
+
+All rows write to the same column, so that a row stands in the cache as in a batch that is padded on the left:
+
+    row 0   . p p p p a a |
+    row 1   p p p p p p a |     p a prompt's token, a an answer's, . masked; the next tokens go to the column after
+    row 2   . . . . p p p |
+
+A prompt that is read later ends where the others' last tokens are. At the right end all columns move to the left by
+those that no row needs. Only views of the cache go to attention, so a column without a token costs nothing.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+_NAMES = ("cache", "past_key_values")  # of the cache among a model's inputs
+_SLACK = 64  # columns beyond the longest row, at least; all are moved once per as many tokens
+
+
+class _SlotLayer(DynamicLayer):
+    """Keys and values of one layer, [rows, heads, columns, dim], allocated once and written in place."""
+
+    keys: Any
+    values: Any
+    dtype: torch.dtype
+
+    def __init__(self, slots: "Slots"):
+        super().__init__()
+        self.slots = slots
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple:
+        """Writes the next token of every live row; returns what these rows have, as transformers' caches do."""
+        slots, column = self.slots, self.slots.end
+        for tensor, states in ((self.keys, key_states), (self.values, value_states)):
+            tensor[: slots.live, :, column : column + 1] = states
+        columns = slice(slots.begin, column + 1)
+        return self.keys[: slots.live, :, columns], self.values[: slots.live, :, columns]
+
+    def get_seq_length(self) -> int:
+        return self.slots.end - self.slots.begin
+
+    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
+        return self.get_seq_length() + 1, 0
+
+
+class Slots:
+    """A model with room for `rows` rows of up to `longest` tokens, prompt and answer, in its cache.
+
+    `model` has plain attention; `own_attention` gives a context in which it reads whole prompts by a faster one that
+    takes no mask, or None. Rows 0 to `live` - 1 are in use.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        rows: int,
+        longest: int,
+        *,
+        own_attention: Callable[[], AbstractContextManager] | None = None,
+        slack: int | None = None,
+    ):
+        self.model, self.own_attention = model, own_attention
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.takes = inspect.signature(base.forward).parameters
+        self.name = next((name for name in _NAMES if name in self.takes), "")
+        if not self.name:
+            raise LookupError("the model takes no cache")
+        self.device = next(model.parameters()).device
+        layer: Any = partial(_SlotLayer, self)
+        self.cache: Any = Cache(layer_class_to_replicate=layer)
+        self.slack = slack if slack is not None else max(_SLACK, longest // 8)
+        self.rows, self.longest, self.width = rows, longest, longest + self.slack
+        self.live, self.end = 0, 0
+        self.starts: list[int] = []  # the column of each live row's first token
+        self.mask = torch.zeros(rows, self.width, dtype=torch.int64, device=self.device)
+
+    @property
+    def begin(self) -> int:
+        """The first column that a live row needs."""
+        return min(self.starts, default=self.end)
+
+    def read(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Reads prompts of equal length into free rows: the logits [prompts, vocabulary] of the token after each.
+
+        No prompt may be longer than the longest live row.
+        """
+        ids = torch.tensor([list(prompt) for prompt in prompts], device=self.device)
+        count, tokens = ids.shape
+        cache: Any = DynamicCache()
+        positions = torch.arange(tokens, device=self.device)[None].expand(count, -1)
+        mask = None if self.own_attention else torch.ones_like(ids)
+        with self.own_attention() if self.own_attention else nullcontext():
+            logits = self._forward(ids, positions, mask, cache)
+        if not self.live:
+            self.end = tokens
+        rows, start = slice(self.live, self.live + count), self.end - tokens
+        for i, layer in enumerate(cache.layers):
+            self._place(i, layer.keys, layer.values, rows, start)
+        self.mask[rows, :start] = 0
+        self.mask[rows, start : self.end] = 1
+        self.live, self.starts = self.live + count, self.starts + [start] * count
+        return logits
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The logits [live, vocabulary] after one more token per live row, int64 [live]."""
+        if self.end == self.width:
+            self._move_left()
+        self.mask[: self.live, self.end] = 1
+        positions = torch.tensor([self.end - start for start in self.starts], device=self.device)[:, None]
+        mask = self.mask[: self.live, self.begin : self.end + 1]
+        logits = self._forward(tokens[:, None], positions, mask, self.cache)
+        self.end += 1
+        return logits
+
+    def leave(self, row: int) -> None:
+        """Takes a row out; the last live row gets its number."""
+        last = self.live - 1
+        if row != last:
+            for tensor in self._tensors():
+                tensor[row] = tensor[last]
+            self.mask[row], self.starts[row] = self.mask[last].clone(), self.starts[last]
+        self.live, self.starts = last, self.starts[:last]
+
+    def resize(self, rows: int, longest: int) -> None:
+        """Room for other numbers of rows and tokens; live rows stay. One layer's memory is held twice meanwhile."""
+        begin, end, live = self.begin, self.end, self.live
+        self.slack = max(_SLACK, longest // 8)
+        width = longest + self.slack
+
+        def moved(tensor: torch.Tensor, dim: int) -> torch.Tensor:
+            shape = [rows, *tensor.shape[1:]]
+            shape[dim] = width
+            new = tensor.new_zeros(shape)
+            new.narrow(0, 0, live).narrow(dim, 0, end - begin).copy_(
+                tensor.narrow(0, 0, live).narrow(dim, begin, end - begin)
+            )
+            return new
+
+        for layer in self.cache.layers:
+            layer.keys = moved(layer.keys, 2)
+            layer.values = moved(layer.values, 2)
+        self.mask = moved(self.mask, 1)
+        self.rows, self.longest, self.width, self.end = rows, longest, width, end - begin
+        self.starts = [start - begin for start in self.starts]
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: Any) -> Any:
+        inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask, "use_cache": True,
+                  "logits_to_keep": 1, self.name: cache}  # fmt: skip
+        return self.model(**{name: value for name, value in inputs.items() if name in self.takes}).logits[:, -1]
+
+    def _place(self, index: int, keys: torch.Tensor, values: torch.Tensor, rows: slice, start: int) -> None:
+        """Copies what was read into `rows`; columns before `start` are zero, for a mask does not stop a NaN."""
+        layers = self.cache.layers
+        if len(layers) <= index:
+            layer = _SlotLayer(self)
+            layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
+            layer.keys, layer.values = (
+                part.new_zeros(self.rows, part.shape[1], self.width, part.shape[3]) for part in (keys, values)
+            )
+            layers.append(layer)
+        for tensor, part in ((layers[index].keys, keys), (layers[index].values, values)):
+            tensor[rows, :, :start] = 0
+            tensor[rows, :, start : self.end] = part
+
+    def _move_left(self) -> None:
+        """Moves all columns to the left by those that no live row needs."""
+        begin, live = self.begin, self.live
+        if not begin:
+            raise ValueError("a row is longer than the cache")
+        for tensor in self._tensors():
+            # A copy onto itself must not overlap.
+            tensor[:live, :, : self.end - begin] = tensor[:live, :, begin : self.end].clone()
+        self.mask[:live, : self.end - begin] = self.mask[:live, begin : self.end].clone()
+        self.mask[:live, self.end - begin :] = 0
+        self.end -= begin
+        self.starts = [start - begin for start in self.starts]
+
+    def _tensors(self) -> list[torch.Tensor]:
+        return [tensor for layer in self.cache.layers for tensor in (layer.keys, layer.values)]
