@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from harness.errors import UserError
 
 T = TypeVar("T")
@@ -144,7 +146,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text. Raises ValueError for what is none, and for one nested deeper than 64 levels."""
     try:
-        value = json.loads(text)
+        value = _decoded(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     openings = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
@@ -157,6 +159,13 @@ def parse_json(text: str | bytes) -> Any:
         if not level:
             return value
     raise ValueError("nested too deeply")
+
+
+def _decoded(text: str | bytes) -> Any:
+    try:
+        return msgspec.json.decode(text)  # three times as fast as json
+    except msgspec.DecodeError:
+        return json.loads(text)  # takes NaN, lone surrogates and other encodings too
 
 
 def read_json(path: Path, most: int = MOST_BYTES) -> Any:

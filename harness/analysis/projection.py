@@ -72,11 +72,14 @@ def project(row: Measurement, steps: int = 1000) -> Projection:
             f"{row.cell.model.name} {row.cell.precision} {row.cell.context} was not measured: {row.status}"
         )
     step_s, half = step_seconds(row), relative_half_width(row)
-    # What is paid once per run, however many steps it has.
-    fixed = (row.load_s or 0.0) + sum(row.warmup_micro_s) + sum(row.warmup_optimizer_s)
-    mid = steps * step_s
+    fixed, mid = fixed_seconds(row), steps * step_s
     low, high = mid * max(0.0, 1 - half), mid * (1 + half)
     return Projection(steps, (fixed + low) / 3600, (fixed + mid) / 3600, (fixed + high) / 3600, step_s)
+
+
+def fixed_seconds(row: Measurement) -> float:
+    """Seconds of load and warm-up: what is paid once per run, however many steps it has."""
+    return (row.load_s or 0.0) + sum(row.warmup_micro_s) + sum(row.warmup_optimizer_s)
 
 
 def tokens_per_second(row: Measurement) -> float:

@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 
 from harness.analysis.drift import drift
-from harness.analysis.projection import project, relative_half_width, sampling_half_width
+from harness.analysis.projection import fixed_seconds, relative_half_width, sampling_half_width
 from harness.arc.lengths import PUBLISHED
 from harness.records.measurement import FlopCount, Measurement
 
@@ -136,7 +136,7 @@ def arc_hours(curve: TokenCurve, like: Measurement, context: int, steps: int) ->
         half += math.hypot(sampling_half_width(like.arc_step_s), 1.96 * drift(like))
     else:
         half += relative_half_width(like)
-    fixed_h, mid_h = project(like, steps).fixed_h, steps * step_s / 3600
+    fixed_h, mid_h = fixed_seconds(like) / 3600, steps * step_s / 3600
     return ArcHours(
         context,
         PUBLISHED.coverage(context),

@@ -9,8 +9,10 @@ import typer
 from harness.catalog import models as model_table
 from harness.cli import parse
 from harness.cli.options import Budget, ModelsFile, Results, Steps
+from harness.records.store import without_collector
 
 
+@without_collector()  # a report of many rows ends before it would have freed anything
 def report(
     budget_hours: Budget = None,
     steps: Steps = None,
@@ -47,6 +49,7 @@ def report(
     show(*content, out)
 
 
+@without_collector()
 def pick(
     budget_hours: Budget = None,
     steps: Steps = None,

@@ -132,7 +132,7 @@ def _lines(path: Path, kind: Rows) -> tuple[list[tuple[bytes, Any]], list[bytes]
     is kept unchanged."""
     good: list[tuple[bytes, Any]] = []
     bad: list[bytes] = []
-    with _without_collector():
+    with without_collector():
         for line in _content(path).split(b"\n"):
             if not line.strip():
                 continue
@@ -169,7 +169,7 @@ def _is_later(raw: Any, rule: int) -> bool:
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Stops Python's garbage collector, which would go through all rows again and again while they are read."""
     was_on = gc.isenabled()
     gc.disable()
