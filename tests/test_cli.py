@@ -28,6 +28,7 @@ def _fails(capsys, *words):
     ("words", "message"),
     [
         (["bench", "qwn-0.5b"], "did you mean qwen-0.5b"),
+        (["bench", "q" * 5000], "no model, file or folder has such a name"),
         (["bench", "--precisions", "fp17"], "unknown precision 'fp17'"),
         (["bench", "--contexts", "0"], "context '0'"),
         (["bench", "--contexts", "-5"], "context '-5'"),

@@ -1,5 +1,6 @@
 """The command line's verbs. A verb parses its options, calls the function that does the work, and prints."""
 
+import errno
 import sys
 from typing import Any
 
@@ -63,7 +64,10 @@ def main(words: list[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(0)
     except OSError as problem:
-        _stop(f"{problem.filename or ''}: {problem.strerror}; make room or name another folder with --results", 2)
+        remedy = "make room or name another folder with --results"
+        if problem.errno == errno.ENAMETOOLONG:
+            remedy = "no model, file or folder has such a name"
+        _stop(f"{problem.filename or ''}: {problem.strerror}; {remedy}", 2)
 
 
 def _stop(text: str, code: int) -> None:
