@@ -21,7 +21,9 @@ Cards = Annotated[int, Meta(ge=1, le=1024)]
 MOST_TOKENS = 2**24  # Llama 4 takes ten million
 Context = Annotated[int, Meta(ge=2, le=MOST_TOKENS)]  # tokens
 Prompt = Annotated[int, Meta(ge=64, le=MOST_TOKENS)]  # tokens of a prompt with its answer
-Tasks = Annotated[int, Meta(ge=1, le=10**6)]
+MOST_TASKS = 10**6
+Tasks = Annotated[int, Meta(ge=1, le=MOST_TASKS)]
+Passes = Annotated[int, Meta(ge=1, le=100)]  # of a queue
 NoTasks = Annotated[int, Meta(ge=0, le=10**6)]
 Side = Annotated[int, Meta(ge=1, le=1000)]  # cells of a grid
 Views = Annotated[int, Meta(ge=1, le=10**4)]

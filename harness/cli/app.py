@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import bench, info, predict, report, ttft
+from harness.cli import bench, info, predict, report, solve, ttft
 from harness.cli.options import PanelCommand
 from harness.errors import UserError
 from harness.text import one_line, take_any_encoding
@@ -35,6 +35,7 @@ for verb in (
     info.doctor,
     ttft.ttft,
     report.pick,
+    solve.solve,
     ttft.coverage,
     predict.predict,
     predict.calibrate,

@@ -69,7 +69,7 @@ def options_of(configure: Callable[..., Any]) -> Callable[[Callable[..., None]],
 PANELS = {
     "What": (
         "model", "weights", "precision", "precisions", "context", "contexts", "gpu", "arms", "dataset", "solutions",
-        "tasks", "grid_limit", "encoding", "too_long", "scope", "views", "tokenizer", "window", "trim_vocab",
+        "tasks", "grid_limit", "encoding", "too_long", "scope", "views", "arm", "tokenizer", "window", "trim_vocab",
         "models_file", "seed",
     ),
     "Step": (
@@ -78,10 +78,10 @@ PANELS = {
     ),
     "Budget": (
         "budget_hours", "steps", "test_tasks", "sample_seconds", "cap_seconds", "arc_lengths", "accuracy", "project_to",
-        "max_context", "max_batch",
+        "max_context", "max_batch", "deadline", "passes",
     ),
-    "Device": ("device", "gpus"),
-    "Output": ("results", "fresh", "retry", "force", "csv", "file_format", "show", "pictures", "help"),
+    "Device": ("device", "gpus", "workers"),
+    "Output": ("results", "fresh", "retry", "force", "csv", "file_format", "show", "pictures", "out", "help"),
 }  # fmt: skip
 
 

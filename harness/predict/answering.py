@@ -89,28 +89,43 @@ def _state_elements(number: Any, hidden: int, convolves: bool) -> int:
     return state + _CONV * 3 * inner if state else _CONV * hidden * convolves
 
 
+@dataclass(frozen=True)
+class DecodeSpeed:
+    """Seconds of decoding: per token of a prompt that is read, per step that all rows share, and per token that a row's
+    cache holds. A step of decoding reads all weights and launches every operation once for all rows; each row adds the
+    arithmetic of a token and the reading of its cache."""
+
+    read_s: float
+    step_s: float
+    cached_s: float
+
+    @classmethod
+    def of(cls, trace: Trace, accelerator: Accelerator, calibration: Calibration, cache: CacheSize) -> "DecodeSpeed":
+        """The speed of the traced model: reading is a forward pass, scaled from the trace's tokens to one."""
+        forward = replace(trace, ops=tuple(op for op in trace.ops if not op.backward))
+        read_s = roofline.seconds(roofline.nominal_seconds(forward, accelerator), calibration.slowdown)
+        # A token's weights come over the bus, and every operation is launched, for all rows together.
+        launches_s = sum(op.count for op in forward.ops) * accelerator.launch_s * calibration.slowdown[LAUNCH]
+        weights_s = (trace.memory.weights + trace.memory.constants) / accelerator.bandwidth
+        return cls(
+            read_s=read_s / (trace.sequences * trace.tokens),
+            step_s=weights_s * calibration.slowdown[BANDWIDTH] + launches_s,
+            cached_s=cache.token_bytes / accelerator.bandwidth * calibration.slowdown[BANDWIDTH],
+        )
+
+    def seconds(self, question: float, answer: float, rows: float) -> float:
+        """Seconds per question of `question` tokens, answered by `answer` tokens together with `rows` - 1 others."""
+        token_s = self.step_s / rows + self.read_s + question * self.cached_s
+        return self.read_s * question + answer * token_s
+
+
 def answers_s(
     trace: Trace, accelerator: Accelerator, calibration: Calibration, cache: CacheSize, context: int
 ) -> float:
-    """Seconds per task: in each view a forward pass over the question, then the answer token by token.
-
-    A step of decoding reads all weights and launches every operation once for all rows; each row adds the arithmetic
-    of a token and the reading of its cache.
-    """
-    question = min(context, _QUESTION_TOKENS)
-    # Reading a question is a forward pass, scaled from the trace's tokens to the question's.
-    forward = replace(trace, ops=tuple(op for op in trace.ops if not op.backward))
-    questions = trace.sequences * trace.tokens / question
-    read_s = roofline.seconds(roofline.nominal_seconds(forward, accelerator), calibration.slowdown) / questions
-    # A token's weights come over the bus, and every operation is launched, for all rows together.
-    launches_s = sum(op.count for op in forward.ops) * accelerator.launch_s * calibration.slowdown[LAUNCH]
-    weights_s = (trace.memory.weights + trace.memory.constants) / accelerator.bandwidth
-    step_s = weights_s * calibration.slowdown[BANDWIDTH] + launches_s
-    # A row's own part: a token's arithmetic, and its cache, which comes over the bus too.
+    """Seconds per task of ARC's mean lengths: in each view the question is read, then answered token by token."""
+    speed = DecodeSpeed.of(trace, accelerator, calibration, cache)
     rows = rows_at_once(trace, accelerator, cache, context)
-    cache_s = question * cache.token_bytes / accelerator.bandwidth * calibration.slowdown[BANDWIDTH]
-    token_s = step_s / rows + read_s / question + cache_s
-    return _VIEWS * (read_s + _ANSWER_TOKENS * token_s)
+    return _VIEWS * speed.seconds(min(context, _QUESTION_TOKENS), _ANSWER_TOKENS, rows)
 
 
 def rows_at_once(trace: Trace, accelerator: Accelerator, cache: CacheSize, context: int) -> int:

@@ -143,9 +143,9 @@ def predict_cell(request: PredictRequest, traces: Mapping[int, Trace]) -> Predic
     # Seconds, at the full context and averaged over ARC's lengths.
     traces = {n: trace.computed_in(request.compute_dtype) for n, trace in traces.items()}
     trace = traces[request.context]
-    seconds = _seconds_by_length(traces, accelerator, calibration)
+    seconds = seconds_by_length(traces, accelerator, calibration)
     micro_s, mean_s = seconds(request.context), PUBLISHED.mean_over(seconds, request.context)
-    update_s = _update_s(trace, accelerator, calibration) + _all_reduce_s(trace, recipe)
+    update_s = update_seconds(trace, accelerator, calibration) + _all_reduce_s(trace, recipe)
     cache = cache_size(request.spec.architecture, 4 if request.compute_dtype == "fp32" else 2)
     per_task_s = answers_s(trace, accelerator, calibration, cache, request.context)
     log_sigma, caveats = _uncertainty(micro_s, accelerator, recipe, calibration)
@@ -191,7 +191,7 @@ def nominal_over_lengths(traces: Mapping[int, Trace], accelerator: Accelerator, 
     return means
 
 
-def _seconds_by_length(
+def seconds_by_length(
     traces: Mapping[int, Trace], accelerator: Accelerator, calibration: Calibration
 ) -> Callable[[float], float]:
     """Seconds of a micro-step as a function of its tokens."""
@@ -212,7 +212,7 @@ def _interpolate(values: Mapping[int, float]) -> Callable[[float], float]:
     return value
 
 
-def _update_s(trace: Trace, accelerator: Accelerator, calibration: Calibration) -> float:
+def update_seconds(trace: Trace, accelerator: Accelerator, calibration: Calibration) -> float:
     """The fused AdamW reads weight, gradient and two states and writes all but the gradient: 7 passes."""
     passes = 7 * trace.memory.gradients / accelerator.bandwidth
     return passes * calibration.slowdown[BANDWIDTH] + accelerator.launch_s * calibration.slowdown[LAUNCH]

@@ -26,6 +26,7 @@ from harness.workers.local import AskFailed, LocalExecutor
 _RULE = 3  # raised when tracing changes, so that older cached traces are not used
 _FLASH_FROM = (8, 0)  # compute capability
 TRACE = "harness.predict.tracer:trace_job"
+UNSEEN = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # tracing sees no card, and computes on one core
 _Answers = Queue[tuple["TraceKey", dict[str, Any]]]
 
 
@@ -96,8 +97,7 @@ class TracePool:
     """
 
     def __init__(self, versions: dict[str, str], executor: Callable[[], LocalExecutor] | None = None):
-        unseen = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        self._new = executor or (lambda: LocalExecutor(environment=unseen))
+        self._new = executor or (lambda: LocalExecutor(environment=UNSEEN))
         self.versions = versions
         self.executors: list[LocalExecutor] = []
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -44,7 +44,7 @@ class ProgressLine:
             self.bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
             self.task = self.bar.add_task("", left="", total=None)
 
-    def __enter__(self) -> "ProgressLine":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:
@@ -105,6 +105,10 @@ class ProgressLine:
     def answers(self, done: int, total: int) -> None:
         """`done` of `total` test inputs are answered."""
         self._advance("answering", f"{done} of {total} questions answered", done, total)
+
+    def live(self, text: str, done: int, total: int) -> None:
+        """Shows `text` on the live line, where there is one."""
+        self._draw(text, None, min(done, total - 1), total)
 
     def _advance(self, loop_name: str, text: str, done: int, total: int) -> None:
         """Shows `text` with the time left; as a plain line only now and then, and not for the end."""

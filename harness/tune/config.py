@@ -59,14 +59,15 @@ class TuneConfig:
     ) -> "TuneConfig":
         """The config from `settings` (models.yaml's, overridden by flags) and `more`, further fields of this class.
 
-        `more` names arms as text: "all" or "baseline, n-1". Raises UserError for the first value that is not allowed,
-        and for a model without weights.
+        `more` names arms as text: "all" or "baseline, n-1"; with `answered` False tasks without solutions count too.
+        Raises UserError for the first value that is not allowed, and for a model without weights.
         """
         # Cheap checks come before reading the tasks.
         _check(model, weights, settings, more)
         arms = arm_table.choose(more.pop("arms", "all"))
         seed = more.get("seed", 0)
-        tasks, solutions = _tasks(settings.set, solutions_file, settings.grid_limit)
+        answered = more.pop("answered", True)
+        tasks, solutions = _tasks(settings.set, solutions_file, settings.grid_limit, answered)
         # The set's name in records says so when large tasks are left out: such scores are not comparable.
         whole = settings.grid_limit >= LARGEST
         return cls(
@@ -136,12 +137,12 @@ def _check(model: ModelSpec, weights_name: str, settings: TuneDefaults, more: di
         raise UserError(f"--context {settings.context} is beyond {window}")
 
 
-def _tasks(source: str, solutions_file: str | None, limit: int) -> tuple[list[Task], Solutions]:
+def _tasks(source: str, solutions_file: str | None, limit: int, answered: bool) -> tuple[list[Task], Solutions]:
     tasks, solutions = load(source, solutions_file)
-    solvable = [task for task in tasks if task.id in solutions]
-    if not solvable:
+    usable = [task for task in tasks if task.id in solutions or not answered]
+    if not usable:
         raise UserError(f"{source}: no task has its solution; name Kaggle's solutions file with --solutions")
-    small = within(solvable, limit)
+    small = within(usable, limit)
     if not small:
         raise UserError(f"{source}: no task has all its grids within {limit} a side; ask for a larger --grid-limit")
     return small, solutions

@@ -58,14 +58,14 @@ def run(config: TuneConfig, observer: TuneObserver, executor: LocalExecutor | No
 def run_on(report: DeviceReport, config: TuneConfig, observer: TuneObserver, executor: LocalExecutor) -> TuneResult:
     """As `run`, on a device that the caller has reserved."""
     store = Store(config.results or RESULTS / slug(report.device.name), kind=ROWS)
-    with _alone_in(store.folder):
+    with alone_in(store.folder):
         store.repair(observer.note)
-        spec = _spec(config, report)
+        spec = spec_of(config, report)
         return TuneResult(store.folder, _Run(config, spec, report, store, observer, executor).all())
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Two fine-tunes, on two devices say, would both run the arms that the record lacks, and add each row twice."""
     path = folder / ".accuracy.lock"
     with ExitStack() as locked:
@@ -82,7 +82,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def _spec(config: TuneConfig, report: DeviceReport) -> TuneSpec:
+def spec_of(config: TuneConfig, report: DeviceReport) -> TuneSpec:
     precision = find(config.precision or native_dtype(report.rates))
     return TuneSpec(
         model=config.model,

@@ -1,0 +1,152 @@
+"""The verb that runs a whole task set before a deadline: solve."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness import limits
+from harness.catalog import models as model_table
+from harness.catalog import weights as weights_table
+from harness.catalog.kernels import AUTO
+from harness.catalog.recipes import RecipeOptions, resolve
+from harness.cli import parse
+from harness.cli.options import (
+    Budget,
+    Device,
+    Kernels,
+    LoraTargets,
+    ModelsFile,
+    Results,
+    TrimVocab,
+    Weights,
+    Window,
+    options_of,
+)
+from harness.cli.ttft import Encoding
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.solve.config import SolveConfig
+
+_MOST_DAYS = 1.0  # of a deadline given as a time of day
+
+
+def configure(
+    model: Annotated[str | None, typer.Argument(help="A name of models.yaml, a hub id, or a folder.")] = None,
+    *,
+    tasks: Annotated[str | None, typer.Option(help="Kaggle's file of challenges, a folder, or a set.")] = None,
+    arm: Annotated[str, typer.Option(help="How the training examples vary, as in ttft.")] = "+ color swap",
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps per task.")] = None,
+    views: Annotated[int | None, typer.Option(help="Augmented views that vote on each answer.")] = None,
+    context: Annotated[
+        int | None, typer.Option("--context", "--contexts", help="Tokens of the longest prompt.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", "--precisions", help="By default the device's native one.")
+    ] = None,
+    encoding: Encoding = "rows",
+    too_long: Annotated[str, typer.Option(help="Longer prompts: shorten (fewer demonstrations), or drop.")] = "shorten",
+    learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    lora_targets: LoraTargets = None,
+    sequences_per_step: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    weights: Weights = "auto",
+    trim_vocab: TrimVocab = False,
+    kernels: Kernels = AUTO,
+    budget_hours: Budget = None,
+    deadline: Annotated[str | None, typer.Option(help="A time of day instead of a budget, as in 21:30.")] = None,
+    passes: Annotated[
+        int, typer.Option(help="Tries of a task: beyond the first for the least sure, in time left.")
+    ] = 2,
+    out: Annotated[Path, typer.Option(help="The submission's file.")] = Path("submission.json"),
+    solutions: Annotated[str | None, typer.Option(help="Kaggle's solutions, for a score at the end.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes with a model each; by default one per card.")] = None,
+    device: Device = "auto",
+    results: Results = None,
+    window: Window = None,
+    models_file: ModelsFile = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, whatever an earlier start has done.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the order of examples and of the views.")] = 0,
+) -> "SolveConfig":
+    """The config of a run. Raises UserError for the first invalid value, and for a model without weights."""
+    from harness.arc.task import LARGEST
+    from harness.records.arm import TASK
+    from harness.solve.config import SolveConfig
+    from harness.tune.config import TuneConfig, settings_for
+
+    if budget_hours is not None and deadline is not None:
+        raise UserError("--budget-hours and --deadline both say when it ends; give one of them")
+    if workers is not None:
+        limits.within("--workers", workers, limits.Cards)
+    limits.within("--passes", passes, limits.Passes)
+    catalog = model_table.load(models_file)
+    hours = limits.within("--budget-hours", budget_hours, limits.Hours) or catalog.defaults.budget_hours
+    spec = parse.model_of(model or catalog.defaults.model, catalog, window)
+    # models.yaml's settings for this model, then what the user changes; all tasks, however large.
+    settings = settings_for(catalog, spec).override(
+        set=tasks, grid_limit=LARGEST, tasks=limits.MOST_TASKS, steps=steps, context=context, views=views,
+        learning_rate=learning_rate,
+    )  # fmt: skip
+    options = RecipeOptions(
+        kernels=kernels,
+        trim_vocab=trim_vocab,
+        lora_targets=lora_targets,
+        learning_rate=settings.learning_rate,
+        sequences_per_step=sequences_per_step,
+    )
+    tune = TuneConfig.of(
+        spec,
+        weights_table.resolve(spec, weights),
+        settings,
+        solutions_file=solutions,
+        arms=arm,
+        recipe=resolve(catalog.recipe, options),
+        precision=precision,
+        encoding=encoding,
+        scope=TASK,
+        too_long=too_long,
+        seed=seed,
+        device=parse.device_of(device),
+        results=results,
+        fresh=fresh,
+        answered=False,
+    )
+    end = _moment(deadline) if deadline else None
+    return SolveConfig(tune=tune, out=out, budget_s=3600 * hours, end=end, workers=workers, passes=passes)
+
+
+def _moment(text: str) -> float:
+    """The next time that the clock shows `text`, in seconds since the epoch. Raises UserError."""
+    try:
+        given = time.strptime(text, "%H:%M")
+    except ValueError:
+        raise UserError(f"--deadline must be a time of day such as 21:30, not {text[:80]!r}") from None
+    now = time.localtime()
+    moment = time.mktime((*now[:3], given.tm_hour, given.tm_min, 0, 0, 0, -1))
+    return moment if moment > time.time() else moment + 86400 * _MOST_DAYS
+
+
+@options_of(configure)
+def solve(**options) -> None:
+    """Fine-tune on and answer every task of a set before a deadline, on all cards, and write Kaggle's submission.
+
+    Examples:
+
+      harness solve --tasks arc-agi_test_challenges.json --budget-hours 12 --out submission.json
+
+      harness solve ./my-model --tasks challenges.json --deadline 21:30 --steps 64 --views 8
+
+    Killed at any time and started again, it goes on, and keeps to the first start's deadline.
+    """
+    from harness.report import style
+    from harness.report.solving import SolveLine, summary
+    from harness.solve import run
+
+    config = configure(**options)
+    out = style.console()
+    with SolveLine(out) as line:
+        result = run.run(config, line)
+    summary(result, config, out)
+    if not any(row.votes for row in result.rows):
+        raise typer.Exit(1)

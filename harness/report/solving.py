@@ -1,0 +1,105 @@
+"""A run of solve as a person sees it: one live line, and a summary at the end."""
+
+import math
+import time
+from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.arc.encode import from_rows
+from harness.records import solving
+from harness.report.format import duration
+from harness.report.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from harness.solve.config import SolveConfig
+    from harness.solve.run import SolveResult
+    from harness.solve.task_queue import Progress
+
+_BARS = "▁▂▃▄▅▆▇█"
+_PRINT_EVERY_S = 30.0  # between two plain lines
+
+
+class SolveLine(ProgressLine):
+    """The observer of a run (harness.solve.run.SolveObserver)."""
+
+    printed_s = float("-inf")
+
+    def progress(self, progress: "Progress") -> None:
+        """Draws how the run stands; without a live line prints it now and then."""
+        text = line(progress)
+        self.live(text, progress.answered, progress.tasks)
+        now = self.clock()
+        if not self.bar and now - self.printed_s >= _PRINT_EVERY_S:
+            self.printed_s = now
+            self.note(text)
+
+
+def line(progress: "Progress") -> str:
+    """How the run stands, in about 75 columns."""
+    parts = [f"{progress.answered} of {progress.tasks} tasks"]
+    if progress.again:
+        parts.append(f"{progress.again} again")
+    parts.append(f"{progress.busy}/{progress.workers} at work")
+    parts.append(f"{duration(progress.left_s)} left")
+    if progress.in_time is not None and progress.answered < progress.tasks:
+        parts.append(f"all in {duration(progress.expected_s or 0.0)}, P {100 * progress.in_time:.0f} %")
+    bars = sparkline(progress.seconds)
+    return ", ".join(parts) + (f" {bars}" if bars else "")
+
+
+def sparkline(values: Sequence[float], width: int = 12) -> str:
+    """The latest values as bars between nothing and the largest of them."""
+    latest = values[-width:]
+    highest = max(latest, default=0.0)
+    if not highest:
+        return ""
+    return "".join(_BARS[min(len(_BARS) - 1, math.floor(value / highest * len(_BARS)))] for value in latest)
+
+
+def summary(result: "SolveResult", config: "SolveConfig", out: Console) -> None:
+    """What the run has come to: tasks answered, where the seconds went, the score where solutions are known."""
+    rows, tasks = result.rows, config.tasks
+    answered = {row.task for row in rows if any(row.votes)}
+    lines = [f"{len(answered)} of {len(tasks)} tasks answered, {len(rows)} attempts; submission in {config.out}"]
+    whole = [row for row in rows if row.ok]
+    if whole:
+        middle = median(row.seconds for row in whole)
+        train, answer = sum(row.train_s for row in whole), sum(row.decode_s for row in whole)
+        lines.append(
+            f"{middle:.1f} s per task in the middle, {100 * train / max(1e-9, train + answer):.0f} % of it training; "
+            f"{sum(row.cut for row in rows)} cut short"
+        )
+    failed = [row for row in rows if not row.ok]
+    lines += [f"{row.task}, attempt {row.attempt}: {row.status}: {row.reason}" for row in failed[:5]]
+    if len(failed) > 5:
+        lines.append(f"and {len(failed) - 5} more; see {result.folder}/{solving.ROWS.name}")
+    never = [task.id for task in tasks if task.id not in answered]
+    if never:
+        more = f" and {len(never) - 5} more" if len(never) > 5 else ""
+        lines.append(f"without an answer: {' '.join(never[:5])}{more}")
+    lines.append(f"began {_moment(result.began)}, ended {_moment(result.ended)}, deadline {_moment(result.end)}")
+    lines += _score(rows, config)
+    for text in lines:
+        out.print(Text(text), soft_wrap=True)
+
+
+def _score(rows: Sequence[solving.SolvedTask], config: "SolveConfig") -> list[str]:
+    """The score where solutions are known: the share of test inputs with the output among two attempts, per task."""
+    known = [task for task in config.tasks if task.id in config.solutions]
+    if not known:
+        return []
+    attempts = solving.all_attempts(rows)
+    scores = []
+    for task in known:
+        truths, grids = config.solutions[task.id], attempts.get(task.id, ())
+        right = [truth in map(from_rows, grids[i]) if i < len(grids) else False for i, truth in enumerate(truths)]
+        scores.append(sum(right) / len(right))
+    return [f"score: {sum(scores):.1f} of {len(known)} tasks, {100 * sum(scores) / len(known):.1f} %"]
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))

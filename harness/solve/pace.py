@@ -1,0 +1,117 @@
+"""What a task takes: seconds of training and of answering from its tokens, as predicted, then as measured.
+
+The form comes from the prediction (harness.predict): seconds of a sequence against its tokens, of an update, of reading
+a question, of a token of the answer. Two factors, one for training and one for answering, come from what was measured
+on the same device with the same settings: an earlier run's tasks, or those of this run so far.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
+
+from harness.analysis.drift import CPU, DRIFT, UNSTEADY
+from harness.predict.answering import DecodeSpeed, cache_size, rows_at_once
+from harness.predict.prediction import PredictRequest, predict_cell, seconds_by_length, update_seconds
+from harness.predict.roofline import Trace
+from harness.records.cell import Recipe
+from harness.records.solving import SolvedTask
+from harness.solve.tokens import TaskTokens
+
+_TASK_SIGMA = 0.25  # of a task's logarithm of seconds about its expectation, before any was measured
+_FEW = 5  # rows: with fewer their own spread says little
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Seconds of one task."""
+
+    train_s: float
+    answer_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.train_s + self.answer_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """The pace of one model on one device. `sequence_s` maps tokens to seconds of a forward and backward, `rows` are
+    the questions decoded at once. `common_sigma` and `task_sigma` are standard deviations of logarithms: of all tasks
+    together, and of one about its expectation. `tasks` were measured; `source` says what it all comes from."""
+
+    recipe: Recipe
+    kind: str  # cpu or cuda
+    sequence_s: Callable[[float], float]
+    update_s: float
+    decoding: DecodeSpeed
+    rows: int
+    load_s: float
+    common_sigma: float
+    task_sigma: float = _TASK_SIGMA
+    train_factor: float = 1.0
+    answer_factor: float = 1.0
+    tasks: int = 0
+    source: str = ""
+
+    def parts(self, tokens: TaskTokens, steps: int, views: int) -> Parts:
+        """Expected seconds of a task with `steps` optimiser steps and `views` of each test input."""
+        nominal = self.nominal(tokens, steps, views)
+        return Parts(nominal.train_s * self.train_factor, nominal.answer_s * self.answer_factor)
+
+    def nominal(self, tokens: TaskTokens, steps: int, views: int) -> Parts:
+        """The same before any measured factor."""
+        train_s = 0.0
+        if tokens.examples:
+            per_step = self.recipe.sequences_per_step * fmean(map(self.sequence_s, tokens.examples))
+            train_s = steps * (per_step + self.update_s)
+        questions = views * len(tokens.questions)
+        together = max(1, min(questions, self.rows))
+        answer_s = sum(views * self.decoding.seconds(n, tokens.answer, together) for n in tokens.questions)
+        return Parts(train_s, answer_s)
+
+    def measured_by(self, rows: Sequence[SolvedTask], source: str) -> "Pace":
+        """The pace that `rows` of this setting show: those of tasks that were not cut short."""
+        whole = [row for row in rows if row.ok and not row.cut and row.nominal_train_s + row.nominal_answer_s]
+        if not whole:
+            return self
+        train = _factor(sum(row.train_s for row in whole), sum(row.nominal_train_s for row in whole))
+        answer = _factor(sum(row.decode_s for row in whole), sum(row.nominal_answer_s for row in whole))
+        # How far single tasks lie from that, and how well their mean is known.
+        expected = [train * row.nominal_train_s + answer * row.nominal_answer_s for row in whole]
+        residuals = [math.log(row.seconds / s) for row, s in zip(whole, expected, strict=True) if row.seconds and s]
+        known = len(residuals) >= _FEW
+        spread = pstdev(residuals) if known else max(_TASK_SIGMA, pstdev(residuals or [0.0]))
+        return replace(
+            self,
+            train_factor=train,
+            answer_factor=answer,
+            task_sigma=spread,
+            common_sigma=math.hypot(DRIFT[CPU if self.kind == CPU else UNSTEADY], spread / math.sqrt(len(whole))),
+            tasks=len(whole),
+            source=source,
+        )
+
+
+def predicted(request: PredictRequest, traces: Mapping[int, Trace]) -> Pace:
+    """The pace by prediction alone, with the interval of that prediction."""
+    prediction = predict_cell(request, traces)
+    accelerator, calibration = request.accelerator, request.calibration
+    trace = traces[request.context].computed_in(request.compute_dtype)
+    by_length = {n: t.computed_in(request.compute_dtype) for n, t in traces.items()}
+    cache = cache_size(request.spec.architecture, 4 if request.compute_dtype == "fp32" else 2)
+    return Pace(
+        recipe=request.recipe,
+        kind=accelerator.kind,
+        sequence_s=seconds_by_length(by_length, accelerator, calibration),
+        update_s=update_seconds(trace, accelerator, calibration),
+        decoding=DecodeSpeed.of(trace, accelerator, calibration, cache),
+        rows=rows_at_once(trace, accelerator, cache, request.context),
+        load_s=prediction.load_s,
+        common_sigma=prediction.log_sigma,
+        source=f"predicted: {prediction.source}",
+    )
+
+
+def _factor(measured_s: float, planned_s: float) -> float:
+    return measured_s / planned_s if measured_s and planned_s else 1.0

@@ -1,0 +1,208 @@
+"""Runs a whole task set before a deadline: looks at the device, plans, and keeps the queue until all is answered.
+
+This process never imports torch. What is on disk after every task is all that another start needs: rows, a state with
+the deadline, and a submission.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from harness.catalog import precisions
+from harness.errors import UserError
+from harness.hardware.environment import versions
+from harness.hardware.info import DeviceReport
+from harness.predict.cells import device_at_hand
+from harness.predict.prediction import PredictRequest
+from harness.predict.trace_pool import UNSEEN, TracePool
+from harness.records import solving
+from harness.records.arm import SHORTEN, TASK, TuneSpec
+from harness.records.cell import record_key
+from harness.records.store import RESULTS, Store, slug
+from harness.records.stored import from_stored, to_stored
+from harness.solve import pace as paces
+from harness.solve import state as states
+from harness.solve.config import SolveConfig, run_key
+from harness.solve.pace import Pace
+from harness.solve.simulation import Foreseen, foresee, uncertainty
+from harness.solve.task_queue import Progress, Queue
+from harness.solve.tokens import COUNT, CountJob, TaskTokens
+from harness.tune.run import alone_in, spec_of
+from harness.workers.local import AskFailed, LocalExecutor
+from harness.workers.look import find, reserve
+
+# Kept free at the end: for a process that must be killed, and for the last file.
+RESERVE_SHARE, LEAST_RESERVE_S, MOST_RESERVE_S = 0.02, 3.0, 60.0
+SETTING_RULE = 1
+
+
+class SolveObserver(Protocol):
+    """Receives progress: messages, counts of a stage, and how the run stands."""
+
+    def note(self, text: str) -> None: ...
+    def count(self, verb: str, done: int, total: int) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
+
+
+@dataclass(frozen=True)
+class SolveResult:
+    """What a run has come to. `planned` is what was foreseen when it began, None where it went on after an earlier
+    start; `ended` and `end` are seconds since the epoch."""
+
+    folder: Path
+    rows: list[solving.SolvedTask]
+    planned: Foreseen | None
+    began: float
+    ended: float
+    end: float
+
+
+def run(config: SolveConfig, observer: SolveObserver, executor: LocalExecutor | None = None) -> SolveResult:
+    """Answers the config's tasks until its deadline. Raises UserError for what the user must correct first."""
+    with executor or LocalExecutor() as executor:
+        observer.note("looking at the device ...")
+        device = find(executor, config.tune.device)
+        cards = config.workers or 1 + len(device.others) * (config.tune.device == "auto")
+        gpus = cards if device.kind == "cuda" else 1
+        with reserve(executor, device.id, gpus) as report:
+            store = Store(config.tune.results or RESULTS / slug(device.name), kind=solving.ROWS)
+            with alone_in(store.folder):
+                store.repair(observer.note)
+                spec = replace(spec_of(config.tune, report), scope=TASK, device_name=device.name)
+                tokens = count_tokens(config, spec, executor, observer)
+                pace = predicted_pace(spec, report, store.folder, executor, observer)
+                executor.close()  # the process that looked at the device is not needed any more
+                ready = _Ready(spec=spec, workers=cards, tokens=tokens, pace=pace, command=executor.command)
+                return _run_on(ready, config, store, observer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """What is known before the first worker starts."""
+
+    spec: TuneSpec
+    workers: int
+    tokens: dict[str, TaskTokens]
+    pace: Pace
+    command: Sequence[str]
+
+
+def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObserver) -> SolveResult:
+    spec, workers = ready.spec, ready.workers
+    key, setting = run_key(spec, config.arm, config.tasks, versions()), setting_of(spec, config.arm, workers)
+    state, rows = _resumed(config, key, store, observer)
+    pace = known_pace(ready.pace, store, setting)
+    queue = Queue(
+        config=config,
+        spec=spec,
+        key=key,
+        setting=setting,
+        store=store,
+        pace=pace,
+        tokens=ready.tokens,
+        workers=workers,
+        end=state.end - reserve_s(state),
+        observer=observer,
+        command=ready.command,
+    )
+    for row in rows:
+        queue.take(row)
+    # Valid from the first second on.
+    queue.write()
+    planned = None
+    if not rows:
+        planned = foresee(queue.expected, queue.least, queue.end - time.time(), [1.0] * workers, uncertainty(pace))
+        observer.note(planned.sentence(len(queue.expected), pace.source))
+    # Rows of a finished run may have been lost since.
+    if not state.finished or queue.scheduler.waiting:
+        done = queue.run()
+        states.save(store.folder, replace(state, finished=done))
+    return SolveResult(store.folder, queue.rows, planned, state.began, time.time(), state.end)
+
+
+def _resumed(
+    config: SolveConfig, key: str, store: Store, observer: SolveObserver
+) -> tuple[states.RunState, list[solving.SolvedTask]]:
+    """The state of this run and the rows that it has: those of an earlier start, if there was one."""
+    now = time.time()
+    state = None if config.tune.fresh else states.load(store.folder, key)
+    if state is None:
+        end = config.end or now + config.budget_s
+        if end <= now:
+            raise UserError("the deadline is over already; give a later --deadline, or --budget-hours")
+        state = states.RunState(key, now, end)
+        states.save(store.folder, state)
+        return state, []
+    began = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(state.began))
+    rows = [row for row in store.rows().values() if row.run == key and row.started >= began]
+    until = time.strftime("%H:%M", time.localtime(state.end))
+    if state.finished:
+        observer.note(f"from the record: {len(rows)} rows; --fresh runs it again")
+    else:
+        observer.note(
+            f"going on after {len(rows)} rows; the first start's deadline stays: {until}; --fresh starts anew"
+        )
+    return state, rows
+
+
+def reserve_s(state: states.RunState) -> float:
+    """Seconds before the deadline in which nothing is computed any more."""
+    return min(MOST_RESERVE_S, max(LEAST_RESERVE_S, RESERVE_SHARE * (state.end - state.began)))
+
+
+def setting_of(spec: TuneSpec, arm: str, workers: int) -> str:
+    """The key of runs whose seconds can be compared: all but tasks, steps, views and seed are alike."""
+    payload = {**to_stored(replace(spec, tasks=(), steps=0, views=1, seed=0, dataset="")), "arm": arm}
+    # On a CPU workers share its cores.
+    return record_key({**payload, "workers": 1 if spec.device != "cpu" else workers}, SETTING_RULE, versions())
+
+
+def known_pace(pace: Pace, store: Store, setting: str) -> Pace:
+    """`pace` as the record's rows of this setting show it, where there are any."""
+    own = [row for row in store.rows().values() if row.setting == setting]
+    return pace.measured_by(own, f"measured on {len(own)} tasks of this setting")
+
+
+def count_tokens(
+    config: SolveConfig, spec: TuneSpec, executor: LocalExecutor, observer: SolveObserver
+) -> dict[str, TaskTokens]:
+    """The tokens of every task, counted in another process. Raises UserError as that job does."""
+    observer.count("counting tokens of tasks:", 0, len(config.tasks))
+    job = CountJob(
+        tasks=tuple(config.tasks),
+        arm=config.arm,
+        context=spec.context,
+        encoding=spec.encoding,
+        shorten=spec.too_long == SHORTEN,
+        weights=spec.weights,
+        recipe=spec.recipe,
+    )
+    try:
+        counted = [from_stored(raw, TaskTokens) for raw in executor.ask(COUNT, to_stored(job))]
+    except AskFailed as problem:
+        raise UserError(f"counting tokens failed: {problem}") from None
+    return {task.id: task for task in counted}
+
+
+def predicted_pace(
+    spec: TuneSpec, report: DeviceReport, folder: Path, executor: LocalExecutor, observer: SolveObserver
+) -> Pace:
+    """The pace of `spec`'s model on the device at hand, by prediction. Raises UserError where there is none."""
+    accelerator, calibration = device_at_hand(report, folder.parent)
+    request = PredictRequest(
+        spec=spec.model,
+        precision=precisions.find(spec.precision),
+        recipe=spec.recipe,
+        context=spec.context,
+        accelerator=accelerator,
+        calibration=calibration,
+    )
+    keys = request.trace_keys()
+    with TracePool(versions(), lambda: LocalExecutor(executor.command, UNSEEN)) as pool:
+        traced = pool.trace_all(list(keys.values()), lambda done, total: observer.count("tracing", done, total))
+    reasons = [trace for trace in traced if isinstance(trace, str)]
+    if reasons:
+        raise UserError(f"{spec.model.name}: its seconds cannot be predicted: {reasons[0]}")
+    return paces.predicted(request, dict(zip(keys, traced, strict=True)))  # type: ignore[arg-type]

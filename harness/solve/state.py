@@ -1,0 +1,41 @@
+"""When a run began and when it must be over, on disk: whoever starts it again keeps to that."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from harness.files import read_json, replace_atomically
+from harness.records.stored import from_stored, to_stored
+
+_Moment = Annotated[float, Meta(gt=0, lt=1e11)]  # seconds since the epoch
+
+
+@dataclass(frozen=True)
+class RunState:
+    """`began` and `end` in seconds since the epoch; `finished` where nothing is left to do."""
+
+    key: str
+    began: _Moment
+    end: _Moment
+    finished: bool = False
+
+
+def path_of(folder: Path, key: str) -> Path:
+    return folder / "runs" / f"{key}.json"
+
+
+def load(folder: Path, key: str) -> RunState | None:
+    """The state of the run `key`; None where there is none, or none that can be read."""
+    try:
+        state = from_stored(read_json(path_of(folder, key), 1 << 16), RunState)
+    except (OSError, ValueError):
+        return None
+    return state if state.key == key and state.end > state.began else None
+
+
+def save(folder: Path, state: RunState) -> None:
+    """Writes the state whole or not at all. Raises UserError where it cannot be written."""
+    replace_atomically(path_of(folder, state.key), json.dumps(to_stored(state)), make_folder=True)

@@ -1,0 +1,185 @@
+"""Runs with stand-in workers: what is on disk after whatever a worker, a task or the run itself goes through."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.solving import Solve, Watch
+from helpers.sweep import CARD
+
+from harness.errors import UserError
+from harness.records import solving
+from harness.solve import submission
+
+
+@pytest.fixture
+def solve(tmp_path, arc_folder):
+    return Solve(tmp_path, arc_folder)
+
+
+def test_every_task_is_answered_once_the_longest_first_and_the_submission_is_valid(solve):
+    result = solve.run()
+    assert {row.task for row in solve.rows} == solve.answered() == {task.id for task in solve.tasks}
+    assert [row.attempt for row in result.rows] == [1] * 6
+    assert all(row.ok and not row.cut for row in result.rows)
+    assert result.planned and result.planned.in_time > 0.9
+    assert result.ended < result.end
+
+
+def test_an_unanswered_submission_is_there_before_the_first_answer(solve):
+    seen = []
+
+    class Early(Watch):
+        def progress(self, progress):
+            seen.append(json.loads(solve.out.read_text()))
+
+    solve.world(load=0.5)
+    solve.run(Early())
+    assert submission.faults(seen[0], solve.tasks) == []
+    assert all(answer["attempt_1"] == [[0, 0], [0, 0]] for answers in seen[0].values() for answer in answers)
+
+
+def test_a_worker_that_dies_is_replaced_and_its_task_tried_once_more(solve):
+    solve.world(ends={"t1": "kill once", "t2": "kill"})
+    solve.run()
+    attempts = {(row.task, row.attempt): row.status for row in solve.rows}
+    assert attempts[("t1", 1)] == "killed" and attempts[("t1", 2)] == "ok"
+    assert attempts[("t2", 1)] == attempts[("t2", 2)] == "killed" and ("t2", 3) not in attempts
+    assert solve.answered() == {"t0", "t1", "t3", "t4", "t5"}
+    assert sum("died at" in note for note in solve.watch.notes) == 3
+
+
+def test_a_task_that_goes_on_after_its_time_is_stopped_and_keeps_its_answer(solve):
+    solve.world(ends={"t1": "hang", "t2": "hang in silence"})
+    began = time.monotonic()
+    solve.run(budget_s=60.0)
+    rows = {row.task: row for row in solve.rows}
+    assert rows["t1"].status == rows["t2"].status == "timeout" and rows["t1"].cut
+    assert solve.answered() == {"t0", "t1", "t3", "t4", "t5"}
+    assert time.monotonic() - began < 60
+
+
+def test_it_ends_before_the_deadline_whatever_tasks_do(solve):
+    solve.world(ends={task.id: "hang" for task in solve.tasks})
+    result = solve.run(budget_s=8.0, workers=2)
+    assert result.ended <= result.end
+    assert {row.status for row in solve.rows} == {"timeout"}
+    assert solve.answered()
+
+
+def test_out_of_memory_is_a_row_and_the_worker_goes_on(solve):
+    solve.world(ends={"t1": "oom"})
+    solve.run()
+    assert [row.status for row in solve.rows if row.task == "t1"] == ["oom", "oom"]
+    assert len(solve.answered()) == 5
+
+
+def test_a_second_pass_is_over_what_is_not_sure_in_the_time_left(solve):
+    # The stand-in's views all agree: nothing is left to ask again.
+    solve.run(passes=2)
+    assert [row.attempt for row in solve.rows] == [1] * 6
+    solve.world(ends={"t3": "hang in silence"})
+    solve.run(passes=2, fresh=True, budget_s=60)
+    assert [row.attempt for row in solve.rows if row.task == "t3"] == [1, 2]
+
+
+def test_a_killed_run_goes_on_and_keeps_the_first_deadline(solve, tmp_path):
+    solve.world(seconds=0.3)
+    script = (
+        f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}\n"
+        "from pathlib import Path\nfrom helpers.solving import Solve\n"
+        f"s = Solve(Path({str(tmp_path)!r}), Path({str(solve.model)!r})); s.world(seconds=0.3); s.run(budget_s=60)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script])
+    path = solve.results / "solved.jsonl"
+    while child.poll() is None and not (path.exists() and path.read_text().count("\n") >= 2):
+        time.sleep(0.05)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    before = path.read_text().count("\n")
+    assert 2 <= before < 6
+    result = solve.run(budget_s=10_000)
+    assert result.end - result.began == pytest.approx(60.0)
+    assert sorted(row.task for row in solve.rows) == [task.id for task in solve.tasks]
+    assert len(solve.log) - before <= 5  # the one under way is done again, no other
+    assert "going on after" in " ".join(solve.watch.notes)
+    # All is done: a third start does nothing but write the submission again.
+    done = len(solve.log)
+    solve.out.unlink()
+    solve.run()
+    assert len(solve.log) == done and len(solve.answered()) == 6
+    # And a fresh one begins anew.
+    solve.run(fresh=True)
+    assert len(solve.log) == done + 6
+
+
+def test_other_tasks_under_the_same_names_are_another_run(solve):
+    solve.run()
+    swapped = {"t0": solve.tasks[1], "t1": solve.tasks[0]}
+    solve.tasks = [replace(swapped.get(task.id, task), id=task.id) for task in solve.tasks]
+    solve.run()
+    assert len(solve.log) == 12
+
+
+def test_cards_have_a_worker_each(solve):
+    solve.world(device={**CARD, "others": ["cuda:1 Tesla T4"], "partners": ["T4b"]}, seconds=0.2)
+    solve.run(workers=2, budget_s=60)
+    assert {row.device for row in solve.rows} == {"cuda:0 0", "cuda:0 1"}
+
+
+def test_a_model_that_no_worker_can_load_is_told_once(solve):
+    solve.world(unloadable="the weights are torn")
+    with pytest.raises(UserError, match=r"cannot load the model: .*the weights are torn"):
+        solve.run()
+    solve.world(refuse="m: has no tokenizer; put it beside the weights")
+    with pytest.raises(UserError, match="has no tokenizer"):
+        solve.run(fresh=True)
+
+
+def test_a_place_that_no_submission_can_be_written_to_is_found_at_the_start(solve):
+    solve.out.mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        solve.config()
+    solve.out = solve.folder / "nosuch" / "submission.json"
+    with pytest.raises(UserError, match="cannot be written"):
+        solve.config()
+
+
+def test_a_deadline_in_the_past_is_refused(solve):
+    with pytest.raises(UserError, match="deadline is over"):
+        solve.run(end=time.time() - 1)
+
+
+def test_a_full_disk_stops_the_run_and_the_submission_stays_valid(solve, monkeypatch):
+    real, written = submission.replace_atomically, []
+
+    def full_after_three(path, content):
+        written.append(path)
+        if len(written) > 4:
+            raise UserError(f"{path}: cannot be written (No space left on device); name a folder that can be")
+        real(path, content)
+
+    monkeypatch.setattr(submission, "replace_atomically", full_after_three)
+    with pytest.raises(UserError, match="No space left"):
+        solve.run()
+    assert len(solve.answered()) >= 1
+    monkeypatch.undo()
+    solve.run()
+    assert len(solve.answered()) == 6
+
+
+def test_rows_of_elsewhere_are_checked(solve):
+    solve.run()
+    path = solve.results / solving.ROWS.name
+    lines = path.read_text().splitlines()
+    forged = {**json.loads(lines[0]), "train_s": -1.0}
+    path.write_text("\n".join([json.dumps(forged), "{", *lines[1:]]) + "\n")
+    solve.run()
+    assert len(solve.answered()) == 6 and len(solve.log) == 7
+    assert any("2 corrupt lines" in note for note in solve.watch.notes)

@@ -1,0 +1,151 @@
+"""The scheduler of a run, alone and through simulated runs."""
+
+import random
+
+import pytest
+from helpers.solving import row_of
+
+from harness.solve.pace import Pace
+from harness.solve.schedule import Scheduler
+from harness.solve.simulation import Uncertainty, draw, foresee, uncertainty
+
+TASKS = {"a": 10.0, "b": 40.0, "c": 20.0}
+LEAST = dict.fromkeys(TASKS, 1.0)
+
+
+def scheduler(end=1000.0, workers=1, passes=2, expected=None, least=None):
+    return Scheduler(expected or TASKS, least or LEAST, end, workers, passes)
+
+
+def test_the_longest_task_comes_first_and_every_task_once():
+    queue, order, now = scheduler(passes=1), [], 0.0
+    while assignment := queue.next(0, now):
+        order.append(assignment.task)
+        now += TASKS[assignment.task]
+        queue.done(0, TASKS[assignment.task], 0.5)
+    assert order == ["b", "c", "a"]
+    assert not queue.anything_left(now)
+
+
+def test_a_task_may_take_longer_as_far_as_all_others_still_fit():
+    # 70 s of work in 140 s: each may take twice its time; in 35 s half of it.
+    assert scheduler(end=140).next(0, 0.0).until == pytest.approx(80)
+    assert scheduler(end=35).next(0, 0.0).until == pytest.approx(20)
+    # Never four times, however much is left.
+    assert scheduler(end=10_000).next(0, 0.0).until == pytest.approx(160)
+
+
+def test_a_task_gets_the_time_of_an_answer_at_least_and_none_goes_beyond_the_end():
+    assert scheduler(end=3, least=dict.fromkeys(TASKS, 1.5)).next(0, 0.0).until == pytest.approx(2.25)
+    assert scheduler(end=3, least=dict.fromkeys(TASKS, 30.0)).next(0, 0.0).until == 3
+
+
+def test_a_slow_worker_is_given_more_time_and_its_share():
+    queue = scheduler(end=10_000, workers=2)
+    queue.next(0, 0.0)
+    queue.done(0, 80.0, 0.5)  # twice as long as expected
+    assert queue.slowness_of(0) == pytest.approx(2.0)
+    assert queue.slowness_of(1) == pytest.approx(2.0)  # until it has shown its own
+    assert queue.next(0, 80.0).until == pytest.approx(80 + 4 * 2 * 20)
+
+
+def test_the_second_pass_takes_the_least_sure_and_no_task_a_third_time():
+    queue, now = scheduler(), 0.0
+    for confidence in (0.9, 0.2, 1.0):
+        queue.next(0, now)
+        queue.done(0, 1.0, confidence)
+    again = []
+    while assignment := queue.next(0, now):
+        again.append((assignment.task, assignment.attempt))
+        queue.done(0, 1.0, 0.1)
+    assert again == [("c", 2), ("b", 2)]  # of a nothing is unsure
+
+
+def test_nothing_is_begun_that_has_no_time_left():
+    queue = scheduler(passes=2)
+    for _ in TASKS:
+        queue.next(0, 0.0)
+        queue.done(0, 40.0, 0.0)
+    assert queue.next(0, 999.0) is None and not queue.anything_left(999.0)
+
+
+def test_a_task_whose_worker_died_is_tried_once_more_first():
+    queue = scheduler()
+    assert queue.next(0, 0.0).task == "b"
+    assert queue.failed(0)
+    assert queue.next(0, 1.0) is not None and queue.running[0].task == "b" and queue.running[0].attempt == 2
+    assert not queue.failed(0)
+    assert queue.next(0, 2.0).task == "c"
+
+
+def test_what_an_earlier_start_did_is_not_done_again():
+    queue = scheduler()
+    queue.remember("b", 1, True, 0.5)
+    queue.remember("c", 1, False, 0.0)  # its worker died: once more
+    queue.remember("a", 1, False, 0.0)
+    queue.remember("a", 2, False, 0.0)  # twice: no more
+    assert queue.next(0, 0.0).task == "c" and queue.running[0].attempt == 2
+    queue.done(0, 20.0, 1.0)
+    assert queue.next(0, 20.0).task == "b"
+
+
+# ---- Whole runs, simulated
+
+
+def lengths(count=240):
+    """Seconds of tasks as in public logs of runs: 90 to 760, most of them short."""
+    rng = random.Random(7)
+    return {f"t{i:03}": min(760.0, max(90.0, 240 * rng.lognormvariate(0.0, 0.5))) for i in range(count)}
+
+
+WORKERS = (1.0, 1.0, 1.0, 2.0)
+UNSURE = Uncertainty(common=0.1, worker=0.03, task=0.25, startup_s=(120.0, 860.0))
+
+
+def test_no_task_is_late_and_no_time_left_over_in_simulated_runs():
+    """240 tasks over four workers, one of them twice as slow, that need 120 to 860 s to start. The work alone takes
+    five hours: in four it is cut, in eight a second pass has what is left."""
+    rng, expected = random.Random(0), lengths()
+    least = {task: 0.2 * seconds for task, seconds in expected.items()}
+    for hours in (4.0, 5.0, 8.0):
+        end = 3600 * hours
+        runs = [draw(expected, least, end, WORKERS, UNSURE, rng) for _ in range(60)]
+        assert all(run.ended_s <= end for run in runs)
+        assert sum(run.missed for run in runs) == 0
+        assert max(run.unused for run in runs) < 0.03
+
+
+def test_what_is_foreseen_holds_the_draws():
+    expected = lengths(60)
+    least = {task: 0.2 * seconds for task, seconds in expected.items()}
+    seen = foresee(expected, least, 12 * 3600, WORKERS, UNSURE, draws=200)
+    assert seen.hours_low < seen.hours_mid < seen.hours_high
+    # All the work over what four workers, one at half speed, do at once; the last one ends a little later.
+    ideal = sum(expected.values()) / 3.5 / 3600
+    assert ideal < seen.hours_mid < 1.35 * ideal + 860 / 3600
+    assert seen.in_time == 1.0 and seen.whole > 0.97
+    short = foresee(expected, least, 0.9 * ideal * 3600, WORKERS, UNSURE, draws=200)
+    assert short.in_time > 0.9 and short.whole == 0.0  # all are answered, none of them whole
+    none = foresee(expected, expected, 0.5 * ideal * 3600, WORKERS, UNSURE, draws=100)
+    assert none.in_time == 0.0
+
+
+def test_a_measured_pace_narrows_what_is_foreseen():
+    pace = Pace(
+        recipe=None,
+        kind="cpu",
+        sequence_s=lambda n: 0.01 * n,
+        update_s=0.0,
+        decoding=None,
+        rows=1,
+        load_s=2.0,
+        common_sigma=0.5,
+    )
+    rows = [row_of(f"t{i}", train_s=2.0, decode_s=3.0) for i in range(20)]
+    known = pace.measured_by([*rows, row_of("x", train_s=99.0, cut=True)], "measured")
+    assert known.train_factor == pytest.approx(2.0) and known.answer_factor == pytest.approx(3.0)
+    assert uncertainty(known).common < 0.1 and uncertainty(known).task == pytest.approx(0.0, abs=1e-9)
+    assert uncertainty(pace).startup_s == (1.4, 4.0) and uncertainty(pace, loaded=True).startup_s == (0.0, 0.0)
+    # One row says little of how tasks spread.
+    assert pace.measured_by(rows[:1], "one").task_sigma == 0.25
+    assert pace.measured_by([], "none") is pace
