@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from harness import limits
 from harness.catalog import strict_yaml
-from harness.catalog.precisions import DTYPES
+from harness.catalog.precisions import DTYPES, native_dtype
 from harness.errors import UserError, unknown
 from harness.records.measurement import Duration, MatmulSpeed, Rate, Size
 from harness.text import quoted
@@ -58,7 +58,7 @@ class Accelerator:
     @property
     def native_half(self) -> str:
         """The dtype that one would train in: as harness.catalog.precisions.native_dtype says of a probed device."""
-        return next((dtype for dtype in ("bf16", "fp16") if dtype in self.native), "fp32")
+        return native_dtype({name: MatmulSpeed(*both, name in self.native) for name, both in self.rates.items()})
 
 
 def _card(name: str, capability: str, gib: float, tflops: tuple[float, float | str, float], gb_s: float) -> Accelerator:

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from harness import limits
 from harness.catalog import model_folder
-from harness.catalog.precisions import PRECISIONS
+from harness.catalog.precisions import REQUESTS
 from harness.catalog.strict_yaml import Document, Strict, parse_file
 from harness.errors import unknown
 from harness.files import user_path
@@ -51,7 +51,7 @@ class Defaults(Strict, frozen=True):
 
     model: str
     # mypy reads no constants in a Literal
-    precisions: Annotated[tuple[Literal[tuple(PRECISIONS)], ...], limits.Names]  # type: ignore[valid-type]
+    precisions: Annotated[tuple[Literal[tuple(REQUESTS)], ...], limits.Names]  # type: ignore[valid-type]
     contexts: Contexts
     budget_hours: limits.Hours
     steps: limits.Steps

@@ -55,6 +55,21 @@ PRECISIONS = {
         Precision("int4", 4.127, Quantization(kind=NF4, block_size=64, double=True)),
     )
 }
+# The device's native 16-bit one, fp32 where there is none: a word for requests. Cells and records say which it was.
+NATIVE = Precision("native", 16)
+REQUESTS = {NATIVE.name: NATIVE, **PRECISIONS}  # by the names that models.yaml and the command line take
+
+
+def requested(name: str) -> Precision:
+    """The precision called `name`, "native" among them (see `resolve`). Raises UserError for any other name."""
+    if name not in REQUESTS:
+        raise unknown("precision", name, REQUESTS)
+    return REQUESTS[name]
+
+
+def resolve(precision: Precision, native: str) -> Precision:
+    """`precision` as a cell has it, on a device whose native dtype is `native`."""
+    return PRECISIONS[native] if precision == NATIVE else precision
 
 
 def find(name: str) -> Precision:

@@ -13,7 +13,9 @@ SHORTEST = 32  # tokens of the shortest context that is tried instead of one tha
 
 
 def with_natives(requested: Sequence[Precision], rates: dict[str, MatmulSpeed]) -> list[tuple[Precision, str]]:
-    """The requested precisions and why, each emulated one followed by what a user of this device would take instead."""
+    """The requested precisions and why, each once: "native" as what it is on this device, an emulated one followed by
+    what a user of this device would take instead."""
+    requested = list(dict.fromkeys(precisions.resolve(p, precisions.native_dtype(rates)) for p in requested))
     chosen = [(precision, "asked") for precision in requested]
     for precision in requested:
         # An emulated dtype is measured as asked, and the native one beside it.

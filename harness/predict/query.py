@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.catalog import accelerators
+from harness.catalog import accelerators, precisions
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.precisions import Precision
 from harness.predict import calibration_files, prediction, trace_pool
@@ -32,14 +32,15 @@ class PredictQuery:
     goal: Goal
 
     def requests(self, contexts: Sequence[int]) -> list[PredictRequest]:
-        """Every model x precision x context on every accelerator, in that order, contexts cut to the model's window.
+        """Every model x precision x context on every accelerator, in that order, contexts cut to the model's window,
+        "native" as what it is on each.
 
         Raises UserError for a dtype that an accelerator does not compute.
         """
         requests = [
             PredictRequest(
                 spec=spec,
-                precision=precision,
+                precision=precisions.resolve(precision, accelerator.native_half),
                 recipe=self.recipes[precision.name],
                 context=min(context, spec.max_context),
                 accelerator=accelerator,
@@ -52,7 +53,11 @@ class PredictQuery:
         ]
         for request in requests:
             request.accelerator.rate(request.compute_dtype)
-        return requests
+        # Each cell once: "native" may be one of the others, and two contexts may be cut to one window.
+        cells: dict[tuple[str, str, int, int], PredictRequest] = {}
+        for r in requests:
+            cells.setdefault((r.spec.name, r.precision.name, r.context, id(r.accelerator)), r)
+        return list(cells.values())
 
 
 def card_named(name: str) -> tuple[Accelerator, Calibration]:

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.catalog.models import Catalog
+from harness.catalog.precisions import NATIVE
 from harness.report.format import gib, millions, number, thousands
 from harness.report.style import plain_table
 
@@ -42,15 +43,16 @@ def plan_table(config: "SweepConfig", out: Console) -> None:
             name = (Text(spec.name), millions(spec.params_m)) if not i else ("", "")
             table.add_row(*name, precision.name, size, Text(contexts))
     out.print(table)
+    native = "native: bf16 where the device computes it in hardware, else fp16, else fp32. "
     # How many cells there are, by the kind of device that it may be.
     cells = {kind: len(config.models) * len(config.precisions) * len(by_kind[kind]) for kind in kinds}
     cap_s = {kind: config.cap_seconds[kind] for kind in kinds}
     counts = "; ".join(f"{kind}: {cells[kind]} cells, cap {cap_s[kind]:.0f} s per cell" for kind in kinds)
     out.print(
         Text(
-            f"{counts}. A cell estimated above the cap is not started. Where the device emulates a precision, the "
-            "native one is measured too. weights GiB: all parameters at the precision's bits; embeddings and norms "
-            "stay 16-bit. (w): beyond the model's context window."
+            f"{counts}. A cell estimated above the cap is not started. {native if NATIVE in config.precisions else ''}"
+            "Where the device emulates a precision, the native one is measured too. weights GiB: all parameters at the "
+            "precision's bits; embeddings and norms stay 16-bit. (w): beyond the model's context window."
         )
     )
 

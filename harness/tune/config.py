@@ -28,8 +28,8 @@ NO_WEIGHTS = (
 class TuneConfig:
     """One model with its tasks and arms.
 
-    `dataset` names the set and its grid limit, if any. By default `precision` is the device's native one and `results`
-    a folder named after the device.
+    `dataset` names the set and its grid limit, if any. By default `precision` is "native", the device's own, and
+    `results` a folder named after the device.
     """
 
     model: ModelSpec
@@ -110,7 +110,7 @@ def settings_for(catalog: Catalog, model: ModelSpec, alone: bool = True) -> Tune
 def _check(model: ModelSpec, weights_name: str, settings: TuneDefaults, more: dict[str, Any]) -> None:
     # Values that must be one of a list.
     if precision := more.get("precision"):
-        precisions.find(precision)
+        precisions.requested(precision)
     for name, field, allowed in (
         ("encoding", "encoding", ENCODINGS),
         ("scope", "scope", SCOPES),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.arc.arms import Arm
-from harness.catalog.precisions import compute_dtype, find, native_dtype
+from harness.catalog.precisions import NATIVE, compute_dtype, native_dtype, requested, resolve
 from harness.errors import UserError
 from harness.hardware.cpu_load import CpuMeter
 from harness.hardware.environment import commit, versions
@@ -83,7 +83,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _spec(config: TuneConfig, report: DeviceReport) -> TuneSpec:
-    precision = find(config.precision or native_dtype(report.rates))
+    precision = resolve(requested(config.precision or NATIVE.name), native_dtype(report.rates))
     return TuneSpec(
         model=config.model,
         weights=config.weights,

@@ -75,7 +75,7 @@ class Bench:
                                               if f"{name}_seconds" in more}  # fmt: skip
         config = SweepConfig(
             models=models,
-            precisions=[precisions.find(name) for name in names],
+            precisions=[precisions.requested(name) for name in names],
             recipe=Recipe(),
             contexts=dict.fromkeys(("cpu", "cuda"), contexts),
             sample_seconds=dict.fromkeys(("cpu", "cuda"), seconds["sample"]),
