@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from harness.analysis.projection import step_seconds
+from harness.catalog import trainable
 from harness.catalog.models import Catalog
 from harness.catalog.weights import RANDOM
 from harness.errors import UserError
@@ -90,7 +91,8 @@ def fine_tunes(
 def _fine_tune(spec: ModelSpec, weights: str, config: SweepConfig, catalog: Catalog, swept: SweepResult) -> TuneConfig:
     """Raises UserError with the reason where the model's accuracy is not measured."""
     # Emulated cells say nothing of how one would train here.
-    rows = [row for row in swept.rows if row.ok and row.cell.model == spec and row.rate and row.rate.native]
+    ok = [row for row in swept.rows if row.ok and row.cell.model.name == spec.name and row.rate and row.rate.native]
+    rows = [row for row in ok if not trainable.refusal(spec, row.cell.compute_dtype)]
     if weights == RANDOM:
         raise UserError(f"{spec.name}: {NO_WEIGHTS}")
     if not rows:

@@ -131,6 +131,7 @@ class _ModelBlock(Strict, frozen=True):
     params_m: limits.Millions | None = None
     aliases: tuple[str, ...] = ()
     ttft: dict[str, Any] | None = None  # some of TuneDefaults' fields
+    needs_range: Literal["bf16"] | None = None  # harness.catalog.trainable
 
 
 class _File(Strict, frozen=True):
@@ -225,4 +226,5 @@ def _model(document: Document, name: str) -> ModelSpec:
         params_m=block.params_m,
         aliases=block.aliases,
         ttft=tuning,
+        needs_range=block.needs_range,
     )

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from harness.catalog import precisions
+from harness.catalog import precisions, trainable
 from harness.catalog.precisions import Precision
 from harness.hardware.info import DeviceReport
 from harness.measure.config import SweepConfig
-from harness.records.cell import Cell
+from harness.records.cell import Cell, ModelSpec
 from harness.records.measurement import MatmulSpeed
 
 SHORTEST = 32  # tokens of the shortest context that is tried instead of one that is too slow
@@ -31,6 +31,16 @@ def _native(dtype: str, rates: dict[str, MatmulSpeed]) -> bool:
     return dtype in rates and rates[dtype].native
 
 
+def _with_wide(
+    spec: ModelSpec, chosen: list[tuple[Precision, str]], rates: dict[str, MatmulSpeed]
+) -> list[tuple[Precision, str]]:
+    """`chosen`, and fp32 where `spec` can be trained in none of them, for they compute in fp16."""
+    computed = [precisions.compute_dtype(precision, rates) for precision, _ in chosen]
+    if all(trainable.refusal(spec, dtype) for dtype in computed):
+        return [*chosen, (precisions.find("fp32"), "wide enough here; fp16 is not")]
+    return chosen
+
+
 def cells(config: SweepConfig, contexts: Sequence[int], report: DeviceReport) -> list[Cell]:
     """Every model (with where its weights are) x precision x context, a model's contexts from short to long.
 
@@ -49,6 +59,6 @@ def cells(config: SweepConfig, contexts: Sequence[int], report: DeviceReport) ->
             why=why,
         )
         for spec, weights in config.models
-        for precision, why in with_natives(config.precisions, report.rates)
+        for precision, why in _with_wide(spec, with_natives(config.precisions, report.rates), report.rates)
         for context in sorted(set(contexts))
     ]

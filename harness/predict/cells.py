@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import accelerators, precisions
+from harness.catalog import accelerators, precisions, trainable
 from harness.catalog.accelerators import Accelerator
 from harness.errors import UserError
 from harness.hardware.info import DeviceReport
@@ -84,6 +84,8 @@ class CellPredictor:
         """The prediction of `cell`, or why there is none."""
         if cell.compute_dtype not in self.report.rates or cell.compute_dtype not in self.accelerator.rates:
             return f"this device has no {cell.compute_dtype} matrix product"
+        if reason := trainable.refusal(cell.model, cell.compute_dtype):
+            return reason
         # One trace at the cell's own context: a sweep needs no other length.
         precision = precisions.find(cell.precision)
         key = prediction.trace_key(cell.model, precision, cell.recipe, self.accelerator, cell.context)

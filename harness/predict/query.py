@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.catalog import accelerators, precisions
+from harness.catalog import accelerators, precisions, trainable
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.precisions import Precision
 from harness.predict import calibration_files, prediction, trace_pool
@@ -96,13 +96,14 @@ def _predict_each(
     requests: Sequence[PredictRequest], pool: trace_pool.TracePool, on_done: OnDone
 ) -> list[Prediction | str]:
     """Each prediction, or why there is none; all traces are made together."""
-    # All keys go to the pool at once, which shares them out over its processes.
-    keys = [request.trace_keys() for request in requests]
+    # What cannot be trained so is not traced. All other keys go to the pool at once, which shares them out.
+    refusals = [trainable.refusal(request.spec, request.compute_dtype) for request in requests]
+    keys = [{} if why else request.trace_keys() for request, why in zip(requests, refusals, strict=True)]
     traces = iter(pool.trace_all([key for by_length in keys for key in by_length.values()], on_done))
     outcomes: list[Prediction | str] = []
-    for request, by_length in zip(requests, keys, strict=True):
+    for request, by_length, why in zip(requests, keys, refusals, strict=True):
         traced = {context: next(traces) for context in by_length}
-        reasons = [trace for trace in traced.values() if isinstance(trace, str)]
+        reasons = [why] if why else [trace for trace in traced.values() if isinstance(trace, str)]
         usable = {context: trace for context, trace in traced.items() if not isinstance(trace, str)}
         outcomes.append(reasons[0] if reasons else prediction.predict_cell(request, usable))
     return outcomes

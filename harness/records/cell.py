@@ -30,6 +30,7 @@ LORA, DORA, FULL = "lora", "dora", "full"
 NONE, MLP, ALL = "none", "mlp", "all"
 RECOMPUTE = (NONE, MLP, ALL)  # of activations in the backward: none, gate and up of every MLP, or every layer
 TARGETS = ("attention", "all-linear")
+_NO_PART = ("aliases", "params_m", "ttft", "needs_range")  # of a model's fields, of what is measured
 # Libraries whose version changes what is measured.
 _KEY_VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
 
@@ -119,6 +120,7 @@ class ModelSpec:
     params_m: limits.Millions | None = None
     aliases: tuple[str, ...] = ()
     ttft: dict[str, Any] | None = None  # models.yaml's settings for fine-tuning it; not part of what is measured
+    needs_range: str | None = None  # "bf16": activations exceed fp16's largest number (harness.catalog.trainable)
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def record_key(payload: dict[str, Any], rule: int, versions: dict[str, str]) -> 
     their defaults are left out too, so that old keys stay valid when a later version adds a field.
     """
     payload = dict(payload)
-    model = {name: value for name, value in payload["model"].items() if name not in ("aliases", "params_m", "ttft")}
+    model = {name: value for name, value in payload["model"].items() if name not in _NO_PART}
     defaults = to_stored(Recipe())
     recipe = {name: value for name, value in payload["recipe"].items() if value != defaults[name]}
     if recipe.get("gradient_checkpointing") == ALL:

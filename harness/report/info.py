@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.catalog import trainable
 from harness.catalog.models import Catalog
 from harness.catalog.precisions import NATIVE
 from harness.report.format import gib, millions, number, thousands
@@ -44,6 +45,7 @@ def plan_table(config: "SweepConfig", out: Console) -> None:
             table.add_row(*name, precision.name, size, Text(contexts))
     out.print(table)
     native = "native: bf16 where the device computes it in hardware, else fp16, else fp32. "
+    narrow = [spec.name for spec, _ in config.models if trainable.needs_range(spec)]
     # How many cells there are, by the kind of device that it may be.
     cells = {kind: len(config.models) * len(config.precisions) * len(by_kind[kind]) for kind in kinds}
     cap_s = {kind: config.cap_seconds[kind] for kind in kinds}
@@ -55,6 +57,14 @@ def plan_table(config: "SweepConfig", out: Console) -> None:
             "precision's bits; embeddings and norms stay 16-bit. (w): beyond the model's context window."
         )
     )
+    # Which cells these are depends on what the device computes in.
+    if narrow:
+        out.print(
+            Text(
+                f"{', '.join(narrow)}: real weights exceed fp16's range, so a cell that computes in fp16 (on a T4 "
+                "native and int4) is not started; where no other is left, fp32 is measured."
+            )
+        )
 
 
 def _within(context: int, max_context: int) -> str:
