@@ -175,7 +175,7 @@ def test_the_shipped_calibrations_serve(tmp_path):
 
 def _row_on(name, processes=1, micro_s=1.0, device="cuda:0"):
     on = cell(device=device, device_name=name, compute_dtype="fp16", recipe=Recipe(data_parallel=processes))
-    return row((micro_s,) * 6, cell=on, memory={"steady": {"process": 2 << 30}})
+    return row((micro_s,) * 6, cell=on, device_total_bytes=15 << 30, memory={"steady": {"process": 2 << 30}})
 
 
 def test_a_record_of_several_cards_calibrates_one(monkeypatch):

@@ -95,7 +95,7 @@ def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder, monkeypatch):
     """Packs and checkpointing as they were found best change the order of sums alone."""
     tasks, solutions = made_tasks(3)
     spec = spec_of(arc_folder, tasks)
-    monkeypatch.setattr(experiment, "_predictor", lambda report, folder: foresee)
+    monkeypatch.setattr(experiment, "_predictor", lambda report, folder, note: foresee)
     (plain,), _ = arms_of(spec, tasks, solutions, tmp_path / "plain")
     (fitted,), notes = arms_of(spec, tasks, solutions, tmp_path / "fitted", autotune=True)
     assert any(line.startswith("fitted: ") and "tokens/s" in line for line in notes)
@@ -104,7 +104,7 @@ def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder, monkeypatch):
 
 
 def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder, monkeypatch):
-    monkeypatch.setattr(experiment, "_predictor", lambda report, folder: foresee)
+    monkeypatch.setattr(experiment, "_predictor", lambda report, folder, note: foresee)
     tasks, solutions = made_tasks(2)
     _, notes = arms_of(spec_of(arc_folder, tasks), tasks, solutions, tmp_path, "baseline", autotune=True)
     assert not any("fit" in line for line in notes)
@@ -113,7 +113,7 @@ def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder, monkeypatch):
 def test_cells_of_a_fine_tune_are_predicted_here(tmp_path, spec):
     job = ArmsJob(spec, (), {}, (), str(tmp_path / "results" / "here"), report=InProcess.report)
     cell = Cell(spec.model, "fp32", "fp32", 512, spec.recipe, spec.weights, "cpu", "a CPU")
-    prediction = experiment._predictor(job.report, Path(job.folder))(cell)
+    prediction = experiment._predictor(job.report, Path(job.folder), print)(cell)
     assert prediction.fits_memory() is True and prediction.micro_s > 0
 
 

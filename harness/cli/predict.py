@@ -41,7 +41,7 @@ def configure(
     precisions: Precisions = None,
     contexts: Contexts = None,
     gpu: Annotated[
-        str, typer.Option(help='As in "t4 l4", 2xt4, cpu (this machine), or a YAML file of your own.')
+        str, typer.Option(help='As in "t4 l4", 2xt4, cpu or cuda (this machine), or a YAML file of your own.')
     ] = "t4",
     recipe: Annotated[str | None, typer.Option(help="own, reference, or arc24: as its published runs were.")] = None,
     lora_targets: LoraTargets = None,

@@ -1,8 +1,8 @@
 """A device as its probe reports it. Knows no torch: it travels between processes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from harness.records.measurement import MatmulSpeed
+from harness.records.measurement import MatmulSpeed, Rate
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,10 @@ class Device:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """A device, and the speed of its matrix products by dtype."""
+    """A device and the speed of its matrix products by dtype; of a card the bytes per second of a large copy, and its
+    environment (harness.hardware.environment.of_card)."""
 
     device: Device
     rates: dict[str, MatmulSpeed]
+    bandwidth: Rate | None = None
+    environment: dict[str, str] = field(default_factory=dict)

@@ -102,6 +102,8 @@ class _Sweep:
     def all(self, contexts: Sequence[int]) -> list[Measurement]:
         cells = plan.cells(self.config, contexts, self.report)
         self.observer.begin(self.report.device.name, len(cells))
+        if origin := self.predictor.accelerator.origin:
+            self.observer.note(f"predicted {origin}")
         rows, number = [], 0
         for group in _groups(cells):
             done: list[Measurement] = []
@@ -158,6 +160,7 @@ class _Sweep:
             versions=self.versions,
             commit=self.commit,
             rate=self.report.rates.get(cell.compute_dtype),
+            bandwidth=self.report.bandwidth,
             device_total_bytes=self.report.device.total_bytes,
             estimate_s=judgement.smallest_run_s,
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from harness.catalog import accelerators, precisions, trainable
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.precisions import Precision
+from harness.errors import UserError
 from harness.predict import calibration_files, prediction, trace_pool
 from harness.predict.calibration import Calibration
 from harness.predict.cells import device_at_hand
@@ -61,13 +62,21 @@ class PredictQuery:
 
 
 def card_named(name: str) -> tuple[Accelerator, Calibration]:
-    """The accelerator of that name with its calibration; "cpu" is this machine's, as its probe finds it."""
-    if name != accelerators.CPU:
+    """The accelerator of that name with its calibration; "cpu" and "cuda" are this machine's, as the probe finds them.
+
+    Raises UserError for a card that is neither in the table nor calibrated here.
+    """
+    # What has no datasheet is probed.
+    if name in (accelerators.CPU, accelerators.CUDA):
+        with LocalExecutor() as executor, reserve(executor, name) as report:
+            return device_at_hand(report, RESULTS)
+    try:
         accelerator = accelerators.find(name)
-        return accelerator, calibration_files.for_card(accelerator)
-    # A CPU has no datasheet, so it is probed.
-    with LocalExecutor() as executor, reserve(executor, accelerators.CPU) as report:
-        return device_at_hand(report, RESULTS)
+    except UserError:
+        if measured := calibration_files.measured_card(name):
+            return measured
+        raise
+    return accelerator, calibration_files.for_card(accelerator)
 
 
 @dataclass(frozen=True)

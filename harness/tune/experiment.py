@@ -77,7 +77,7 @@ def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) 
     note(f"kernels: {runner.kernels}; adapted: {runner.adapted}")
     # Autotuned once, on the first arm that trains: the lengths of prompts hardly differ between arms.
     if job.report and (trained := [arm for arm in arms if arm.examples]):
-        runner.autotune(trained[0], _predictor(job.report, Path(job.folder)), note)
+        runner.autotune(trained[0], _predictor(job.report, Path(job.folder), note), note)
     for arm in arms:
         key = spec.key(arm.name, versions())
         checkpointer = Checkpointer(path_of(Path(job.folder), key), note, job.fresh, writes=not distributed.rank())
@@ -118,7 +118,19 @@ def _curve_point(steps: int, answers: Answers, losses: Sequence[tuple[float, int
     return CurvePoint(steps, mean_loss(losses), tuple(task.attempts for task in score(answers, truths)))
 
 
-def _predictor(report: DeviceReport, folder: Path) -> Callable[[Cell], Prediction | None]:
+def _predictor(report: DeviceReport, folder: Path, note: Callable[[str], None]) -> Callable[[Cell], Prediction | None]:
     """The predictor of cells on this device; it traces models here, as torch is loaded in this process anyway."""
     predictor = CellPredictor(report, folder, versions(), lambda _, key: tracer.trace_job(key, print))
-    return lambda cell: None if isinstance(predicted := predictor.predict(cell), str) else predicted
+    reasons: set[str] = set()
+
+    def predict(cell: Cell) -> Prediction | None:
+        predicted = predictor.predict(cell)
+        if not isinstance(predicted, str):
+            return predicted
+        # Once, however many variants there are.
+        if predicted not in reasons:
+            reasons.add(predicted)
+            note(f"--autotune has nothing to predict with: {predicted}")
+        return None
+
+    return predict
