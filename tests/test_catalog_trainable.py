@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from harness.analysis import ranking
 from harness.analysis.stability import warnings
 from harness.analysis.verdict import verdict
 from harness.catalog import models as catalog
-from harness.catalog import precisions, trainable
+from harness.catalog import precisions, trainable, weights
 from harness.cli import app
 from harness.cli.predict import configure
 from harness.errors import UserError
@@ -138,3 +139,87 @@ def test_plan_says_it_before_the_device_is_known(shipped):
         info.plan_table(config, Console(file=out, width=80))
     text = " ".join(out.getvalue().split())
     assert "gemma-3-1b: real weights exceed fp16's range" in text and "qwen2.5-0.5b: real" not in text
+
+
+NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "quantized"),
+    [
+        (None, None),
+        (NF4, "int4"),
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "int4"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "int8"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes 'fp4'"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"quant_method": "fp8"}, "fp8"),
+        ({"bits": 4}, "unknown"),
+        ("nf4", "unknown"),
+    ],
+)
+def test_what_a_config_says_of_its_weights(settings, quantized):
+    assert trainable.quantization_of({} if settings is None else {"quantization_config": settings}) == quantized
+
+
+@pytest.fixture
+def nf4_folder(tiny_folder, tmp_path):
+    """A folder with weights whose config.json says that they are bitsandbytes' NF4."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "tiny-bnb-4bit")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": NF4}))
+    return str(folder)
+
+
+def test_a_quantised_checkpoint_is_measured_in_its_own_precision_alone(shipped, nf4_folder, capsys, tmp_path):
+    spec = shipped.find(nf4_folder)
+    assert spec.quantized == "int4" and "quantization_config" not in spec.architecture
+    assert not trainable.refusal(spec, "int4", "bf16")
+    for precision in ("fp16", "bf16", "fp32", "int8"):
+        assert "quantised already (int4)" in trainable.refusal(spec, precision, "bf16")
+        assert "choose --precisions int4, or name the unquantised model" in trainable.refusal(spec, precision, "bf16")
+    gptq = trainable.refusal(replace(spec, quantized="gptq"), "int4", "bf16")
+    assert "quantised already (gptq)" in gptq and "--precisions" not in gptq
+    # Its own weights are not loaded; that is said, and the row is labelled as one of random weights.
+    assert weights.resolve(spec, "auto") == "random"
+    assert "not loaded; random ones are measured" in capsys.readouterr().err
+    bench = Bench(tmp_path)
+    done, _ = bench.run(names=("native", "int4"), contexts=(256,), spec={"quantized": "int4"})
+    assert [(r.cell.precision, r.status) for r in done.rows] == [("bf16", "unsupported"), ("int4", "ok")]
+    assert bench.jobs() == ["tiny int4 256"]
+    assert verdict(done.rows[0], 12) == "unsupported"
+
+
+def test_rows_from_before_do_not_answer_for_a_quantised_checkpoint():
+    """They were measured in whatever was asked for; keys of all others stay as they were."""
+    quantized = replace(cell(), model=replace(cell().model, quantized="int4"))
+    assert quantized.key({}) != cell().key({}) == "a3c1279a3a914f19"
+
+
+def test_predict_answers_for_a_quantised_checkpoint_in_its_precision_alone(nf4_folder):
+    cells = configure(nf4_folder, precisions="native int4", contexts="64", gpu="t4")
+    refused, _ = query.predict_all(cells, _Traced())
+    assert refused.precision.name == "fp16" and "quantised already (int4)" in refused.reason
+    assert _Traced.keys == [("int4", context) for context in (16, 32, 64)]
+
+
+class _Traced:
+    def trace_all(self, keys, on_done):
+        _Traced.keys = [(key.precision.name, key.context) for key in keys]
+        return ["not traced here" for _ in keys]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ttft", "{folder}"], "tiny-bnb-4bit: accuracy not measured: its weights are quantised already (int4)"),
+        (["ttft", "{folder}", "--weights", "hub"], "quantised already (int4), and such are not loaded"),
+        (["ttft", "{whole}", "--weights", "{folder}"], "quantised already (int4), and such are not loaded"),
+        (["bench", "{whole}", "--weights", "{folder}"], "name unquantised ones"),
+    ],
+)
+def test_quantised_weights_are_refused_in_one_line(nf4_folder, tiny_folder, capsys, words, message):
+    with pytest.raises(SystemExit) as end:
+        app.main([word.format(folder=nf4_folder, whole=tiny_folder) for word in words])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]

@@ -98,7 +98,7 @@ def left_out(rows: Sequence[Measurement]) -> list[str]:
 
 
 def _refused(row: Measurement) -> str:
-    return trainable.refusal(row.cell.model, row.cell.compute_dtype)
+    return trainable.overflow(row.cell.model, row.cell.compute_dtype)
 
 
 def comparable_results(results: Sequence[ArmResult]) -> list[ArmResult]:

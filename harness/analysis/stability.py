@@ -14,7 +14,7 @@ def warnings(row: Measurement) -> list[str]:
     """One sentence per fault of the row's samples; it ends with the remedy. A row that was timed beside others says so
     in a note, which explains all but what the card says of its own clock and heat."""
     # A row of an earlier version, which did not refuse it.
-    refused = [f"{why}."] if (why := trainable.refusal(row.cell.model, row.cell.compute_dtype)) else []
+    refused = [f"{why}."] if (why := trainable.overflow(row.cell.model, row.cell.compute_dtype)) else []
     if CROWDED in row.notes:
         return refused + _of_card(row)
     values, sentences = row.micro_s, refused

@@ -20,7 +20,7 @@ def fits(hours_high: float, budget_hours: float, share: float) -> bool:
 
 def verdict(row: Measurement, budget_hours: float, steps: int = 1000) -> str:
     """The word for `row` by its hours of training at full contexts; without hours, what its status says."""
-    if trainable.refusal(row.cell.model, row.cell.compute_dtype):
+    if trainable.overflow(row.cell.model, row.cell.compute_dtype):
         return UNSTABLE
     if not row.ok:
         return _OF_STATUS.get(row.status, row.status)

@@ -36,7 +36,7 @@ def _with_wide(
 ) -> list[tuple[Precision, str]]:
     """`chosen`, and fp32 where `spec` can be trained in none of them, for they compute in fp16."""
     computed = [precisions.compute_dtype(precision, rates) for precision, _ in chosen]
-    if all(trainable.refusal(spec, dtype) for dtype in computed):
+    if all(trainable.overflow(spec, dtype) for dtype in computed):
         return [*chosen, (precisions.find("fp32"), "wide enough here; fp16 is not")]
     return chosen
 

@@ -83,7 +83,7 @@ class CellPredictor:
         """The prediction of `cell`, or why there is none."""
         if cell.compute_dtype not in self.report.rates or cell.compute_dtype not in self.accelerator.rates:
             return f"this device has no {cell.compute_dtype} matrix product"
-        if reason := trainable.refusal(cell.model, cell.compute_dtype):
+        if reason := trainable.refusal(cell.model, cell.precision, cell.compute_dtype):
             return reason
         # One trace at the cell's own context: a sweep needs no other length.
         precision = precisions.find(cell.precision)

@@ -106,7 +106,7 @@ def _predict_each(
 ) -> list[Prediction | str]:
     """Each prediction, or why there is none; all traces are made together."""
     # What cannot be trained so is not traced. All other keys go to the pool at once, which shares them out.
-    refusals = [trainable.refusal(request.spec, request.compute_dtype) for request in requests]
+    refusals = [trainable.refusal(r.spec, r.precision.name, r.compute_dtype) for r in requests]
     keys = [{} if why else request.trace_keys() for request, why in zip(requests, refusals, strict=True)]
     traces = iter(pool.trace_all([key for by_length in keys for key in by_length.values()], on_done))
     outcomes: list[Prediction | str] = []

@@ -120,6 +120,7 @@ class ModelSpec:
     params_m: limits.Millions | None = None
     aliases: tuple[str, ...] = ()
     ttft: dict[str, Any] | None = None  # models.yaml's settings for fine-tuning it; not part of what is measured
+    quantized: str | None = None  # of a checkpoint that is: the precision that is the same, or its method's name
     needs_range: str | None = None  # "bf16": activations exceed fp16's largest number (harness.catalog.trainable)
 
 
@@ -161,6 +162,9 @@ def record_key(payload: dict[str, Any], rule: int, versions: dict[str, str]) -> 
     """
     payload = dict(payload)
     model = {name: value for name, value in payload["model"].items() if name not in _NO_PART}
+    # Added later, so that keys of rows from before stay valid.
+    if model.get("quantized") is None:
+        model.pop("quantized", None)
     defaults = to_stored(Recipe())
     recipe = {name: value for name, value in payload["recipe"].items() if value != defaults[name]}
     if recipe.get("gradient_checkpointing") == ALL:

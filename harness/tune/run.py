@@ -86,7 +86,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 def _spec(config: TuneConfig, report: DeviceReport) -> TuneSpec:
     precision = resolve(requested(config.precision or NATIVE.name), native_dtype(report.rates))
     compute = compute_dtype(precision, report.rates)
-    if reason := trainable.refusal(config.model, compute):
+    if reason := trainable.overflow(config.model, compute):
         raise UserError(f"{config.model.name} {precision.name}: {reason}")
     return TuneSpec(
         model=config.model,
