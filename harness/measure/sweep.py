@@ -28,7 +28,8 @@ _REAL = ("ok", "oom", "unsupported", "crashed", "killed", "timeout")  # a proces
 _CHANCE = ("crashed", "killed", "timeout")
 _SAMPLES = ("warmup_micro_s", "warmup_optimizer_s", "micro_s", "optimizer_s", "losses", "arc_step_s", "arc_step_tokens")
 # Most seconds of a card's soaking: before the first cell, and before others, for it cools while a model is loaded.
-_SOAK_S, _SOAK_AGAIN_S = 180.0, 45.0
+# Who samples for a shorter time than the default gets by with less of it.
+_SOAK_S, _SOAK_AGAIN_S, _SOAK_TIMES = 180.0, 45.0, 3.0
 
 
 class SweepObserver(Protocol):
@@ -93,7 +94,7 @@ class _Sweep:
         self.sample_s = config.sample_seconds[report.device.kind]
         self.cap_s = config.cap_seconds[report.device.kind]
         on_card = report.device.kind == "cuda"
-        self.soak_s = _SOAK_S if on_card else 0.0
+        self.soak_s = min(_SOAK_S, _SOAK_TIMES * self.sample_s) if on_card else 0.0
         self.arc_lengths = on_card if config.arc_lengths is None else config.arc_lengths
         self.versions, self.commit = versions(), commit()
         self.announced = False  # whether the observer knows that cells are being predicted
