@@ -2,8 +2,9 @@
 
 The model is built on torch's meta device with its adapter and recipe. Training's own forward and backward run on it
 under a dispatch mode that sees every operation: its FLOPs, its bytes, its dtype, and which storages live.
-Fused attention is counted as the kernel that the device has (nothing of tokens x tokens is held), quantised layers by
-bitsandbytes' own operations, each in the shapes that it has. Any architecture that transformers builds is traced so.
+Fused attention is counted as the kernel that the device has (nothing of tokens x tokens is held; a card before 8.0 has
+none for bf16), quantised layers by bitsandbytes' own operations, each in the shapes that it has. Any architecture that
+transformers builds is traced so.
 """
 
 import weakref
@@ -21,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from harness.hardware.device import TORCH_DTYPES
 from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, GEMM, SKINNY_GEMM, Memory, Op, Trace
+from harness.predict.trace_pool import MATH_ATTENTION
 from harness.records.cell import Recipe
 from harness.train.batches import random_batch
 from harness.train.compat import without_storage
@@ -38,7 +40,7 @@ _QUANTIZED_PRODUCTS = ("gemm_4bit", "int8_scaled_mm", "int8_mixed_scaled_mm")
 
 
 def trace(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
-    """One micro-step of `recipe` at `context` tokens on a device of `kind` ("cuda", "cuda-7" or "cpu").
+    """One micro-step of `recipe` at `context` tokens on a device of `kind`, one of those of a TraceKey.
 
     `model` is what harness.train.meta_model.build_meta_model gave; it may be traced at several contexts.
     """
@@ -49,7 +51,7 @@ def trace(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
         p.grad = torch.empty_like(p)
     # The recorder sees what the step makes; weights, gradients and states are added by _memory.
     recorder = OpRecorder(model.config.get_text_config().vocab_size)
-    with without_storage(), attention.traced_as(kind), _kernels(recorder), recorder:
+    with without_storage(), attention.traced_as(kind), _kernels(recorder, kind), recorder:
         loss = loss_of(recipe)(model, batch)
         recorder.backward = True
         loss.backward()
@@ -193,7 +195,7 @@ def _bytes(tensors: list) -> int:
 
 
 @contextmanager
-def _kernels(recorder: OpRecorder) -> Iterator[None]:
+def _kernels(recorder: OpRecorder, kind: str) -> Iterator[None]:
     """Replaces the functions that a device runs as one kernel and the meta device would decompose.
 
     The functions themselves, because a mode would be off when checkpointing recomputes in the backward.
@@ -203,11 +205,15 @@ def _kernels(recorder: OpRecorder) -> Iterator[None]:
     def attend(  # noqa: PLR0913
         query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
     ):
+        if kind == MATH_ATTENTION:
+            return math(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)[0]
         return _FusedAttention.apply(query, key, value, recorder, 0.5 if is_causal else 1.0)
 
     def dropout(input, p=0.5, training=True, inplace=False):
         return torch.native_dropout(input, p, True)[0] if training and p else input
 
+    # torch's path without a fused kernel: its products and what it holds of tokens x tokens, in fp32, are seen.
+    math = torch.ops.aten._scaled_dot_product_attention_math
     originals = functional.scaled_dot_product_attention, functional.dropout
     functional.scaled_dot_product_attention, functional.dropout = attend, dropout
     try:
