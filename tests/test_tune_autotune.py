@@ -1,6 +1,6 @@
 """The fit of a fine-tune: the faster of two that run is used, and nothing else changes by it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +115,15 @@ def test_cells_of_a_fine_tune_are_predicted_here(tmp_path, spec):
     cell = Cell(spec.model, "fp32", "fp32", 512, spec.recipe, spec.weights, "cpu", "a CPU")
     prediction = experiment._predictor(job.report, Path(job.folder), print)(cell)
     assert prediction.fits_memory() is True and prediction.micro_s > 0
+
+
+def test_a_cell_that_cannot_be_predicted_says_so_once(tmp_path, spec):
+    notes = []
+    job = ArmsJob(spec, (), {}, (), str(tmp_path / "results" / "here"), report=InProcess.report)
+    cell = Cell(spec.model, "fp16", "fp16", 512, spec.recipe, spec.weights, "cpu", "a CPU")
+    predict = experiment._predictor(replace(job.report, rates={}), Path(job.folder), notes.append)
+    assert [predict(cell), predict(replace(cell, context=256))] == [None, None]
+    assert notes == ["--autotune has nothing to predict with: this device has no fp16 matrix product"]
 
 
 def test_the_verb_fits(weights_folder, tmp_path, capsys):

@@ -8,15 +8,13 @@ from msgspec import Meta
 from harness import limits
 from harness.catalog.precisions import DTYPES, native_dtype
 from harness.errors import UserError
-from harness.records.measurement import NATIVE_FACTOR, Duration, MatmulSpeed, Rate, Size
+from harness.records.measurement import CONTEXT_BYTES, NATIVE_FACTOR, Duration, MatmulSpeed, Rate, Size
 
 EMULATED = "emulated"
 CUDA, CPU = "cuda", "cpu"
 # Of fp32's rate, for what is computed after widening. Chosen with the one published figure in view that there is, Phi-3
 # in bf16 on a T4 (5.3 times as long as in fp16); not measured by this project.
 _EMULATED_SHARE = 0.5
-# The driver's context with the libraries' kernels and cuBLAS's workspaces: an H100 shows 0.5 GiB, older cards less.
-_CONTEXT_BYTES = int(0.45 * 2**30)
 _LAUNCH_S = 8e-6  # between two operations of eager PyTorch, where the card waits for the interpreter
 
 
@@ -35,7 +33,7 @@ class Accelerator:
     native: tuple[str, ...]
     kind: Annotated[str, Meta(pattern=f"^({CUDA}|{CPU})$")] = CUDA
     launch_s: Duration = _LAUNCH_S
-    context_bytes: Size = _CONTEXT_BYTES
+    context_bytes: Size = CONTEXT_BYTES
     capability: limits.Capability | None = None
     count: limits.Cards = 1
     origin: str = ""  # of figures that are no datasheet's: how they were found

@@ -27,7 +27,7 @@ class Device:
 @dataclass(frozen=True)
 class DeviceReport:
     """A device and the speed of its matrix products by dtype; of a card the bytes per second of a large copy, and its
-    environment (harness.hardware.environment.of_card)."""
+    environment (harness.hardware.card_environment)."""
 
     device: Device
     rates: dict[str, MatmulSpeed]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from harness.errors import UserError, first_line
+from harness.hardware import card_environment
 from harness.hardware.device import TORCH_DTYPES, choose_device, synchronizer
 from harness.hardware.info import Device, DeviceReport
 from harness.records.measurement import NATIVE_FACTOR, MatmulSpeed
@@ -76,7 +77,7 @@ def report_device(payload: dict[str, Any], emit: Callable[..., None]) -> dict[st
     place = torch.device(device.id)
     measured = DeviceReport(device, rates(place, payload["dtypes"]))
     if device.kind == "cuda":
-        measured = replace(measured, bandwidth=copy_bandwidth(place))
+        measured = replace(measured, bandwidth=copy_bandwidth(place), environment=card_environment.read(device))
     return to_stored(measured)
 
 

@@ -127,7 +127,7 @@ class _Sweep:
     def one(self, number: int, cell: Cell, earlier: Sequence[Measurement], later: Sequence[Cell]) -> Measurement:
         """The row of `cell`: from the record, or judged without a run where none is worth it, or measured."""
         # The record answers for what it has, unless the user wants it measured again.
-        key = cell.key(self.versions)
+        key = cell.key(self.versions, self.report.environment)
         recorded = self.store.rows().get(key)
         if recorded and self.stands(recorded):
             self.observer.row(recorded, measured=False)
@@ -160,6 +160,7 @@ class _Sweep:
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=self.versions,
             commit=self.commit,
+            environment=self.report.environment,
             rate=self.report.rates.get(cell.compute_dtype),
             bandwidth=self.report.bandwidth,
             device_total_bytes=self.report.device.total_bytes,

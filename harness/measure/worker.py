@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from harness.catalog import precisions
+from harness.catalog.accelerators import is_slice
 from harness.errors import Unsupported, first_line
 from harness.hardware import card_state
 from harness.hardware.cpu_load import CpuMeter, own_seconds
@@ -42,7 +43,7 @@ def measure_cell(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """
     cell = from_stored(payload["cell"], Cell)
     # What the card holds is read before this process has a context there, which `init` may make.
-    memory = PeakMemory(distributed.own_device(torch.device(cell.device)))
+    memory = PeakMemory(distributed.own_device(torch.device(cell.device)), is_slice(cell.device_name))
     result: dict[str, Any] = {"status": "ok", "reason": "", "memory": {}, "seed": payload["seed"]}
     try:
         distributed.init(torch.device(cell.device))
@@ -78,7 +79,11 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
     wait()
     result["load_s"] = time.perf_counter() - start
     result["params"], result["trainable_params"] = loaded.params, loaded.trainable_params
-    result["kernels"], result["adapted"], result["notes"] = loaded.kernels, loaded.adapted, loaded.notes
+    result["kernels"], result["adapted"], result["notes"] = (
+        loaded.kernels,
+        loaded.adapted,
+        (*loaded.notes, *memory.notes),
+    )
     result["memory"]["after_load"] = memory.read()
     gc.collect()
 

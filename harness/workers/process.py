@@ -45,10 +45,9 @@ class Child:
     def __init__(self, command: Sequence[str], stderr: IO[bytes], environment: Mapping[str, str] | None = None):
         # The child holds one end of a pipe; the other one closes when this process ends, however it does.
         lifeline, self._lifeline = os.pipe()
-        # With PCI_BUS_ID, CUDA numbers the cards as NVML does, so that both read the memory of the same card.
+        # The order of cards (CUDA_DEVICE_ORDER) is this process's, see harness/__init__.py.
         root = str(Path(__file__).parents[2])
         full_environment = {
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             **_allocator(),
             **os.environ,
             "TOKENIZERS_PARALLELISM": "false",
