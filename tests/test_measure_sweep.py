@@ -295,3 +295,11 @@ def test_what_a_card_said_stands_in_the_record_and_the_csv(bench):
         77.0, 1590.0, 1230.0, 81.0, 69.0
     ]  # fmt: skip
     assert columns["throttle"] == "heat + power cap"
+
+
+@pytest.mark.parametrize(("device", "bound"), [(CARD, True), (WORLD["device"], False)])
+def test_the_row_of_int8_over_random_weights_says_that_it_is_a_lower_bound_on_a_card(bench, device, bound):
+    bench.world(WORLD, device=device)
+    done, _ = bench.run(names=("int8", "int4"), contexts=(256,))
+    assert [row.status for row in done.rows] == ["ok", "ok"]
+    assert [any("lower bound" in note for note in row.notes) for row in done.rows] == [bound, False]

@@ -10,8 +10,8 @@ from harness.catalog import accelerators
 from harness.catalog.precisions import PRECISIONS, find
 from harness.errors import Unsupported
 from harness.predict import op_trace as tracing
-from harness.predict import prediction
-from harness.predict.roofline import ATTENTION, DEQUANTIZE, Trace
+from harness.predict import prediction, roofline
+from harness.predict.roofline import ATTENTION, DEQUANTIZE, FUSED_4BIT, Trace
 from harness.records.cell import DORA, FULL, MLP, ModelSpec, Recipe
 from harness.records.stored import from_stored, to_stored
 from harness.train import meta_model
@@ -93,8 +93,12 @@ def test_four_bit_weights_are_packed_with_their_constants(tiny_spec):
     assert packed.memory.constants == constants
     assert packed.memory.weights == pytest.approx(sum(shapes) // 2 + 2 * (320 * 64 + 5 * 64), abs=100)
     assert packed.params == traced(tiny_spec).params
-    widened = [op for op in packed.ops if op.kind == DEQUANTIZE]
-    assert {op.backward for op in widened} == {False, True}
+    # Forward, the card decides how to multiply; backward the matrices are always dequantised.
+    assert {op.backward for op in packed.ops if op.kind == FUSED_4BIT} == {False}
+    assert {op.backward for op in packed.ops if op.kind == DEQUANTIZE} == {True}
+    assert {op.shape[1:] for op in packed.ops if op.shape} == {(32, 64), (64, 64), (64, 128), (128, 64)}
+    two_steps = roofline.as_run(packed.ops, accelerators.find("v100"))
+    assert {op.backward for op in two_steps if op.kind == DEQUANTIZE} == {False, True}
 
 
 def test_four_bit_constants_without_double_quantisation(tiny_spec):

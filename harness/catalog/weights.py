@@ -19,7 +19,9 @@ def resolve(spec: ModelSpec, choice: str) -> str:
     """Where the weights are: "random", a folder, or "bundled:NAME@DIGEST" (see `folder`).
 
     `choice` is auto (the program's own, a folder or the hub's cache where the weights are there, else random: never a
-    download), hub, random, or a folder. Speed and memory do not depend on the values: random weights measure the same.
+    download), hub, random, or a folder. Speed and memory do not depend on the values: random weights measure the same,
+    except int8 on a card (harness.catalog.precisions.lower_bound).
+
     Weights that are quantised already are not loaded: auto takes random ones and says so. Raises UserError for a folder
     without safetensors or with quantised ones, and for hub where the model has no hub id.
     """

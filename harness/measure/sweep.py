@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.catalog import precisions
+from harness.catalog.precisions import lower_bound
+from harness.catalog.weights import RANDOM
 from harness.errors import UserError
 from harness.hardware.cpu_load import CpuMeter
 from harness.hardware.environment import commit, versions
@@ -221,7 +224,9 @@ class _Sweep:
         measured["card"] = tuple(from_stored(state, CardState) for state in measured.get("card", ()))
         wall_s = (datetime.now(UTC) - start).total_seconds()
         row = replace(blank, wall_s=wall_s, **{"params": blank.params, **measured})
-        return replace(row, notes=(*row.notes, *self.quiet.sampled(row)))
+        bound = lower_bound(precisions.find(cell.precision), self.report.device.kind)
+        bounds = (bound,) if bound and row.ok and cell.weights == RANDOM else ()
+        return replace(row, notes=(*row.notes, *bounds, *self.quiet.sampled(row)))
 
     def shorter(self, cell: Cell) -> Cell | None:
         """`cell` at the longest power of two below its context whose smallest run stays under the cap.

@@ -103,7 +103,11 @@ def answers_s(
     questions = trace.sequences * trace.tokens / question
     read_s = roofline.seconds(roofline.nominal_seconds(forward, accelerator), calibration.slowdown) / questions
     # A token's weights come over the bus, and every operation is launched, for all rows together.
-    launches_s = sum(op.count for op in forward.ops) * accelerator.launch_s * calibration.slowdown[LAUNCH]
+    launches_s = (
+        sum(op.count for op in roofline.as_run(forward.ops, accelerator))
+        * accelerator.launch_s
+        * calibration.slowdown[LAUNCH]
+    )
     weights_s = (trace.memory.weights + trace.memory.constants) / accelerator.bandwidth
     step_s = weights_s * calibration.slowdown[BANDWIDTH] + launches_s
     # A row's own part: a token's arithmetic, and its cache, which comes over the bus too.
