@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from harness.errors import UserError, first_line
-from harness.hardware import card_environment
+from harness.hardware import card_environment, card_state
 from harness.hardware.device import TORCH_DTYPES, choose_device, synchronizer
 from harness.hardware.info import Device, DeviceReport
 from harness.records.measurement import NATIVE_FACTOR, MatmulSpeed
@@ -75,9 +75,17 @@ def report_device(payload: dict[str, Any], emit: Callable[..., None]) -> dict[st
     """The job that times a device: {device, dtypes} to a `DeviceReport`, as stored."""
     device = from_stored(payload["device"], Device)
     place = torch.device(device.id)
-    measured = DeviceReport(device, rates(place, payload["dtypes"]))
-    if device.kind == "cuda":
-        measured = replace(measured, bandwidth=copy_bandwidth(place), environment=card_environment.read(device))
+    if device.kind != "cuda":
+        return to_stored(DeviceReport(device, rates(place, payload["dtypes"])))
+    free, _ = torch.cuda.mem_get_info(place)
+    measured = DeviceReport(
+        device=device,
+        rates=rates(place, payload["dtypes"]),
+        bandwidth=copy_bandwidth(place),
+        environment=card_environment.read(device),
+        free_bytes=free,
+        state=card_state.read(place),
+    )
     return to_stored(measured)
 
 

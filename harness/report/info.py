@@ -85,6 +85,18 @@ def coverage_table(distributions: "list[LengthDistribution]", contexts: list[int
     out.print(Text(f"\nTokens; {encoding}. Test questions are counted without their answers."))
 
 
+def _environment(findings: "Findings") -> list[tuple[str, str]]:
+    """What a card's environment says, as it is called: ("CUDA", "13.0")."""
+    names = {
+        "cuda": "CUDA",
+        "cudnn": "cuDNN",
+        "triton": "Triton",
+        "driver": "driver",
+        "power_limit_w": "power limit (W)",
+    }
+    return [(word, findings.environment[name]) for name, word in names.items() if name in findings.environment]
+
+
 def doctor_table(findings: "Findings", out: Console) -> bool:
     """Prints the findings. Returns whether a sweep can run."""
     # Software, then the device, then what it computes in hardware.
@@ -97,6 +109,8 @@ def doctor_table(findings: "Findings", out: Console) -> bool:
         capability = f", compute capability {device.capability}" if device.capability else ""
         lines.add_row("device", Text(f"{device.id}: {device.name}{capability}"))
         lines.add_row("memory", f"{gib(device.total_bytes)} GiB")
+        if findings.environment:
+            lines.add_row("card", Text(", ".join(f"{name} {value}" for name, value in _environment(findings))))
         for other in device.others:
             lines.add_row("idle", Text(other))
     for name, rate in findings.rates.items():
@@ -104,6 +118,8 @@ def doctor_table(findings: "Findings", out: Console) -> bool:
         lines.add_row(
             name, f"{word}: {number(rate.forward / 1e12)} TFLOP/s forward, {number(rate.backward / 1e12)} backward"
         )
+    if findings.tried:
+        lines.add_row("step", "a small model was trained for a few steps, in the native precision and in int4")
     lines.add_row("hub", "reachable" if findings.hub else "not reachable")
     out.print(lines)
     for line in findings.problems:
