@@ -1,10 +1,10 @@
 """A model's config.json, in a folder or on the hub, as a ModelSpec: data from elsewhere, none of whose code is run."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from harness import limits, network
+from harness.catalog import folder_name
 from harness.catalog.trainable import quantization_of
 from harness.errors import UserError, first_line
 from harness.files import home_relative, read_json
@@ -46,9 +46,8 @@ def from_folder(folder: Path, window: int | None = None) -> ModelSpec:
     quantized = quantization_of(config) or (quantization_of(text) if isinstance(text, dict) else None)
     config = _without_code(config, path)
     _check_sizes(config, path)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-.") or "model"
     return ModelSpec(
-        name[:64],
+        folder_name.name_of(folder.resolve(), config),
         config,
         _max_context(config, path) or _given(window, path),
         path=home_relative(folder.resolve()),

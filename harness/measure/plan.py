@@ -1,13 +1,14 @@
 """Which cells a sweep measures, and in which order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.catalog import precisions, trainable
 from harness.catalog.precisions import Precision
+from harness.errors import UserError
 from harness.hardware.info import DeviceReport
 from harness.measure.config import SweepConfig
 from harness.records.cell import Cell, ModelSpec
-from harness.records.measurement import MatmulSpeed
+from harness.records.measurement import MatmulSpeed, Measurement
 
 SHORTEST = 32  # tokens of the shortest context that is tried instead of one that is too slow
 
@@ -25,6 +26,19 @@ def with_natives(requested: Sequence[Precision], rates: dict[str, MatmulSpeed]) 
             if native not in present:
                 chosen.insert(present.index(precision) + 1, (native, f"native here; {precision.name} is emulated"))
     return chosen
+
+
+def check_names(models: Iterable[ModelSpec], rows: Iterable[Measurement]) -> None:
+    """Raises UserError where a folder's model has the name of another one in the record: tables could not tell them
+    apart."""
+    folders = {spec.name: spec for spec in models if spec.path}
+    for row in rows:
+        other, spec = row.cell.model, folders.get(row.cell.model.name)
+        if spec and other.path != spec.path and other.architecture != spec.architecture:
+            raise UserError(
+                f"{spec.path}: the record has rows of another model called {spec.name}, of "
+                f"{other.path or other.hub_id or 'models.yaml'}; rename the folder, or give another --results"
+            )
 
 
 def _native(dtype: str, rates: dict[str, MatmulSpeed]) -> bool:

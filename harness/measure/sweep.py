@@ -77,6 +77,7 @@ def run_on(
     store = Store(config.results or RESULTS / slug(report.device.name))
     (store.folder / "logs").mkdir(exist_ok=True)
     store.repair(observer.note)
+    plan.check_names([spec for spec, _ in config.models], store.rows().values())
     quiet = Quiet(report.device, meter, observer.note, observer.phase, config.force)
     rows = _Sweep(config, report, store, observer, executor, quiet).all(contexts)
     return SweepResult(store.folder, report, rows)
