@@ -136,6 +136,32 @@ def test_the_events_of_the_other_processes_are_read(tmp_path):
     assert executor.run("job", "", limits, processes=2).result == 1
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [
+        # An error in a destructor of autograd's thread: nothing raises, C++ ends the process and shows its stack.
+        ("print(\"terminate called after throwing an instance of 'c10::AcceleratorError'\\n  what():  CUDA error: "
+         "unspecified launch failure\\nException raised from c10_cuda_check\\nframe #0: xid\", file=sys.stderr, "
+         "flush=True); os.abort()", "crashed", "ended by SIGABRT: the card was lost (CUDA error: unspecified launch "),
+        ("print('  what():  CUDA out of memory', file=sys.stderr, flush=True); os.abort()", "oom",
+         "ended by SIGABRT: CUDA out of memory"),
+        # bitsandbytes prints and exits.
+        ("print('Error out of memory at line 380 in file ops.cu', file=sys.stderr, flush=True); os._exit(1)", "oom",
+         "Error out of memory at line 380 in file ops.cu; see log"),
+        ("print('Error an illegal memory access was encountered at line 90', file=sys.stderr, flush=True); os._exit(1)",
+         "crashed", "the card was lost (Error an illegal memory access"),
+        ("os.abort()", "crashed", "ended by SIGABRT"),
+        ("print('Error out of memory, trying less', file=sys.stderr, flush=True); raise ValueError('no such file')",
+         "crashed", "ValueError: no such file; see log"),
+    ],
+)  # fmt: skip
+def test_what_a_process_said_before_it_was_ended(tmp_path, code, status, reason):
+    executor = LocalExecutor((sys.executable, "-c", f"import os, sys; sys.stdin.readline(); {code}"))
+    outcome = executor.run("job", "", RunLimits(log=tmp_path / "log", timeout_s=30))
+    assert outcome.status == status and outcome.reason.startswith(reason)
+    assert status != "crashed" or "card was lost" not in reason or "--retry" in outcome.reason
+
+
 @pytest.mark.parametrize("chosen", [None, "FASTEST_FIRST"])
 def test_cards_are_numbered_alike_here_and_in_children(chosen, tmp_path, monkeypatch):
     """In a fresh process, before torch is imported; a user's own order is kept in both."""

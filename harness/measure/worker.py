@@ -25,7 +25,7 @@ from harness.records.stored import from_stored, to_stored
 from harness.train import distributed
 from harness.train import model as models
 from harness.train.batches import random_batch
-from harness.train.device_errors import lost, ran_out
+from harness.train.device_errors import lost, ran_out, without_kernels
 from harness.train.step import TrainingStep
 
 _REPORT_EVERY_S = 1.0
@@ -58,6 +58,8 @@ def measure_cell(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
                 result["memory"]["failed"] = memory.read()
         elif sentence := lost(problem):
             result |= {"status": "crashed", "reason": sentence}
+        elif sentence := without_kernels(problem):
+            result |= {"status": "unsupported", "reason": sentence}
         elif isinstance(problem, RuntimeError) and "not implemented for" in str(problem):
             result |= {"status": "unsupported", "reason": first_line(problem)}
         else:
@@ -172,7 +174,10 @@ def _crowded(device: torch.device) -> str:
     """What to add to the reason where much of the card's memory is not this process's."""
     if device.type != "cuda":
         return ""
-    free, total = torch.cuda.mem_get_info(device)
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # after some errors the card answers nothing more
+        return ""
     others = total - free - torch.cuda.memory_reserved(device)
     if others < _OTHERS_BYTES:
         return ""

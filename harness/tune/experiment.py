@@ -23,7 +23,7 @@ from harness.records.arm import ArmResult, Coverage, CurvePoint, mean_loss, to_j
 from harness.records.cell import Cell
 from harness.records.stored import from_stored
 from harness.train import distributed
-from harness.train.device_errors import lost, ran_out
+from harness.train.device_errors import lost, ran_out, without_kernels
 from harness.tune.checkpoint import Checkpointer, path_of
 from harness.tune.config import ArmsJob
 from harness.tune.outcome import ArmOutcome
@@ -32,7 +32,7 @@ from harness.tune.runner import ArmRunner
 
 def run_arms(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
     """Runs an `ArmsJob`, given as stored, and emits each arm's row. Returns {"status": ..., "reason": ...}:
-    ok, oom, or crashed where the card is lost.
+    ok, oom, or crashed where the card is lost or has no kernels.
 
     The model is loaded once. Every arm (with one adapter per task, every task) starts from the same adapter. A stopped
     arm resumes from its last checkpoint, which the process that stores the row removes. Raises UserError where the
@@ -46,7 +46,7 @@ def run_arms(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, An
         # Told and not raised: another process's failure must reach the parent as what it is.
         if ran_out(problem):
             return {"status": "oom", "reason": first_line(problem)}
-        if sentence := lost(problem):
+        if sentence := lost(problem) or without_kernels(problem):
             return {"status": "crashed", "reason": sentence}
         raise
     return {"status": "ok", "reason": ""}
