@@ -81,4 +81,5 @@ def test_of_two_native_dtypes_a_prediction_takes_the_one_that_the_probe_takes():
     """bf16 where both are about as fast; fp16 where bf16 is clearly slower, as the rule of the probe has it."""
     for bf16, native in ((60e12, "bf16"), (20e12, "fp16")):
         rates = {"fp32": FP32, "fp16": FAST, "bf16": MatmulSpeed(bf16, bf16, True)}
-        assert precisions.native_dtype(rates) == accelerators.probed("a card", 1 << 30, rates).native_half == native
+        card = accelerators.of_probe("a card", "cuda", 1 << 30, rates)
+        assert precisions.native_dtype(rates) == card.native_half == native
