@@ -10,12 +10,13 @@ GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--st
 
 .DEFAULT_GOAL := help
 .PHONY: help bench ttft report pick plan models doctor setup test lint format benchmarks backtest-projection \
-  backtest-accuracy backtest predict calibrate tiny zoo fuzz kill clean
+  backtest-accuracy backtest predict calibrate tiny zoo fuzz kill first-contact clean
 
 help:
 	@echo 'make bench [MODEL="qwen-0.5b phi-3-mini"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12]'
 	@echo 'make ttft MODEL=./my-model   make plan|report|pick|models|doctor   make test|lint|fuzz|kill   make benchmarks|tiny'
 	@echo 'make predict MODEL=phi-3-mini PRECISIONS=int4 CONTEXTS=4096 GPU=t4   make calibrate   make backtest'
+	@echo 'make first-contact [DEVICE=cuda:0]   what holds on this device'
 
 bench: .venv/.ready
 	@$(RUN) bench $(MODEL) $(OPTIONS) $(GOAL) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
@@ -55,6 +56,10 @@ zoo: .venv/.ready-dev
 # Bad input for every verb; and runs that are killed. Some 30 minutes each; CI has a few of both.
 fuzz kill: .venv/.ready-dev
 	$(PY) -m bench.$@ $(ARGS)
+
+# What holds on a device that is new: ten minutes on a card, five on a CPU. The report is in results/first-contact.
+first-contact: .venv/.ready
+	@$(PY) -m bench.first_contact $(if $(DEVICE),--device "$(DEVICE)") $(ARGS)
 
 backtest-projection: .venv/.ready-dev
 	$(PY) -m bench.backtest_projection $(ARGS)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from harness.analysis.projection import step_seconds
+from harness.catalog import trainable
 from harness.catalog.models import Catalog
-from harness.catalog.weights import RANDOM
 from harness.errors import UserError
 from harness.hardware.cpu_load import CpuMeter
 from harness.measure import sweep
@@ -15,7 +15,7 @@ from harness.measure.sweep import SweepObserver, SweepResult
 from harness.records.arm import ArmResult
 from harness.records.cell import ModelSpec
 from harness.tune import run as tuning
-from harness.tune.config import NO_WEIGHTS, TuneConfig, settings_for
+from harness.tune.config import TuneConfig, must_have_weights, settings_for
 from harness.tune.run import TuneObserver
 from harness.workers.local import LocalExecutor
 from harness.workers.look import find, reserve
@@ -90,9 +90,9 @@ def fine_tunes(
 def _fine_tune(spec: ModelSpec, weights: str, config: SweepConfig, catalog: Catalog, swept: SweepResult) -> TuneConfig:
     """Raises UserError with the reason where the model's accuracy is not measured."""
     # Emulated cells say nothing of how one would train here.
-    rows = [row for row in swept.rows if row.ok and row.cell.model == spec and row.rate and row.rate.native]
-    if weights == RANDOM:
-        raise UserError(f"{spec.name}: {NO_WEIGHTS}")
+    ok = [row for row in swept.rows if row.ok and row.cell.model.name == spec.name and row.rate and row.rate.native]
+    rows = [row for row in ok if not trainable.overflow(spec, row.cell.compute_dtype)]
+    must_have_weights(spec, weights)
     if not rows:
         raise UserError(f"{spec.name}: accuracy not measured, for no cell was in a native precision")
     # Unquantised rows first, for the quantised ones compute in the same dtype and are less exact.

@@ -11,6 +11,7 @@ from harness.analysis.stability import warnings
 from harness.analysis.verdict import TRAINING_SHARE, WHOLE_SHARE, fits, verdict
 from harness.records.cell import Recipe
 from harness.records.measurement import CardState, FlopCount
+from harness.report import speed
 
 
 def test_projection_by_hand():
@@ -115,6 +116,28 @@ def test_arc_hours_by_hand():
     near = token_curve.arc_hours(token_curve.fit_token_curve(rows), rows[-1], 4096, 1000)
     assert (near.hours_high - near.hours_low) / near.hours_mid < (hours.hours_high - hours.hours_low) / hours.hours_mid
     assert token_curve.arc_hours(token_curve.fit_token_curve(rows), rows[-1], 300, 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "contexts", "batch", "projected"),
+    [
+        ("int4", "cuda:0", (512, 1024), 1, False),
+        ("int4", "cuda:0", (1024, 2048), 1, True),  # a point above the border
+        ("int4", "cuda:0", (512, 1024), 2, True),  # 2048 tokens of a micro-batch
+        ("int4", "cpu", (512, 1024), 1, True),
+        ("fp16", "cuda:0", (512, 1024), 1, True),
+        ("int8", "cuda:0", (512, 1024), 1, True),
+    ],
+)
+def test_four_bits_are_not_projected_into_another_kernel(precision, device, contexts, batch, projected):
+    """Over 1536 tokens of a micro-batch bitsandbytes multiplies otherwise than below, on a card."""
+    like = cell(precision=precision, compute_dtype="fp16", device=device, recipe=Recipe(micro_batch=batch))
+    rows = [replace(_measured(n / 1000, n), cell=replace(like, context=n)) for n in contexts]
+    curve = token_curve.fit_token_curve(rows)
+    assert (token_curve.arc_hours(curve, rows[-1], 4096, 1000) is not None) == projected
+    assert token_curve.arc_hours(curve, rows[-1], contexts[-1], 1000)
+    said = " ".join(speed.curves(rows, 1000))
+    assert ("up to 2048 tokens" in said) == projected == ("not projected beyond 1536 tokens" not in said)
 
 
 def test_arc_hours_share_a_step_between_processes():

@@ -244,3 +244,10 @@ def test_what_is_not_given_overrides_nothing(shipped):
     assert shipped.ttft.override(steps=None, views=None) == shipped.ttft
     assert shipped.ttft.override(steps=3, views=None).steps == 3
     assert shipped.ttft.override(steps=3).views == shipped.ttft.views
+
+
+def test_seconds_of_int8_without_real_activations_are_a_lower_bound_on_a_card():
+    sentence = precisions.lower_bound(precisions.find("int8"), "cuda")
+    assert "lower bound" in sentence and "above 6" in sentence
+    assert not precisions.lower_bound(precisions.find("int8"), "cpu")
+    assert not any(precisions.lower_bound(p, "cuda") for p in precisions.PRECISIONS.values() if p.name != "int8")

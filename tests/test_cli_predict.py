@@ -54,6 +54,14 @@ def test_ten_steps_in_the_table_are_of_full_contexts_as_in_benchs(tracers):
     assert "1000 steps over ARC's lengths up to seq_len" in " ".join(out.getvalue().split())
 
 
+@pytest.mark.parametrize(("precision", "bound"), [("int8", True), ("int4", False)])
+def test_int8_on_a_card_is_predicted_as_a_lower_bound(tracers, precision, bound):
+    cells = query.predict_all(request(precisions=precision, contexts="64"), tracers)
+    out = io.StringIO()
+    predictions.predictions_table(cells, Goal(12, 1000, 400), Console(file=out, width=80, highlight=False))
+    assert ("int8: seconds are a lower bound" in " ".join(out.getvalue().split())) == bound
+
+
 def test_a_single_cell_shows_what_fills_the_memory(capsys):
     with pytest.raises(SystemExit):
         main(["predict", "arc-tiny", "--precision", "int4", "--context", "256"])

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.catalog import precisions
 from harness.errors import UserError
-from harness.hardware import device, peak_memory, probe
+from harness.hardware import device, driver, peak_memory, probe
 from harness.predict import flops
 from harness.predict.cells import Judgement
 from harness.records.cell import Recipe
@@ -22,10 +22,17 @@ from harness.train.losses import answer_loss
 CPU = torch.device("cpu")
 
 
-def _cuda(*names):
-    cards = [SimpleNamespace(name=name, total_memory=15 << 30, major=7, minor=5) for name in names]
+ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]  # torch 2.13 for CUDA 13.0
+
+
+def _cuda(*names, capability=(7, 5)):
+    major, minor = capability
+    cards = [SimpleNamespace(name=name, total_memory=15 << 30, major=major, minor=minor) for name in names]
     return SimpleNamespace(
-        is_available=lambda: bool(cards), device_count=lambda: len(cards), get_device_properties=lambda i: cards[i]
+        is_available=lambda: bool(cards),
+        device_count=lambda: len(cards),
+        get_device_properties=lambda i: cards[i],
+        get_arch_list=lambda: ARCHITECTURES,
     )
 
 
@@ -47,6 +54,39 @@ def test_a_device_that_is_not_there():
         device.choose_device("cuda:1", _cuda())
     with pytest.raises(UserError, match="numbered from 0"):
         device.choose_device("cuda:2", _cuda("L4", "L4"))
+
+
+@pytest.mark.parametrize("requested", ["auto", "cuda", "cuda:1"])
+def test_a_card_that_torch_cannot_use_is_not_passed_over(requested, monkeypatch):
+    """Hours on the CPU of a machine with a card are nobody's wish; the CPU is used where it is named."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    old = driver.Driver("550.54.15", ("Tesla T4", "Tesla T4"))
+    with pytest.raises(
+        UserError, match=r"Tesla T4, driver 550.54.15.* CUDA 13.0; .*whl/cu126.* --device cpu"
+    ) as refused:
+        device.choose_device(requested, _cuda(), look=lambda: old)
+    assert "\n" not in str(refused.value)
+    assert device.choose_device("cpu", _cuda(), look=lambda: old).id == "cpu"
+
+
+def test_cards_that_the_user_hides_are_not_looked_for(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert device.choose_device("auto", _cuda(), look=lambda: pytest.fail("looked for")).id == "cpu"
+    with pytest.raises(UserError, match=r"CUDA_VISIBLE_DEVICES hides every device|without CUDA"):
+        device.choose_device("cuda", _cuda())
+
+
+def test_a_machine_without_a_card_uses_its_cpu():
+    assert device.choose_device("auto", _cuda(), look=lambda: None).id == "cpu"
+
+
+@pytest.mark.parametrize(("name", "capability"), [("Tesla P100-PCIE-16GB", (6, 0)), ("Tesla V100-SXM2-16GB", (7, 0))])
+def test_a_card_that_this_torch_has_no_kernels_for(name, capability):
+    message = rf"{name} .*has no kernels for it; .*torch<2.11.*whl/cu126"
+    with pytest.raises(UserError, match=message):
+        device.choose_device("auto", _cuda(name, capability=capability))
+    assert device.choose_device("cpu", _cuda(name, capability=capability)).id == "cpu"
 
 
 def test_the_cpu_has_a_name_and_memory():

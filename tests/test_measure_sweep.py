@@ -251,10 +251,16 @@ def test_what_was_predicted_stands_in_the_row(bench):
 def test_a_card_is_soaked_once_and_less_before_the_later_cells(bench):
     """Longest before the first cell that runs; a cell that is lost has not warmed it."""
     bench.world(WORLD, device=CARD, ends={"tiny bf16 64": "lost"})
-    done, _ = bench.run(contexts=(64, 128, 256))
+    done, _ = bench.run(contexts=(64, 128, 256), sample_seconds=60)
     assert [row.status for row in done.rows] == ["crashed", "ok", "ok"]
     assert [seconds["soak_seconds"] for seconds in bench.seconds()] == [180.0, 180.0, 45.0]
-    assert [seconds["arc_seconds"] for seconds in bench.seconds()] == [5.0] * 3
+    assert [seconds["arc_seconds"] for seconds in bench.seconds()] == [60.0] * 3
+
+
+def test_who_samples_shortly_is_soaked_shortly(bench):
+    bench.world(WORLD, device=CARD)
+    bench.run(contexts=(64, 128), sample_seconds=6)
+    assert [seconds["soak_seconds"] for seconds in bench.seconds()] == [18.0, 18.0]
 
 
 def test_on_a_cpu_nothing_is_soaked_and_arc_s_lengths_are_timed_where_they_are_asked_for(bench):
@@ -289,3 +295,11 @@ def test_what_a_card_said_stands_in_the_record_and_the_csv(bench):
         77.0, 1590.0, 1230.0, 81.0, 69.0
     ]  # fmt: skip
     assert columns["throttle"] == "heat + power cap"
+
+
+@pytest.mark.parametrize(("device", "bound"), [(CARD, True), (WORLD["device"], False)])
+def test_the_row_of_int8_over_random_weights_says_that_it_is_a_lower_bound_on_a_card(bench, device, bound):
+    bench.world(WORLD, device=device)
+    done, _ = bench.run(names=("int8", "int4"), contexts=(256,))
+    assert [row.status for row in done.rows] == ["ok", "ok"]
+    assert [any("lower bound" in note for note in row.notes) for row in done.rows] == [bound, False]

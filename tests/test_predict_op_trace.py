@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from harness.catalog import accelerators
 from harness.catalog.precisions import PRECISIONS, find
 from harness.errors import Unsupported
 from harness.predict import op_trace as tracing
-from harness.predict.roofline import ATTENTION, DEQUANTIZE, Trace
+from harness.predict import prediction, roofline
+from harness.predict.roofline import ATTENTION, DEQUANTIZE, FUSED_4BIT, Trace
 from harness.records.cell import DORA, FULL, MLP, ModelSpec, Recipe
 from harness.records.stored import from_stored, to_stored
 from harness.train import meta_model
@@ -91,8 +93,12 @@ def test_four_bit_weights_are_packed_with_their_constants(tiny_spec):
     assert packed.memory.constants == constants
     assert packed.memory.weights == pytest.approx(sum(shapes) // 2 + 2 * (320 * 64 + 5 * 64), abs=100)
     assert packed.params == traced(tiny_spec).params
-    widened = [op for op in packed.ops if op.kind == DEQUANTIZE]
-    assert {op.backward for op in widened} == {False, True}
+    # Forward, the card decides how to multiply; backward the matrices are always dequantised.
+    assert {op.backward for op in packed.ops if op.kind == FUSED_4BIT} == {False}
+    assert {op.backward for op in packed.ops if op.kind == DEQUANTIZE} == {True}
+    assert {op.shape[1:] for op in packed.ops if op.shape} == {(32, 64), (64, 64), (64, 128), (128, 64)}
+    two_steps = roofline.as_run(packed.ops, accelerators.find("v100"))
+    assert {op.backward for op in two_steps if op.kind == DEQUANTIZE} == {False, True}
 
 
 def test_four_bit_constants_without_double_quantisation(tiny_spec):
@@ -103,7 +109,7 @@ def test_four_bit_constants_without_double_quantisation(tiny_spec):
     assert trace.memory.constants == sum(4 * n // 64 + 4 * 16 for n in shapes)
 
 
-@pytest.mark.parametrize("kind", ["cuda", "cuda-7", "cpu"])
+@pytest.mark.parametrize("kind", ["cuda", "cuda-7", "cuda-7-math", "cpu"])
 @pytest.mark.parametrize("precision", list(PRECISIONS))
 def test_every_precision_on_every_kind(tiny_spec, precision, kind):
     micro_step = traced(tiny_spec, precision, kind=kind)
@@ -181,3 +187,29 @@ def test_nothing_is_exchanged_afterwards(tiny_spec):
     tracing.trace(model, RECIPE, 32, "cuda")
     assert (torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.dropout) == before
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_bf16_before_compute_capability_8_holds_tokens_times_tokens(tiny_spec):
+    """No fused kernel takes it there: every layer keeps its 4 heads' weights, 256 x 256 in fp32, for the backward, and
+    a mask as large is made. In fp16 the same card has a kernel."""
+    tokens, heads, layers = 256, 4, 2
+    fused, math = (traced(tiny_spec, "bf16", context=tokens, kind=kind) for kind in ("cuda-7", "cuda-7-math"))
+    kept = layers * heads * tokens * tokens * 4
+    assert math.memory.transient > fused.memory.transient + kept
+    assert math.memory.transient < fused.memory.transient + 3 * kept
+    # Quadratic in tokens, where the fused kernel's memory is linear.
+    longer = traced(tiny_spec, "bf16", context=2 * tokens, kind="cuda-7-math")
+    assert longer.memory.transient > 3 * math.memory.transient
+    windowed = {"model_type": "gemma3_text", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+                "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 320, "max_position_embeddings": 256,
+                "head_dim": 16, "pad_token_id": 0, "sliding_window": 32}  # fmt: skip
+    assert traced(ModelSpec("windowed", windowed, 256), "bf16", kind="cuda-7-math").memory.transient > 0
+
+
+@pytest.mark.parametrize(
+    ("card", "precision", "kind"),
+    [("t4", "bf16", "cuda-7-math"), ("t4", "fp16", "cuda-7"), ("t4", "fp32", "cuda-7"), ("t4", "int4", "cuda-7"),
+     ("v100", "bf16", "cuda-7-math"), ("l4", "bf16", "cuda"), ("l4", "int4", "cuda")],
+)  # fmt: skip
+def test_which_attention_a_cell_is_traced_with(tiny_spec, card, precision, kind):
+    assert prediction.trace_key(tiny_spec, find(precision), RECIPE, accelerators.find(card), 64).kind == kind

@@ -16,6 +16,7 @@ from harness.predict.roofline import (
     ATTENTION,
     BANDWIDTH,
     DEQUANTIZE,
+    FUSED_4BIT,
     GEMM,
     KINDS,
     LAUNCH,
@@ -35,7 +36,7 @@ def test_each_operation_takes_its_arithmetic_or_its_bytes():
         CARD,
     )
     assert nominal == pytest.approx(
-        {GEMM: 0.3, SKINNY_GEMM: 0, ATTENTION: 0, BANDWIDTH: 0.01001, DEQUANTIZE: 0, LAUNCH: 9e-5}
+        {GEMM: 0.3, SKINNY_GEMM: 0, FUSED_4BIT: 0, ATTENTION: 0, BANDWIDTH: 0.01001, DEQUANTIZE: 0, LAUNCH: 9e-5}
     )
     assert roofline.seconds(nominal, dict.fromkeys(KINDS, 2.0)) == pytest.approx(0.6202)
     busy = roofline.nominal_seconds(trace(op(BANDWIDTH, size=1e5, count=10)), replace(CARD, kind="cpu"))
@@ -53,7 +54,7 @@ def points(slowdown, models=("a", "b", "c"), noise=lambda i: 1.0):
     return out
 
 
-TRUE = {GEMM: 1.7, SKINNY_GEMM: 1.0, ATTENTION: 1.0, BANDWIDTH: 2.5, DEQUANTIZE: 1.0, LAUNCH: 3.0}
+TRUE = {GEMM: 1.7, SKINNY_GEMM: 1.0, FUSED_4BIT: 1.0, ATTENTION: 1.0, BANDWIDTH: 2.5, DEQUANTIZE: 1.0, LAUNCH: 3.0}
 
 
 def test_many_measurements_outweigh_the_prior_and_one_does_not():
@@ -175,7 +176,7 @@ def test_the_shipped_calibrations_serve(tmp_path):
 
 def _row_on(name, processes=1, micro_s=1.0, device="cuda:0"):
     on = cell(device=device, device_name=name, compute_dtype="fp16", recipe=Recipe(data_parallel=processes))
-    return row((micro_s,) * 6, cell=on, memory={"steady": {"process": 2 << 30}})
+    return row((micro_s,) * 6, cell=on, device_total_bytes=15 << 30, memory={"steady": {"process": 2 << 30}})
 
 
 def test_a_record_of_several_cards_calibrates_one(monkeypatch):

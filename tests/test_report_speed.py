@@ -57,6 +57,16 @@ def test_the_summary_fits_80_columns_and_ends_with_the_pick():
 
 
 @pytest.mark.parametrize(
+    ("precision", "device", "weights", "bound"),
+    [("int8", "cuda:0", "random", True), ("int8", "cuda:0", "w", False), ("int8", "cpu", "random", False),
+     ("int4", "cuda:0", "random", False)],
+)  # fmt: skip
+def test_int8_of_random_weights_on_a_card_is_a_lower_bound(precision, device, weights, bound):
+    on = cell(precision=precision, compute_dtype="fp16", device=device, weights=weights)
+    assert ("its seconds are a lower bound" in " ".join(_print([row(cell=on)]).split())) == bound
+
+
+@pytest.mark.parametrize(
     ("label", "lines"),
     [("int4", "int4"), ("bf16/ckpt", "bf16/ckpt"), ("bf16/b8/ckpt-mlp*", "bf16/b8\n/ckpt-mlp*"),
      ("fp16/sdpa/compiled", "fp16/sdpa\n/compiled"), ("bf16/ref/dora", "bf16/ref\n/dora")],

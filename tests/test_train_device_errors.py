@@ -20,6 +20,11 @@ MEMORY = (
     RuntimeError("Triton Error [CUDA]: out of memory"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried ..."),
     RuntimeError("CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    RuntimeError(
+        "NCCL error: ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nCuda failure 2 'out of memory'"
+    ),
+    torch.AcceleratorError("CUDA error: out of memory"),
     OSError(12, "Cannot allocate memory: out of memory"),
 )
 LOST = (
@@ -29,6 +34,20 @@ LOST = (
     RuntimeError("Unable to determine the device handle for GPU 0000:02:00.0: GPU is lost. Reboot the system"),
     RuntimeError("NVRM: Xid (PCI:0000:02:00): 79, GPU has fallen off the bus."),
     RuntimeError("CUDA error: uncorrectable ECC error encountered"),
+    torch.AcceleratorError("CUDA error: the launch timed out and was terminated"),
+    RuntimeError("CUDA error: an illegal instruction was encountered"),
+    RuntimeError("CUDA error: misaligned address"),
+    RuntimeError("CUDA error: invalid program counter"),
+    RuntimeError("CUDA error: hardware stack error"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx( handle, opa, opb, ...)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    RuntimeError("Triton Error [CUDA]: unspecified launch failure"),
+    # Taken out of the machine, or its driver reset, between two cells.
+    RuntimeError("No CUDA GPUs are available"),
+    RuntimeError("CUDA error: no CUDA-capable device is detected"),
+    RuntimeError("CUDA error: invalid device ordinal"),
+    RuntimeError("CUDA unknown error - this may be due to an incorrectly set up environment"),
+    RuntimeError("Failed to initialize NVML: Driver/library version mismatch"),
 )
 
 
@@ -44,6 +63,8 @@ def test_a_lost_card(problem):
 
 
 def test_a_card_that_another_process_has():
+    for words in ("all CUDA-capable devices are busy", "CUDA-capable device(s) is/are busy"):
+        assert "another process holds" in lost(RuntimeError(f"CUDA error: {words} or unavailable"))
     sentence = lost(RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"))
     assert sentence.startswith("another process holds this card") and "nvidia-smi" in sentence
 
@@ -62,6 +83,7 @@ def test_what_wraps_such_an_error():
 @pytest.mark.parametrize(
     "problem",
     [
+        RuntimeError("maxid of 7 is out of range"),
         RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
         ValueError("the text says: out of memory"),
         UserError("the text says: out of memory"),
@@ -88,6 +110,26 @@ def test_a_worker_ends_with_a_row(tiny_spec, monkeypatch, problem, status):
     row = worker.measure_cell(payload, lambda *_, **__: None)
     assert row["status"] == status and row["reason"] and "\n" not in row["reason"]
     assert ("the weights alone do not fit: try" in row["reason"]) == (status == "oom")
+
+
+def test_a_library_without_kernels_for_the_card_is_unsupported(tiny_spec, monkeypatch):
+    """bitsandbytes is built for other cards than torch is."""
+
+    def load(*_):
+        raise RuntimeError("Error no kernel image is available for execution on the device at line 90 in file ops.cu")
+
+    monkeypatch.setattr(worker.models, "load", load)
+    cell = Cell(tiny_spec, "fp32", "fp32", 24, Recipe(sequences_per_step=2), "random", "cpu", "a CPU")
+    row = worker.measure_cell({"cell": to_stored(cell), "sample_seconds": 1.0, "seed": 0}, lambda *_, **__: None)
+    assert row["status"] == "unsupported" and "built without kernels for this card" in row["reason"]
+
+
+def test_a_card_that_answers_nothing_more_is_not_asked_who_fills_it(monkeypatch):
+    def fail(device):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fail)
+    assert worker._crowded(torch.device("cuda:0")) == ""
 
 
 def test_a_card_that_others_fill(monkeypatch):

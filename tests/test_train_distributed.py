@@ -176,12 +176,23 @@ def test_every_process_uses_its_own_card_alone(monkeypatch):
     assert used == [torch.device("cuda:1"), torch.device("cuda:2")]
 
 
+def test_a_scheduler_that_sets_rank_does_not_make_a_group(monkeypatch):
+    """AzureML, Vertex and some SLURM set-ups give every process RANK and WORLD_SIZE; this program launched none."""
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TTFT_BENCH_RENDEZVOUS", raising=False)
+    assert not distributed.is_launched() and distributed.own_device(torch.device("cuda:0")) == torch.device("cuda:0")
+    assert distributed.init(torch.device("cpu")) == torch.device("cpu")
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert not torch.distributed.is_initialized()
+
+
 def test_memory_is_read_before_the_card_is_touched(tiny_spec, monkeypatch):
     """What the card holds before this process has a context there is no memory of the model."""
     order = []
 
     class Memory:
-        def __init__(self, device):
+        def __init__(self, device, is_slice):
             self.device = device
             order.append(f"memory of {device}")
 

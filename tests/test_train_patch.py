@@ -96,6 +96,13 @@ def test_dropout_is_left_to_peft(tiny_spec, option):
     assert any("q_proj" in name for name in forwards) == (not option)
 
 
+def test_a_high_alpha_in_fp16_is_no_reason_to_leave_an_mlp(tiny_spec):
+    """Values that overflow in both ways, at the large inputs of the comparison, say nothing of either."""
+    recipe = Recipe(lora_targets="all-linear", lora_r=4, lora_alpha=256)
+    loaded = models.load(tiny_spec, precisions.find("fp16"), "fp16", recipe, "random", CPU)
+    assert loaded.unpatched == ()
+
+
 def test_checking_leaves_the_adapter_as_it_was(tiny_spec):
     ours, plain = (_loaded(tiny_spec, implementation=kind).model for kind in (OPTIMIZED, REFERENCE))
     for a, b in zip(ours.parameters(), plain.parameters(), strict=True):

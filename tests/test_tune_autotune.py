@@ -1,6 +1,6 @@
 """The fit of a fine-tune: the faster of two that run is used, and nothing else changes by it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -95,7 +95,7 @@ def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder, monkeypatch):
     """Packs and checkpointing as they were found best change the order of sums alone."""
     tasks, solutions = made_tasks(3)
     spec = spec_of(arc_folder, tasks)
-    monkeypatch.setattr(experiment, "_predictor", lambda report, folder: foresee)
+    monkeypatch.setattr(experiment, "_predictor", lambda report, folder, note: foresee)
     (plain,), _ = arms_of(spec, tasks, solutions, tmp_path / "plain")
     (fitted,), notes = arms_of(spec, tasks, solutions, tmp_path / "fitted", autotune=True)
     assert any(line.startswith("fitted: ") and "tokens/s" in line for line in notes)
@@ -104,7 +104,7 @@ def test_a_fitted_fine_tune_learns_the_same(tmp_path, arc_folder, monkeypatch):
 
 
 def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder, monkeypatch):
-    monkeypatch.setattr(experiment, "_predictor", lambda report, folder: foresee)
+    monkeypatch.setattr(experiment, "_predictor", lambda report, folder, note: foresee)
     tasks, solutions = made_tasks(2)
     _, notes = arms_of(spec_of(arc_folder, tasks), tasks, solutions, tmp_path, "baseline", autotune=True)
     assert not any("fit" in line for line in notes)
@@ -113,8 +113,17 @@ def test_a_baseline_alone_has_nothing_to_fit(tmp_path, arc_folder, monkeypatch):
 def test_cells_of_a_fine_tune_are_predicted_here(tmp_path, spec):
     job = ArmsJob(spec, (), {}, (), str(tmp_path / "results" / "here"), report=InProcess.report)
     cell = Cell(spec.model, "fp32", "fp32", 512, spec.recipe, spec.weights, "cpu", "a CPU")
-    prediction = experiment._predictor(job.report, Path(job.folder))(cell)
+    prediction = experiment._predictor(job.report, Path(job.folder), print)(cell)
     assert prediction.fits_memory() is True and prediction.micro_s > 0
+
+
+def test_a_cell_that_cannot_be_predicted_says_so_once(tmp_path, spec):
+    notes = []
+    job = ArmsJob(spec, (), {}, (), str(tmp_path / "results" / "here"), report=InProcess.report)
+    cell = Cell(spec.model, "fp16", "fp16", 512, spec.recipe, spec.weights, "cpu", "a CPU")
+    predict = experiment._predictor(replace(job.report, rates={}), Path(job.folder), notes.append)
+    assert [predict(cell), predict(replace(cell, context=256))] == [None, None]
+    assert notes == ["--autotune has nothing to predict with: this device has no fp16 matrix product"]
 
 
 def test_the_verb_fits(weights_folder, tmp_path, capsys):

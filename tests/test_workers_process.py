@@ -15,7 +15,7 @@ from harness.hardware import host_memory
 from harness.records.stored import to_stored
 from harness.workers.local import AskFailed, LocalExecutor, RunLimits
 from harness.workers.look import find, reserve
-from harness.workers.process import SERVE
+from harness.workers.process import SERVE, rank_environments
 from harness.workers.serve import LIFELINE, job_named
 
 
@@ -134,6 +134,68 @@ def test_the_events_of_the_other_processes_are_read(tmp_path):
     )
     executor, limits = LocalExecutor((sys.executable, "-c", code)), RunLimits(log=tmp_path / "log", timeout_s=30)
     assert executor.run("job", "", limits, processes=2).result == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [
+        # An error in a destructor of autograd's thread: nothing raises, C++ ends the process and shows its stack.
+        ("print(\"terminate called after throwing an instance of 'c10::AcceleratorError'\\n  what():  CUDA error: "
+         "unspecified launch failure\\nException raised from c10_cuda_check\\nframe #0: xid\", file=sys.stderr, "
+         "flush=True); os.abort()", "crashed", "ended by SIGABRT: the card was lost (CUDA error: unspecified launch "),
+        ("print('  what():  CUDA out of memory', file=sys.stderr, flush=True); os.abort()", "oom",
+         "ended by SIGABRT: CUDA out of memory"),
+        # bitsandbytes prints and exits.
+        ("print('Error out of memory at line 380 in file ops.cu', file=sys.stderr, flush=True); os._exit(1)", "oom",
+         "Error out of memory at line 380 in file ops.cu; see log"),
+        ("print('Error an illegal memory access was encountered at line 90', file=sys.stderr, flush=True); os._exit(1)",
+         "crashed", "the card was lost (Error an illegal memory access"),
+        ("os.abort()", "crashed", "ended by SIGABRT"),
+        ("print('Error out of memory, trying less', file=sys.stderr, flush=True); raise ValueError('no such file')",
+         "crashed", "ValueError: no such file; see log"),
+    ],
+)  # fmt: skip
+def test_what_a_process_said_before_it_was_ended(tmp_path, code, status, reason):
+    executor = LocalExecutor((sys.executable, "-c", f"import os, sys; sys.stdin.readline(); {code}"))
+    outcome = executor.run("job", "", RunLimits(log=tmp_path / "log", timeout_s=30))
+    assert outcome.status == status and outcome.reason.startswith(reason)
+    assert status != "crashed" or "card was lost" not in reason or "--retry" in outcome.reason
+
+
+@pytest.mark.parametrize("chosen", [None, "FASTEST_FIRST"])
+def test_cards_are_numbered_alike_here_and_in_children(chosen, tmp_path, monkeypatch):
+    """In a fresh process, before torch is imported; a user's own order is kept in both."""
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    if chosen:
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", chosen)
+    child = (
+        "import json, os; input(); print(json.dumps({'event': 'result', 'result': os.environ['CUDA_DEVICE_ORDER']}))"
+    )
+    parent = (
+        "import harness, os, sys\n"
+        "assert 'torch' not in sys.modules\n"
+        "from harness.workers.local import LocalExecutor\n"
+        f"with LocalExecutor((sys.executable, '-c', {child!r})) as executor:\n"
+        "    print(os.environ['CUDA_DEVICE_ORDER'], executor.ask('job', {}))"
+    )
+    root = str(Path(__file__).parents[1])
+    seen = subprocess.run([sys.executable, "-c", parent], env={**os.environ, "PYTHONPATH": root}, capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    assert seen.stdout.split() == [chosen or "PCI_BUS_ID"] * 2
+
+
+def test_processes_on_one_machine_talk_over_the_loopback_alone(monkeypatch):
+    """In a container whose host name does not resolve other interfaces hang; and nobody else may connect."""
+    alone, (first, second) = rank_environments(1, "folder"), rank_environments(2, "folder")
+    assert alone == [{}]
+    name = first["GLOO_SOCKET_IFNAME"]
+    assert "127.0.0.1" in [address.address for address in psutil.net_if_addrs()[name]]
+    assert first["NCCL_SOCKET_IFNAME"] == f"={name}"
+    assert {key: value for key, value in second.items() if key not in ("RANK", "LOCAL_RANK")} == {
+        key: value for key, value in first.items() if key not in ("RANK", "LOCAL_RANK")
+    }
+    monkeypatch.setattr(psutil, "net_if_addrs", dict)  # not allowed to look
+    assert rank_environments(2, "folder")[0]["GLOO_SOCKET_IFNAME"] == "lo"
 
 
 def test_a_device_is_looked_at_in_one_process_of_its_own():

@@ -16,6 +16,7 @@ from harness.analysis.stats import mcnemar, paired_difference, wilson
 from harness.analysis.token_curve import ArcHours, TokenCurve, arc_hours, curve_key, fit_curves
 from harness.analysis.verdict import WHOLE_SHARE, fits
 from harness.arc.lengths import PUBLISHED
+from harness.catalog import trainable
 from harness.records.arm import ArmResult
 from harness.records.cell import OPTIMIZED, Goal
 from harness.records.measurement import Measurement
@@ -79,7 +80,7 @@ class Ranking:
 def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal) -> list[Candidate]:
     """Every measured cell, with the accuracy that was measured for its model, precision and weights, if any."""
     # A loss that is no number is no training. Reference steps are there to compare, unless they are all that there is.
-    trained = [row for row in rows if row.ok and all(map(isfinite, row.losses))]
+    trained = [row for row in rows if row.ok and all(map(isfinite, row.losses)) and not _refused(row)]
     trained = [row for row in trained if row.cell.recipe.implementation == OPTIMIZED] or trained
     curves = fit_curves(rows)
     comparable = comparable_results(results)
@@ -88,6 +89,16 @@ def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: 
     compared = {c.subject: c.result.by_task for c in measured if c.result}
     chances = chance_of_best(compared) if len(compared) > 1 else {}
     return [replace(c, chance=chances.get(c.subject)) for c in measured] if chances else measured
+
+
+def left_out(rows: Sequence[Measurement]) -> list[str]:
+    """A sentence per measured cell that is no candidate, for real weights cannot be trained so."""
+    names = {f"{row.cell.model.name} {row.cell.precision}": _refused(row) for row in rows if row.ok and _refused(row)}
+    return [f"{name} is no candidate: {why}." for name, why in names.items()]
+
+
+def _refused(row: Measurement) -> str:
+    return trainable.overflow(row.cell.model, row.cell.compute_dtype)
 
 
 def comparable_results(results: Sequence[ArmResult]) -> list[ArmResult]:

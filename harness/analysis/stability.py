@@ -4,6 +4,7 @@ from statistics import fmean, median
 
 from harness.analysis import stats
 from harness.analysis.drift import clock_change, clock_moved, is_hot
+from harness.catalog import trainable
 from harness.records.measurement import CROWDED, Measurement
 
 _SHARE_NEEDED = 0.02  # half-width of the median that sampling aims at
@@ -12,9 +13,11 @@ _SHARE_NEEDED = 0.02  # half-width of the median that sampling aims at
 def warnings(row: Measurement) -> list[str]:
     """One sentence per fault of the row's samples; it ends with the remedy. A row that was timed beside others says so
     in a note, which explains all but what the card says of its own clock and heat."""
+    # A row of an earlier version, which did not refuse it.
+    refused = [f"{why}."] if (why := trainable.overflow(row.cell.model, row.cell.compute_dtype)) else []
     if CROWDED in row.notes:
-        return _of_card(row)
-    values, sentences = row.micro_s, []
+        return refused + _of_card(row)
+    values, sentences = row.micro_s, refused
     mid = median(values)
     # Too few samples, or too noisy ones.
     half = stats.median_half_width(values)

@@ -11,6 +11,7 @@ import numpy as np
 from harness.analysis.drift import drift
 from harness.analysis.projection import fixed_seconds, relative_half_width, sampling_half_width
 from harness.arc.lengths import PUBLISHED
+from harness.catalog.precisions import FUSED_4BIT_ROWS, NF4, PRECISIONS
 from harness.records.measurement import FlopCount, Measurement
 
 
@@ -119,14 +120,15 @@ class ArcHours:
 
 
 def arc_hours(curve: TokenCurve, like: Measurement, context: int, steps: int) -> ArcHours | None:
-    """Hours of load, warm-up and `steps` steps over ARC-length sequences that fit `context`; None where none does.
+    """Hours of load, warm-up and `steps` steps over ARC-length sequences that fit `context`; None where none does, and
+    where `kernel_changes`.
 
     `like` gives the fixed costs and the spread. Where it has timed whole steps over such sequences, these are the hours
     at its own context, and the curve gives only the way to another. Beyond the longest measured context the interval
     grows by 10 % of the middle with every doubling; one context alone says nothing of the shape, which costs 10 % more.
     """
     step_s, own_s = _curve_step_s(curve, like, context), _curve_step_s(curve, like, like.cell.context)
-    if step_s is None:
+    if step_s is None or kernel_changes(curve, like, context):
         return None
     reach, own = context / curve.longest, context == like.cell.context
     half = curve.error + 0.1 * max(0.0, math.log2(reach)) + (0.1 if curve.contexts == 1 else 0.0)
@@ -145,6 +147,17 @@ def arc_hours(curve: TokenCurve, like: Measurement, context: int, steps: int) ->
         fixed_h + mid_h * (1 + half),
         reach,
     )
+
+
+def kernel_changes(curve: TokenCurve, like: Measurement, context: int) -> bool:
+    """Whether 4-bit products run in another kernel at `context` than at all contexts of the curve: what was measured
+    below the border says nothing of it."""
+    cell = like.cell
+    four_bits = (precision := PRECISIONS.get(cell.precision)) and precision.quantization
+    if not four_bits or four_bits.kind != NF4 or not cell.device.startswith("cuda"):
+        return False
+    batch = cell.recipe.micro_batch
+    return batch * curve.longest <= FUSED_4BIT_ROWS < batch * context
 
 
 def _curve_step_s(curve: TokenCurve, like: Measurement, context: int) -> float | None:

@@ -3,6 +3,7 @@
 import math
 
 from harness.analysis.projection import project
+from harness.catalog import trainable
 from harness.records.measurement import Measurement
 
 FITS, TIGHT, TOO_SLOW, TOO_BIG, UNSTABLE = "fits", "tight", "too slow", "too big", "unstable"
@@ -19,6 +20,8 @@ def fits(hours_high: float, budget_hours: float, share: float) -> bool:
 
 def verdict(row: Measurement, budget_hours: float, steps: int = 1000) -> str:
     """The word for `row` by its hours of training at full contexts; without hours, what its status says."""
+    if trainable.overflow(row.cell.model, row.cell.compute_dtype):
+        return UNSTABLE
     if not row.ok:
         return _OF_STATUS.get(row.status, row.status)
     if not all(map(math.isfinite, row.losses)):

@@ -1,10 +1,11 @@
 """A model's config.json, in a folder or on the hub, as a ModelSpec: data from elsewhere, none of whose code is run."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from harness import limits, network
+from harness.catalog import folder_name
+from harness.catalog.trainable import quantization_of
 from harness.errors import UserError, first_line
 from harness.files import home_relative, read_json
 from harness.records.cell import ModelSpec
@@ -41,11 +42,16 @@ def from_folder(folder: Path, window: int | None = None) -> ModelSpec:
         raise UserError(f"{folder}: no config.json that can be read ({problem.strerror})") from None
     except ValueError as problem:
         raise UserError(f"{path}: is no model's config.json ({first_line(problem)})") from None
+    text = config.get("text_config")
+    quantized = quantization_of(config) or (quantization_of(text) if isinstance(text, dict) else None)
     config = _without_code(config, path)
     _check_sizes(config, path)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-.") or "model"
     return ModelSpec(
-        name[:64], config, _max_context(config, path) or _given(window, path), path=home_relative(folder.resolve())
+        folder_name.name_of(folder.resolve(), config),
+        config,
+        _max_context(config, path) or _given(window, path),
+        path=home_relative(folder.resolve()),
+        quantized=quantized,
     )
 
 
@@ -71,20 +77,18 @@ def from_hub(hub_id: str, window: int | None = None) -> ModelSpec:
     except (EntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as problem:
         raise UserError(f"{hub_id}: the hub has no config.json for it ({type(problem).__name__})") from None
     spec = from_folder(config.parent, window)
-    return ModelSpec(hub_id.split("/")[1], spec.architecture, spec.max_context, hub_id=hub_id)
+    return ModelSpec(hub_id.split("/")[1], spec.architecture, spec.max_context, hub_id=hub_id, quantized=spec.quantized)
 
 
 def _without_code(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """`config` without the keys by which a model brings code, or asks for some; stderr says which were dropped.
 
     Code that comes with a model is never run: the architecture must be one that transformers knows. How the published
-    weights are quantised is no part of the architecture either.
+    weights are quantised is no part of the architecture either: `ModelSpec.quantized` says it.
     """
     dropped = [key for key in _CODE if key in config] + [key for key in _KERNELS if "/" in str(config.get(key))]
     if dropped:
         say_once(f"{path}: {', '.join(dropped)} left out; code that comes with a model or is fetched is never run")
-    if _QUANTIZED in config:
-        say_once(f"{path}: {_QUANTIZED} left out; models are built in the precisions asked for")
     kept = {key: value for key, value in config.items() if key not in (*_CODE, *_KERNELS, _QUANTIZED)}
     text = kept.get("text_config")
     return kept | {"text_config": _without_code(text, path)} if isinstance(text, dict) else kept

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from harness import limits
 from harness.catalog import model_folder
-from harness.catalog.precisions import PRECISIONS
+from harness.catalog.precisions import REQUESTS
 from harness.catalog.strict_yaml import Document, Strict, parse_file
 from harness.errors import unknown
 from harness.files import user_path
@@ -51,7 +51,7 @@ class Defaults(Strict, frozen=True):
 
     model: str
     # mypy reads no constants in a Literal
-    precisions: Annotated[tuple[Literal[tuple(PRECISIONS)], ...], limits.Names]  # type: ignore[valid-type]
+    precisions: Annotated[tuple[Literal[tuple(REQUESTS)], ...], limits.Names]  # type: ignore[valid-type]
     contexts: Contexts
     budget_hours: limits.Hours
     steps: limits.Steps
@@ -131,6 +131,7 @@ class _ModelBlock(Strict, frozen=True):
     params_m: limits.Millions | None = None
     aliases: tuple[str, ...] = ()
     ttft: dict[str, Any] | None = None  # some of TuneDefaults' fields
+    needs_range: Literal["bf16"] | None = None  # harness.catalog.trainable
 
 
 class _File(Strict, frozen=True):
@@ -225,4 +226,5 @@ def _model(document: Document, name: str) -> ModelSpec:
         params_m=block.params_m,
         aliases=block.aliases,
         ttft=tuning,
+        needs_range=block.needs_range,
     )

@@ -9,6 +9,9 @@ DTYPES = ("fp32", "fp16", "bf16")  # what matrix products run in
 
 
 NF4, INT8 = "nf4", "int8"  # kinds of quantisation; harness.train.quantize has a layer for each
+# Tokens of a micro-batch up to which bitsandbytes from 0.50 on may have a fused kernel for 4-bit matrices on a card
+# (harness.predict.gemm_4bit); beyond, it dequantises them first.
+FUSED_4BIT_ROWS = 1536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,21 @@ PRECISIONS = {
         Precision("int4", 4.127, Quantization(kind=NF4, block_size=64, double=True)),
     )
 }
+# The device's native 16-bit one, fp32 where there is none: a word for requests. Cells and records say which it was.
+NATIVE = Precision("native", 16)
+REQUESTS = {NATIVE.name: NATIVE, **PRECISIONS}  # by the names that models.yaml and the command line take
+
+
+def requested(name: str) -> Precision:
+    """The precision called `name`, "native" among them (see `resolve`). Raises UserError for any other name."""
+    if name not in REQUESTS:
+        raise unknown("precision", name, REQUESTS)
+    return REQUESTS[name]
+
+
+def resolve(precision: Precision, native: str) -> Precision:
+    """`precision` as a cell has it, on a device whose native dtype is `native`."""
+    return PRECISIONS[native] if precision == NATIVE else precision
 
 
 def find(name: str) -> Precision:
@@ -62,6 +80,21 @@ def find(name: str) -> Precision:
     if name not in PRECISIONS:
         raise unknown("precision", name, PRECISIONS)
     return PRECISIONS[name]
+
+
+def lower_bound(precision: Precision, device_kind: str) -> str:
+    """Why seconds without the model's own activations are a lower bound on a device of this kind; "" where not.
+
+    On a card LLM.int8() multiplies the columns of activations that hold a value above its threshold again, in 16 bits
+    (bitsandbytes' backends/cuda/ops.py); trained models have such columns in every layer, random ones next to none.
+    """
+    quantization = precision.quantization
+    if device_kind != "cuda" or not quantization or not quantization.threshold:
+        return ""
+    return (
+        f"{precision.name}: seconds are a lower bound, for with real weights outlier columns of activations (above "
+        f"{quantization.threshold:g}) are multiplied again in 16 bits"
+    )
 
 
 def native_dtype(rates: dict[str, MatmulSpeed]) -> str:

@@ -4,10 +4,11 @@ import hashlib
 from pathlib import Path
 
 from harness import network
+from harness.catalog import trainable
 from harness.errors import UserError, first_line
 from harness.files import home_relative, read_json, user_path
 from harness.records.cell import ModelSpec
-from harness.text import quoted
+from harness.text import quoted, say_once
 
 RANDOM = "random"
 BUNDLED = "bundled:"  # before the name of a model that comes with the program, and a digest of its weights
@@ -18,11 +19,19 @@ def resolve(spec: ModelSpec, choice: str) -> str:
     """Where the weights are: "random", a folder, or "bundled:NAME@DIGEST" (see `folder`).
 
     `choice` is auto (the program's own, a folder or the hub's cache where the weights are there, else random: never a
-    download), hub, random, or a folder. Speed and memory do not depend on the values: random weights measure the same.
-    Raises UserError for a folder without safetensors, and for hub where the model has no hub id.
+    download), hub, random, or a folder. Speed and memory do not depend on the values: random weights measure the same,
+    except int8 on a card (harness.catalog.precisions.lower_bound).
+
+    Weights that are quantised already are not loaded: auto takes random ones and says so. Raises UserError for a folder
+    without safetensors or with quantised ones, and for hub where the model has no hub id.
     """
     if choice == RANDOM:
         return RANDOM
+    if choice == "auto" and spec.quantized:
+        say_once(f"{spec.name}: {trainable.already_quantized(spec)} and are not loaded; random ones are measured")
+        return RANDOM
+    if choice == "hub" and spec.quantized:
+        raise UserError(f"{spec.name}: {trainable.not_loaded(spec)}")
     if choice == "auto":
         # The digest goes into the record's key: retrained weights are another measurement.
         if not spec.path and not spec.hub_id and _has_safetensors(_ASSETS / spec.name):
@@ -86,6 +95,10 @@ def _check_same(spec: ModelSpec, folder: Path) -> None:
             raise ValueError("no mapping")
     except (OSError, ValueError) as problem:
         raise UserError(f"--weights {folder}: its config.json cannot be read ({first_line(problem)})") from None
+    if as_what := trainable.quantization_of(config):
+        raise UserError(
+            f"--weights {folder}: quantised already ({as_what}), and such are not loaded; name unquantised ones"
+        )
     for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
         in_folder, in_spec = config.get(key), spec.architecture.get(key)
         if None not in (in_folder, in_spec) and in_folder != in_spec:

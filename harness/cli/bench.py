@@ -93,7 +93,7 @@ def configure(
         models=[
             (model_table.trimmed(spec) if trim_vocab else spec, weights_table.resolve(spec, weights)) for spec in specs
         ],
-        precisions=[precision_table.find(name) for name in names],
+        precisions=[precision_table.requested(name) for name in names],
         recipe=resolve(catalog.recipe, measurable(options)),
         contexts={kind: lengths or catalog.defaults.contexts[kind] for kind in parse.DEVICE_KINDS},
         sample_seconds=parse.by_device_kind("--sample-seconds", sample_seconds, catalog.defaults.sample_seconds),

@@ -19,7 +19,7 @@ def models(models_file: ModelsFile = None) -> None:
 
 
 def doctor(device: Device = "auto") -> None:
-    """Look at this machine: device, memory, native dtypes, versions, and what is missing.
+    """Look at this machine: device, memory, native dtypes, versions, what would go wrong, and one small step.
 
     Example:
 

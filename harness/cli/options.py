@@ -14,7 +14,8 @@ Models = Annotated[
 ]
 Contexts = Annotated[str | None, typer.Option("--contexts", "--context", help='Tokens, as in "1024 4096".')]
 Precisions = Annotated[
-    str | None, typer.Option("--precisions", "--precision", help='Of fp32 fp16 bf16 int8 int4, as in "fp16 int4".')
+    str | None,
+    typer.Option("--precisions", "--precision", help='Of native fp32 fp16 bf16 int8 int4, as in "native int4".'),
 ]
 Budget = Annotated[float | None, typer.Option(help="Hours for everything; 12 on Kaggle.")]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps to project to.")]

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from harness import limits
+from harness.catalog import folder_name
 from harness.catalog.model_folder import WindowUnknown
 from harness.catalog.models import Catalog, Seconds
 from harness.errors import UserError
@@ -89,16 +90,19 @@ def device_of(word: str) -> str:
 
 
 def models_of(names: Words, catalog: Catalog, window: int | None = None) -> list[ModelSpec]:
-    """Each model once, by default the catalogue's. Raises UserError for two of one name, which no table could tell
-    apart. `window` is that of `model_of`."""
-    by_name: dict[str, ModelSpec] = {}
+    """Each model once, by default the catalogue's; no two have one name, and stderr says which got another. `window` is
+    that of `model_of`."""
+    specs: list[ModelSpec] = []
     for name in model_words(names) or [catalog.defaults.model]:
-        spec = model_of(name, catalog, window)
-        # A folder may bear the name of a model of models.yaml.
-        if by_name.setdefault(spec.name, spec) != spec:
-            other = by_name[spec.name]
-            raise UserError(f"{other.path or other.hub_id} and {spec.path or spec.hub_id} are both called {spec.name}")
-    return list(by_name.values())
+        if (spec := model_of(name, catalog, window)) not in specs:
+            specs.append(spec)
+    # A folder may bear the name of another one, or of a model of models.yaml, which keeps its own.
+    listed = [spec for spec in specs if not spec.path and spec.name in catalog.models]
+    named = folder_name.told_apart(specs, listed)
+    for before, after in zip(specs, named, strict=True):
+        if before.name != after.name:
+            say_once(f"{before.path or before.hub_id} is called {after.name}, for another one is {before.name} too")
+    return named
 
 
 def model_of(name: str, catalog: Catalog, window: int | None = None) -> ModelSpec:

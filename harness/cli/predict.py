@@ -41,7 +41,7 @@ def configure(
     precisions: Precisions = None,
     contexts: Contexts = None,
     gpu: Annotated[
-        str, typer.Option(help='As in "t4 l4", 2xt4, cpu (this machine), or a YAML file of your own.')
+        str, typer.Option(help='As in "t4 l4", 2xt4, cpu or cuda (this machine), or a YAML file of your own.')
     ] = "t4",
     recipe: Annotated[str | None, typer.Option(help="own, reference, or arc24: as its published runs were.")] = None,
     lora_targets: LoraTargets = None,
@@ -66,7 +66,7 @@ def configure(
     catalog = model_table.load(models_file)
     specs = parse.models_of(models, catalog, window)
     names = parse.words(precisions) or catalog.defaults.precisions
-    chosen = [precision_table.find(name) for name in names]
+    chosen = [precision_table.requested(name) for name in names]
     cards = list(targets or map(card_named, parse.words(gpu.replace("x ", "x"))))
     if not cards:
         raise UserError("--gpu names no accelerator; use t4, l4, cpu ...")

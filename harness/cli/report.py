@@ -67,7 +67,7 @@ def pick(
 
     Exit code 1 where none fits.
     """
-    from harness.analysis.ranking import candidates, rank_candidates
+    from harness.analysis.ranking import candidates, left_out, rank_candidates
     from harness.report import ranking, style
 
     goal = parse.goal(model_table.load(models_file), budget_hours, steps, test_tasks)
@@ -75,6 +75,8 @@ def pick(
     chosen = rank_candidates(candidates(record.rows, record.results, goal), goal)
     out = style.console()
     out.print(f"{record.folder}", soft_wrap=True, markup=False)
+    for line in left_out(record.rows):
+        out.print(f"- {line}", markup=False)
     ranking.ranking_table(chosen, goal, out)
     # For scripts, which do not read the sentence.
     if not chosen.fits:

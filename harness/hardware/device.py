@@ -1,6 +1,5 @@
 """The device that is measured: which one, its name, its memory, its dtypes, and how to wait for it."""
 
-import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -8,17 +7,20 @@ from pathlib import Path
 import torch
 
 from harness.errors import UserError
-from harness.hardware import host_memory
+from harness.hardware import driver, host_memory
 from harness.hardware.info import Device
 
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def choose_device(requested: str, cuda=torch.cuda, gpus: int = 1) -> Device:
-    """The device for "auto", "cpu", "cuda" or "cuda:1", the first of `gpus`. Raises UserError where one is missing.
+def choose_device(requested: str, cuda=torch.cuda, gpus: int = 1, look=driver.look) -> Device:
+    """The device for "auto", "cpu", "cuda" or "cuda:1", the first of `gpus`. Raises UserError where one is missing,
+    and where there is a card that torch cannot use: nobody who has one means the CPU.
 
-    `cuda` is torch.cuda or what a test puts in its place.
+    `cuda` is torch.cuda, and `look` driver.look, or what a test puts in their place.
     """
+    if requested != "cpu" and not cuda.is_available() and not driver.hidden() and (present := look()):
+        raise UserError(driver.unusable(present, torch.__version__, torch.version.cuda))
     if requested == "auto":
         requested = "cuda" if cuda.is_available() else "cpu"
     if requested == "cpu":
@@ -34,6 +36,11 @@ def choose_device(requested: str, cuda=torch.cuda, gpus: int = 1) -> Device:
         raise UserError(f"--gpus {gpus}: from {requested} on there are {count - index} CUDA devices")
     used = range(index, index + gpus)
     properties = [cuda.get_device_properties(i) for i in range(count)]
+    for i in used:
+        card = properties[i]
+        capability, compiled = f"{card.major}.{card.minor}", cuda.get_arch_list()
+        if problem := driver.missing_kernels(card.name, capability, compiled, torch.__version__):
+            raise UserError(problem)
     first = properties[index]
     return Device(
         id=f"cuda:{index}",
@@ -71,6 +78,6 @@ def cpu_name() -> str:
 def _why_no_cuda() -> str:
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is a build without CUDA"
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+    if driver.hidden():
         return "CUDA_VISIBLE_DEVICES hides every device"
     return "torch finds no CUDA device (is the driver loaded?)"

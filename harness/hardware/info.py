@@ -1,8 +1,8 @@
 """A device as its probe reports it. Knows no torch: it travels between processes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from harness.records.measurement import MatmulSpeed
+from harness.records.measurement import CardState, MatmulSpeed, Rate, Size
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,15 @@ class Device:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """A device, and the speed of its matrix products by dtype."""
+    """A device and the speed of its matrix products by dtype; of a card also what follows.
+
+    `bandwidth` is bytes per second of a large copy, `environment` as harness.hardware.card_environment reads it,
+    `free_bytes` what was free before the probe, its own context taken, and `state` what the card said after it.
+    """
 
     device: Device
     rates: dict[str, MatmulSpeed]
+    bandwidth: Rate | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    free_bytes: Size | None = None
+    state: CardState | None = None

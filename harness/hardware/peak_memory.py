@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from harness.records.measurement import CONTEXT_BYTES
+
 
 class PeakMemory:
     """Peaks since the last `reset`, in bytes.
@@ -15,12 +17,26 @@ class PeakMemory:
     On CUDA: `allocated` (tensors), `reserved` (what the caching allocator took), `process` (with the context and the
     libraries' own buffers: what the card's total has to hold). On a CPU: `resident`, and `current`, which is what is
     resident at the time of reading, not a peak.
+
+    `process` is how much more of the card is in use than before, by NVML. Where that does not answer, and in a MIG
+    slice (`is_slice`), of which it gives the whole card's, CUDA's own count stands in; `notes` then says so.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, is_slice: bool = False):
         self.device = device
         # Read before this process touches the card, so that what others hold there is not counted as ours.
-        self._before = _card_used(device) if device.type == "cuda" else None
+        self._before = _card_used(device) if device.type == "cuda" and not is_slice else None
+        self._by_cuda = device.type == "cuda" and self._before is None
+        self._others: int | None = None  # bytes that others held, by CUDA's count
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence where `process` was not counted by NVML."""
+        if not self._by_cuda:
+            return ()
+        return (
+            "peak memory by CUDA's own count, for NVML gives none of this device: what others take meanwhile is in it",
+        )
 
     def reset(self) -> None:
         if self.device.type == "cuda":
@@ -36,10 +52,22 @@ class PeakMemory:
             "allocated": torch.cuda.max_memory_allocated(self.device),
             "reserved": torch.cuda.max_memory_reserved(self.device),
         }
-        used = _card_used(self.device)
-        if used is not None and self._before is not None:
-            peaks["process"] = max(used - self._before, peaks["reserved"])
+        process = self._used_by_cuda() if self._by_cuda else self._used_by_nvml()
+        if process is not None:
+            peaks["process"] = max(process, peaks["reserved"])
         return peaks
+
+    def _used_by_nvml(self) -> int | None:
+        used = _card_used(self.device)
+        return None if used is None or self._before is None else used - self._before
+
+    def _used_by_cuda(self) -> int:
+        free, total = torch.cuda.mem_get_info(self.device)
+        if self._others is None:
+            # The first reading needs a context, which it counts; what is more than that and our tensors is of others.
+            own = CONTEXT_BYTES + torch.cuda.memory_reserved(self.device)
+            self._others = max(0, total - free - own)
+        return total - free - self._others
 
 
 def _card_used(device: torch.device) -> int | None:

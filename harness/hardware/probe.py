@@ -7,23 +7,40 @@ both are timed. A 16-bit dtype is native where it is clearly faster than fp32; f
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
 
 from harness.errors import UserError, first_line
+from harness.hardware import card_environment, card_state
 from harness.hardware.device import TORCH_DTYPES, choose_device, synchronizer
 from harness.hardware.info import Device, DeviceReport
-from harness.records.measurement import MatmulSpeed
+from harness.records.measurement import NATIVE_FACTOR, MatmulSpeed
 from harness.records.stored import from_stored, to_stored
 
-NATIVE_FACTOR = 1.2  # times fp32's rate; hardware 16-bit is 2 to 15 times as fast, emulation at best on a par
-_SHAPES = {"cpu": ((64, 256, 256), (128, 896, 896), (256, 896, 4864)), "cuda": ((512, 512, 512), (4096, 4096, 4096))}
+
+@dataclass(frozen=True)
+class _Plan:
+    """Products to time: (m, k, n), from small to large, and how long those that are `large` are kept up."""
+
+    shapes: tuple[tuple[int, int, int], ...]
+    large: int = 0  # m from which on
+    warm_up_s: float = 0.0
+    sustained_s: float = 0.0
+
+
+# A card at rest runs at low clocks, and one product of 8192 takes a millisecond: a burst says little of its rate.
+_PLANS = {
+    "cpu": _Plan(((64, 256, 256), (128, 896, 896), (256, 896, 4864))),
+    "cuda": _Plan(((512, 512, 512), (4096, 4096, 4096), (8192, 8192, 8192)), 4096, warm_up_s=0.2, sustained_s=0.3),
+}
 _LARGER_BELOW_S = 0.05  # the next larger shape is tried only if this one was faster
 _REPEAT_BELOW_S = 0.25  # a slower product runs once
 _REPEATS = 5
+_COPY_BYTES = 1 << 28  # far beyond the caches of any card
 
 
 def rates(
@@ -57,7 +74,28 @@ def find_device(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str,
 def report_device(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
     """The job that times a device: {device, dtypes} to a `DeviceReport`, as stored."""
     device = from_stored(payload["device"], Device)
-    return to_stored(DeviceReport(device, rates(torch.device(device.id), payload["dtypes"])))
+    place = torch.device(device.id)
+    if device.kind != "cuda":
+        return to_stored(DeviceReport(device, rates(place, payload["dtypes"])))
+    free, _ = torch.cuda.mem_get_info(place)
+    measured = DeviceReport(
+        device=device,
+        rates=rates(place, payload["dtypes"]),
+        bandwidth=copy_bandwidth(place),
+        environment=card_environment.read(device),
+        free_bytes=free,
+        state=card_state.read(place),
+    )
+    return to_stored(measured)
+
+
+def copy_bandwidth(
+    device: torch.device, clock: Callable[[], float] = time.perf_counter, size: int = _COPY_BYTES
+) -> float:
+    """Bytes per second that a copy of `size` bytes within the device's memory reads and writes: the median of many."""
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / _sustained(lambda: target.copy_(source), synchronizer(device), clock, _PLANS["cuda"])
 
 
 def is_native(speed: MatmulSpeed, fp32: MatmulSpeed) -> bool:
@@ -70,16 +108,45 @@ def _directions(
 ) -> tuple[float, float]:
     """(forward, backward) in FLOP/s: x @ w.T, and x's gradient g @ w, at the largest shape that is fast enough."""
     flops_per_s, slow = [0.0, 0.0], [False, False]
+    plan = _PLANS[device.type]
     # From small to large: an emulated dtype must not hang in a large product.
-    for m, k, n in _SHAPES[device.type]:
-        x = torch.randn(m, k).to(device, dtype)
-        w = torch.randn(n, k).to(device, dtype)
-        g = torch.randn(m, n).to(device, dtype)
-        for i, (a, b) in enumerate(((x, w.T), (g, w))):
-            if not slow[i]:
-                seconds = _fastest(partial(torch.matmul, a, b), wait, clock, wait_first=device.type == "cuda")
-                flops_per_s[i], slow[i] = 2 * m * k * n / seconds, seconds > _LARGER_BELOW_S
+    for m, k, n in plan.shapes:
+        try:
+            x, w, g = (torch.randn(size, device=device).to(dtype) for size in ((m, k), (n, k), (m, n)))
+            for i, (a, b) in enumerate(((x, w.T), (g, w))):
+                if slow[i]:
+                    continue
+                product = partial(torch.matmul, a, b)
+                seconds = _fastest(product, wait, clock, wait_first=device.type == "cuda")
+                slow[i] = seconds > _LARGER_BELOW_S
+                if plan.sustained_s and m >= plan.large and seconds <= _REPEAT_BELOW_S:
+                    seconds = _sustained(product, wait, clock, plan)
+                flops_per_s[i] = 2 * m * k * n / seconds
+        except torch.OutOfMemoryError:
+            # A slice of a card, or one that others fill: smaller products say enough.
+            if not all(flops_per_s):
+                raise
+            break
     return flops_per_s[0], flops_per_s[1]
+
+
+def _sustained(run: Callable[[], Any], wait: Callable[[], None], clock: Callable[[], float], plan: _Plan) -> float:
+    """Median seconds of a run, over `sustained_s` of them and three at least, after a warm-up without a count."""
+
+    def timed() -> float:
+        start = clock()
+        run()
+        wait()
+        return clock() - start
+
+    wait()
+    begin = clock()
+    while clock() - begin < plan.warm_up_s:
+        timed()
+    samples: list[float] = []
+    while len(samples) < 3 or sum(samples) < plan.sustained_s:
+        samples.append(timed())
+    return median(samples)
 
 
 def _fastest(

@@ -2,16 +2,20 @@
 
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import network
+from harness.catalog import models
 from harness.catalog.precisions import native_dtype
 from harness.errors import UserError
 from harness.hardware import device_lock
 from harness.hardware.environment import LIBRARIES, versions
-from harness.hardware.info import Device
+from harness.hardware.info import Device, DeviceReport
+from harness.measure import doctor_checks, trial
 from harness.records.measurement import MatmulSpeed
+from harness.records.store import RESULTS
 from harness.workers.local import LocalExecutor
 from harness.workers.look import find, report_on
 
@@ -25,13 +29,23 @@ class Findings:
     tested: dict[str, str]
     device: Device | None = None
     rates: dict[str, MatmulSpeed] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)  # of a card
+    tried: bool = False  # whether a training step was tried, and ran
     hub: bool = False
     problems: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
 
 
-def examine(device: str, hub: str | None = None, executor: LocalExecutor | None = None) -> Findings:
-    """Examines this machine. Raises UserError for a device that is asked for and not there."""
+def examine(
+    device: str,
+    hub: str | None = None,
+    executor: LocalExecutor | None = None,
+    failures: Callable[[DeviceReport, LocalExecutor], dict[str, str]] = trial.failures,
+) -> Findings:
+    """Examines this machine, and has it train one small step (`failures`).
+
+    Raises UserError for a device that is asked for and not there.
+    """
     findings = Findings(sys.version.split()[0], versions(), tested_versions())
     missing = [name for name in LIBRARIES if name not in findings.versions]
     if missing:
@@ -39,30 +53,64 @@ def examine(device: str, hub: str | None = None, executor: LocalExecutor | None 
     # Without torch the device cannot be looked at; the rest is still examined.
     if "torch" in findings.versions:
         with executor or LocalExecutor() as executor:
-            findings.device = find(executor, device)
-            _time(executor, findings)
+            try:
+                findings.device = find(executor, device)
+            except UserError as problem:
+                # A card that torch cannot use is a finding; a device that the user names and has not, is not.
+                if device != "auto":
+                    raise
+                findings.problems.append(str(problem))
+            else:
+                _time(executor, findings, failures if not missing else lambda *_: {})
     findings.hub = network.reachable(hub or network.hub())
     _advise(findings)
     return findings
 
 
-def _time(executor: LocalExecutor, findings: Findings) -> None:
-    """Times the device that was found, unless somebody measures on it: they would time each other."""
+def _time(
+    executor: LocalExecutor,
+    findings: Findings,
+    failures: Callable[[DeviceReport, LocalExecutor], dict[str, str]],
+) -> None:
+    """Times the device that was found and tries a step on it, unless somebody measures there: they would time each
+    other."""
     assert findings.device
     try:
         with device_lock.hold(findings.device):
-            findings.rates = report_on(executor, findings.device).rates
+            report = report_on(executor, findings.device)
+            findings.rates, findings.environment = report.rates, report.environment
+            findings.advice += doctor_checks.card(report)
+            reasons = failures(report, executor)
     except device_lock.Busy as problem:
-        findings.advice.append(f"dtypes were not timed: {problem}")
+        findings.advice.append(f"dtypes were not timed, and no step was tried: {problem}")
     except UserError as problem:
         findings.problems.append(str(problem))
+    else:
+        findings.tried = not reasons
+        # Where only int4 fails, a sweep still measures the rest.
+        lines = findings.problems if native_dtype(findings.rates) in reasons else findings.advice
+        for name, reason in reasons.items():
+            lines.append(f"one training step in {name} does not run here: {reason}{_remedy(findings)}")
+
+
+def _remedy(findings: Findings) -> str:
+    """The tested versions of the libraries that differ from them; torch's is the user's to choose."""
+    differing = [
+        f"{name}=={version}"
+        for name, version in findings.tested.items()
+        if name in LIBRARIES and name != "torch" and findings.versions.get(name) != version
+    ]
+    return f"; the tested versions are: pip install {' '.join(differing)}" if differing else ""
 
 
 def _advise(findings: Findings) -> None:
     advice = findings.advice
     advice += untested(findings.versions)
     if findings.device and findings.device.others:
-        advice.append(f"idle beside it: {', '.join(findings.device.others)}; measure one with --device cuda:N")
+        advice.append(_idle(findings.device))
+    if findings.device and (line := doctor_checks.shared_memory(findings.device)):
+        advice.append(line)
+    advice += doctor_checks.disk(models.load(), RESULTS)
     if findings.device and findings.device.id == "cpu":
         advice.append("no CUDA device is used: hours on a CPU say little of a GPU, memory and order of models do")
     emulated = [name for name, rate in findings.rates.items() if not rate.native]
@@ -73,6 +121,13 @@ def _advise(findings: Findings) -> None:
         advice.append(
             "the hub cannot be reached: weights come from its cache or a folder (--weights PATH), else they are random"
         )
+
+
+def _idle(device: Device) -> str:
+    count = len(device.others) + 1
+    alike = device.id == "cuda:0" and all(other.partition(" ")[2] == device.name for other in device.others)
+    together = f", or all with --gpus {count}" if alike else ""
+    return f"idle beside it: {', '.join(device.others)}; measure one with --device cuda:N{together}"
 
 
 def untested(installed: dict[str, str]) -> list[str]:

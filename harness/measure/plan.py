@@ -1,19 +1,22 @@
 """Which cells a sweep measures, and in which order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from harness.catalog import precisions
+from harness.catalog import precisions, trainable
 from harness.catalog.precisions import Precision
+from harness.errors import UserError
 from harness.hardware.info import DeviceReport
 from harness.measure.config import SweepConfig
-from harness.records.cell import Cell
-from harness.records.measurement import MatmulSpeed
+from harness.records.cell import Cell, ModelSpec
+from harness.records.measurement import MatmulSpeed, Measurement
 
 SHORTEST = 32  # tokens of the shortest context that is tried instead of one that is too slow
 
 
 def with_natives(requested: Sequence[Precision], rates: dict[str, MatmulSpeed]) -> list[tuple[Precision, str]]:
-    """The requested precisions and why, each emulated one followed by what a user of this device would take instead."""
+    """The requested precisions and why, each once: "native" as what it is on this device, an emulated one followed by
+    what a user of this device would take instead."""
+    requested = list(dict.fromkeys(precisions.resolve(p, precisions.native_dtype(rates)) for p in requested))
     chosen = [(precision, "asked") for precision in requested]
     for precision in requested:
         # An emulated dtype is measured as asked, and the native one beside it.
@@ -25,8 +28,31 @@ def with_natives(requested: Sequence[Precision], rates: dict[str, MatmulSpeed]) 
     return chosen
 
 
+def check_names(models: Iterable[ModelSpec], rows: Iterable[Measurement]) -> None:
+    """Raises UserError where a folder's model has the name of another one in the record: tables could not tell them
+    apart."""
+    folders = {spec.name: spec for spec in models if spec.path}
+    for row in rows:
+        other, spec = row.cell.model, folders.get(row.cell.model.name)
+        if spec and other.path != spec.path and other.architecture != spec.architecture:
+            raise UserError(
+                f"{spec.path}: the record has rows of another model called {spec.name}, of "
+                f"{other.path or other.hub_id or 'models.yaml'}; rename the folder, or give another --results"
+            )
+
+
 def _native(dtype: str, rates: dict[str, MatmulSpeed]) -> bool:
     return dtype in rates and rates[dtype].native
+
+
+def _with_wide(
+    spec: ModelSpec, chosen: list[tuple[Precision, str]], rates: dict[str, MatmulSpeed]
+) -> list[tuple[Precision, str]]:
+    """`chosen`, and fp32 where `spec` can be trained in none of them, for they compute in fp16."""
+    computed = [precisions.compute_dtype(precision, rates) for precision, _ in chosen]
+    if all(trainable.overflow(spec, dtype) for dtype in computed):
+        return [*chosen, (precisions.find("fp32"), "wide enough here; fp16 is not")]
+    return chosen
 
 
 def cells(config: SweepConfig, contexts: Sequence[int], report: DeviceReport) -> list[Cell]:
@@ -47,6 +73,6 @@ def cells(config: SweepConfig, contexts: Sequence[int], report: DeviceReport) ->
             why=why,
         )
         for spec, weights in config.models
-        for precision, why in with_natives(config.precisions, report.rates)
+        for precision, why in _with_wide(spec, with_natives(config.precisions, report.rates), report.rates)
         for context in sorted(set(contexts))
     ]

@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.catalog import precisions
+from harness.catalog.precisions import lower_bound
+from harness.catalog.weights import RANDOM
 from harness.errors import UserError
 from harness.hardware.cpu_load import CpuMeter
 from harness.hardware.environment import commit, versions
@@ -28,7 +31,8 @@ _REAL = ("ok", "oom", "unsupported", "crashed", "killed", "timeout")  # a proces
 _CHANCE = ("crashed", "killed", "timeout")
 _SAMPLES = ("warmup_micro_s", "warmup_optimizer_s", "micro_s", "optimizer_s", "losses", "arc_step_s", "arc_step_tokens")
 # Most seconds of a card's soaking: before the first cell, and before others, for it cools while a model is loaded.
-_SOAK_S, _SOAK_AGAIN_S = 180.0, 45.0
+# Who samples for a shorter time than the default gets by with less of it.
+_SOAK_S, _SOAK_AGAIN_S, _SOAK_TIMES = 180.0, 45.0, 3.0
 
 
 class SweepObserver(Protocol):
@@ -73,6 +77,7 @@ def run_on(
     store = Store(config.results or RESULTS / slug(report.device.name))
     (store.folder / "logs").mkdir(exist_ok=True)
     store.repair(observer.note)
+    plan.check_names([spec for spec, _ in config.models], store.rows().values())
     quiet = Quiet(report.device, meter, observer.note, observer.phase, config.force)
     rows = _Sweep(config, report, store, observer, executor, quiet).all(contexts)
     return SweepResult(store.folder, report, rows)
@@ -93,7 +98,7 @@ class _Sweep:
         self.sample_s = config.sample_seconds[report.device.kind]
         self.cap_s = config.cap_seconds[report.device.kind]
         on_card = report.device.kind == "cuda"
-        self.soak_s = _SOAK_S if on_card else 0.0
+        self.soak_s = min(_SOAK_S, _SOAK_TIMES * self.sample_s) if on_card else 0.0
         self.arc_lengths = on_card if config.arc_lengths is None else config.arc_lengths
         self.versions, self.commit = versions(), commit()
         self.announced = False  # whether the observer knows that cells are being predicted
@@ -102,6 +107,8 @@ class _Sweep:
     def all(self, contexts: Sequence[int]) -> list[Measurement]:
         cells = plan.cells(self.config, contexts, self.report)
         self.observer.begin(self.report.device.name, len(cells))
+        if origin := self.predictor.accelerator.origin:
+            self.observer.note(f"predicted {origin}")
         rows, number = [], 0
         for group in _groups(cells):
             done: list[Measurement] = []
@@ -124,7 +131,7 @@ class _Sweep:
     def one(self, number: int, cell: Cell, earlier: Sequence[Measurement], later: Sequence[Cell]) -> Measurement:
         """The row of `cell`: from the record, or judged without a run where none is worth it, or measured."""
         # The record answers for what it has, unless the user wants it measured again.
-        key = cell.key(self.versions)
+        key = cell.key(self.versions, self.report.environment)
         recorded = self.store.rows().get(key)
         if recorded and self.stands(recorded):
             self.observer.row(recorded, measured=False)
@@ -157,7 +164,9 @@ class _Sweep:
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=self.versions,
             commit=self.commit,
+            environment=self.report.environment,
             rate=self.report.rates.get(cell.compute_dtype),
+            bandwidth=self.report.bandwidth,
             device_total_bytes=self.report.device.total_bytes,
             estimate_s=judgement.smallest_run_s,
         )
@@ -216,7 +225,9 @@ class _Sweep:
         measured["card"] = tuple(from_stored(state, CardState) for state in measured.get("card", ()))
         wall_s = (datetime.now(UTC) - start).total_seconds()
         row = replace(blank, wall_s=wall_s, **{"params": blank.params, **measured})
-        return replace(row, notes=(*row.notes, *self.quiet.sampled(row)))
+        bound = lower_bound(precisions.find(cell.precision), self.report.device.kind)
+        bounds = (bound,) if bound and row.ok and cell.weights == RANDOM else ()
+        return replace(row, notes=(*row.notes, *bounds, *self.quiet.sampled(row)))
 
     def shorter(self, cell: Cell) -> Cell | None:
         """`cell` at the longest power of two below its context whose smallest run stays under the cap.

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from harness.catalog import precisions
+from harness.catalog.accelerators import is_slice
 from harness.errors import Unsupported, first_line
 from harness.hardware import card_state
 from harness.hardware.cpu_load import CpuMeter, own_seconds
@@ -24,7 +25,7 @@ from harness.records.stored import from_stored, to_stored
 from harness.train import distributed
 from harness.train import model as models
 from harness.train.batches import random_batch
-from harness.train.device_errors import lost, ran_out
+from harness.train.device_errors import lost, ran_out, without_kernels
 from harness.train.step import TrainingStep
 
 _REPORT_EVERY_S = 1.0
@@ -42,7 +43,7 @@ def measure_cell(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """
     cell = from_stored(payload["cell"], Cell)
     # What the card holds is read before this process has a context there, which `init` may make.
-    memory = PeakMemory(distributed.own_device(torch.device(cell.device)))
+    memory = PeakMemory(distributed.own_device(torch.device(cell.device)), is_slice(cell.device_name))
     result: dict[str, Any] = {"status": "ok", "reason": "", "memory": {}, "seed": payload["seed"]}
     try:
         distributed.init(torch.device(cell.device))
@@ -57,6 +58,8 @@ def measure_cell(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
                 result["memory"]["failed"] = memory.read()
         elif sentence := lost(problem):
             result |= {"status": "crashed", "reason": sentence}
+        elif sentence := without_kernels(problem):
+            result |= {"status": "unsupported", "reason": sentence}
         elif isinstance(problem, RuntimeError) and "not implemented for" in str(problem):
             result |= {"status": "unsupported", "reason": first_line(problem)}
         else:
@@ -78,7 +81,11 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
     wait()
     result["load_s"] = time.perf_counter() - start
     result["params"], result["trainable_params"] = loaded.params, loaded.trainable_params
-    result["kernels"], result["adapted"], result["notes"] = loaded.kernels, loaded.adapted, loaded.notes
+    result["kernels"], result["adapted"], result["notes"] = (
+        loaded.kernels,
+        loaded.adapted,
+        (*loaded.notes, *memory.notes),
+    )
     result["memory"]["after_load"] = memory.read()
     gc.collect()
 
@@ -167,7 +174,10 @@ def _crowded(device: torch.device) -> str:
     """What to add to the reason where much of the card's memory is not this process's."""
     if device.type != "cuda":
         return ""
-    free, total = torch.cuda.mem_get_info(device)
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # after some errors the card answers nothing more
+        return ""
     others = total - free - torch.cuda.memory_reserved(device)
     if others < _OTHERS_BYTES:
         return ""

@@ -105,11 +105,12 @@ class DecodeSpeed:
         forward = replace(trace, ops=tuple(op for op in trace.ops if not op.backward))
         read_s = roofline.seconds(roofline.nominal_seconds(forward, accelerator), calibration.slowdown)
         # A token's weights come over the bus, and every operation is launched, for all rows together.
-        launches_s = sum(op.count for op in forward.ops) * accelerator.launch_s * calibration.slowdown[LAUNCH]
+        launches = sum(op.count for op in roofline.as_run(forward.ops, accelerator))
         weights_s = (trace.memory.weights + trace.memory.constants) / accelerator.bandwidth
         return cls(
             read_s=read_s / (trace.sequences * trace.tokens),
-            step_s=weights_s * calibration.slowdown[BANDWIDTH] + launches_s,
+            step_s=weights_s * calibration.slowdown[BANDWIDTH]
+            + launches * accelerator.launch_s * calibration.slowdown[LAUNCH],
             cached_s=cache.token_bytes / accelerator.bandwidth * calibration.slowdown[BANDWIDTH],
         )
 

@@ -9,7 +9,7 @@ states is that of leaving out each model in turn.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -19,7 +19,7 @@ from harness.catalog.accelerators import CPU, CUDA, Accelerator
 from harness.errors import UserError, first_line
 from harness.files import read_json, replace_atomically
 from harness.predict import roofline
-from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, GEMM, KINDS, LAUNCH, SKINNY_GEMM
+from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, FUSED_4BIT, GEMM, KINDS, LAUNCH, SKINNY_GEMM
 from harness.records.cell import OPTIMIZED
 from harness.records.measurement import Duration, Flops, Size
 from harness.records.stored import from_stored, to_stored
@@ -31,8 +31,8 @@ _Spread = Annotated[float, Meta(ge=0, le=10)]  # of logarithms
 # How much slower than nominal a kind is where nothing is known of the device: large products reach half of a
 # datasheet's rate, memory four fifths of its bandwidth.
 _PRIOR = {
-    CUDA: {GEMM: 2.0, SKINNY_GEMM: 4.0, ATTENTION: 3.0, BANDWIDTH: 1.25, DEQUANTIZE: 2.0, LAUNCH: 1.0},
-    CPU: {GEMM: 1.1, SKINNY_GEMM: 2.0, ATTENTION: 2.0, BANDWIDTH: 1.5, DEQUANTIZE: 4.0, LAUNCH: 1.0},
+    CUDA: {GEMM: 2.0, SKINNY_GEMM: 4.0, FUSED_4BIT: 3.0, ATTENTION: 3.0, BANDWIDTH: 1.25, DEQUANTIZE: 2.0, LAUNCH: 1.0},
+    CPU: {GEMM: 1.1, SKINNY_GEMM: 2.0, FUSED_4BIT: 1.1, ATTENTION: 2.0, BANDWIDTH: 1.5, DEQUANTIZE: 4.0, LAUNCH: 1.0},
 }
 # Standard deviations of logarithms: of the prior, and of a measured cell's seconds.
 _PRIOR_LOG_SIGMA = 0.5
@@ -224,7 +224,12 @@ def load_calibration(path: Path) -> Calibration:
     """Raises UserError where the file is no calibration."""
     try:
         calibration = from_stored(read_json(path), Calibration)
-        if set(calibration.slowdown) != set(KINDS) or calibration.kind not in _PRIOR:
+        if calibration.kind not in _PRIOR:
+            raise ValueError("kind")
+        # A kind that earlier versions did not tell apart has what is assumed of any device.
+        later = {FUSED_4BIT: _PRIOR[calibration.kind][FUSED_4BIT]}
+        calibration = replace(calibration, slowdown=later | calibration.slowdown)
+        if set(calibration.slowdown) != set(KINDS):
             raise ValueError("kinds")
         if calibration.points and not 0 < calibration.seconds_low <= calibration.seconds_high:
             raise ValueError("points without seconds")

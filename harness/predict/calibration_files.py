@@ -1,6 +1,5 @@
 """Chooses an accelerator's calibration: the user's own, else the program's, else the prior."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import exp, hypot
@@ -25,25 +24,56 @@ _SHIPPED = Path(__file__).parents[1] / "assets" / "calibrations"
 _OTHER_CPU_LOG_SIGMA = 0.3
 
 
+def at_hand(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Calibration]:
+    """(accelerator, calibration) of `here`, which was probed: with the figures that its calibration is relative to."""
+    if here.kind == CPU:
+        return for_cpu(here, results)
+    fitted = for_card(here, results)
+    return here if is_listed(here) else _as_fitted(here, fitted), fitted
+
+
 def for_card(accelerator: Accelerator, results: Path = RESULTS) -> Calibration:
     """The newest of the user's calibrations of this card, else the program's, else the prior."""
     # The user's own first: it was fitted on the user's machine.
-    if own := _own(results, lambda device: _is(device, accelerator)):
+    if own := _own(results, lambda own: _is_of(own, accelerator)):
         return own
     shipped = _SHIPPED / f"{accelerator.name}.json"
     # A card of the user's own may bear any name.
-    listed = accelerators.ACCELERATORS.get(accelerator.name) == replace(accelerator, count=1)
-    return calibration.load_calibration(shipped) if listed and shipped.exists() else calibration.prior(accelerator.kind)
+    if is_listed(accelerator) and shipped.exists():
+        return calibration.load_calibration(shipped)
+    assumed = calibration.prior(accelerator.kind)
+    return replace(assumed, source=f"{assumed.source}; {accelerator.origin}") if accelerator.origin else assumed
+
+
+def is_listed(accelerator: Accelerator) -> bool:
+    """Whether its figures are those of the program's table."""
+    return accelerators.ACCELERATORS.get(accelerator.name) == replace(accelerator, count=1)
 
 
 def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Calibration]:
     """(accelerator, calibration) of this CPU; the shipped calibration of another CPU, with a wider interval, where it
     has none of its own."""
-    if own := _own(results, lambda device: device == here.name):
-        return own.nominal or here, own
+    if own := _own(results, lambda own: own.device == here.name):
+        return _as_fitted(here, own), own
     shipped = calibration.load_calibration(_SHIPPED / "cpu.json")
     error = hypot(shipped.error, _OTHER_CPU_LOG_SIGMA)
     return here, replace(shipped, error=error, source=f"fitted on another CPU ({shipped.device})")
+
+
+def measured_card(name: str, results: Path = RESULTS) -> tuple[Accelerator, Calibration] | None:
+    """A card outside the table that the user has calibrated under this name; None where there is none."""
+    count, bare = accelerators.counted(name)
+    own = _own(results, lambda own: bool(own.nominal) and own.kind != CPU and accelerators.same(own.device, bare))
+    return (replace(own.nominal, count=count), own) if own and own.nominal else None
+
+
+def _as_fitted(here: Accelerator, fitted: Calibration) -> Accelerator:
+    """`here` with the figures that `fitted` is relative to; dtypes that those lack have the probe's."""
+    nominal = fitted.nominal
+    if not nominal:
+        return here
+    native = tuple(dict.fromkeys((*nominal.native, *(dtype for dtype in here.native if dtype not in nominal.rates))))
+    return replace(nominal, rates={**here.rates, **nominal.rates}, native=native, count=here.count)
 
 
 def last_swept_device(results: Path = RESULTS) -> tuple[Accelerator, Calibration] | None:
@@ -54,25 +84,28 @@ def last_swept_device(results: Path = RESULTS) -> tuple[Accelerator, Calibration
         accelerator = _measured_on([row for row in rows if row.rate])
     except (UserError, OSError, IndexError):
         return None
-    return for_cpu(accelerator, results) if accelerator.kind == CPU else (accelerator, for_card(accelerator, results))
+    return at_hand(accelerator, results)
 
 
-def _own(results: Path, wanted: Callable[[str], bool]) -> Calibration | None:
-    """The newest calibration under `results` whose device is wanted. stderr names a file that is none."""
+def _own(results: Path, wanted: Callable[[Calibration], bool]) -> Calibration | None:
+    """The newest calibration under `results` that is wanted. stderr names a file that is none."""
     for path in sorted(results.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             own = calibration.load_calibration(path)
         except UserError as problem:
             say_once(f"left out: {problem}")
             continue
-        if wanted(own.device):
+        if wanted(own):
             return own
     return None
 
 
-def _is(device: str, accelerator: Accelerator) -> bool:
+def _is_of(own: Calibration, accelerator: Accelerator) -> bool:
+    """Whether `own` was fitted on such an accelerator: one of the table under any of its names, another by its own."""
+    if own.nominal or not is_listed(accelerator):
+        return own.device == accelerator.name
     try:
-        return accelerators.find(device).name == accelerator.name
+        return accelerators.find(own.device).name == accelerator.name
     except UserError:
         return False
 
@@ -128,17 +161,20 @@ def _points_of(row: Measurement, trace: Trace, accelerator: Accelerator) -> tupl
 
 def _one_card(row: Measurement) -> str:
     """The name of one of the cards that `row` was measured on: "2 x Tesla T4" are two."""
-    return re.sub(r"^[0-9]+ x ", "", row.cell.device_name)
+    return accelerators.counted(row.cell.device_name)[1]
 
 
 def _measured_on(rows: Sequence[Measurement]) -> Accelerator:
-    name, kind = rows[-1].cell.device_name, rows[-1].cell.device.partition(":")[0]
-    if kind != CPU:
-        return accelerators.find(name)
-    # A CPU has no datasheet: its rates are those that the rows were probed with.
-    by_dtype = {row.cell.compute_dtype: row.rate for row in rows if row.rate}
-    total = max(row.device_total_bytes or 0 for row in rows)
-    return accelerators.cpu(name, total, by_dtype)
+    cell = rows[-1].cell
+    # A CPU has no datasheet, and not every card is in the table: their rates are those that the rows were probed with.
+    return accelerators.of_probe(
+        cell.device_name,
+        cell.device.partition(":")[0],
+        max(row.device_total_bytes or 0 for row in rows),
+        {row.cell.compute_dtype: row.rate for row in rows if row.rate},
+        next((row.bandwidth for row in reversed(rows) if row.bandwidth), None),
+        rows[-1].environment.get("capability"),
+    )
 
 
 def calibrated(
@@ -147,7 +183,7 @@ def calibrated(
     """The calibration by ok `rows` of one device. Raises UserError where there is nothing to fit it on."""
     accelerator, measured = points_of_rows(rows, on_done)
     steps = {row.cell.recipe.implementation for row, _, _ in measured}
-    # No catalogue has a CPU's figures, so its calibration carries them.
+    # No table has a CPU's figures, nor those of every card, so their calibration carries them.
     return calibration.fit(
         device=accelerator.name if accelerator.kind != CPU else measured[-1][0].cell.device_name,
         kind=accelerator.kind,
@@ -155,7 +191,7 @@ def calibrated(
         processes=[memory_point for _, _, memory_point in measured if memory_point.peak > 0],
         source=source,
         step=OPTIMIZED if OPTIMIZED in steps else steps.pop(),
-        nominal=accelerator if accelerator.kind == CPU else None,
+        nominal=None if is_listed(accelerator) else accelerator,
     )
 
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import accelerators, precisions
+from harness.catalog import accelerators, precisions, trainable
 from harness.catalog.accelerators import Accelerator
-from harness.errors import UserError
 from harness.hardware.info import DeviceReport
-from harness.predict import calibration, calibration_files, prediction, trace_pool
+from harness.predict import calibration_files, prediction, trace_pool
 from harness.predict.calibration import Calibration
 from harness.predict.prediction import Prediction, PredictRequest
 from harness.predict.roofline import Trace
@@ -84,6 +83,8 @@ class CellPredictor:
         """The prediction of `cell`, or why there is none."""
         if cell.compute_dtype not in self.report.rates or cell.compute_dtype not in self.accelerator.rates:
             return f"this device has no {cell.compute_dtype} matrix product"
+        if reason := trainable.refusal(cell.model, cell.precision, cell.compute_dtype):
+            return reason
         # One trace at the cell's own context: a sweep needs no other length.
         precision = precisions.find(cell.precision)
         key = prediction.trace_key(cell.model, precision, cell.recipe, self.accelerator, cell.context)
@@ -117,15 +118,10 @@ class CellPredictor:
 def device_at_hand(report: DeviceReport, results: Path) -> tuple[Accelerator, Calibration]:
     """The accelerator that `report` is of, and the best calibration for it among those under `results`."""
     device = report.device
-    if device.kind == accelerators.CPU:
-        here = accelerators.cpu(device.name, device.total_bytes, report.rates)
-        return calibration_files.for_cpu(here, results)
-    try:
-        # A card that no table has is predicted from its probe and the prior.
-        card = accelerators.find(device.name)
-    except UserError:
-        return accelerators.probed(device.name, device.total_bytes, report.rates), calibration.prior(accelerators.CUDA)
-    return card, calibration_files.for_card(card, results)
+    here = accelerators.of_probe(
+        device.name, device.kind, device.total_bytes, report.rates, report.bandwidth, device.capability
+    )
+    return calibration_files.at_hand(here, results)
 
 
 def too_big(predicted: Prediction, total_bytes: int) -> str | None:

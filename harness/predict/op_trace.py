@@ -2,8 +2,9 @@
 
 The model is built on torch's meta device with its adapter and recipe. Training's own forward and backward run on it
 under a dispatch mode that sees every operation: its FLOPs, its bytes, its dtype, and which storages live.
-Fused attention is counted as the kernel that the device has (nothing of tokens x tokens is held), quantised layers by
-bitsandbytes' own operations, each in the shapes that it has. Any architecture that transformers builds is traced so.
+Fused attention is counted as the kernel that the device has (nothing of tokens x tokens is held; a card before 8.0 has
+none for bf16), quantised layers by bitsandbytes' own operations, each in the shapes that it has. Any architecture that
+transformers builds is traced so.
 """
 
 import weakref
@@ -20,7 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from harness.hardware.device import TORCH_DTYPES
-from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, GEMM, SKINNY_GEMM, Memory, Op, Trace
+from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, FUSED_4BIT, GEMM, SKINNY_GEMM, Memory, Op, Trace
+from harness.predict.trace_pool import MATH_ATTENTION
 from harness.records.cell import Recipe
 from harness.train.batches import random_batch
 from harness.train.compat import without_storage
@@ -28,6 +30,7 @@ from harness.train.losses import loss_of
 from harness.train.model import count_params
 from harness.train.ops import attention
 
+_Shape = tuple[int, int, int] | None
 _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 _SKINNY_BELOW = 128  # the smallest side of a product that a device runs at its rate
 # What reads and writes only the rows that it is asked for.
@@ -38,7 +41,7 @@ _QUANTIZED_PRODUCTS = ("gemm_4bit", "int8_scaled_mm", "int8_mixed_scaled_mm")
 
 
 def trace(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
-    """One micro-step of `recipe` at `context` tokens on a device of `kind` ("cuda", "cuda-7" or "cpu").
+    """One micro-step of `recipe` at `context` tokens on a device of `kind`, one of those of a TraceKey.
 
     `model` is what harness.train.meta_model.build_meta_model gave; it may be traced at several contexts.
     """
@@ -49,14 +52,17 @@ def trace(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
         p.grad = torch.empty_like(p)
     # The recorder sees what the step makes; weights, gradients and states are added by _memory.
     recorder = OpRecorder(model.config.get_text_config().vocab_size)
-    with without_storage(), attention.traced_as(kind), _kernels(recorder), recorder:
+    with without_storage(), attention.traced_as(kind), _kernels(recorder, kind), recorder:
         loss = loss_of(recipe)(model, batch)
         recorder.backward = True
         loss.backward()
     del loss
     for p in trained:
         p.grad = None
-    ops = tuple(Op(*key, count) for key, count in recorder.ops.items())
+    ops = tuple(
+        Op(op_kind, backward, dtype, flops, size, count, shape)
+        for (op_kind, backward, dtype, flops, size, shape), count in recorder.ops.items()
+    )
     state = sum(p.numel() * p.element_size() for p in trained)
     return Trace(ops, _memory(model, state, recorder), count_params(model), sum(p.numel() for p in trained),
                  recipe.micro_batch, context)  # fmt: skip
@@ -98,7 +104,7 @@ class OpRecorder(TorchDispatchMode):
     def __init__(self, vocab: int):
         super().__init__()
         self.vocab, self.backward = vocab, False
-        self.ops: Counter[tuple[str, bool, str, float, float]] = Counter()  # by the fields of Op before count
+        self.ops: Counter[tuple[str, bool, str, float, float, _Shape]] = Counter()  # by the fields of Op but count
         self.peak_memory, self.peak_bytes, self.live_bytes = Memory(), 0, 0
         self.bytes_by_kind: Counter[str] = Counter()
         self.live: set[int] = set()
@@ -173,18 +179,19 @@ class OpRecorder(TorchDispatchMode):
             self.add(BANDWIDTH, (made or outputs or inputs)[0].dtype, 0, moved)
 
     def quantized_product(self, name: str, args: tuple, out: torch.Tensor) -> None:
-        """bitsandbytes multiplies 8 bits as they are; of 4 bits it first dequantises the whole matrix into a buffer."""
+        """bitsandbytes multiplies 8 bits as they are. 4 bits it unpacks as it multiplies, or all before, into a buffer:
+        the card decides (harness.predict.gemm_4bit). The backward, when most is held, always has the buffer."""
         a = args[0]
         rows, inner = prod(a.shape[:-1]), a.shape[-1]
-        values = inner * out.shape[-1]
+        values, flops = inner * out.shape[-1], 2 * rows * inner * out.shape[-1]
         if name == "gemm_4bit":
             self.update_peak(values * a.element_size())
-            self.add(DEQUANTIZE, a.dtype, 0, values // 2 + values * a.element_size())
-        self.add(GEMM, a.dtype if a.is_floating_point() else out.dtype, 2 * rows * values, _bytes([a, out]) +
-                 values * (1 if name != "gemm_4bit" else a.element_size()))  # fmt: skip
+            self.add(FUSED_4BIT, a.dtype, flops, _bytes([a, out]) + values // 2, (rows, out.shape[-1], inner))
+        else:
+            self.add(GEMM, a.dtype if a.is_floating_point() else out.dtype, flops, _bytes([a, out]) + values)
 
-    def add(self, kind: str, dtype: torch.dtype, flops: float, size: float) -> None:
-        self.ops[kind, self.backward, _NAMES.get(dtype, "fp32"), float(flops), float(size)] += 1
+    def add(self, kind: str, dtype: torch.dtype, flops: float, size: float, shape: _Shape = None) -> None:
+        self.ops[kind, self.backward, _NAMES.get(dtype, "fp32"), float(flops), float(size), shape] += 1
 
 
 def _bytes(tensors: list) -> int:
@@ -193,7 +200,7 @@ def _bytes(tensors: list) -> int:
 
 
 @contextmanager
-def _kernels(recorder: OpRecorder) -> Iterator[None]:
+def _kernels(recorder: OpRecorder, kind: str) -> Iterator[None]:
     """Replaces the functions that a device runs as one kernel and the meta device would decompose.
 
     The functions themselves, because a mode would be off when checkpointing recomputes in the backward.
@@ -203,11 +210,15 @@ def _kernels(recorder: OpRecorder) -> Iterator[None]:
     def attend(  # noqa: PLR0913
         query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
     ):
+        if kind == MATH_ATTENTION:
+            return math(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)[0]
         return _FusedAttention.apply(query, key, value, recorder, 0.5 if is_causal else 1.0)
 
     def dropout(input, p=0.5, training=True, inplace=False):
         return torch.native_dropout(input, p, True)[0] if training and p else input
 
+    # torch's path without a fused kernel: its products and what it holds of tokens x tokens, in fp32, are seen.
+    math = torch.ops.aten._scaled_dot_product_attention_math
     originals = functional.scaled_dot_product_attention, functional.dropout
     functional.scaled_dot_product_attention, functional.dropout = attend, dropout
     try:

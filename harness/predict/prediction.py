@@ -108,12 +108,13 @@ class Prediction:
 def trace_key(
     spec: ModelSpec, precision: Precision, recipe: Recipe, accelerator: Accelerator, context: int
 ) -> TraceKey:
-    """The key of a cell's trace. 16-bit dtypes share their operations, so one trace serves both."""
-    dtype = "fp32" if compute_of(precision, accelerator) == "fp32" else "bf16"
+    """The key of a cell's trace. 16-bit dtypes share their operations, and where attention allows it the trace."""
+    compute = compute_of(precision, accelerator)
+    dtype = "fp32" if compute == "fp32" else "bf16"
     if precision.name == "fp16":
         precision = precisions.find("bf16")
     recipe = replace(recipe, data_parallel=1, layer_split=1)
-    return TraceKey(spec, precision, dtype, recipe, context, kind_of(accelerator))
+    return TraceKey(spec, precision, dtype, recipe, context, kind_of(accelerator, compute))
 
 
 def compute_of(precision: Precision, accelerator: Accelerator) -> str:

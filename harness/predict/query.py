@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.catalog import accelerators
+from harness.catalog import accelerators, precisions, trainable
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.precisions import Precision
+from harness.errors import UserError
 from harness.predict import calibration_files, prediction, trace_pool
 from harness.predict.calibration import Calibration
 from harness.predict.cells import device_at_hand
@@ -32,14 +33,15 @@ class PredictQuery:
     goal: Goal
 
     def requests(self, contexts: Sequence[int]) -> list[PredictRequest]:
-        """Every model x precision x context on every accelerator, in that order, contexts cut to the model's window.
+        """Every model x precision x context on every accelerator, in that order, contexts cut to the model's window,
+        "native" as what it is on each.
 
         Raises UserError for a dtype that an accelerator does not compute.
         """
         requests = [
             PredictRequest(
                 spec=spec,
-                precision=precision,
+                precision=precisions.resolve(precision, accelerator.native_half),
                 recipe=self.recipes[precision.name],
                 context=min(context, spec.max_context),
                 accelerator=accelerator,
@@ -52,17 +54,29 @@ class PredictQuery:
         ]
         for request in requests:
             request.accelerator.rate(request.compute_dtype)
-        return requests
+        # Each cell once: "native" may be one of the others, and two contexts may be cut to one window.
+        cells: dict[tuple[str, str, int, int], PredictRequest] = {}
+        for r in requests:
+            cells.setdefault((r.spec.name, r.precision.name, r.context, id(r.accelerator)), r)
+        return list(cells.values())
 
 
 def card_named(name: str) -> tuple[Accelerator, Calibration]:
-    """The accelerator of that name with its calibration; "cpu" is this machine's, as its probe finds it."""
-    if name != accelerators.CPU:
+    """The accelerator of that name with its calibration; "cpu" and "cuda" are this machine's, as the probe finds them.
+
+    Raises UserError for a card that is neither in the table nor calibrated here.
+    """
+    # What has no datasheet is probed.
+    if name in (accelerators.CPU, accelerators.CUDA):
+        with LocalExecutor() as executor, reserve(executor, name) as report:
+            return device_at_hand(report, RESULTS)
+    try:
         accelerator = accelerators.find(name)
-        return accelerator, calibration_files.for_card(accelerator)
-    # A CPU has no datasheet, so it is probed.
-    with LocalExecutor() as executor, reserve(executor, accelerators.CPU) as report:
-        return device_at_hand(report, RESULTS)
+    except UserError:
+        if measured := calibration_files.measured_card(name):
+            return measured
+        raise
+    return accelerator, calibration_files.for_card(accelerator)
 
 
 @dataclass(frozen=True)
@@ -91,13 +105,14 @@ def _predict_each(
     requests: Sequence[PredictRequest], pool: trace_pool.TracePool, on_done: OnDone
 ) -> list[Prediction | str]:
     """Each prediction, or why there is none; all traces are made together."""
-    # All keys go to the pool at once, which shares them out over its processes.
-    keys = [request.trace_keys() for request in requests]
+    # What cannot be trained so is not traced. All other keys go to the pool at once, which shares them out.
+    refusals = [trainable.refusal(r.spec, r.precision.name, r.compute_dtype) for r in requests]
+    keys = [{} if why else request.trace_keys() for request, why in zip(requests, refusals, strict=True)]
     traces = iter(pool.trace_all([key for by_length in keys for key in by_length.values()], on_done))
     outcomes: list[Prediction | str] = []
-    for request, by_length in zip(requests, keys, strict=True):
+    for request, by_length, why in zip(requests, keys, refusals, strict=True):
         traced = {context: next(traces) for context in by_length}
-        reasons = [trace for trace in traced.values() if isinstance(trace, str)]
+        reasons = [why] if why else [trace for trace in traced.values() if isinstance(trace, str)]
         usable = {context: trace for context, trace in traced.items() if not isinstance(trace, str)}
         outcomes.append(reasons[0] if reasons else prediction.predict_cell(request, usable))
     return outcomes

@@ -4,25 +4,33 @@ The roofline of Williams, Waterman and Patterson (2009), summed by kind of opera
 reaches can be fitted kind by kind (harness.predict.calibration). Knows no torch: a trace is read from its file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from harness.catalog.accelerators import CPU, Accelerator
+from harness.predict.gemm_4bit import is_fused
 from harness.records.measurement import FlopCount, Size
 
 # Kinds of operation, by the names that calibrations and kept traces have.
 GEMM, SKINNY_GEMM, ATTENTION = "product", "thin", "attention"
+FUSED_4BIT = "product4bit"  # by a matrix that bitsandbytes keeps in 4 bits, unpacked while it is multiplied
 BANDWIDTH, DEQUANTIZE, LAUNCH = "memory", "dequantize", "launch"
 _HALVES = ("bf16", "fp16")
-KINDS = (GEMM, SKINNY_GEMM, ATTENTION, BANDWIDTH, DEQUANTIZE, LAUNCH)
+KINDS = (GEMM, SKINNY_GEMM, FUSED_4BIT, ATTENTION, BANDWIDTH, DEQUANTIZE, LAUNCH)
+
+
+Dimension = Annotated[int, Meta(ge=1, le=2**40)]
 
 
 @dataclass(frozen=True)
 class Op:
-    """`count` equal operations: FLOPs and bytes (read and written) of one. `kind` is one of KINDS but LAUNCH."""
+    """`count` equal operations: FLOPs and bytes (read and written) of one. `kind` is one of KINDS but LAUNCH.
+
+    `shape` is given where the card decides how the operation is run (`as_run`): rows, outputs and inputs of a product.
+    """
 
     kind: Annotated[str, Meta(pattern=f"^({'|'.join(KINDS[:-1])})$")]
     backward: bool
@@ -30,6 +38,7 @@ class Op:
     flops: Annotated[float, Meta(ge=0, le=1e20)]
     bytes: Annotated[float, Meta(ge=0, le=1e18)]
     count: Annotated[int, Meta(ge=0, le=10**8)]
+    shape: tuple[Dimension, Dimension, Dimension] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class Trace:
         names = [f.name for f in fields(Op)]
         if not isinstance(raw.get("ops"), list):
             return raw
-        ops = [dict(zip(names, op, strict=True)) if isinstance(op, list) else op for op in raw["ops"]]
+        ops = [dict(zip(names, op, strict=False)) if isinstance(op, list) else op for op in raw["ops"]]
         return {**raw, "ops": ops}
 
     @property
@@ -93,6 +102,21 @@ class Trace:
         return replace(self, ops=tuple(replace(op, dtype=dtype) if op.dtype in _HALVES else op for op in self.ops))
 
 
+def as_run(ops: Sequence[Op], accelerator: Accelerator) -> list[Op]:
+    """`ops` as `accelerator` runs them: a product by a 4-bit matrix in one kernel, or the matrix dequantised first."""
+    run: list[Op] = []
+    for op in ops:
+        if op.kind != FUSED_4BIT or not op.shape or is_fused(accelerator, op.dtype, *op.shape):
+            run.append(op)
+            continue
+        # Half a byte per value is read and unpacked into a buffer, which the product reads.
+        values = op.shape[1] * op.shape[2]
+        packed, unpacked = values // 2, values * (4 if op.dtype == "fp32" else 2)
+        run.append(replace(op, kind=DEQUANTIZE, flops=0.0, bytes=packed + unpacked, shape=None))
+        run.append(replace(op, kind=GEMM, bytes=op.bytes - packed + unpacked, shape=None))
+    return run
+
+
 def nominal_seconds(trace: Trace, accelerator: Accelerator) -> dict[str, float]:
     """Seconds by kind at the accelerator's nominal figures, forward and backward of one micro-step.
 
@@ -101,7 +125,7 @@ def nominal_seconds(trace: Trace, accelerator: Accelerator) -> dict[str, float]:
     that the accelerator lacks.
     """
     nominal = dict.fromkeys(KINDS, 0.0)
-    for op in trace.ops:
+    for op in as_run(trace.ops, accelerator):
         # The roofline: an operation takes what its FLOPs or its bytes take, whichever is more.
         by_bytes = op.bytes / accelerator.bandwidth
         by_flops = op.flops / accelerator.rate(op.dtype)[op.backward] if op.flops else 0.0

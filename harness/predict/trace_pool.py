@@ -23,8 +23,9 @@ from harness.records.cell import ModelSpec, Recipe
 from harness.records.stored import from_stored, to_stored
 from harness.workers.local import AskFailed, LocalExecutor
 
-_RULE = 3  # raised when tracing changes, so that older cached traces are not used
+_RULE = 4  # raised when tracing changes, so that older cached traces are not used
 _FLASH_FROM = (8, 0)  # compute capability
+MATH_ATTENTION = "cuda-7-math"  # a kind of device
 TRACE = "harness.predict.tracer:trace_job"
 UNSEEN = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # tracing sees no card, and computes on one core
 _Answers = Queue[tuple["TraceKey", dict[str, Any]]]
@@ -32,7 +33,8 @@ _Answers = Queue[tuple["TraceKey", dict[str, Any]]]
 
 @dataclass(frozen=True)
 class TraceKey:
-    """What is traced. `kind` is cpu, cuda, or cuda-7: a card before compute capability 8.0, without flash attention."""
+    """What is traced. `kind` is cpu, cuda, or a card before compute capability 8.0: cuda-7 without flash attention,
+    cuda-7-math without any fused attention."""
 
     spec: ModelSpec
     precision: Precision
@@ -59,10 +61,17 @@ class TraceKey:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def kind_of(accelerator: Accelerator) -> str:
+def kind_of(accelerator: Accelerator, compute_dtype: str) -> str:
+    """The kind of device that a step in `compute_dtype` is traced for: torch's attention there depends on both.
+
+    Before compute capability 8.0 neither flash nor efficient attention takes bf16 (torch's sdp_utils.cpp,
+    `less_than_sm80_mem_efficient_dtypes`), and what is left holds tokens x tokens.
+    """
     if accelerator.kind == CPU or not accelerator.capability:
         return accelerator.kind
-    return accelerator.kind if tuple(map(int, accelerator.capability.split("."))) >= _FLASH_FROM else "cuda-7"
+    if tuple(map(int, accelerator.capability.split("."))) >= _FLASH_FROM:
+        return accelerator.kind
+    return MATH_ATTENTION if compute_dtype == "bf16" else "cuda-7"
 
 
 def load_trace(key: TraceKey, versions: dict[str, str]) -> Trace | None:

@@ -3,6 +3,7 @@
 The format of records.jsonl and accuracy.jsonl, newest first (one JSON line per row; unknown fields are ignored, missing
 ones have the defaults of these classes):
 
+- rows of cards carry `environment`, which is part of their keys, and `bandwidth`; older cells are measured again.
 - tuning rule 2: accuracy rows carry `rule`. Rows without it may be older than the fix of int4 on a CPU; they are
   measured again. A recipe no longer says `optimizer`, which was always adamw. `gradient_checkpointing` is "none", "mlp"
   or "all"; false and true are read as "none" and "all".
@@ -13,7 +14,9 @@ ones have the defaults of these classes):
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from harness import limits
@@ -30,8 +33,11 @@ LORA, DORA, FULL = "lora", "dora", "full"
 NONE, MLP, ALL = "none", "mlp", "all"
 RECOMPUTE = (NONE, MLP, ALL)  # of activations in the backward: none, gate and up of every MLP, or every layer
 TARGETS = ("attention", "all-linear")
+_NO_PART = ("aliases", "params_m", "ttft", "needs_range")  # of a model's fields, of what is measured
 # Libraries whose version changes what is measured.
 _KEY_VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
+# Of a card's environment, too; of the driver its branch, for the libraries' kernels come with torch.
+_KEY_ENVIRONMENT = ("cuda", "cudnn", "triton", "driver", "power_limit_w")
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,8 @@ class ModelSpec:
     params_m: limits.Millions | None = None
     aliases: tuple[str, ...] = ()
     ttft: dict[str, Any] | None = None  # models.yaml's settings for fine-tuning it; not part of what is measured
+    quantized: str | None = None  # of a checkpoint that is: the precision that is the same, or its method's name
+    needs_range: str | None = None  # "bf16": activations exceed fp16's largest number (harness.catalog.trainable)
 
 
 @dataclass(frozen=True)
@@ -144,21 +152,30 @@ class Cell:
         """The precision and the recipe's mark, as in "int4/b4"."""
         return self.precision + self.recipe.mark
 
-    def key(self, versions: dict[str, str]) -> str:
-        """The key of this measurement; other libraries, weights or measuring rules give another key."""
+    def key(self, versions: dict[str, str], environment: Mapping[str, str] = MappingProxyType({})) -> str:
+        """The key of this measurement; other libraries, weights or measuring rules give another key, and on a card
+        another `environment` (a Measurement's)."""
         payload = to_stored(self)
         del payload["why"]
-        return record_key(payload, MEASURING_RULE, versions)
+        return record_key(payload, MEASURING_RULE, versions, environment)
 
 
-def record_key(payload: dict[str, Any], rule: int, versions: dict[str, str]) -> str:
+def record_key(
+    payload: dict[str, Any],
+    rule: int,
+    versions: dict[str, str],
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """16 hexadecimal digits that name what `payload` (as stored, with a model, a recipe and a device) describes.
 
     What changes no measurement is left out: the device's number, and how the model is listed. A recipe's fields at
     their defaults are left out too, so that old keys stay valid when a later version adds a field.
     """
     payload = dict(payload)
-    model = {name: value for name, value in payload["model"].items() if name not in ("aliases", "params_m", "ttft")}
+    model = {name: value for name, value in payload["model"].items() if name not in _NO_PART}
+    # Added later, so that keys of rows from before stay valid.
+    if model.get("quantized") is None:
+        model.pop("quantized", None)
     defaults = to_stored(Recipe())
     recipe = {name: value for name, value in payload["recipe"].items() if value != defaults[name]}
     if recipe.get("gradient_checkpointing") == ALL:
@@ -169,6 +186,12 @@ def record_key(payload: dict[str, Any], rule: int, versions: dict[str, str]) -> 
         if str(holder.get(name, "")).startswith("~/"):
             holder[name] = str(user_path(holder[name]))
     named = {name: versions.get(name) for name in _KEY_VERSIONS}
+    if named["torch"]:
+        # The build for a CUDA version changes nothing on a CPU, and on a card it is in the environment.
+        named["torch"] = named["torch"].partition("+cu")[0]
+    named |= {name: environment[name] for name in _KEY_ENVIRONMENT if name in environment}
+    if "driver" in named:
+        named["driver"] = str(named["driver"]).partition(".")[0]
     whole = {**payload, "model": model, "recipe": recipe, "versions": named, "rule": rule}
     del whole["device"]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]

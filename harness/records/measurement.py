@@ -19,6 +19,9 @@ Cores = Annotated[float, Meta(ge=0, le=1e6)]
 Rate = Annotated[float, Meta(ge=1, le=1e30)]  # per second
 # The note of a row that was sampled beside others, how much they used is in `others_cpu` and `steal`.
 CROWDED = "timed while others used its cores: seconds are too long; measure again with --fresh"
+# The driver's context with the libraries' kernels and cuBLAS's workspaces: an H100 shows 0.5 GiB, older cards less.
+CONTEXT_BYTES = int(0.45 * 2**30)
+NATIVE_FACTOR = 1.2  # times fp32's rate; hardware 16-bit is 2 to 15 times as fast, emulation at best on a par
 FAILURES = ("oom", "timeout", "crashed", "killed", "unsupported", "beyond_window", "too_slow", "skipped")
 
 
@@ -80,12 +83,15 @@ class Measurement:
     started: str = ""  # ISO 8601, UTC
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
+    # On a card: what its numbers depend on besides the libraries (harness.hardware.card_environment).
+    environment: dict[str, str] = field(default_factory=dict)
     rule: int = MEASURING_RULE
     seed: int = 0
     params: Size | None = None
     trainable_params: Size | None = None
     work: FlopCount | None = None
     rate: MatmulSpeed | None = None  # of the compute dtype, probed in the same sweep
+    bandwidth: Rate | None = None  # bytes per second of a copy within a card's memory, probed likewise
     # Predictions made before measuring, kept so that predictor and device can be compared later.
     predicted_micro_s: Duration | None = None
     predicted_peak_bytes: Size | None = None

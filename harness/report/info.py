@@ -6,7 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.catalog import trainable
 from harness.catalog.models import Catalog
+from harness.catalog.precisions import NATIVE
 from harness.report.format import gib, millions, number, thousands
 from harness.report.style import plain_table
 
@@ -42,17 +44,27 @@ def plan_table(config: "SweepConfig", out: Console) -> None:
             name = (Text(spec.name), millions(spec.params_m)) if not i else ("", "")
             table.add_row(*name, precision.name, size, Text(contexts))
     out.print(table)
+    native = "native: bf16 where the device computes it in hardware, else fp16, else fp32. "
+    narrow = [spec.name for spec, _ in config.models if trainable.needs_range(spec)]
     # How many cells there are, by the kind of device that it may be.
     cells = {kind: len(config.models) * len(config.precisions) * len(by_kind[kind]) for kind in kinds}
     cap_s = {kind: config.cap_seconds[kind] for kind in kinds}
     counts = "; ".join(f"{kind}: {cells[kind]} cells, cap {cap_s[kind]:.0f} s per cell" for kind in kinds)
     out.print(
         Text(
-            f"{counts}. A cell estimated above the cap is not started. Where the device emulates a precision, the "
-            "native one is measured too. weights GiB: all parameters at the precision's bits; embeddings and norms "
-            "stay 16-bit. (w): beyond the model's context window."
+            f"{counts}. A cell estimated above the cap is not started. {native if NATIVE in config.precisions else ''}"
+            "Where the device emulates a precision, the native one is measured too. weights GiB: all parameters at the "
+            "precision's bits; embeddings and norms stay 16-bit. (w): beyond the model's context window."
         )
     )
+    # Which cells these are depends on what the device computes in.
+    if narrow:
+        out.print(
+            Text(
+                f"{', '.join(narrow)}: real weights exceed fp16's range, so a cell that computes in fp16 (on a T4 "
+                "native and int4) is not started; where no other is left, fp32 is measured."
+            )
+        )
 
 
 def _within(context: int, max_context: int) -> str:
@@ -73,6 +85,18 @@ def coverage_table(distributions: "list[LengthDistribution]", contexts: list[int
     out.print(Text(f"\nTokens; {encoding}. Test questions are counted without their answers."))
 
 
+def _environment(findings: "Findings") -> list[tuple[str, str]]:
+    """What a card's environment says, as it is called: ("CUDA", "13.0")."""
+    names = {
+        "cuda": "CUDA",
+        "cudnn": "cuDNN",
+        "triton": "Triton",
+        "driver": "driver",
+        "power_limit_w": "power limit (W)",
+    }
+    return [(word, findings.environment[name]) for name, word in names.items() if name in findings.environment]
+
+
 def doctor_table(findings: "Findings", out: Console) -> bool:
     """Prints the findings. Returns whether a sweep can run."""
     # Software, then the device, then what it computes in hardware.
@@ -85,6 +109,8 @@ def doctor_table(findings: "Findings", out: Console) -> bool:
         capability = f", compute capability {device.capability}" if device.capability else ""
         lines.add_row("device", Text(f"{device.id}: {device.name}{capability}"))
         lines.add_row("memory", f"{gib(device.total_bytes)} GiB")
+        if findings.environment:
+            lines.add_row("card", Text(", ".join(f"{name} {value}" for name, value in _environment(findings))))
         for other in device.others:
             lines.add_row("idle", Text(other))
     for name, rate in findings.rates.items():
@@ -92,6 +118,8 @@ def doctor_table(findings: "Findings", out: Console) -> bool:
         lines.add_row(
             name, f"{word}: {number(rate.forward / 1e12)} TFLOP/s forward, {number(rate.backward / 1e12)} backward"
         )
+    if findings.tried:
+        lines.add_row("step", "a small model was trained for a few steps, in the native precision and in int4")
     lines.add_row("hub", "reachable" if findings.hub else "not reachable")
     out.print(lines)
     for line in findings.problems:

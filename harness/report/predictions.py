@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from harness.catalog.precisions import lower_bound
 from harness.files import write_output
 from harness.predict.prediction import Prediction
 from harness.predict.query import Unpredictable
@@ -94,6 +95,9 @@ def _notes(cell: Prediction | Unpredictable) -> list[str]:
     if isinstance(cell, Unpredictable):
         return [f"{cell.spec.name} {cell.precision.name} on {cell.accelerator.name}: {cell.reason}."]
     notes = [f"{card(cell)}: calibration: {cell.source}."]
+    # A trace has no values, whatever the weights.
+    if bound := lower_bound(cell.precision, cell.accelerator.kind):
+        notes.append(f"{bound}; nor is each layer's wait for them in it.")
     if cell.arc_step_s is None:
         notes.append(f"None of ARC's sequences fits {cell.context} tokens: hours are for whole contexts.")
     return notes

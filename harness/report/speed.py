@@ -12,6 +12,7 @@ from harness.analysis.stability import warnings
 from harness.analysis.verdict import TRAINING_SHARE, verdict
 from harness.arc.lengths import PUBLISHED
 from harness.catalog.kernels import AUTO
+from harness.catalog.precisions import FUSED_4BIT_ROWS, PRECISIONS, lower_bound
 from harness.records.cell import TARGETS
 from harness.records.measurement import CROWDED, Measurement
 from harness.report.format import cell_name, gib, hours, millions, number, thousands
@@ -56,6 +57,8 @@ def definition(rows: Sequence[Measurement], steps: int, budget_hours: float) -> 
     weights = "Random weights: speed and memory are real, accuracy is not measured." if random else ""
     if random and real:
         weights = "Some models have random weights: their speed and memory are real."
+    if any(row.cell.weights == "random" and _lower_bound(row) for row in rows):
+        weights += " But int8's speed on a card depends on the values: its seconds are a lower bound."
     marks = "".join(row.cell.recipe.mark for row in rows)
     # Only the marks that stand in the table.
     legend = "ref: transformers' and PEFT's plain step. " if "/ref" in marks else ""
@@ -145,16 +148,22 @@ def curves(rows: Sequence[Measurement], steps: int) -> list[str]:
         if not fit or (ok[0].rate and not ok[0].rate.native):
             continue
         row = max(ok, key=lambda r: r.cell.context)
-        parts = []
+        parts, label = [], f"{row.cell.model.name} {row.cell.label}"
         for context in (2048, 4096, 8192):
             if context > row.cell.model.max_context or context > FARTHEST * fit.longest:
                 continue
+            if token_curve.kernel_changes(fit, row, context):
+                lines.append(
+                    f"{label}: not projected beyond {FUSED_4BIT_ROWS // row.cell.recipe.micro_batch} tokens, where "
+                    "4-bit products run in another kernel; measure a longer context with --contexts."
+                )
+                break
             if arc := token_curve.arc_hours(fit, row, context, steps):
                 reach = f", x{arc.reach:.2g} beyond what was measured" if arc.reach > 1 else ""
                 span = hours(arc.hours_low, arc.hours_mid, arc.hours_high)
                 parts.append(f"up to {context} tokens {span} h ({100 * arc.coverage:.0f} % fit{reach})")
         if parts:
-            lines.append(f"{row.cell.model.name} {row.cell.label}, projected over ARC's lengths: {'; '.join(parts)}.")
+            lines.append(f"{label}, projected over ARC's lengths: {'; '.join(parts)}.")
     return lines
 
 
@@ -216,6 +225,11 @@ def _by_text(notes: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     for name, text in notes:
         by_text.setdefault(text, []).append(name)
     return [(", ".join(dict.fromkeys(names)), text) for text, names in by_text.items()]
+
+
+def _lower_bound(row: Measurement) -> str:
+    precision = PRECISIONS.get(row.cell.precision)
+    return lower_bound(precision, row.cell.device.partition(":")[0]) if precision else ""
 
 
 def _emulated(rows: Sequence[Measurement]) -> list[str]:

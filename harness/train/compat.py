@@ -42,18 +42,24 @@ def import_peft() -> ModuleType:
 @contextmanager
 def without_storage() -> Iterator[None]:
     """Within it, transformers and PEFT run on the meta device: they look for packed sequences in the position ids,
-    which have no values there, and ask for torch.autocast, which refuses that device."""
+    which have no values there, and ask for torch.autocast, which refuses that device, and in torch 2.6 and 2.7 whether
+    it is on, which is refused too."""
     original, find_packed = torch.autocast, masking_utils.find_packed_sequence_indices
+    original_enabled = torch.is_autocast_enabled
 
     def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
         return nullcontext() if device_type == "meta" else original(device_type, *args, **kwargs)
 
+    def is_autocast_enabled(*device_type: str) -> bool:
+        return device_type != ("meta",) and original_enabled(*device_type)
+
     torch.autocast = autocast  # type: ignore[misc, assignment]  # for a while
+    torch.is_autocast_enabled = is_autocast_enabled  # type: ignore[assignment]
     masking_utils.find_packed_sequence_indices = lambda position_ids: None
     try:
         yield
     finally:
-        torch.autocast = original  # type: ignore[misc]
+        torch.autocast, torch.is_autocast_enabled = original, original_enabled  # type: ignore[misc]
         masking_utils.find_packed_sequence_indices = find_packed
 
 

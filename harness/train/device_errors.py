@@ -1,46 +1,34 @@
-"""What an exception says of the device: that its memory ran out, or that the card is lost to this process.
-
-Each library has a way of its own to say it, and most have no exception for it: the signs are words of their messages.
-"""
+"""What an exception says of the device: that its memory ran out, or that the card is lost to this process."""
 
 from collections.abc import Iterator
 
 import torch
 
 from harness.errors import first_line
-
-# The CPU's and the card's allocators, the driver, cuBLAS, cuDNN, bitsandbytes and Triton.
-_RAN_OUT = ("out of memory", "can't allocate memory", "alloc failed", "allocation failed", "memoryallocation")
-# After one of these every further call on the card fails in this process.
-_LOST = (
-    "device-side assert",
-    "unspecified launch failure",
-    "illegal memory access",
-    "illegal instruction",
-    "misaligned address",
-    "uncorrectable ecc",
-    "fallen off the bus",
-    "gpu is lost",
-    "xid",
-)
-_TAKEN = ("busy or unavailable", "exclusive process")
+from harness.hardware import card_errors
 
 
 def ran_out(problem: BaseException) -> bool:
     """Whether `problem`, or what it was raised from, means that memory of the device or of the machine ran out."""
     return any(
-        isinstance(link, torch.OutOfMemoryError | MemoryError) or _has(link, _RAN_OUT) or _while_quantising(link)
+        isinstance(link, torch.OutOfMemoryError | MemoryError)
+        or (_is_a_librarys(link) and card_errors.ran_out(str(link)))
+        or _while_quantising(link)
         for link in _chain(problem)
     )
 
 
 def lost(problem: BaseException) -> str | None:
     """A sentence with the remedy where `problem` means that this process can use its card no longer; else None."""
+    sentences = (card_errors.lost(str(link)) for link in _chain(problem) if _is_a_librarys(link))
+    return next((sentence for sentence in sentences if sentence), None)
+
+
+def without_kernels(problem: BaseException) -> str | None:
+    """A sentence where `problem` means that a library has no code for this card; else None."""
     for link in _chain(problem):
-        if _has(link, _TAKEN):
-            return f"another process holds this card alone ({first_line(link)}); end it, see nvidia-smi, then --retry"
-        if _has(link, _LOST):
-            return f"the card was lost ({first_line(link)}); look for Xid in dmesg, reset the card, then --retry"
+        if _is_a_librarys(link) and card_errors.without_kernels(str(link)):
+            return f"a library was built without kernels for this card ({first_line(link)}); see `harness doctor`"
     return None
 
 
@@ -53,9 +41,9 @@ def _chain(problem: BaseException | None) -> Iterator[BaseException]:
         problem = problem.__cause__ or problem.__context__
 
 
-def _has(problem: BaseException, signs: tuple[str, ...]) -> bool:
-    text = str(problem).lower().replace("_", " ")
-    return isinstance(problem, RuntimeError | OSError) and any(sign in text for sign in signs)
+def _is_a_librarys(problem: BaseException) -> bool:
+    """Whether torch, CUDA or the system raised it; the text of any other exception says nothing of the device."""
+    return isinstance(problem, RuntimeError | OSError)
 
 
 def _while_quantising(problem: BaseException) -> bool:

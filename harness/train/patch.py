@@ -26,6 +26,7 @@ from harness.train.ops.pointwise import Pointwise
 LoraLayer = import_peft().tuners.lora.LoraLayer
 # Largest difference allowed, as a share of the largest value: two orders of summation round differently.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+_SMALLEST = 1 / 64  # scale of the inputs of a comparison
 _OWN_HEAD = "computes_answer_losses"  # attribute of a patched model
 LOSS = "the loss"  # among what stayed as it was
 ALL = ("lora", "norm", "gated", "last", "head")
@@ -217,15 +218,15 @@ def _agrees(module: torch.nn.Module, forward: Callable, dtype: torch.dtype) -> b
     with torch.no_grad():  # an adapter starts at zero, where errors do not show
         for p in trained:
             p.copy_(torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5)
-    # Small values, and some large enough for the limits that some activations have (swiglu_limit: 7 or 10).
-    pairs = [
-        pair
-        for scale in (1, 16)
-        for pair in zip(
-            *(_out_and_gradients(f, scale * x, trained) for f in (partial(forward, module), module.forward)),
-            strict=True,
-        )
-    ]
+    # Small values, and some large enough for the limits that some activations have (swiglu_limit: 7 or 10), but not
+    # beyond the dtype's: in fp16 an adapter of a high alpha overflows.
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for scale in (1.0, 16.0):
+        expected = _out_and_gradients(module.forward, scale * x, trained)
+        while scale > _SMALLEST and not all(value.isfinite().all() for value in expected):
+            scale /= 2
+            expected = _out_and_gradients(module.forward, scale * x, trained)
+        pairs += zip(_out_and_gradients(partial(forward, module), scale * x, trained), expected, strict=True)
     # The adapter gets its values back.
     with torch.no_grad():
         for p, value in zip(trained, before, strict=True):

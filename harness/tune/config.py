@@ -11,7 +11,7 @@ from harness.arc.arms import Arm
 from harness.arc.encode import ENCODINGS
 from harness.arc.sources import load
 from harness.arc.task import LARGEST, Solutions, Task, subset, within
-from harness.catalog import precisions, weights
+from harness.catalog import precisions, trainable, weights
 from harness.catalog.models import Catalog, TuneDefaults, trimmed
 from harness.errors import UserError, unknown
 from harness.hardware.info import DeviceReport
@@ -28,8 +28,8 @@ NO_WEIGHTS = (
 class TuneConfig:
     """One model with its tasks and arms.
 
-    `dataset` names the set and its grid limit, if any. By default `precision` is the device's native one and `results`
-    a folder named after the device.
+    `dataset` names the set and its grid limit, if any. By default `precision` is "native", the device's own, and
+    `results` a folder named after the device.
     """
 
     model: ModelSpec
@@ -108,10 +108,18 @@ def settings_for(catalog: Catalog, model: ModelSpec, alone: bool = True) -> Tune
     return settings.override(context=min(settings.context, model.max_context))
 
 
+def must_have_weights(model: ModelSpec, weights_name: str) -> None:
+    """Raises UserError where there is nothing to fine-tune: no weights, or ones that are quantised already."""
+    if model.quantized:
+        raise UserError(f"{model.name}: accuracy not measured: {trainable.not_loaded(model)}")
+    if weights_name == weights.RANDOM:
+        raise UserError(f"{model.name}: {NO_WEIGHTS}")
+
+
 def _check(model: ModelSpec, weights_name: str, settings: TuneDefaults, more: dict[str, Any]) -> None:
     # Values that must be one of a list.
     if precision := more.get("precision"):
-        precisions.find(precision)
+        precisions.requested(precision)
     for name, field, allowed in (
         ("encoding", "encoding", ENCODINGS),
         ("scope", "scope", SCOPES),
@@ -119,8 +127,7 @@ def _check(model: ModelSpec, weights_name: str, settings: TuneDefaults, more: di
     ):
         if field in more and more[field] not in allowed:
             raise unknown(name, more[field], allowed)
-    if weights_name == weights.RANDOM:
-        raise UserError(f"{model.name}: {NO_WEIGHTS}")
+    must_have_weights(model, weights_name)
     # Numbers.
     for option, value, kind in (
         ("--steps", settings.steps, limits.Steps),

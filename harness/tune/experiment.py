@@ -23,7 +23,7 @@ from harness.records.arm import ArmResult, Coverage, CurvePoint, mean_loss, to_j
 from harness.records.cell import Cell
 from harness.records.stored import from_stored
 from harness.train import distributed
-from harness.train.device_errors import lost, ran_out
+from harness.train.device_errors import lost, ran_out, without_kernels
 from harness.tune.checkpoint import Checkpointer, path_of
 from harness.tune.config import ArmsJob
 from harness.tune.outcome import ArmOutcome
@@ -32,7 +32,7 @@ from harness.tune.runner import ArmRunner
 
 def run_arms(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
     """Runs an `ArmsJob`, given as stored, and emits each arm's row. Returns {"status": ..., "reason": ...}:
-    ok, oom, or crashed where the card is lost.
+    ok, oom, or crashed where the card is lost or has no kernels.
 
     The model is loaded once. Every arm (with one adapter per task, every task) starts from the same adapter. A stopped
     arm resumes from its last checkpoint, which the process that stores the row removes. Raises UserError where the
@@ -46,7 +46,7 @@ def run_arms(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, An
         # Told and not raised: another process's failure must reach the parent as what it is.
         if ran_out(problem):
             return {"status": "oom", "reason": first_line(problem)}
-        if sentence := lost(problem):
+        if sentence := lost(problem) or without_kernels(problem):
             return {"status": "crashed", "reason": sentence}
         raise
     return {"status": "ok", "reason": ""}
@@ -77,7 +77,7 @@ def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) 
     note(f"kernels: {runner.kernels}; adapted: {runner.adapted}")
     # Autotuned once, on the first arm that trains: the lengths of prompts hardly differ between arms.
     if job.report and (trained := [arm for arm in arms if arm.examples]):
-        runner.autotune(trained[0], _predictor(job.report, Path(job.folder)), note)
+        runner.autotune(trained[0], _predictor(job.report, Path(job.folder), note), note)
     for arm in arms:
         key = spec.key(arm.name, versions())
         checkpointer = Checkpointer(path_of(Path(job.folder), key), note, job.fresh, writes=not distributed.rank())
@@ -118,7 +118,19 @@ def _curve_point(steps: int, answers: Answers, losses: Sequence[tuple[float, int
     return CurvePoint(steps, mean_loss(losses), tuple(task.attempts for task in score(answers, truths)))
 
 
-def _predictor(report: DeviceReport, folder: Path) -> Callable[[Cell], Prediction | None]:
+def _predictor(report: DeviceReport, folder: Path, note: Callable[[str], None]) -> Callable[[Cell], Prediction | None]:
     """The predictor of cells on this device; it traces models here, as torch is loaded in this process anyway."""
     predictor = CellPredictor(report, folder, versions(), lambda _, key: tracer.trace_job(key, print))
-    return lambda cell: None if isinstance(predicted := predictor.predict(cell), str) else predicted
+    reasons: set[str] = set()
+
+    def predict(cell: Cell) -> Prediction | None:
+        predicted = predictor.predict(cell)
+        if not isinstance(predicted, str):
+            return predicted
+        # Once, however many variants there are.
+        if predicted not in reasons:
+            reasons.add(predicted)
+            note(f"--autotune has nothing to predict with: {predicted}")
+        return None
+
+    return predict

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.arc.arms import Arm
-from harness.catalog.precisions import compute_dtype, find, native_dtype
+from harness.catalog import trainable
+from harness.catalog.precisions import NATIVE, compute_dtype, native_dtype, requested, resolve
 from harness.errors import UserError
 from harness.hardware.cpu_load import CpuMeter
 from harness.hardware.environment import commit, versions
@@ -83,12 +84,15 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def spec_of(config: TuneConfig, report: DeviceReport) -> TuneSpec:
-    precision = find(config.precision or native_dtype(report.rates))
+    precision = resolve(requested(config.precision or NATIVE.name), native_dtype(report.rates))
+    compute = compute_dtype(precision, report.rates)
+    if reason := trainable.overflow(config.model, compute):
+        raise UserError(f"{config.model.name} {precision.name}: {reason}")
     return TuneSpec(
         model=config.model,
         weights=config.weights,
         precision=precision.name,
-        compute_dtype=compute_dtype(precision, report.rates),
+        compute_dtype=compute,
         device=report.device.id,
         device_name=report.device.name,
         recipe=config.recipe,

@@ -1,6 +1,7 @@
 """What a child wrote to its standard error, as text that acts on no terminal."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,8 @@ from harness.text import visible
 
 _CHUNK = 1 << 16
 _LONGEST = 300  # characters of a reason
+# libstdc++'s terminate, bitsandbytes, CUDA's and the driver's own words.
+_FATAL = re.compile(r"(?:what\(\):\s*|^(?=Error )|^(?=CUDA [Ee]rror)|^(?=NVRM: ))(.+)")
 
 
 def make_visible(log: Path) -> None:
@@ -30,11 +33,26 @@ def make_visible(log: Path) -> None:
 
 def last_line(log: Path) -> str:
     """The last line that is not empty, visible, 300 characters at most; it is what an exception says."""
+    return next(_lines_from_end(log), "")
+
+
+def fatal_line(log: Path) -> str:
+    """What C++ code or a driver said last before it ended the process; empty where nothing did.
+
+    Nothing raises there: a stack of addresses follows, or the line is the last one.
+    """
+    for line in _lines_from_end(log):
+        if found := _FATAL.search(line):
+            return found[1]
+    return ""
+
+
+def _lines_from_end(log: Path) -> Iterator[str]:
+    """The lines that are not empty, the last one first, visible, 300 characters of each at most."""
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _CHUNK))
         text = file.read().decode("utf-8", errors="backslashreplace")
-    lines = [line for line in text.splitlines() if line.strip()]
-    return visible(lines[-1])[:_LONGEST] if lines else ""
+    return (visible(line)[:_LONGEST] for line in reversed(text.splitlines()) if line.strip())
 
 
 def _parts(log: Path) -> Iterator[tuple[str, str]]:

@@ -17,9 +17,9 @@ from typing import IO, Any
 import psutil
 
 from harness.errors import UserError
-from harness.hardware import host_memory
+from harness.hardware import card_errors, host_memory
 from harness.hardware.environment import versions
-from harness.workers.logs import last_line
+from harness.workers.logs import fatal_line, last_line
 from harness.workers.serve import LIFELINE
 
 # With -P the current folder, which may be anybody's, is not searched for modules.
@@ -45,10 +45,9 @@ class Child:
     def __init__(self, command: Sequence[str], stderr: IO[bytes], environment: Mapping[str, str] | None = None):
         # The child holds one end of a pipe; the other one closes when this process ends, however it does.
         lifeline, self._lifeline = os.pipe()
-        # With PCI_BUS_ID, CUDA numbers the cards as NVML does, so that both read the memory of the same card.
+        # The order of cards (CUDA_DEVICE_ORDER) is this process's, see harness/__init__.py.
         root = str(Path(__file__).parents[2])
         full_environment = {
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             **_allocator(),
             **os.environ,
             "TOKENIZERS_PARALLELISM": "false",
@@ -139,12 +138,18 @@ class Child:
         if code == -signal.SIGKILL and (counted or self.peak_resident_bytes > 0.7 * total_bytes):
             gib = self.peak_resident_bytes / 2**30
             return Outcome("oom", f"killed by the system with {gib:.1f} GiB in this process")
+        # C++ code ends a process without an exception, and says in its log why: a card that was lost, say.
+        words, last = fatal_line(log), last_line(log)
+        if code > 0 and words not in last:
+            words = ""  # an exception came after it
+        why = card_errors.lost(words) or words
+        status = "oom" if card_errors.ran_out(words) else "crashed"
+        if code == -signal.SIGKILL:
+            return Outcome("killed", "ended by SIGKILL (by the system for want of memory, or by somebody)")
         if code < 0:
-            name = signal.Signals(-code).name
-            hint = " (by the system for want of memory, or by somebody)" if code == -signal.SIGKILL else ""
-            return Outcome("killed" if code == -signal.SIGKILL else "crashed", f"ended by {name}{hint}")
+            return Outcome(status, f"ended by {signal.Signals(-code).name}{f': {why}' if why else ''}")
         # An exception: its last line says which.
-        return Outcome("crashed", f"{last_line(log) or f'ended with code {code}'}; see {log.name}")
+        return Outcome(status, f"{why or last or f'ended with code {code}'}; see {log.name}")
 
 
 def _allocator() -> dict[str, str]:

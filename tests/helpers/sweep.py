@@ -69,13 +69,14 @@ class Bench:
         self.file.write_text(json.dumps(world | changes))
 
     def run(self, names=("bf16",), contexts=(256, 512), windows=(4096,), watch=None, **more):
-        models = [(ModelSpec(f"tiny{i}" if i else "tiny", TINY, w), "random") for i, w in enumerate(windows)]
+        spec = more.pop("spec", {})
+        models = [(ModelSpec(f"tiny{i}" if i else "tiny", TINY, w, **spec), "random") for i, w in enumerate(windows)]
         more = {"force": True} | more  # whatever else runs on the machine of the tests
         seconds = {"cap": 60, "sample": 5} | {name: more.pop(f"{name}_seconds") for name in ("cap", "sample")
                                               if f"{name}_seconds" in more}  # fmt: skip
         config = SweepConfig(
             models=models,
-            precisions=[precisions.find(name) for name in names],
+            precisions=[precisions.requested(name) for name in names],
             recipe=Recipe(),
             contexts=dict.fromkeys(("cpu", "cuda"), contexts),
             sample_seconds=dict.fromkeys(("cpu", "cuda"), seconds["sample"]),

@@ -81,7 +81,8 @@ def answer(world: dict, log: Path, job: str, payload: dict):
     if job.endswith(":find_device"):
         return world["device"]
     if job.endswith(":report_device"):
-        return {"device": world["device"], "rates": world["rates"]}
+        of_card = {name: world[name] for name in ("bandwidth", "environment") if name in world}
+        return {"device": world["device"], "rates": world["rates"], **of_card}
     if job.endswith(":trace_job"):
         return world.get("trace") or trace_of(payload, world.get("memory", {}))
     if job.startswith("harness.solve."):

@@ -1,0 +1,100 @@
+"""Which accelerator and calibration serve a device: of the table, of the user's own, or none but its probe."""
+
+from dataclasses import replace
+
+import pytest
+from helpers.predictions import op, trace
+from helpers.records import cell, row
+
+from harness.catalog import accelerators
+from harness.errors import UserError
+from harness.hardware.info import Device, DeviceReport
+from harness.predict import calibration, calibration_files, query
+from harness.predict.cells import CellPredictor, device_at_hand
+from harness.records.measurement import MatmulSpeed
+from harness.records.store import Store
+
+NAME = "NVIDIA GeForce RTX 3080"
+RATES = {"fp16": MatmulSpeed(40e12, 30e12, True), "bf16": MatmulSpeed(39e12, 30e12, True)}
+CARD = Device("cuda:0", NAME, 10 << 30, capability="8.6")
+REPORT = DeviceReport(CARD, {**RATES, "fp32": MatmulSpeed(9e12, 9e12, True)}, bandwidth=700e9)
+SLICE = replace(CARD, name="NVIDIA A100-SXM4-80GB MIG 1g.10gb", capability="8.0")
+
+
+def rows(name=NAME, **changes):
+    on = cell(device="cuda:0", device_name=name, compute_dtype="fp16", precision="fp16")
+    fields = {"rate": RATES["fp16"], "bandwidth": 700e9, "environment": {"capability": "8.6"}}
+    return [
+        row((seconds,) * 6, cell=on, device_total_bytes=10 << 30, memory={"steady": {"process": 2 << 30}},
+            **(fields | changes))
+        for seconds in (0.2, 0.21)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    traces = lambda keys, *_: [trace(op(flops=1e12), weights=1 << 30) for _ in keys]  # noqa: E731
+    monkeypatch.setattr(calibration_files.trace_pool, "trace_all", traces)
+
+
+@pytest.mark.parametrize("device", [CARD, SLICE])
+def test_a_card_in_no_table_is_predicted_from_its_probe(tmp_path, device):
+    card, assumed = device_at_hand(replace(REPORT, device=device), tmp_path)
+    assert (card.name, card.memory_bytes, card.bandwidth) == (device.name, 10 << 30, 700e9)
+    assert assumed.points == 0 and f"the table has no {device.name}" in assumed.source
+
+
+def test_calibrate_serves_a_card_in_no_table(tmp_path, traced):
+    """The record's own rates make the accelerator; the calibration keeps them, and bench's next sweep uses it."""
+    fitted = calibration_files.calibrated(rows(), "own rows")
+    assert (fitted.device, fitted.points) == (NAME, 2)
+    assert fitted.nominal.rate("fp16") == (40e12, 30e12) and fitted.nominal.capability == "8.6"
+    folder = tmp_path / "rtx-3080"
+    folder.mkdir()
+    calibration.save_calibration(fitted, folder / calibration_files.NAME)
+    # A later probe found other rates: seconds are relative to those of the calibration.
+    later = replace(REPORT, rates={name: MatmulSpeed(1e12, 1e12, True) for name in ("fp16", "bf16", "fp32")})
+    card, own = device_at_hand(later, tmp_path)
+    assert own.source == "own rows" and card.rate("fp16") == (40e12, 30e12)
+    # What it was not fitted on is not lost.
+    assert card.rate("bf16") == (1e12, 1e12) and set(card.native) == {"fp16", "bf16", "fp32"}
+    predictor = CellPredictor(later, folder, {}, lambda *_: {"unsupported": "no trace"})
+    assert "matrix product" not in predictor.predict(cell(device_name=NAME, compute_dtype="bf16", precision="bf16"))
+
+
+def test_a_slices_calibration_is_not_the_whole_cards(tmp_path, traced):
+    fitted = calibration_files.calibrated(rows(SLICE.name), "a slice")
+    calibration.save_calibration(replace(fitted, device="NVIDIA A100-SXM4-80GB"), tmp_path / "c.json")
+    folder = tmp_path / "results" / "slice"
+    folder.mkdir(parents=True)
+    calibration.save_calibration(replace(fitted, device="NVIDIA A100-SXM4-80GB"), folder / calibration_files.NAME)
+    assert calibration_files.for_card(accelerators.find("a100-80gb"), tmp_path / "results").points == 0
+
+
+def test_a_calibrated_card_can_be_named_for_predict(tmp_path, traced, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="unknown accelerator"):
+        query.card_named(NAME)
+    folder = tmp_path / "results" / "rtx-3080"
+    folder.mkdir(parents=True)
+    calibration.save_calibration(calibration_files.calibrated(rows(), "own rows"), folder / calibration_files.NAME)
+    for name, count in {"rtx-3080": 1, "2xrtx_3080": 2, NAME: 1}.items():
+        card, own = query.card_named(name)
+        assert (card.memory_bytes, card.count, own.source) == (10 << 30, count, "own rows")
+    with pytest.raises(UserError, match="unknown accelerator"):
+        query.card_named("rtx-3080-ti")
+
+
+def test_the_last_sweep_on_such_a_card_serves_plan(tmp_path):
+    folder = tmp_path / "results" / "rtx-3080"
+    folder.mkdir(parents=True)
+    Store(folder).add(rows()[0])
+    card, assumed = calibration_files.last_swept_device(tmp_path / "results")
+    assert (card.name, card.bandwidth) == (NAME, 700e9) and assumed.points == 0
+
+
+def test_old_rows_without_bandwidth_or_environment_serve_too(traced):
+    (first, _) = rows(bandwidth=None, environment={})
+    assert calibration_files.calibrated([first], "old").nominal.origin.endswith("assumed from them")
+    with pytest.raises(UserError, match="unknown accelerator"):
+        calibration_files.calibrated(rows(rate=None), "no rates")
