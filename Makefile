@@ -10,7 +10,7 @@ GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--st
 
 .DEFAULT_GOAL := help
 .PHONY: help bench ttft report pick plan models doctor setup test lint format benchmarks backtest-projection \
-  backtest-accuracy backtest predict calibrate tiny zoo fuzz kill first-contact clean
+  backtest-accuracy backtest predict calibrate tiny zoo fuzz kill first-contact compat clean
 
 help:
 	@echo 'make bench [MODEL="qwen-0.5b phi-3-mini"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12]'
@@ -56,6 +56,10 @@ zoo: .venv/.ready-dev
 # Bad input for every verb; and runs that are killed. Some 30 minutes each; CI has a few of both.
 fuzz kill: .venv/.ready-dev
 	$(PY) -m bench.$@ $(ARGS)
+
+# The lowest and the newest versions that pyproject.toml allows, each in a venv of its own: 6 GB and minutes each.
+compat: .venv/.ready
+	$(PY) -m bench.compat $(ARGS)
 
 # What holds on a device that is new: ten minutes on a card, five on a CPU. The report is in results/first-contact.
 first-contact: .venv/.ready

@@ -87,6 +87,8 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
         (*loaded.notes, *memory.notes),
     )
     result["memory"]["after_load"] = memory.read()
+    loaded = models.confirmed(loaded, cell.recipe, device, cell.context)
+    result["kernels"] = loaded.kernels
     gc.collect()
 
     # Random tokens cost what real ones do.

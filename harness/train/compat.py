@@ -19,6 +19,10 @@ from harness.errors import Unsupported, first_line
 # and cannot be done without storage.
 transformers.PreTrainedModel.warn_if_padding_and_no_attention_mask = lambda self, *_: None  # type: ignore[method-assign]
 
+# transformers 5.0 has no such attribute where a config.json leaves it out, and builds no Phi then.
+if not hasattr(transformers.PreTrainedConfig, "pad_token_id"):
+    transformers.PreTrainedConfig.pad_token_id = None  # type: ignore[attr-defined]
+
 
 class quiet(warnings.catch_warnings):
     """Context without the libraries' notices, which are of no use to the user of this program."""

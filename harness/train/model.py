@@ -16,7 +16,7 @@ from harness.catalog.weights import RANDOM, folder
 from harness.errors import Unsupported, first_line
 from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
-from harness.train import adapter, check, distributed, recompute, special_tokens, trim_vocab
+from harness.train import adapter, check, confirm, distributed, recompute, special_tokens, trim_vocab
 from harness.train.adapter import adapted_names, add_adapter
 from harness.train.compat import bitsandbytes_for, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
@@ -44,6 +44,7 @@ class Loaded:
     kernel_notes: tuple[str, ...] = ()  # sentences on how the kernels were chosen, with their seconds
     notes: tuple[str, ...] = ()  # sentences on what the model is, whatever the device
     adapted: str = ""  # names of the modules with an adapter
+    trial: confirm.Trial | None = None  # of kernels that were chosen alone and not yet in a step
 
 
 def load(
@@ -88,18 +89,22 @@ def load(
         )
     kernels = ""
     kernel_notes: tuple[str, ...] = ()
+    trial = None
     if recipe.implementation == REFERENCE:
         check.use_plain_attention(model)
     else:
         support = check.supported(model.config, recipe)
         shapes = autoselect.Shapes.of(model.config.get_text_config())
         choice = distributed.from_first(lambda: autoselect.choose_kernels(recipe.kernels, shapes, device, dtype))
+        own_forwards = confirm.forwards(model)
         attention.set_kernel(model, choice.of[ATTENTION])
         with quiet():  # kernels are compiled here
             if support == check.UNCHECKED:
                 check.must_be_causal(model)
             unpatched, kernels = tuple(check.apply(model, support, choice.of[POINTWISE])), str(choice)
         kernel_notes = choice.notes
+        if shapes and choice.plain:
+            trial = confirm.Trial(choice, support, own_forwards, shapes)
         if support.reason:
             kernels += f" transformers={support.reason.replace(', ', '+')}"
             notes += (f"left to transformers, because ours would learn something else here: {support.reason}",)
@@ -113,7 +118,24 @@ def load(
         model.train()
     trainable_params = sum(p.numel() for p in model.parameters() if p.requires_grad)
     distributed.must_agree("dtype and kernels", (compute, kernels))
-    return Loaded(model, params, trainable_params, unpatched, kernels, kernel_notes, notes, adapted_names(model))
+    adapted = adapted_names(model)
+    return Loaded(model, params, trainable_params, unpatched, kernels, kernel_notes, notes, adapted, trial)
+
+
+def confirmed(loaded: Loaded, recipe: Recipe, device: torch.device, context: int) -> Loaded:
+    """`loaded` with the kernels that were chosen alone, if they are the faster ones in a micro-step too, else with the
+    plain ones: tried for seconds on at most `context` tokens, once per device, dtype and shapes, then cached."""
+    if loaded.trial is None:
+        return loaded
+    outcome = confirm.confirm(loaded.model, loaded.trial, recipe, device, context)
+    before, after = str(loaded.trial.choice), outcome.kernels
+    return replace(
+        loaded,
+        kernels=loaded.kernels.replace(before, after, 1),
+        kernel_notes=(*loaded.kernel_notes, *outcome.notes),
+        unpatched=loaded.unpatched if outcome.unpatched is None else outcome.unpatched,
+        trial=None,
+    )
 
 
 def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:

@@ -66,6 +66,7 @@ class ArmRunner:
                 torch.device(spec.device),
                 spec.seed,
             )
+            loaded = models.confirmed(loaded, spec.recipe, torch.device(spec.device), spec.context)
             special_tokens.must_fit(self.tokenizer, loaded.model)
         except Unsupported as problem:
             raise UserError(f"{spec.model.name}: {problem}") from None

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
@@ -73,10 +73,15 @@ class Shapes:
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """The kernel of every part, and sentences on how it was chosen."""
+    """The kernel of every part, and sentences on how it was chosen.
+
+    `plain` are the kernels to go back to where those chosen alone are no faster in a step (harness.train.confirm);
+    empty where nothing was chosen by time.
+    """
 
     of: dict[str, str]
     notes: tuple[str, ...] = ()
+    plain: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return " ".join(f"{part}={name}" for part, name in self.of.items())
@@ -102,12 +107,13 @@ def choose_kernels(requested: str, shapes: Shapes | None, device: torch.device, 
         chosen[part] = name
     # The rest by measured time.
     open_parts = [part for part in available if part not in named]
+    plain = dict(chosen)
     if shapes and requested != PLAIN and open_parts:
         timings = _cached(shapes, device, dtype)
         for part in open_parts:
             chosen[part], sentences = fastest_kernel(part, timings[part])
             notes += sentences
-    return KernelChoice(chosen, tuple(notes))
+    return KernelChoice(chosen, tuple(notes), plain if plain != chosen else {})
 
 
 def fastest_kernel(part: str, timings: Timings) -> tuple[str, list[str]]:
@@ -147,7 +153,7 @@ def measure(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[st
 
 def _cached(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str, Timings]:
     """Timings from the cache folder, or measured now and written there for the next processes."""
-    name = _cache_name(shapes, device, dtype)
+    name = cache_name(shapes, device, dtype)
     timings = files.read_cache(name, partial(_timings, kind=device.type))
     if timings is None:
         timings = measure(shapes, device, dtype)
@@ -166,13 +172,14 @@ def _timings(raw: Any, kind: str) -> Timings:
     return timings
 
 
-def _cache_name(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> str:
+def cache_name(shapes: Shapes, device: torch.device, dtype: torch.dtype, more: str = "") -> str:
+    """The file of what is measured for these; `more` tells further files of them apart."""
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     # Kernels are measured again when what they need gets installed.
     liger = find_spec("liger_kernel") and metadata.version("liger-kernel")
     compilers = [name for name in ("c++", "g++", "cc", "gcc", "clang") if which(name)]
     environment = [device_name, str(dtype), torch.__version__, liger, compilers]
-    key = json.dumps([environment, astuple(shapes), KERNELS[device.type]])
+    key = json.dumps([environment, astuple(shapes), KERNELS[device.type], *([more] if more else [])])
     return f"kernels/{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
