@@ -1,5 +1,6 @@
 """Which kernels run: named, or tried here and kept; what does not run is left out with its reason."""
 
+import json
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -116,7 +117,15 @@ def test_shapes_of_configs():
     assert str(autoselect.choose_kernels("auto", None, CPU, torch.float32)) == FIRST
 
 
-@pytest.mark.parametrize("torn", ["", "{", "[]", '{"attention": {"blocks": 1.0}}'])
+FORGED = [
+    {"attention": {"blocks": 1.0}},
+    {"attention": {"blocks": "no", "sdpa": 0.1}, "pointwise": {"plain": 0.1}},
+    {"attention": {"nosuch": 0.1}, "pointwise": {"plain": 0.1}},
+    {"attention": {}, "pointwise": {"plain": 0.1}},
+]
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[]", *map(json.dumps, FORGED)])
 def test_a_torn_file_is_measured_again(empty, monkeypatch, torn):
     whole = {"attention": {"blocks": 0.2}, "pointwise": {"plain": 0.1}}
     monkeypatch.setattr(autoselect, "measure", lambda *_: whole)

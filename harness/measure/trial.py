@@ -3,7 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from harness.catalog import models, precisions
+from harness.catalog import models, precisions, weights
 from harness.catalog.weights import RANDOM
 from harness.hardware.environment import versions
 from harness.hardware.info import DeviceReport
@@ -24,7 +24,7 @@ def failures(report: DeviceReport, executor: LocalExecutor) -> dict[str, str]:
     reasons = {}
     for name in (native, "int4"):
         cell = Cell(
-            model=catalog.find(MODEL),
+            model=weights.bundled(MODEL),
             precision=name,
             compute_dtype=native,
             context=_CONTEXT,
