@@ -4,6 +4,8 @@ This process never imports torch. What is on disk after every task is all that a
 the deadline, and a submission.
 """
 
+import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -65,6 +67,10 @@ def run(config: SolveConfig, observer: SolveObserver, executor: LocalExecutor | 
         observer.note("looking at the device ...")
         device = find(executor, config.tune.device)
         cards = config.workers or 1 + len(device.others) * (config.tune.device == "auto")
+        if device.kind == "cpu" and cards > (cores := os.cpu_count() or 1):
+            raise UserError(
+                f"--workers {cards}: this machine has {cores} cores; more workers would wait for one another"
+            )
         gpus = cards if device.kind == "cuda" else 1
         with reserve(executor, device.id, gpus) as report:
             store = Store(config.tune.results or RESULTS / slug(device.name), kind=solving.ROWS)
@@ -113,6 +119,7 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
     queue.write()
     planned = None
     if not rows:
+        _must_be_possible(queue, pace)
         planned = foresee(queue.expected, queue.least, queue.end - time.time(), [1.0] * workers, uncertainty(pace))
         observer.note(planned.sentence(len(queue.expected), pace.source))
     # Rows of a finished run may have been lost since.
@@ -120,6 +127,20 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
         done = queue.run()
         states.save(store.folder, replace(state, finished=done))
     return SolveResult(store.folder, queue.rows, planned, state.began, time.time(), state.end)
+
+
+def _must_be_possible(queue: Queue, pace: Pace) -> None:
+    """Raises UserError where no task can be answered at all."""
+    tasks, context = len(queue.tokens), queue.spec.context
+    if not queue.least:
+        raise UserError(f"none of {tasks} tasks fits {context} tokens; ask for a longer --context")
+    # By the low end of what is foreseen, so that nothing is refused that may do.
+    least_s = (pace.load_s + min(queue.least.values())) * math.exp(-1.96 * pace.common_sigma)
+    if (left_s := queue.end - time.time()) < least_s:
+        raise UserError(
+            f"{max(0.0, left_s):.0f} s are too short for any task: loading and the shortest answer take "
+            f"{least_s:.0f} s at least; give a longer --budget-hours, or a later --deadline"
+        )
 
 
 def _resumed(

@@ -83,6 +83,7 @@ class World:
                 ("bench", "bare", f"./{world.MODEL}", "--precisions", "fp32 bf16", "--results", world.RESULTS),
                 ("ttft", f"./{world.MODEL}", "--project-to", "30", "--results", world.RESULTS),
                 ("calibrate", "--results", world.RESULTS),
+                world.SOLVED,
             ):
                 end = self._end(Example("base", words))
                 assert end.code == 0, end

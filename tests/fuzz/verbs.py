@@ -177,6 +177,10 @@ ROWS = (
         "ttft", MODEL, "--dataset", "kaggle_challenges.json", "--results", "new", "--show", "2", "--arms", "n-1"))),
     Row("solutions", "kaggle_solutions.json", json_file, (
         ("ttft", MODEL, "--dataset", "kaggle_challenges.json", "--solutions", "{}", "--results", "new"),)),
+    Row("solved tasks", "solved/solved.jsonl", json_lines, (world.SOLVED,)),
+    Row("runs", "solved/runs/*.json", json_file, (world.SOLVED,), 4),
+    Row("tasks to solve", "kaggle_challenges.json", json_file, (
+        ("solve", MODEL, "--tasks", "{}", "--results", "new", "--budget-hours", "1"),)),
     Row("configs", "m/config.json", json_file, (
         ("plan", MODEL), ("predict", MODEL, "--gpu", "t4"), ("bench", MODEL, "--results", "new"),
         ("ttft", MODEL, "--results", "new"))),
@@ -204,6 +208,7 @@ BASES: dict[str, tuple[Words, ...]] = {
     "pick": (RECORD,),
     "ttft": ((MODEL, "--results", "new"),),
     "coverage": (("tasks",),),
+    "solve": (world.SOLVED[1:], (MODEL, "--tasks", "tasks", "--results", "new")),
     "predict": (("bare", "--gpu", "t4"), ("bare", "--gpu", "card.yaml")),
     "calibrate": (RECORD,),
 }
@@ -212,7 +217,7 @@ VALID = [
     "tasks", "n-1", "baseline, n-1", "all", "attention", "all-linear", "q_proj v_proj", "own", "reference", "arc24",
     "lora", "full", "layers", "rows", "spaced", "drop", "task", "csv", "models.yaml", "card.yaml", "new",
     world.RESULTS, "kaggle_challenges.json", "kaggle_solutions.json", "generated", "plain", "attention=sdpa", "mlp",
-    "random", "out.csv",
+    "random", "out.csv", "23:59", "0.0001", "solved",
 ]  # fmt: skip
 # No devices, nothing above the working folder: the verbs write to what they are given.
 ODD = [
@@ -223,7 +228,7 @@ ODD = [
     "\udcff", "a\nb", "a\tb", "=1+1", "é", "😀", "generated+generated", "arc1-evaluation+x", "n-1, n-1",
     "q_proj q_proj",
     "attention=", "=", "attention=nosuch", "x=y", "int4 int4", "true", "None", "%s", "{0}", "-h", "1 000", "1,5", "1;2",
-    "64 64", "64,,128", "1" + " 64" * 400,
+    "25:00", "12:60", "-1:00", "64 64", "64,,128", "1" + " 64" * 400,
 ]  # fmt: skip
 VERBS = get_command(app.app).commands  # type: ignore[attr-defined]  # a group
 

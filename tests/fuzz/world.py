@@ -27,6 +27,7 @@ from helpers.worker import OK, trace_of
 from harness.errors import UserError
 from harness.records.arm import ArmResult, Coverage, CurvePoint, TaskScore, to_json
 from harness.records.stored import from_stored
+from harness.solve.config import LOAD, SOLVE
 from harness.tune.config import ArmsJob
 from harness.workers import look
 from harness.workers.local import AskFailed, LocalExecutor
@@ -81,6 +82,7 @@ CARD = {"name": "mine", "memory": "24 GiB", "bandwidth": "300 GB/s", "fp32": "30
         "bf16": "emulated", "capability": "8.9"}  # fmt: skip
 MODEL = "m"  # the folder with weights
 RESULTS = "results/a-cpu"
+SOLVED = ("solve", f"./{MODEL}", "--tasks", "tasks", "--results", "solved", "--steps", "4", "--budget-hours", "1")
 TUNE = ("ttft", f"./{MODEL}", "--arms", "n-1", "--precision", "fp32", "--steps", "4", "--results", "tuned")
 
 
@@ -154,6 +156,15 @@ def arms(payload: Any, emit: Callable[..., None]) -> Any:
     return {"status": "ok", "reason": ""}
 
 
+def solved(job: dict, emit: Any) -> dict:
+    """A task's one answer."""
+    return {
+        "status": "ok", "reason": "", "started": "2026-11-26T00:00:00+00:00", "votes": [[["000", job["views"]]]],
+        "views": job["views"], "steps": 4, "train_s": 0.1, "decode_s": 0.1, "train_tokens": 400,
+        "question_tokens": 200, "answer_tokens": 18, "cut": False,
+    }  # fmt: skip
+
+
 # Answered at once; a job that comes later joins by a row, or is run for real.
 FAKES = {
     look.FIND: device,
@@ -161,6 +172,8 @@ FAKES = {
     "harness.predict.tracer:trace_job": trace,
     "harness.measure.worker:measure_cell": cell,
     "harness.tune.experiment:run_arms": arms,
+    LOAD: lambda job, emit: {"load_s": 0.1, "notes": []},
+    SOLVE: solved,
 }
 TRAINS = "harness.tune.experiment:run_arms"
 
@@ -265,6 +278,34 @@ def _serve(job: str, payload: Any, write: int) -> None:
         os._exit(0)
 
 
+class Pool:
+    """harness.workers.pool.Pool, each job answered when it is sent."""
+
+    def __init__(self, *_: Any):
+        self.answers: list[tuple[int, Any]] = []
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def start(self, worker: int) -> None:
+        pass
+
+    end = start
+
+    def send(self, worker: int, job: str, payload: Any) -> None:
+        try:
+            self.answers.append((worker, {"event": "result", "result": answer(job, payload, lambda event: None, ())}))
+        except JobDied as problem:
+            self.answers.append((worker, Outcome("crashed", str(problem))))
+
+    def events(self, wait_s: float) -> list[tuple[int, Any]]:
+        answers, self.answers = self.answers, []
+        return answers
+
+
 @contextmanager
 def workers(real: tuple[str, ...] = ()) -> Iterator[list[str]]:
     """LocalExecutor's jobs answered by `answer`. Gives the messages of real jobs that died without an answer."""
@@ -284,5 +325,6 @@ def workers(real: tuple[str, ...] = ()) -> Iterator[list[str]]:
             died.append(str(problem))
             raise AskFailed(f"{problem}; see log") from None
 
-    with mock.patch.object(LocalExecutor, "run", run), mock.patch.object(LocalExecutor, "ask", ask):
+    fakes = mock.patch.object(LocalExecutor, "run", run), mock.patch.object(LocalExecutor, "ask", ask)
+    with fakes[0], fakes[1], mock.patch("harness.solve.task_queue.Pool", Pool):
         yield died

@@ -16,11 +16,13 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
+from helpers import solving
 from helpers.records import result, row
 from helpers.sweep import WORLD, Bench, Watch
 from helpers.tasks import made_tasks
 
 from harness.records import arm, measurement
+from harness.records import solving as solved
 from harness.records.store import MEASUREMENTS, Rows, Store
 
 SERVE = "serve"
@@ -126,6 +128,20 @@ def store(folder: Path, shared: Path) -> None:
                 kind.add(made)
 
 
+class Solving(solving.Watch):
+    def note(self, text):
+        if "tasks:" in text or text.startswith("going on"):
+            begin()
+
+
+def solve(folder: Path, shared: Path) -> None:
+    """Twelve tasks that take 50 ms each, by the stand-in of helpers/worker.py; the submission must have all of them."""
+    run = solving.Solve(folder, shared / "model", count=12)
+    run.world(seconds=0.05)
+    run.run(Solving(), budget_s=3600)
+    assert run.answered() == {task.id for task in run.tasks}
+
+
 # ---- What must be the same after kills
 
 
@@ -136,6 +152,12 @@ def same_measurement(raw: dict[str, Any]) -> Any:
 
 def same_arm(raw: dict[str, Any]) -> Any:
     return replace(arm.from_json(raw), started="", train_s=0.0, decode_s=0.0)
+
+
+def same_solved(raw: dict[str, Any]) -> Any:
+    """What is expected of a task depends on those before it."""
+    seconds = ("train_s", "decode_s", "nominal_train_s", "nominal_answer_s", "expected_s", "cap_s")
+    return replace(solved.from_json(raw), started="", **dict.fromkeys(seconds, 0.0))
 
 
 @dataclass(frozen=True)
@@ -150,6 +172,7 @@ class Verb:
 VERBS = {
     "sweep": Verb(sweep, {MEASUREMENTS: same_measurement}, 3),
     "store": Verb(store, {MEASUREMENTS: same_measurement, arm.ROWS: same_arm}, 3),
+    "solve": Verb(solve, {solved.ROWS: same_solved}, 2),
     "tune": Verb(tune, {arm.ROWS: same_arm}, 2),
 }
 
