@@ -183,14 +183,16 @@ def run(contact: Contact, steps: dict[str, Callable[[Contact], Iterator[Finding]
 def _bench(contact: Contact, name: str, options: list[str]) -> Iterator[Finding]:
     """The rows of one `harness bench`; those of "cells" are kept for the predictions."""
     folder = contact.results / name
+    arguments = [*CELLS[contact.kind], *ALWAYS, *options, "--device", contact.id, "--results", str(folder)]
+    code, output, stopped = 0, "", None
     try:
-        arguments = [*CELLS[contact.kind], *ALWAYS, *options, "--device", contact.id, "--results", str(folder)]
         code, output = commands.harness(contact.ends_at, "bench", *arguments)
-    finally:
-        # Rows that were measured before the time was up, or Ctrl-C, count.
-        rows = [row for path in folder.rglob(store.NAME) for row in store.read(path)[0]]
-        if name == "cells":
-            contact.cells = rows
+    except (KeyboardInterrupt, commands.TimeUp) as problem:
+        stopped = problem
+    # What was measured before that counts.
+    rows = [row for path in folder.rglob(store.NAME) for row in store.read(path)[0]]
+    if name == "cells":
+        contact.cells = rows
     for row in rows:
         finite = all(map(math.isfinite, row.losses))
         text = f"{row.status}: {row.reason}"
@@ -199,6 +201,8 @@ def _bench(contact: Contact, name: str, options: list[str]) -> Iterator[Finding]
             text = f"{1000 * median(row.micro_s):.3g} ms per micro-step, {gib:.2f} GiB, {row.kernels}"
             text += "" if finite else f"; losses {row.losses} are not finite"
         yield Finding(row.ok and finite, f"{row.cell.model.name} {row.cell.label}", text)
+    if stopped:
+        raise stopped
     if code or not rows:
         yield Finding(False, "harness bench", f"code {code}, {len(rows)} rows: {output.strip()[-600:]}")
 

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from bench import commands, first_contact, kernel_check
 from bench.contact_report import WIDTH, Finding, Report
 from harness.errors import UserError
 from harness.records.measurement import CROWDED
+from harness.records.store import Store
 from harness.train.ops import attention
 
 CPU = torch.device("cpu")
@@ -122,6 +124,26 @@ def test_predictions_hold_within_their_factors(contact, predicted_s, predicted_b
                              predicted_micro_s=predicted_s, predicted_peak_bytes=predicted_bytes)]  # fmt: skip
     seconds, memory = first_contact.predictions(contact)
     assert (seconds.held, memory.held) == (seconds_held, memory_held)
+
+
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt, commands.TimeUp, None])
+def test_cells_that_were_measured_count_whatever_ends_the_bench(contact, monkeypatch, stopped):
+    """One row that is right, one out of memory; then the end."""
+    lost = replace(row(), key="other", status="oom", reason="CUDA out of memory")
+
+    def harness(ends_at, *arguments):
+        results = Store(Path(arguments[arguments.index("--results") + 1]))
+        for one in (row(), lost):
+            results.add(one)
+        if stopped:
+            raise stopped
+        return 0, "done"
+
+    monkeypatch.setattr(first_contact.commands, "harness", harness)
+    report, text = text_of(contact, first_contact.cells, fine)
+    assert [finding.held for finding in report.findings["cells"]] == [True, False, *([False] if stopped else [])]
+    assert "oom: CUDA out of memory" in text and ("fine" in report.findings) == (stopped is not KeyboardInterrupt)
+    assert [one.status for one in contact.cells] == ["ok", "oom"]
 
 
 def test_without_a_second_card_gpus_do_not_apply(contact):

@@ -148,6 +148,13 @@ def test_the_step_goes_the_way_of_every_cell(tmp_path, world, reason):
         assert reasons["bf16"].startswith(reason) and "see log" not in reasons["bf16"]
 
 
+def test_a_catalogue_that_is_none_is_a_problem_and_the_step_needs_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.yaml").write_text("models: none\n")
+    findings = examine("auto", hub="none:", executor=Machine(), failures=trained)
+    assert findings.tried and ["models.yaml" in line for line in findings.problems] == [True]
+
+
 def report(name="Tesla T4", free=None, throttle=()):
     device = replace(CARD, name=name, others=())
     state = CardState(sm_mhz=900, celsius=88, throttle=throttle)

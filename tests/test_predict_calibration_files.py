@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 from helpers.predictions import op, trace
 from helpers.records import cell, row
+from helpers.sweep import CARD as CARD_WORLD
+from helpers.sweep import WORLD, Bench
 
 from harness.catalog import accelerators
 from harness.errors import UserError
@@ -98,3 +100,14 @@ def test_old_rows_without_bandwidth_or_environment_serve_too(traced):
     assert calibration_files.calibrated([first], "old").nominal.origin.endswith("assumed from them")
     with pytest.raises(UserError, match="unknown accelerator"):
         calibration_files.calibrated(rows(rate=None), "no rates")
+
+
+@pytest.mark.parametrize("name", [NAME, SLICE.name])
+def test_autotune_on_a_card_in_no_table_has_predictions_to_go_by(tmp_path, name):
+    """The two most promising variants are measured, not the cell as it is."""
+    bench = Bench(tmp_path)
+    rates = {dtype: WORLD["rates"]["fp32"] for dtype in ("fp32", "fp16")}
+    bench.world(WORLD | {"device": CARD_WORLD | {"name": name}, "rates": rates, "bandwidth": 2.5e11})
+    swept, watch = bench.run(("fp16",), (256,), arc_lengths=False, autotune=True)
+    assert [status for _, status, _ in watch.rows] == ["ok", "ok"]
+    assert swept.rows[0].cell.why.startswith("fitted: micro-batch")

@@ -1,12 +1,10 @@
 """Where a model's weights come from: a folder, the hub's cache, the hub, the program itself, or made at random."""
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 from harness import network
 from harness.catalog import trainable
-from harness.catalog.model_folder import from_folder
 from harness.errors import UserError, first_line
 from harness.files import home_relative, read_json, user_path
 from harness.records.cell import ModelSpec
@@ -15,11 +13,6 @@ from harness.text import quoted, say_once
 RANDOM = "random"
 BUNDLED = "bundled:"  # before the name of a model that comes with the program, and a digest of its weights
 _ASSETS = Path(__file__).parents[1] / "assets"
-
-
-def bundled(name: str) -> ModelSpec:
-    """A model that comes with the program, whatever models.yaml says."""
-    return replace(from_folder(_ASSETS / name), name=name, path=None)
 
 
 def resolve(spec: ModelSpec, choice: str) -> str:

@@ -110,7 +110,10 @@ def _advise(findings: Findings) -> None:
         advice.append(_idle(findings.device))
     if findings.device and (line := doctor_checks.shared_memory(findings.device)):
         advice.append(line)
-    advice += doctor_checks.disk(models.load(), RESULTS)
+    try:
+        advice += doctor_checks.disk(models.load(), RESULTS)
+    except UserError as problem:
+        findings.problems.append(str(problem))
     if findings.device and findings.device.id == "cpu":
         advice.append("no CUDA device is used: hours on a CPU say little of a GPU, memory and order of models do")
     emulated = [name for name, rate in findings.rates.items() if not rate.native]

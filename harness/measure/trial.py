@@ -3,32 +3,33 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from harness.catalog import models, precisions, weights
+from harness.catalog import precisions
+from harness.catalog.model_folder import from_folder
 from harness.catalog.weights import RANDOM
 from harness.hardware.environment import versions
 from harness.hardware.info import DeviceReport
 from harness.predict.cells import CellPredictor
-from harness.records.cell import Cell
+from harness.records.cell import Cell, Recipe
 from harness.records.stored import to_stored
 from harness.workers.local import LocalExecutor, RunLimits
 
 CELL = "harness.measure.worker:measure_cell"
-MODEL = "arc-tiny"
+# The program's own, whatever models.yaml lists.
+_MODEL = Path(__file__).parents[1] / "assets" / "arc-tiny"
 _CONTEXT, _SAMPLE_S, _TIMEOUT_S = 256, 0.5, 180.0
 
 
 def failures(report: DeviceReport, executor: LocalExecutor) -> dict[str, str]:
     """Why a training step does not run here, by precision: of the native one and of int4. Empty where both run."""
-    catalog = models.load()
     native = precisions.native_dtype(report.rates)
     reasons = {}
     for name in (native, "int4"):
         cell = Cell(
-            model=weights.bundled(MODEL),
+            model=from_folder(_MODEL),
             precision=name,
             compute_dtype=native,
             context=_CONTEXT,
-            recipe=catalog.recipe,
+            recipe=Recipe(),
             weights=RANDOM,
             device=report.device.id,
             device_name=report.device.name,
