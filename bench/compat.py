@@ -29,6 +29,7 @@ from harness.records import store
 LOWEST, KEPT_TORCH, NEWEST = "lowest", "kept-torch", "newest"
 SETS = (LOWEST, KEPT_TORCH, NEWEST)
 SHOWN = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "huggingface_hub", "numpy", "pandas")
+STEP_TESTS = ["tests/test_train_check.py", "tests/test_catalog_models.py"]
 TEST_TOOLS = ["pytest", "pytest-timeout", "pytest-benchmark"]
 _INSTALL_S, _JOB_S = 1800.0, 900.0
 _VERSIONS = """
@@ -100,9 +101,9 @@ def kernels(python: str, folder: Path) -> str:
 
 
 def steps(python: str, folder: Path) -> str:
-    """Steps of ten architectures against the plain step."""
+    """Steps of ten architectures against the plain step, and the sizes of all models of models.yaml."""
     options = ["-q", "-o", "addopts=", "-W", "default", "-p", "no:cacheprovider", "--show-capture=no"]
-    output, code = _run([python, "-m", "pytest", *options, "tests/test_train_check.py"], folder)
+    output, code = _run([python, "-m", "pytest", *options, *STEP_TESTS], folder)
     last = output.strip().splitlines()[-1] if output.strip() else ""
     if code:
         failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]

@@ -85,6 +85,12 @@ def on_meta(spec: ModelSpec, dtype: torch.dtype) -> transformers.PreTrainedModel
         for name, param in module._parameters.items():
             if param is not None and not param.is_meta:
                 module._parameters[name] = torch.nn.Parameter(torch.empty_like(param, dtype=dtype, device="meta"))
+    # transformers 5.0 does not tie what has no storage: the head would be counted, and held, beside the embeddings.
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = getattr(config.get_text_config(decoder=True), "tie_word_embeddings", False)
+    if tied and type(head) is torch.nn.Linear and head.weight is not getattr(embeddings, "weight", None):
+        with quiet():
+            model.tie_weights()
     return model
 
 
