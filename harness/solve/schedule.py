@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MOST_STRETCH = 4.0  # times its expected time that one task may take, however much is left
+SLACK_SHARE = 0.1  # of the time that nothing needs, which one task may take
 LEAST_STRETCH = 1.5  # times the seconds of its shortest answer that a task gets, however little is left
 LEAST_SHARE = 0.5  # of a task's expected time: with less a second try is not begun
 
@@ -115,7 +116,14 @@ class Scheduler:
             for other in range(self.workers)
         )
         work = self.expected[task] + sum(self.expected[other] for other in self._waiting)
-        stretch = min(MOST_STRETCH, capacity / work)
+        stretch = capacity / work
+        # Where there is time for all, a task may take some of what is over: few take longer than expected. Half a task
+        # per worker is kept, for the time left is in pieces.
+        waiting = max((self.expected[other] for other in self._waiting), default=0.0)
+        over = capacity - work - self.workers / 2 * waiting
+        if over > 0:
+            stretch = max(stretch, 1 + SLACK_SHARE * over / self.expected[task])
+        stretch = min(MOST_STRETCH, stretch)
         # All stopped before any answer would be all in vain: rather some of them whole, and the last ones not at all.
         return max(stretch * self._seconds(task, worker), LEAST_STRETCH * self.least[task] * self.slowness_of(worker))
 

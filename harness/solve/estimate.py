@@ -1,0 +1,67 @@
+"""What is found out before a run: tokens of its tasks, the model's predicted pace, and what the record knows of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from harness.errors import UserError
+from harness.hardware.environment import versions
+from harness.predict.prediction import PredictRequest
+from harness.predict.roofline import Trace
+from harness.predict.trace_pool import UNSEEN, TracePool
+from harness.records.arm import TuneSpec
+from harness.records.cell import record_key
+from harness.records.solving import SolvedTask
+from harness.records.stored import from_stored, to_stored
+from harness.solve import pace as paces
+from harness.solve.pace import Pace
+from harness.solve.tokens import COUNT, CountJob, TaskTokens
+from harness.workers.local import AskFailed, LocalExecutor
+
+SETTING_RULE = 1
+
+
+class EstimateObserver(Protocol):
+    """Receives progress: messages, and counts of a stage."""
+
+    def note(self, text: str) -> None: ...
+    def count(self, verb: str, done: int, total: int) -> None: ...
+
+
+def count_tokens(job: CountJob, executor: LocalExecutor, observer: EstimateObserver) -> dict[str, TaskTokens]:
+    """The tokens of every task, counted in another process. Raises UserError as that job does."""
+    observer.count("counting tokens of tasks:", 0, len(job.tasks))
+    try:
+        counted = [from_stored(raw, TaskTokens) for raw in executor.ask(COUNT, to_stored(job))]
+    except AskFailed as problem:
+        raise UserError(f"counting tokens failed: {problem}") from None
+    return {task.id: task for task in counted}
+
+
+def predicted_pace(request: PredictRequest, command: Sequence[str], observer: EstimateObserver) -> Pace:
+    """The pace by prediction alone; `command` starts the processes that trace. Raises UserError where there is none."""
+    keys = request.trace_keys()
+    with TracePool(versions(), lambda: LocalExecutor(command, UNSEEN)) as pool:
+        traced = pool.trace_all(list(keys.values()), _counter(observer, "tracing"))
+    traces: Mapping[int, Trace] = {n: t for n, t in zip(keys, traced, strict=True) if not isinstance(t, str)}
+    if len(traces) < len(keys):
+        reason = next(trace for trace in traced if isinstance(trace, str))
+        raise UserError(f"{request.spec.name}: its seconds cannot be predicted: {reason}")
+    return paces.predicted(request, traces)
+
+
+def _counter(observer: EstimateObserver, verb: str) -> Callable[[int, int], None]:
+    return lambda done, total: observer.count(verb, done, total)
+
+
+def setting_of(spec: TuneSpec, arm: str, workers: int) -> str:
+    """The key of runs whose seconds can be compared: all but tasks, steps, views and seed are alike."""
+    payload = {**to_stored(replace(spec, tasks=(), steps=0, views=1, seed=0, dataset="")), "arm": arm}
+    # On a CPU workers share its cores.
+    return record_key({**payload, "workers": 1 if spec.device != "cpu" else workers}, SETTING_RULE, versions())
+
+
+def known_pace(pace: Pace, rows: Sequence[SolvedTask], setting: str) -> Pace:
+    """`pace` as the record's rows of this setting show it, where there are any."""
+    own = [row for row in rows if row.setting == setting]
+    return pace.measured_by(own, f"measured on {len(own)} tasks of this setting")

@@ -1,0 +1,181 @@
+"""A run that is only planned: hours, odds, and the most that fits."""
+
+import io
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from helpers.solving import row_of
+from helpers.tasks import made_tasks, write_tasks
+from helpers.tuning import RECIPE
+from rich.console import Console
+
+from harness.catalog import model_folder
+from harness.cli import app
+from harness.predict.answering import DecodeSpeed
+from harness.records.arm import SHARED, TASK
+from harness.report.solving import show_plan
+from harness.solve import estimate
+from harness.solve.pace import Pace
+from harness.solve.plan import PlanConfig, _most, _PerTask, _planned, _Shared, _spec
+from harness.solve.tokens import TaskTokens
+
+PACE = Pace(
+    recipe=RECIPE,  # two sequences per step
+    kind="cuda",
+    sequence_s=lambda n: 0.001 * n,
+    update_s=0.0,
+    decoding=DecodeSpeed(read_s=0.0, step_s=0.0, cached_s=0.0),
+    rows=8,
+    load_s=10.0,
+    common_sigma=0.1,
+    source="made up",
+)
+# A step of a task takes a second, an answer a tenth per view.
+TOKENS = {f"t{i}": TaskTokens(f"t{i}", (500, 500), (100,), 100.0) for i in range(40)}
+DECODING = DecodeSpeed(read_s=0.0005, step_s=0.0, cached_s=0.0)
+PACE = replace(PACE, decoding=DECODING)
+
+
+@pytest.fixture
+def config(arc_folder):
+    return PlanConfig(
+        model=model_folder.from_folder(arc_folder),
+        weights=str(arc_folder),
+        recipe=RECIPE,
+        dataset="made",
+        tasks=made_tasks(2)[0],
+        arm="n-1",
+        steps=10,
+        views=4,
+        context=512,
+        encoding="rows",
+        too_long="shorten",
+        scope=TASK,
+        precision="fp32",
+        budget_s=1000.0,
+    )
+
+
+def test_work_is_the_sum_of_the_tasks_and_hours_are_divided_among_workers(config):
+    alone, four = (_PerTask(list(TOKENS.values()), PACE, workers, config) for workers in (1, 4))
+    train_s, answer_s = alone.work(10, 4)
+    assert train_s == pytest.approx(40 * 10 * 1.0)
+    assert answer_s == pytest.approx(40 * 4 * (100 * 0.0005 + 100 * 0.0005))
+    assert four.work(10, 4) == alone.work(10, 4)
+    hours = alone.foreseen(10, 4).hours_mid, four.foreseen(10, 4).hours_mid
+    assert hours[0] == pytest.approx((400 + 16 + 13) / 3600, rel=0.1)
+    assert 0.22 < hours[1] / hours[0] < 0.4
+
+
+def test_what_surely_fits_is_what_the_simulation_finds_in_time(config):
+    for workers in (1, 4):
+        outlook = _PerTask(list(TOKENS.values()), PACE, workers, config)
+        most = _most(lambda n, o=outlook: o.surely_fits(n, 4), 1000)
+        assert outlook.foreseen(most, 4).whole >= 0.85
+        assert outlook.foreseen(math.ceil(1.5 * most), 4).whole < 0.5
+
+
+def test_a_shared_adapter_is_trained_once_and_answers_are_divided(config):
+    one, four = (_Shared(list(TOKENS.values()), PACE, workers, config) for workers in (1, 4))
+    assert one.work(100, 4) == pytest.approx((100 * 1.0, 40 * 4 * 0.1))
+    seen = one.foreseen(100, 4), four.foreseen(100, 4)
+    assert seen[0].hours_mid == pytest.approx((10 + 100 + 16) / 3600)
+    assert seen[1].hours_mid == pytest.approx((10 + 100 + 4) / 3600)
+    assert seen[0].hours_low < seen[0].hours_mid < seen[0].hours_high
+    # In as much time as it is expected to take the odds are even.
+    even = _Shared(list(TOKENS.values()), PACE, 1, replace(config, budget_s=126.0)).foreseen(100, 4)
+    assert even.in_time == pytest.approx(0.5)
+    assert _Shared(list(TOKENS.values()), PACE, 1, replace(config, budget_s=5.0)).foreseen(100, 4).in_time == 0.0
+
+
+def test_the_most_that_fits():
+    assert [_most(lambda n, limit=limit: n <= limit, 100) for limit in (0, 1, 37, 100, 1000)] == [0, 1, 37, 100, 100]
+
+
+@pytest.mark.parametrize("scope", [TASK, SHARED])
+def test_the_table_fits_80_columns_and_names_what_does_not_fit(config, scope):
+    from harness.catalog.accelerators import find
+    from harness.predict.calibration import prior
+
+    config = replace(config, scope=scope)
+    spec, request = _spec(config, replace(find("t4"), count=2), prior("cuda"), "cuda", "t4")
+    assert request.accelerator.count == 1
+    tokens = TOKENS | {"long": TaskTokens("long", (), (), 9.0, unasked=1), "lone": TaskTokens("lone", (), (90,), 9.0)}
+    planned = _planned(config, spec, 2, tokens, PACE)
+    assert planned.unasked == ("long",) and planned.untrained == ("lone",) and planned.tasks == 42
+    assert planned.most_steps > 10 and planned.most_views > 4
+    out = io.StringIO()
+    show_plan(planned, config, Console(file=out, width=80))
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "1 tasks with a test input beyond the context: long" in text and "made up" in text
+
+
+def test_earlier_runs_of_the_same_setting_give_the_pace_and_others_do_not(config):
+    from harness.catalog.accelerators import find
+    from harness.predict.calibration import prior
+
+    spec, _ = _spec(config, find("t4"), prior("cuda"), "cuda", "t4")
+    setting = estimate.setting_of(spec, "n-1", 1)
+    rows = [row_of(f"t{i}", setting=setting, train_s=3.0, decode_s=1.0) for i in range(6)]
+    known = estimate.known_pace(PACE, [*rows, row_of("x", train_s=999.0)], setting)
+    assert known.train_factor == pytest.approx(3.0) and known.tasks == 6 and "measured on 6 tasks" in known.source
+    assert estimate.setting_of(replace(spec, steps=99, views=9, tasks=("z",)), "n-1", 2) == setting  # on cards
+    assert estimate.setting_of(replace(spec, context=1024), "n-1", 1) != setting
+
+
+def test_the_verb_plans_a_run_on_a_card_that_is_not_at_hand(arc_folder, tmp_path, capsys):
+    tasks, solutions = made_tasks(3)
+    write_tasks(tmp_path / "tasks", tasks, solutions)
+    words = ["plan", str(arc_folder), "--tasks", str(tmp_path / "tasks"), "--gpu", "2xt4", "--context", "512"]
+    with pytest.raises(SystemExit) as end:
+        app.main([*words, "--steps", "8", "--views", "2", "--budget-hours", "1"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "3 tasks" in text and "on t4, 2 workers" in text and "over 99 % all are answered" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "4"], "--steps goes with --tasks"),
+        (["--workers", "2"], "--workers goes with --tasks"),
+        (["--tasks", "arc1-evaluation", "--scope", "both"], "unknown scope 'both'"),
+        (["--tasks", "arc1-evaluation", "--context", "256 512"], "give one model, one --precision and one --context"),
+        (["--tasks", "nosuch"], "nosuch"),
+        (["--tasks", "arc1-evaluation", "--steps", "0"], "--steps must be"),
+        (["--tasks", "arc1-evaluation", "--gpu", "t5"], "unknown accelerator"),
+    ],
+)
+def test_bad_plans_are_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        app.main(["plan", *words])
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and message in err and len(err.strip().splitlines()) == 1
+
+
+def test_bad_runs_are_one_line(arc_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tasks, solutions = made_tasks(2)
+    write_tasks(tmp_path / "tasks", tasks, solutions)
+    (tmp_path / "twice.json").write_text('{"a": {}, "a": {}}')
+    (tmp_path / "none.json").write_text(json.dumps({"a": {"train": [{"input": [[1]], "output": [[1]]}], "test": []}}))
+    model = str(arc_folder)
+    for words, message in (
+        ([model, "--tasks", "tasks", "--budget-hours", "1", "--deadline", "12:00"], "give one of them"),
+        ([model, "--tasks", "tasks", "--deadline", "noon"], "a time of day such as 21:30"),
+        ([model, "--tasks", "tasks", "--out", "nosuch/s.json"], "cannot be written"),
+        ([model, "--tasks", "none.json"], "has no test pair"),
+        ([model, "--tasks", "twice.json"], "'a' stands there twice"),
+        ([model, "--tasks", "tasks", "--passes", "0"], "--passes must be"),
+        ([model, "--tasks", "tasks", "--budget-hours", "0.000001"], "too short for any task"),
+        ([model, "--tasks", "tasks", "--workers", "999"], "would wait for one another"),
+        (["qwen-0.5b", "--tasks", "tasks"], "no weights"),
+        ([model, "--tasks", "tasks", "--context", "64"], "none of 2 tasks fits 64 tokens"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            app.main(["solve", *words, "--precision", "fp32", "--results", "r"])
+        err = capsys.readouterr().err
+        assert end.value.code == 2 and message in err and err.count("error: ") == 1, (words, err)
