@@ -203,7 +203,7 @@ ROWS = (
 # Words that let a verb begin; those of a verb without a row are none.
 BASES: dict[str, tuple[Words, ...]] = {
     "bench": (("bare", "--results", "new"), (MODEL, "--results", "new")),
-    "plan": (("bare",), ("bare", "--tasks", "tasks", "--gpu", "t4", "--context", "256")),
+    "plan": (("bare",), (MODEL, "--tasks", "tasks", "--gpu", "t4", "--context", "256")),
     "report": (RECORD, ()),
     "pick": (RECORD,),
     "ttft": ((MODEL, "--results", "new"),),
