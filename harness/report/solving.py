@@ -42,7 +42,7 @@ class SolveLine(ProgressLine):
 
 def line(progress: "Progress") -> str:
     """How the run stands, in about 75 columns."""
-    parts = [f"{progress.answered} of {progress.tasks} tasks"]
+    parts = [f"{progress.answered} of {progress.tasks} tasks done"]
     if progress.again:
         parts.append(f"{progress.again} again")
     parts.append(f"{progress.busy}/{progress.workers} at work")

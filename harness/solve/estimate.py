@@ -55,8 +55,10 @@ def _counter(observer: EstimateObserver, verb: str) -> Callable[[int, int], None
 
 
 def setting_of(spec: TuneSpec, arm: str, workers: int) -> str:
-    """The key of runs whose seconds can be compared: all but tasks, steps, views and seed are alike."""
-    payload = {**to_stored(replace(spec, tasks=(), steps=0, views=1, seed=0, dataset="")), "arm": arm}
+    """The key of runs whose seconds can be compared: all but tasks, steps, views, seed, learning rate are alike."""
+    recipe = replace(spec.recipe, learning_rate=0.0)
+    alike = replace(spec, tasks=(), steps=0, views=1, seed=0, dataset="", recipe=recipe)
+    payload = {**to_stored(alike), "arm": arm}
     # On a CPU workers share its cores.
     return record_key({**payload, "workers": 1 if spec.device != "cpu" else workers}, SETTING_RULE, versions())
 

@@ -138,7 +138,8 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
     if not rows:
         _must_be_possible(queue, pace)
         planned = foresee(queue.expected, queue.least, queue.end - time.time(), [1.0] * workers, uncertainty(pace))
-        observer.note(planned.sentence(len(queue.expected), pace.source))
+        observer.note(planned.sentence(len(queue.expected)))
+        observer.note(f"seconds are {pace.source}")
     # Rows of a finished run may have been lost since.
     if not state.finished or queue.scheduler.waiting:
         done = queue.run()

@@ -39,14 +39,11 @@ class Foreseen:
     whole: float
     unused: float
 
-    def sentence(self, tasks: int, source: str) -> str:
+    def sentence(self, tasks: int) -> str:
         """What it says of `tasks` tasks, for a line of its own."""
         hours = " to ".join(map(_duration, (self.hours_low, self.hours_high)))
         odds = f"{100 * self.in_time:.0f} %" if self.in_time < 1 else "over 99 %"
-        return (
-            f"{tasks} tasks: {_duration(self.hours_mid)} ({hours}), {odds} that all are answered in time; seconds are "
-            f"{source}"
-        )
+        return f"{tasks} tasks: {_duration(self.hours_mid)} ({hours}), {odds} that all are in time"
 
 
 def uncertainty(pace: Pace, loaded: bool = False) -> Uncertainty:
