@@ -179,3 +179,46 @@ def test_bad_runs_are_one_line(arc_folder, tmp_path, capsys, monkeypatch):
             app.main(["solve", *words, "--precision", "fp32", "--results", "r"])
         err = capsys.readouterr().err
         assert end.value.code == 2 and message in err and err.count("error: ") == 1, (words, err)
+
+
+def test_what_pick_chose_is_what_solve_runs(arc_folder, tmp_path, capsys, monkeypatch):
+    from helpers.records import result, row
+
+    from harness.cli import solve
+    from harness.records.arm import ROWS
+    from harness.records.store import Store
+    from harness.solve import recipe_file
+
+    model = replace(model_folder.from_folder(arc_folder), name="picked")
+    cell = replace(row().cell, model=model, weights=str(arc_folder), context=512)
+    Store(tmp_path).add(replace(row(), cell=cell))
+    tuned = result(3)
+    spec = replace(tuned.spec, model=model, weights=str(arc_folder), precision=cell.precision, scope=TASK)
+    Store(tmp_path, kind=ROWS).add(replace(tuned, spec=spec))
+    path = tmp_path / "run.yaml"
+    with pytest.raises(SystemExit) as end:
+        app.main(["pick", "--results", str(tmp_path), "--emit", str(path)])
+    assert end.value.code == 0, capsys.readouterr().out
+    file = recipe_file.read(path)
+    assert file.model == str(arc_folder) and file.context == 512 and file.precision == cell.precision
+    assert file.views == spec.views and file.arm == tuned.arm and file.steps == spec.steps
+    # Options of the command line win over the file, the file over the defaults.
+    write_tasks(tmp_path / "tasks", *made_tasks(2))
+    monkeypatch.chdir(tmp_path)
+    defaults = {p.name: p.default for p in solve.signature(solve.configure).parameters.values()}
+    options = solve._with_file({**defaults, "tasks": "tasks", "views": 7}, path)
+    config = solve.configure(**options)
+    assert config.tune.views == 7 and config.tune.context == 512 and config.arm == tuned.arm
+    assert config.tune.model.path == str(arc_folder) and config.tune.precision == cell.precision
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("steps: 0\nmodel: x", "steps must be"), ("nosuch: 1\nmodel: x", "nosuch is not a known key"), ("[]", "run.yaml")],
+)
+def test_a_broken_recipe_is_one_line(text, message, tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(SystemExit) as end:
+        app.main(["solve", "--recipe", str(tmp_path / "run.yaml"), "--tasks", "arc1-evaluation"])
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and message in err and len(err.strip().splitlines()) == 1

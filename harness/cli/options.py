@@ -82,7 +82,7 @@ PANELS = {
         "max_context", "max_batch", "deadline", "passes",
     ),
     "Device": ("device", "gpus", "workers"),
-    "Output": ("results", "fresh", "retry", "force", "csv", "file_format", "show", "pictures", "out", "help"),
+    "Output": ("results", "fresh", "retry", "force", "csv", "file_format", "show", "pictures", "out", "emit", "help"),
 }  # fmt: skip
 
 

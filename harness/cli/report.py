@@ -55,6 +55,7 @@ def pick(
     steps: Steps = None,
     test_tasks: Annotated[int | None, typer.Option(help="Tasks to be answered within the budget too.")] = None,
     results: Results = None,
+    emit: Annotated[Path | None, typer.Option(help="Write the pick's settings as YAML, for solve --recipe.")] = None,
     models_file: ModelsFile = None,
 ) -> None:
     """Rank what was measured: by accuracy, among what fits the budget for load, training and answers together.
@@ -64,6 +65,8 @@ def pick(
       harness pick
 
       harness pick --budget-hours 9 --test-tasks 240 --results results/tesla-t4
+
+      harness pick --emit run.yaml
 
     Exit code 1 where none fits.
     """
@@ -78,6 +81,11 @@ def pick(
     for line in left_out(record.rows):
         out.print(f"- {line}", markup=False)
     ranking.ranking_table(chosen, goal, out)
+    if emit and chosen.fits:
+        from harness.files import write_output
+        from harness.solve import recipe_file
+
+        write_output(emit, recipe_file.text_of(chosen.fits[0], str(emit)))
     # For scripts, which do not read the sentence.
     if not chosen.fits:
         raise typer.Exit(1)

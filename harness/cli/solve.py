@@ -1,8 +1,9 @@
 """The verb that runs a whole task set before a deadline: solve."""
 
 import time
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -199,8 +200,20 @@ def _moment(text: str) -> float:
     return moment if moment > time.time() else moment + 86400 * _MOST_DAYS
 
 
+def _with_file(options: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`options` with the file's settings where the command line leaves the defaults. Raises UserError."""
+    from harness.solve import recipe_file
+
+    defaults = {p.name: p.default for p in signature(configure).parameters.values()}
+    chosen = recipe_file.read(path).options()
+    return options | {name: value for name, value in chosen.items() if options[name] == defaults[name]}
+
+
 @options_of(configure)
-def solve(**options) -> None:
+def solve(
+    recipe: Annotated[Path | None, typer.Option(help="Settings of pick --emit; options given here win.")] = None,
+    **options: Any,
+) -> None:
     """Fine-tune on and answer every task of a set before a deadline, on all cards, and write Kaggle's submission.
 
     Examples:
@@ -209,13 +222,15 @@ def solve(**options) -> None:
 
       harness solve ./my-model --tasks challenges.json --deadline 21:30 --steps 64 --views 8
 
+      harness solve --recipe run.yaml --tasks challenges.json
+
     Killed at any time and started again, it goes on, and keeps to the first start's deadline.
     """
     from harness.report import style
     from harness.report.solving import SolveLine, summary
     from harness.solve import run
 
-    config = configure(**options)
+    config = configure(**(_with_file(options, recipe) if recipe else options))
     out = style.console()
     with SolveLine(out) as line:
         result = run.run(config, line)

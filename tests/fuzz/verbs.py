@@ -181,6 +181,8 @@ ROWS = (
     Row("runs", "solved/runs/*.json", json_file, (world.SOLVED,), 4),
     Row("tasks to solve", "kaggle_challenges.json", json_file, (
         ("solve", MODEL, "--tasks", "{}", "--results", "new", "--budget-hours", "1"),)),
+    Row("recipes", world.RECIPE, yaml_file, (
+        ("solve", "--recipe", "{}", "--tasks", "tasks", "--results", "new", "--budget-hours", "1"),), 4),
     Row("configs", "m/config.json", json_file, (
         ("plan", MODEL), ("predict", MODEL, "--gpu", "t4"), ("bench", MODEL, "--results", "new"),
         ("ttft", MODEL, "--results", "new"))),

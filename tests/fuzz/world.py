@@ -82,6 +82,7 @@ CARD = {"name": "mine", "memory": "24 GiB", "bandwidth": "300 GB/s", "fp32": "30
         "bf16": "emulated", "capability": "8.9"}  # fmt: skip
 MODEL = "m"  # the folder with weights
 RESULTS = "results/a-cpu"
+RECIPE = "run.yaml"  # what pick chose
 SOLVED = ("solve", f"./{MODEL}", "--tasks", "tasks", "--results", "solved", "--steps", "4", "--budget-hours", "1")
 TUNE = ("ttft", f"./{MODEL}", "--arms", "n-1", "--precision", "fp32", "--steps", "4", "--results", "tuned")
 

@@ -1,0 +1,69 @@
+"""The settings of a run as a YAML file: what `pick` chose, for `solve` to run."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from harness import limits
+from harness.analysis.ranking import Candidate
+from harness.catalog.strict_yaml import Strict, parse_file
+from harness.catalog.weights import BUNDLED, RANDOM
+from harness.records.arm import TASK
+
+_HEAD = "# Settings of a run, for: harness solve --recipe {name} --tasks FILE\n"
+
+
+class RecipeFile(Strict, frozen=True):
+    """Options of `solve` by their names; what is left out has the option's own default."""
+
+    model: str
+    weights: str | None = None
+    precision: str | None = None
+    context: limits.Prompt | None = None
+    arm: str | None = None
+    encoding: str | None = None
+    steps: limits.Steps | None = None
+    views: limits.Views | None = None
+    sequences_per_step: limits.Sequences | None = None
+    learning_rate: limits.LearningRate | None = None
+    lora_targets: str | None = None
+    trim_vocab: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """The options that the file gives."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value}
+
+
+def read(path: Path) -> RecipeFile:
+    """The file's settings. Raises UserError with file, line and key for any fault in it."""
+    return parse_file(path).convert(RecipeFile)
+
+
+def text_of(candidate: Candidate, name: str) -> str:
+    """The settings of a ranked candidate: its cell, and how its accuracy was measured, where that was.
+
+    Steps of a fine-tune that all tasks shared are none per task, so they are left to `solve`.
+    """
+    cell = candidate.row.cell
+    recipe = candidate.result.spec.recipe if candidate.result else cell.recipe
+    settings: dict[str, Any] = {
+        "model": cell.model.path or cell.model.name,
+        "weights": None if cell.weights == RANDOM or cell.weights.startswith(BUNDLED) else cell.weights,
+        "precision": cell.precision,
+        "context": max(64, cell.context),
+        "sequences_per_step": recipe.sequences_per_step,
+        "learning_rate": recipe.learning_rate,
+        "lora_targets": recipe.lora_targets,
+        "trim_vocab": recipe.trim_vocab,
+    }
+    if result := candidate.result:
+        spec = result.spec
+        settings |= {
+            "arm": result.arm if result.steps else None,
+            "encoding": spec.encoding,
+            "views": spec.views,
+            "steps": spec.steps if spec.scope == TASK and result.steps else None,
+        }
+    return _HEAD.format(name=name) + yaml.safe_dump({k: v for k, v in settings.items() if v}, sort_keys=False)
