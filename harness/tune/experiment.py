@@ -88,7 +88,9 @@ def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) 
 
         outcome = runner.run(arm, checkpointer, on_step)
         blank = ArmResult.of(spec, arm.name, versions(), commit=commit(), started=started)
-        notes = tuple(runner.packing.notes)
+        # Each process decodes questions of its own, and may lack memory for them alone.
+        decoding = [text for notes in distributed.all_gather(runner.decoding.notes) for text in notes]
+        notes = (*runner.packing.notes, *dict.fromkeys(decoding))
         if outcome.overflows:
             notes += (f"{outcome.overflows} steps were run again, for their gradients were too large for fp16's scale",)
         yield replace(_filled(blank, outcome, truths, runner.coverage), adapted=runner.adapted, notes=notes)
