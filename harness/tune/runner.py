@@ -69,6 +69,7 @@ class ArmRunner:
             raise UserError(f"{spec.model.name}: {problem}") from None
         self.model, self.adapter = loaded.model, finetune.Adapter(loaded.model)
         self.kernels, self.notes, self.adapted = loaded.kernels, loaded.kernel_notes + loaded.notes, loaded.adapted
+        self.row_notes = models.attention_ran(loaded.model, device, spec.context)
         if not way_of(loaded.model.get_base_model().config).cached:
             self.notes += ("decodes without a cache, slowly: none is shown to give the same answers here",)
         # The card with least free memory decides for all that train together.
