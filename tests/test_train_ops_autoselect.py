@@ -18,9 +18,10 @@ from harness.catalog.recipes import RecipeOptions, resolve
 from harness.errors import Unsupported, UserError
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
 from harness.train import model as models
-from harness.train.batches import random_batch
+from harness.train.batches import pack, random_batch
 from harness.train.losses import answer_loss
 from harness.train.ops import attention, autoselect, pointwise
+from harness.train.step import TrainingStep
 
 CPU = torch.device("cpu")
 SHAPES = autoselect.Shapes(heads=4, kv_heads=2, head_dim=8, hidden_size=32, intermediate_size=48)
@@ -244,7 +245,7 @@ def enabled_in_order():
 
 @pytest.mark.parametrize(
     ("kernel", "first", "grouped"),
-    [("sdpa", None, True), ("flash", SDPBackend.FLASH_ATTENTION, True), (None, None, True),
+    [("sdpa", SDPBackend.FLASH_ATTENTION, True), ("flash", SDPBackend.FLASH_ATTENTION, True), (None, None, True),
      ("efficient", SDPBackend.EFFICIENT_ATTENTION, False), ("cudnn", SDPBackend.CUDNN_ATTENTION, False)],
 )  # fmt: skip
 @pytest.mark.parametrize("alone", [False, True])
@@ -264,7 +265,63 @@ def test_on_a_card_the_kernel_comes_first_and_gets_heads_as_it_takes_them(monkey
     ((order, gqa, heads),) = seen
     assert (gqa, heads) == (grouped, 2 if grouped else 4)
     if first is not None:
-        assert order[0] == first and (order == [first] if alone else SDPBackend.MATH in order)
+        only = alone and kernel != "sdpa"
+        assert order[0] == first and (order == [first] if only else SDPBackend.MATH in order)
+    # Unless it is named, torch must not take it: it makes a plan for every new length.
+    if kernel == "sdpa":
+        assert SDPBackend.CUDNN_ATTENTION not in order
+
+
+def test_packs_of_new_lengths_go_by_no_plans_of_cudnn(tiny_spec, monkeypatch):
+    """The plain step's packs on a card with compute capability 9.0, whose own first choice is cuDNN."""
+    model = models.load(tiny_spec, precisions.find("fp32"), "fp32", Recipe(lora_r=4), "random", CPU).model
+    orders, whole = [], torch.nn.functional.scaled_dot_product_attention
+
+    def attend(*args, **more):
+        orders.append(enabled_in_order())
+        return whole(*args, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
+    monkeypatch.setattr(attention, "device_kind", lambda device: "cuda")
+    attention.set_kernel(model, "sdpa")
+    step = TrainingStep(model, Recipe(lora_r=4), "fp32", CPU)
+    step.packed_step(pack([([5, 6, 7, 8], 2), ([9, 10], 1)], CPU))
+    assert orders and all(SDPBackend.CUDNN_ATTENTION not in order for order in orders)
+    assert SDPBackend.CUDNN_ATTENTION in enabled_in_order()  # as it was
+
+
+def test_attention_is_timed_over_several_lengths_each_new(monkeypatch):
+    """So that what is prepared for a new length is in the median, for every kernel in the same lengths."""
+    seen = {}
+
+    def attend(kernel, query, key, value, alone):
+        seen.setdefault(kernel, []).append(query.shape[2])
+        return query + key + value
+
+    monkeypatch.setattr(attention, "with_kernel", attend)
+    monkeypatch.setitem(autoselect.LENGTHS, "cpu", autoselect.LENGTHS["cuda"])
+    monkeypatch.setitem(autoselect.TOKENS, "cpu", 2048)
+    autoselect.measure(replace(SHAPES, heads=2, kv_heads=2), CPU, torch.float32)
+    for lengths in seen.values():
+        assert len(set(lengths)) == len(lengths) == 2 + autoselect._ROUNDS
+        assert lengths == seen["blocks"]
+
+
+def test_the_row_says_which_backend_attends_on_a_card(tiny_spec, monkeypatch):
+    model = models.load(tiny_spec, precisions.find("fp32"), "fp32", Recipe(lora_r=4), "random", CPU).model
+    assert models.attention_ran(model, CPU, 64) == ()
+    # A card's tensors stand on the CPU here; torch chooses as it would, by their dtype and shape.
+    empty, card = torch.empty, torch.device("cuda")
+    monkeypatch.setattr(torch, "empty", lambda *shape, dtype, device: empty(*shape, dtype=dtype))
+    monkeypatch.setattr(attention, "device_kind", lambda device: "cuda")
+    attention.set_kernel(model, "sdpa")
+    assert models.attention_ran(model, card, 64) == ("attention of 64 tokens runs in torch's flash backend",)
+    with torch.nn.attention.sdpa_kernel(SDPBackend.MATH):
+        attention.set_kernel(model, None)
+        assert models.attention_ran(model, card, 64) == ("attention of 64 tokens runs in torch's math backend",)
+    monkeypatch.delattr(torch, "_fused_sdp_choice")
+    (sentence,) = models.attention_ran(model, card, 64)
+    assert "is not known" in sentence
 
 
 def test_rows_say_which_kernels_ran():

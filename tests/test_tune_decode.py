@@ -17,7 +17,7 @@ from harness.predict.answering import CacheSize
 from harness.records.cell import Recipe
 from harness.train import model as models
 from harness.tune import decode, decode_batches
-from harness.tune.decode_batches import Room
+from harness.tune.decode_batches import Room, TokenLimit
 from harness.tune.decode_steps import Answer, Steps, Way
 
 
@@ -69,7 +69,7 @@ def test_rows_that_leave_the_batch_change_no_text(tuned, monkeypatch):
     expected = [_plainly(model, tokens, prompt, limit) for prompt, limit in zip(prompts, limits, strict=True)]
     assert len(set(map(len, expected))) >= 3 and "" in expected  # early, late and never
     seen, hook = _rows_of_each_forward(model)
-    together = decode.greedy(model, tokens, prompts, limits, batch_tokens=10**6)
+    together = decode.greedy(model, tokens, prompts, limits, limit=TokenLimit(10**6))
     hook.remove()
     assert together == expected
     assert seen[0] == len(prompts) and seen[-1] < len(prompts) / 2  # one batch, which shrank
@@ -84,8 +84,8 @@ def test_the_size_of_batches_changes_no_text(tuned, batch_tokens):
     model, tokens, prompts = tuned
     limits = [12 + i % 3 for i in range(len(prompts))]
     heard = []
-    texts = decode.greedy(model, tokens, prompts, limits, batch_tokens=batch_tokens, on_texts=heard.append)
-    assert texts == decode.greedy(model, tokens, prompts, limits, batch_tokens=10**6)
+    texts = decode.greedy(model, tokens, prompts, limits, limit=TokenLimit(batch_tokens), on_texts=heard.append)
+    assert texts == decode.greedy(model, tokens, prompts, limits, limit=TokenLimit(10**6))
     # Every text is told once, when it is finished.
     assert sorted(i for new in heard for i in new) == list(range(len(prompts)))
     assert {i: text for new in heard for i, text in new.items()} == dict(enumerate(texts))

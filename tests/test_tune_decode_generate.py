@@ -8,6 +8,7 @@ from harness.train.compat import import_peft, quiet
 from harness.train.ops import attention
 from harness.tune import decode
 from harness.tune.decode_adapter import adapter_for_answers
+from harness.tune.decode_batches import TokenLimit
 from harness.tune.decode_check import way_of
 from harness.tune.decode_steps import left_padded
 
@@ -88,7 +89,7 @@ def test_the_same_tokens_as_generate(name, ours):
     expected = generated(model, prompts, tokens.eos_token_id)
     assert 3 <= sum(map(bool, expected)) <= 17 and len(set(expected)) > 3
     limits = [LIMIT] * len(prompts)
-    assert decode.greedy(model, tokens, prompts, limits, batch_tokens=4 * 64) == expected
+    assert decode.greedy(model, tokens, prompts, limits, limit=TokenLimit(4 * 64)) == expected
     assert decode.greedy(model, tokens, prompts, limits) == expected
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.tasks import made_tasks
-from helpers.tuning import RECIPE, STEPS, Watched, arms_of, spec_of
+from helpers.tuning import RECIPE, STEPS, InProcess, Watched, arms_of, spec_of, timeless
 
 from harness.arc.encode import from_rows
 from harness.arc.score import score
@@ -13,6 +13,8 @@ from harness.arc.task import Pair, Task
 from harness.errors import UserError
 from harness.records.arm import DROP, ROWS, SHARED, TASK
 from harness.records.store import Store
+from harness.train.step import TrainingStep
+from harness.tune import decode
 from harness.tune.outcome import ArmOutcome, joined
 
 
@@ -140,3 +142,38 @@ def test_where_no_question_fits_it_is_one_line(tmp_path, arc_folder, context):
         arms_of(spec_of(arc_folder, long, context=context), long, answers, tmp_path, "baseline")
     assert "\n" not in str(error.value) and "--context" in str(error.value)
     assert Store(tmp_path, kind=ROWS).rows() == {}
+
+
+def test_an_arm_whose_memory_runs_out_in_decoding_has_the_same_row_and_says_so_once(tmp_path, arc_folder, monkeypatch):
+    """In every task's questions, and in the points of the curve: what was learnt of the first serves the others."""
+    tasks, solutions = made_tasks(3)
+    spec = spec_of(arc_folder, tasks, scope=TASK, views=4, curve=True)
+    (expected,), _ = arms_of(spec, tasks, solutions, tmp_path / "one")
+    whole, tries = decode.Queue.run, []
+
+    def run(queue, *args):
+        tries.append(len(queue.waiting))
+        if min(len(queue.waiting), queue.room.rows(max(queue.totals.values()))) > 2:
+            raise RuntimeError("CUDA error: out of memory")
+        whole(queue, *args)
+
+    monkeypatch.setattr(decode.Queue, "run", run)
+    (row,), notes = arms_of(spec, tasks, solutions, tmp_path / "two")
+    assert len(tries) > 3
+    (sentence,) = row.notes
+    assert sentence.startswith("memory ran out with 4 answers at once: going on with 2")
+    assert notes.count(sentence) == 1
+    assert timeless(replace(row, notes=())) == timeless(expected)
+
+
+def test_rows_of_a_card_answer_only_where_its_environment_is_the_same(tmp_path, arc_folder, monkeypatch):
+    tasks, solutions = made_tasks(2)
+    spec, steps = spec_of(arc_folder, tasks, steps=2), []
+    whole = TrainingStep.run
+    monkeypatch.setattr(TrainingStep, "run", lambda *args: steps.append(1) or whole(*args))
+    for environment, trained in (({"cuda": "13.0"}, True), ({"cuda": "13.0"}, False), ({"cuda": "12.6"}, True)):
+        monkeypatch.setattr(InProcess, "report", replace(InProcess.report, environment=environment))
+        steps.clear()
+        (row,), _ = arms_of(spec, tasks, solutions, tmp_path)
+        assert row.environment == environment and bool(steps) == trained
+    assert len(Store(tmp_path, kind=ROWS).rows()) == 2

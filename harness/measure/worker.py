@@ -89,6 +89,7 @@ def _measure(cell: Cell, payload: dict[str, Any], memory: PeakMemory, result: di
     result["memory"]["after_load"] = memory.read()
     loaded = models.confirmed(loaded, cell.recipe, device, cell.context)
     result["kernels"] = loaded.kernels
+    result["notes"] = (*result["notes"], *models.attention_ran(loaded.model, device, cell.context))
     gc.collect()
 
     # Random tokens cost what real ones do.

@@ -1,7 +1,8 @@
 """The specification and the result of a fine-tuning arm: frozen, JSON in and out; grids are stored as text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
@@ -49,13 +50,14 @@ class TuneSpec:
     scope: str = SHARED
     too_long: str = SHORTEN
 
-    def key(self, arm: str, versions: dict[str, str]) -> str:
-        """The key of one arm's result; another model, task set, recipe, library version or rule gives another key."""
+    def key(self, arm: str, versions: dict[str, str], environment: Mapping[str, str] = MappingProxyType({})) -> str:
+        """The key of one arm's result; another model, task set, recipe, library version, rule, or on a card another
+        `environment` (an ArmResult's) gives another key."""
         # The baseline does not train, so settings of training do not change its key.
         payload = {**to_stored(self), "arm": arm, "steps": 0 if arm == "baseline" else self.steps}
         if arm == "baseline":
             del payload["scope"], payload["curve"], payload["recipe"]["learning_rate"]
-        return record_key(payload, TUNING_RULE, versions)
+        return record_key(payload, TUNING_RULE, versions, environment)
 
     @property
     def comparison_key(self) -> tuple:
@@ -138,11 +140,14 @@ class ArmResult:
     curve_points: tuple[CurvePoint, ...] = ()  # if the spec has a curve; the last step included
     adapted: str = ""  # modules with an adapter: "q_proj k_proj v_proj o_proj"
     notes: tuple[str, ...] = ()  # sentences on how it was trained: "memory ran out in step 7: going on with ..."
+    # On a card: what its results depend on besides the libraries (harness.hardware.card_environment).
+    environment: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, spec: TuneSpec, arm: str, versions: dict[str, str], **more: Any) -> "ArmResult":
         """A row under this version's rule, with its key; `more` are further fields."""
-        return cls(key=spec.key(arm, versions), arm=arm, spec=spec, versions=versions, rule=TUNING_RULE, **more)
+        key = spec.key(arm, versions, more.get("environment", {}))
+        return cls(key=key, arm=arm, spec=spec, versions=versions, rule=TUNING_RULE, **more)
 
     @property
     def ok(self) -> bool:

@@ -138,6 +138,24 @@ def confirmed(loaded: Loaded, recipe: Recipe, device: torch.device, context: int
     )
 
 
+def attention_ran(model: Any, device: torch.device, tokens: int) -> tuple[str, ...]:
+    """On a card: a sentence on which of torch's backends attends a sequence of `tokens` tokens in `model`, a PeftModel.
+
+    "attention=sdpa" alone leaves that to the card, the dtype and the versions of torch and cuDNN.
+    """
+    shapes = autoselect.Shapes.of(model.get_base_model().config.get_text_config())
+    if device.type != "cuda" or shapes is None:
+        return ()
+    dtype, kernel = model.get_input_embeddings().weight.dtype, attention.kernel_of(model)
+    heads = (shapes.heads, shapes.kv_heads, shapes.kv_heads)
+    try:
+        parts = [torch.empty(1, n, tokens, shapes.head_dim, dtype=dtype, device=device).requires_grad_() for n in heads]
+        backend = attention.backend(kernel, *parts)
+    except (RuntimeError, AttributeError) as problem:  # torch's own function for it is not public
+        return (f"which of torch's backends attends is not known: {first_line(problem)}",)
+    return (f"attention of {tokens} tokens runs in torch's {backend} backend",)
+
+
 def as_measured(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
     """`spec` as it is built without weights: where the recipe trims the vocabulary, without the rows to be cut."""
     if not recipe.trim_vocab:

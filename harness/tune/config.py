@@ -1,7 +1,7 @@
 """The request of a fine-tune, complete and checked before anything is loaded: a model with weights, tasks, arms."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,7 @@ class ArmsJob:
     folder: str
     fresh: bool = False
     report: DeviceReport | None = None
+    environment: dict[str, str] = field(default_factory=dict)  # of a card, as rows carry it
 
 
 def settings_for(catalog: Catalog, model: ModelSpec, alone: bool = True) -> TuneDefaults:
@@ -120,13 +121,13 @@ def _check(model: ModelSpec, weights_name: str, settings: TuneDefaults, more: di
     # Values that must be one of a list.
     if precision := more.get("precision"):
         precisions.requested(precision)
-    for name, field, allowed in (
+    for name, option, allowed in (
         ("encoding", "encoding", ENCODINGS),
         ("scope", "scope", SCOPES),
         ("way with long prompts", "too_long", TOO_LONG),
     ):
-        if field in more and more[field] not in allowed:
-            raise unknown(name, more[field], allowed)
+        if option in more and more[option] not in allowed:
+            raise unknown(name, more[option], allowed)
     must_have_weights(model, weights_name)
     # Numbers.
     for option, value, kind in (

@@ -6,14 +6,17 @@ from typing import Any
 
 import torch
 
+from harness.errors import first_line
 from harness.hardware import host_memory
 from harness.predict.answering import CacheSize, cache_size
 from harness.train.batches import Batch
 from harness.train.compat import quiet
+from harness.train.device_errors import ran_out
 from harness.train.losses import answer_loss
+from harness.train.packing import free_memory
 from harness.train.special_tokens import end_ids
 from harness.tune.decode_adapter import adapter_for_answers
-from harness.tune.decode_batches import Room, batches, ways_of
+from harness.tune.decode_batches import Room, TokenLimit, batches, ways_of
 from harness.tune.decode_queue import Queue
 from harness.tune.decode_steps import Answer, Steps, left_padded, plain_attention
 
@@ -27,20 +30,22 @@ def greedy(
     max_new_tokens: Sequence[int],
     *,
     hopeless: Callable[[str], bool] = lambda text: False,
-    batch_tokens: int | None = None,
+    limit: TokenLimit | None = None,
     on_texts: Callable[[dict[int, str]], None] = lambda texts: None,
 ) -> list[str]:
     """The text that `model`, a PeftModel, writes after each of `prompts` (token ids); "" where it did not end in time.
 
     Decodes in the way that the architecture allows (harness.tune.decode_check), as a rule with a static cache whose
-    rows are filled again, in order of length. At most `batch_tokens` tokens are held at once, answers included; by
-    default as many as the free memory allows (harness.predict.answering). An answer whose beginning is `hopeless` is
-    abandoned. `on_texts` receives texts by the index of their prompts, as soon as they are finished.
+    rows are filled again, in order of length. At most `limit` tokens are held at once; by default as many as the free
+    memory allows (harness.predict.answering). Where memory runs out all the same, the prompts without a text are
+    decoded with half of the rows, and so on; raises torch.OutOfMemoryError where one row is too much. An answer whose
+    beginning is `hopeless` is abandoned. `on_texts` receives texts by the index of their prompts, as soon as they are
+    finished.
     """
     device, base = next(model.parameters()).device, model.get_base_model()
     free = free_bytes(device)
     cache = cache_size_of(model)
-    room = Room(cache, free, device.type, batch_tokens)
+    limit = limit or TokenLimit()
     ends, pad = end_ids(tokenizer, base), tokenizer.eos_token_id  # padding is masked: any token with an embedding
     ways = ways_of(base.config, prompts, max_new_tokens)
     texts: dict[int, str] = {}
@@ -53,6 +58,18 @@ def greedy(
         texts.update(new)
         on_texts(new)
 
+    def answer_all(pending: Sequence[int], room: Room, own_attention: Callable[[], Any] | None) -> None:
+        # A length that changes a rotary embedding does so for all rows: other ways have caches of their own.
+        for way in dict.fromkeys(ways[i] for i in pending if ways[i].static):
+            members = [i for i in pending if ways[i] == way]
+            Queue(members, prompts, max_new_tokens, room, own_attention).run(model, answer_of, done)
+        others = [i for i in pending if not ways[i].static]
+        for members in batches(prompts, max_new_tokens, room, ways, others):
+            steps = Steps(model, *left_padded([prompts[i] for i in members], pad, device), ways[members[0]])
+            answers = {i: answer_of(i) for i in members}
+            _decode(steps, list(answers.values()))
+            done(answers)
+
     model.eval()
     try:
         with (
@@ -62,16 +79,19 @@ def greedy(
             adapter_for_answers(model, _MERGED_SHARE * free),
             plain_attention(model) as own_attention,
         ):
-            # A length that changes a rotary embedding does so for all rows: other ways have caches of their own.
-            for way in dict.fromkeys(way for way in ways if way.static):
-                members = [i for i in range(len(prompts)) if ways[i] == way]
-                Queue(members, prompts, max_new_tokens, room, own_attention).run(model, answer_of, done)
-            others = [i for i in range(len(prompts)) if not ways[i].static]
-            for members in batches(prompts, max_new_tokens, room, ways, others):
-                steps = Steps(model, *left_padded([prompts[i] for i in members], pad, device), ways[members[0]])
-                answers = {i: answer_of(i) for i in members}
-                _decode(steps, list(answers.values()))
-                done(answers)
+            while pending := [i for i in range(len(prompts)) if i not in texts]:
+                room = Room(cache, free, device.type, limit.tokens)
+                try:
+                    answer_all(pending, room, own_attention)
+                    continue
+                except Exception as problem:
+                    if not ran_out(problem):
+                        raise
+                    reason = first_line(problem)  # not the exception, which holds the cache
+                free_memory()
+                left = [len(prompts[i]) + max_new_tokens[i] for i in pending if i not in texts]
+                if not limit.shrink(min(len(left), room.rows(max(left))), max(left)):
+                    raise torch.OutOfMemoryError(reason)
     finally:
         with quiet():
             model.train()

@@ -1,6 +1,6 @@
 """Which prompts are decoded together: in which way, and how many at once."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from harness.tune.decode_steps import ANY, EQUAL, ONE, Way
 
 @dataclass(frozen=True)
 class Room:
-    """How many rows a batch may have: by free memory, or by `tokens` where these are given."""
+    """How many rows a batch may have: by free memory, and by `tokens` where these are given."""
 
     cache: CacheSize
     free_bytes: int
@@ -20,7 +20,32 @@ class Room:
 
     def rows(self, tokens: int) -> int:
         """Rows of so many tokens each, at least one."""
-        return max(1, self.tokens // tokens) if self.tokens else self.cache.rows(tokens, self.free_bytes, self.kind)
+        fitting = self.cache.rows(tokens, self.free_bytes, self.kind)
+        return min(fitting, max(1, self.tokens // tokens)) if self.tokens else fitting
+
+
+class TokenLimit:
+    """The most tokens, answers included, that are held at once: `tokens`, or None for what the free memory allows.
+
+    It gives way when memory runs out, and stays so. `note` receives a sentence the first time; `notes` keeps it.
+    """
+
+    def __init__(self, tokens: int | None = None, note: Callable[[str], None] = lambda text: None):
+        self.tokens, self.note = tokens, note
+        self.notes: list[str] = []
+
+    def shrink(self, rows: int, longest: int) -> bool:
+        """Half of the `rows` of `longest` tokens that were tried; False where that was one."""
+        if rows <= 1:
+            return False
+        self.tokens = longest * (rows // 2)
+        if not self.notes:
+            self.notes.append(
+                f"memory ran out with {rows} answers at once: going on with {rows // 2}, or fewer, "
+                "which gives the same answers more slowly"
+            )
+            self.note(self.notes[-1])
+        return True
 
 
 def ways_of(config: Any, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int]) -> list[Way]:

@@ -79,7 +79,7 @@ def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) 
     if job.report and (trained := [arm for arm in arms if arm.examples]):
         runner.autotune(trained[0], _predictor(job.report, Path(job.folder), note), note)
     for arm in arms:
-        key = spec.key(arm.name, versions())
+        key = spec.key(arm.name, versions(), job.environment)
         checkpointer = Checkpointer(path_of(Path(job.folder), key), note, job.fresh, writes=not distributed.rank())
         started = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -87,8 +87,11 @@ def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) 
             emit("step", arm=name, step=step, total=total, loss=loss)
 
         outcome = runner.run(arm, checkpointer, on_step)
-        blank = ArmResult.of(spec, arm.name, versions(), commit=commit(), started=started)
-        notes = tuple(runner.packing.notes)
+        made: dict[str, Any] = {"commit": commit(), "started": started, "environment": job.environment}
+        blank = ArmResult.of(spec, arm.name, versions(), **made)
+        # Each process decodes questions of its own, and may lack memory for them alone.
+        decoding = [text for notes in distributed.all_gather(runner.decoding.notes) for text in notes]
+        notes = (*runner.row_notes, *runner.packing.notes, *dict.fromkeys(decoding))
         if outcome.overflows:
             notes += (f"{outcome.overflows} steps were run again, for their gradients were too large for fp16's scale",)
         yield replace(_filled(blank, outcome, truths, runner.coverage), adapted=runner.adapted, notes=notes)

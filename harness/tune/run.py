@@ -126,7 +126,7 @@ class _Run:
         """The rows of all arms, in the config's order."""
         recorded = self.store.rows()
         for arm in self.config.arms:
-            row = recorded.get(self.spec.key(arm.name, self.versions))
+            row = recorded.get(self._key(arm))
             if row and row.ok and not self.config.fresh and self._fits(row):
                 # An earlier run may have been killed between writing the row and removing its checkpoint.
                 discard(self.store.folder, row.key)
@@ -137,6 +137,9 @@ class _Run:
             self._in_a_child(pending)
         return [self.rows[arm.name] for arm in self.config.arms]
 
+    def _key(self, arm: Arm) -> str:
+        return self.spec.key(arm.name, self.versions, self.report.environment)
+
     def _fits(self, row: ArmResult) -> bool:
         """Whether a row of the record has answers to these tasks alone: pictures are drawn from them."""
         inputs = {task.id: len(task.test_inputs) for task in self.config.tasks}
@@ -144,7 +147,7 @@ class _Run:
 
     def _in_a_child(self, pending: Sequence[Arm]) -> None:
         """Runs `pending` in one child; if the child fails, the arm it was at gets a row with the reason."""
-        log = self.store.folder / "logs" / f"{self.spec.key(pending[0].name, self.versions)}.log"
+        log = self.store.folder / "logs" / f"{self._key(pending[0])}.log"
         log.parent.mkdir(exist_ok=True)
         limits = RunLimits(log=log, guard_memory=self.report.device.kind == "cpu")
         job = ArmsJob(
@@ -154,6 +157,7 @@ class _Run:
             arms=tuple(arm.name for arm in pending),
             folder=str(self.store.folder),
             fresh=self.config.fresh,
+            environment=self.report.environment,
             report=self.report if self.config.autotune else None,
         )
         meter = CpuMeter()
@@ -189,9 +193,8 @@ class _Run:
         if status == "oom":
             reason += f"; at {self.spec.context} tokens: try a shorter --context or --precision int4"
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        row = ArmResult.of(
-            self.spec, arm.name, self.versions, commit=commit(), started=started, status=status, reason=reason
-        )
+        failure: dict[str, Any] = {"status": status, "reason": reason, "environment": self.report.environment}
+        row = ArmResult.of(self.spec, arm.name, self.versions, commit=commit(), started=started, **failure)
         self.store.add(row)
         self.rows[arm.name] = row
         self.observer.note(f"{arm.name}: {status}: {reason}")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import islice
+from typing import Any
 
 import torch
 
@@ -25,6 +26,7 @@ from harness.tune import autotune, decode, finetune
 from harness.tune.ahead import Ahead
 from harness.tune.checkpoint import Checkpointer, answers_path
 from harness.tune.decode_answers import KeptAnswers, Prompts
+from harness.tune.decode_batches import TokenLimit
 from harness.tune.decode_check import way_of
 from harness.tune.outcome import ArmOutcome, eval_steps, joined
 from harness.tune.saved_state import checked
@@ -57,27 +59,24 @@ class ArmRunner:
             )
             # Before loading the model: prompts that do not fit must fail within seconds.
             self.coverage = _coverage(tasks, self.prompts)
+            device = torch.device(spec.device)
             loaded = models.load(
-                spec.model,
-                find(spec.precision),
-                spec.compute_dtype,
-                spec.recipe,
-                spec.weights,
-                torch.device(spec.device),
-                spec.seed,
+                spec.model, find(spec.precision), spec.compute_dtype, spec.recipe, spec.weights, device, spec.seed
             )
-            loaded = models.confirmed(loaded, spec.recipe, torch.device(spec.device), spec.context)
+            loaded = models.confirmed(loaded, spec.recipe, device, spec.context)
             special_tokens.must_fit(self.tokenizer, loaded.model)
         except Unsupported as problem:
             raise UserError(f"{spec.model.name}: {problem}") from None
         self.model, self.adapter = loaded.model, finetune.Adapter(loaded.model)
         self.kernels, self.notes, self.adapted = loaded.kernels, loaded.kernel_notes + loaded.notes, loaded.adapted
+        self.row_notes = models.attention_ran(loaded.model, device, spec.context)
         if not way_of(loaded.model.get_base_model().config).cached:
             self.notes += ("decodes without a cache, slowly: none is shown to give the same answers here",)
         # The card with least free memory decides for all that train together.
         tokens = min(distributed.all_gather(max(spec.context, default_tokens_at_once(loaded.model))))
         self.packing = Packing(loaded.model, PackSetting(tokens, spec.recipe.gradient_checkpointing), note)
-        self.rehearsed = torch.device(spec.device).type != "cuda"  # a machine's memory has no such edge
+        self.decoding = TokenLimit(note=note)
+        self.rehearsed = device.type != "cuda"  # a machine's memory has no such edge
 
     def autotune(self, arm: Arm, foresee: Callable[[Cell], Prediction | None], note: Callable[[str], None]) -> None:
         """Finds the fastest packing that fits the memory, on examples of `arm`; all arms then train with it.
@@ -211,7 +210,8 @@ class ArmRunner:
         outcome.decode_s = max(part.decode_s for part in parts)
 
     def _decode(self, prompts: Prompts, limits: Sequence[int], on_texts: Callable[[dict[int, str]], None]) -> None:
-        decode.greedy(self.model, self.tokenizer, prompts, limits, hopeless=cannot_be_grid, on_texts=on_texts)
+        more: dict[str, Any] = {"hopeless": cannot_be_grid, "limit": self.decoding, "on_texts": on_texts}
+        decode.greedy(self.model, self.tokenizer, prompts, limits, **more)
 
 
 def draws_ahead(device: str) -> bool:

@@ -6,10 +6,11 @@ sequences, so attention is causal, inside a window where the model has one, and 
 are attended one by one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -20,8 +21,11 @@ from harness.train.ops import cpu_attention
 
 NAME = "plain_causal"
 _KERNEL = "_attention_kernel"  # attribute of a model's config: the chosen one of harness.catalog.kernels
-# Where the chosen kernel refuses (a mask, fp32), torch takes the next.
+# Where the chosen kernel refuses (a mask, fp32), torch takes the next. On compute capability 9.0 and later torch's own
+# choice is cuDNN's, which makes a plan for every new length (23 to 38 ms on an H100): packs have ever new ones, so it
+# runs only where it is named or was the fastest over several lengths.
 _ORDERS = {
+    "sdpa": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
     "flash": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
     "efficient": [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH],
     "cudnn": [SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
@@ -73,10 +77,11 @@ def kernel_of(model: torch.nn.Module) -> str | None:
 def kernel_set(model: torch.nn.Module) -> Iterator[None]:
     """Within it torch has the order of `model`'s kernel: setting it in every layer would cost 20 us a time."""
     kernel = kernel_of(model)
-    if kernel is None or kernel not in _ORDERS:
+    order = _order(kernel, next(model.parameters()).device) if kernel else []
+    if not kernel or not order:
         yield
         return
-    with sdpa_kernel(_ORDERS[kernel], set_priority=True):
+    with sdpa_kernel(order, set_priority=True):
         _set_for.append(kernel)
         try:
             yield
@@ -92,6 +97,15 @@ def with_kernel(
     If `alone`, no other kernel helps out: raises RuntimeError where this one refuses.
     """
     return _attend(query, key, value, _Settings(kernel=kernel, alone=alone)).transpose(1, 2).contiguous()
+
+
+def backend(kernel: str | None, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> str:
+    """Which of torch's backends attends the shapes that `plain_causal` takes: "flash", "efficient", "cudnn", "math".
+
+    It is what torch chooses for these tensors in the order of `kernel`, without running it; "error" where none can.
+    """
+    number: Any = _attend(query, key, value, _Settings(kernel=kernel), run=torch._fused_sdp_choice)
+    return SDPBackend(number).name.lower().removesuffix("_attention")
 
 
 def device_kind(device: torch.device) -> str:
@@ -127,8 +141,19 @@ def plain_causal(  # noqa: PLR0913  # the interface of transformers' attention f
     return torch.cat([_attend(*sequence, settings).transpose(1, 2) for sequence in sequences], 1), None
 
 
-def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, settings: _Settings) -> torch.Tensor:
-    """[batch, heads, tokens, dim] of whole sequences, all of the same length."""
+def _order(kernel: str | None, device: torch.device) -> list[SDPBackend]:
+    """The backends that torch may use, the first first; empty for its own choice. A CPU has no cuDNN to leave out."""
+    return [] if kernel is None or (kernel == "sdpa" and device_kind(device) != "cuda") else _ORDERS.get(kernel, [])
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    settings: _Settings,
+    run: Callable[..., Any] | None = None,
+) -> torch.Tensor:
+    """[batch, heads, tokens, dim] of whole sequences, all of the same length; `run` in place of torch's function."""
     kernel, window, scaling = settings.kernel, settings.sliding_window, settings.scaling
     tokens, grouped = query.shape[2], query.shape[1] != key.shape[1]
     windowed = window is not None and tokens > window
@@ -141,9 +166,11 @@ def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, setting
     if grouped and (windowed or not by_flash):
         repeats = query.shape[1] // key.shape[1]
         key, value, grouped = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), False
-    order = [] if _set_for[-1:] == [kernel] and not settings.alone else _ORDERS.get(kernel, [])
-    with sdpa_kernel(order[:1] if settings.alone else order, set_priority=True) if order else nullcontext():
-        return functional.scaled_dot_product_attention(
+    order = [] if _set_for[-1:] == [kernel] and not settings.alone else _order(kernel, query.device)
+    if settings.alone and kernel != "sdpa":
+        order = order[:1]
+    with sdpa_kernel(order, set_priority=True) if order else nullcontext():
+        return (run or functional.scaled_dot_product_attention)(
             query,
             key,
             value,

@@ -6,6 +6,7 @@ out with the reason. None of bitsandbytes' kernels for 4-bit products has a back
 """
 
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -28,6 +29,9 @@ from harness.train.compat import quiet
 from harness.train.ops import attention, pointwise
 
 TOKENS = {"cpu": 256, "cuda": 2048}
+# Tokens of the sequences that are attended, one run after the other: each length once, as in packs of ARC's, so that
+# what a kernel prepares for a new length (cuDNN a plan) is in its time.
+LENGTHS = {"cpu": (256,), "cuda": (2048, 1327, 1811, 743, 1539, 1103, 1907)}
 _ROUNDS = 5
 _LONGEST_S = 0.5  # a part that takes longer is emulated in this dtype: no kernel would help
 _WINS_BELOW = 0.95  # share of the best time so far that a later kernel must stay below: more than noise
@@ -138,7 +142,7 @@ def measure(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[st
         if isinstance(first, str) or first > _LONGEST_S:
             timings[part] = {names[0]: 0.0}  # there is nothing to choose
             continue
-        timings[part] = {name: _try(run, device) for name, run in runners.items()}
+        timings[part] = {names[0]: first, **{name: _try(runners[name], device) for name in names[1:]}}
         # In turns, so that a slow moment of the machine does not fall on one kernel alone.
         running = [name for name in names if isinstance(timings[part][name], float)]
         samples = {name: [] for name in running}
@@ -183,7 +187,9 @@ def cache_name(shapes: Shapes, device: torch.device, dtype: torch.dtype, more: s
     liger = find_spec("liger_kernel") and metadata.version("liger-kernel")
     compilers = [name for name in ("c++", "g++", "cc", "gcc", "clang") if which(name)]
     environment = [device_name, str(dtype), torch.__version__, liger, compilers]
-    key = json.dumps([environment, astuple(shapes), KERNELS[device.type], *([more] if more else [])])
+    key = json.dumps(
+        [environment, astuple(shapes), KERNELS[device.type], LENGTHS[device.type], *([more] if more else [])]
+    )
     return f"kernels/{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
@@ -216,13 +222,16 @@ def _runner(part: str, name: str, shapes: Shapes, device: torch.device, dtype: t
         return torch.randn(shape, device=device).to(dtype).requires_grad_()
 
     if part == ATTENTION:
-        # Attention: queries, keys and values of one sequence.
+        # Attention: queries, keys and values of one sequence, of another length in every run.
         heads = (shapes.heads, shapes.kv_heads, shapes.kv_heads)
-        query_key_value = [random(1, count, tokens, shapes.head_dim) for count in heads]
+        query_key_value = [random(1, count, tokens, shapes.head_dim).detach() for count in heads]
+        lengths = itertools.cycle(LENGTHS[device.type])
 
         def attend() -> None:
-            out = attention.with_kernel(name, *query_key_value, alone=True)
-            torch.autograd.grad(out, query_key_value, torch.ones_like(out))
+            length = next(lengths)
+            parts = [whole[:, :, :length].requires_grad_() for whole in query_key_value]
+            out = attention.with_kernel(name, *parts, alone=True)
+            torch.autograd.grad(out, parts, torch.ones_like(out))
 
         return attend
     # Pointwise: one norm and one gated activation.
