@@ -133,6 +133,13 @@ def test_cards_have_a_worker_each(solve):
     assert {row.device for row in solve.rows} == {"cuda:0 0", "cuda:0 1"}
 
 
+def test_a_card_that_is_gone_leaves_its_tasks_to_the_others(solve):
+    solve.world(device={**CARD, "others": ["cuda:1 Tesla T4"], "partners": ["T4b"]}, dead=[1], seconds=1.0)
+    solve.run(workers=2, budget_s=60)
+    assert {row.device for row in solve.rows} == {"cuda:0 0"} and len(solve.answered()) == 6
+    assert sum("cannot load the model: RuntimeError: the card is lost" in note for note in solve.watch.notes) == 1
+
+
 def test_a_model_that_no_worker_can_load_is_told_once(solve):
     solve.world(unloadable="the weights are torn")
     with pytest.raises(UserError, match=r"cannot load the model: .*the weights are torn"):

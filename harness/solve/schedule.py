@@ -39,6 +39,7 @@ class Scheduler:
     attempts: dict[str, int] = field(default_factory=dict)  # begun, by task
     confidence: dict[str, float] = field(default_factory=dict)  # 0 to 1, of tasks that are answered
     running: dict[int, Assignment] = field(default_factory=dict)  # by worker
+    gone: set[int] = field(default_factory=set)  # workers that do nothing any more
     slowness: dict[int, float] = field(default_factory=dict)  # measured seconds over expected ones, by worker
 
     def __post_init__(self):
@@ -114,6 +115,7 @@ class Scheduler:
         capacity = sum(
             max(0.0, self.end - self._free_at(other, worker, now)) / self.slowness.get(other, mean)
             for other in range(self.workers)
+            if other not in self.gone
         )
         work = self.expected[task] + sum(self.expected[other] for other in self._waiting)
         stretch = capacity / work

@@ -164,9 +164,15 @@ class Queue:
                 self._finish(worker, event.status, event.reason)
             elif state.loading:
                 state.failed_loads += 1
-                if state.failed_loads == _LOADS:
-                    raise UserError(f"worker {worker} cannot load the model: {event.reason}")
-            self._start(worker)
+            if state.failed_loads < _LOADS:
+                self._start(worker)
+                return
+            # A card that is gone: the others go on.
+            self.scheduler.gone.add(worker)
+            text = f"worker {worker} cannot load the model: {event.reason}"
+            if len(self.scheduler.gone) == self.workers:
+                raise UserError(text)
+            self.observer.note(f"{text}; the others go on")
             return
         match event["event"]:
             case "note":

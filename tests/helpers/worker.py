@@ -52,8 +52,8 @@ def solving(world: dict, log: Path, job: str, payload: dict):
         time.sleep(world.get("load", 0))
         if "refuse" in world:
             return {"error": world["refuse"]}
-        if "unloadable" in world:
-            raise RuntimeError(world["unloadable"])
+        if "unloadable" in world or payload["index"] in world.get("dead", []):
+            raise RuntimeError(world.get("unloadable", "the card is lost"))
         return {"load_s": 0.0, "notes": []}
     task, attempt = payload["task"], payload["attempt"]
     with log.open("a") as f:
