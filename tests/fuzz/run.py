@@ -214,8 +214,9 @@ def faults(example: Example, end: End, at: World) -> Iterator[Fault]:
 
 
 def _files(verb: str, example: Example, at: World) -> Iterator[Fault]:
-    # What --csv names is written, whatever was there.
-    outputs = {after for before, after in pairwise(example.words) if before == "--csv"}
+    # What these name is written, whatever was there; solve writes a submission in any case.
+    outputs = {after for before, after in pairwise(example.words) if before in ("--csv", "--out", "--emit")}
+    outputs |= {"submission.json"} if example.words[:1] == ("solve",) else set()
     for name, content in {**at.read("*.yaml"), **at.read("*.json"), **at.read("tasks/*"), **at.read("m/*")}.items():
         expected = example.files.get(name, content)
         path = at.folder / name
