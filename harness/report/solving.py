@@ -18,8 +18,8 @@ from harness.report.progress import ProgressLine
 if TYPE_CHECKING:
     from harness.solve.config import SolveConfig
     from harness.solve.plan import PlanConfig, RunPlan
+    from harness.solve.progress import Progress
     from harness.solve.run import SolveResult
-    from harness.solve.task_queue import Progress
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PRINT_EVERY_S = 30.0  # between two plain lines

@@ -24,8 +24,9 @@ from harness.solve import estimate
 from harness.solve import state as states
 from harness.solve.config import SolveConfig, run_key
 from harness.solve.pace import Pace
+from harness.solve.progress import Progress
 from harness.solve.simulation import Foreseen, foresee, uncertainty
-from harness.solve.task_queue import Progress, Queue
+from harness.solve.task_queue import Queue
 from harness.solve.tokens import CountJob, TaskTokens
 from harness.tune.run import alone_in, spec_of
 from harness.workers.local import LocalExecutor

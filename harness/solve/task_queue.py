@@ -19,8 +19,8 @@ from harness.records.stored import to_stored
 from harness.solve import submission
 from harness.solve.config import LOAD, SOLVE, LoadJob, SolveConfig, TaskJob
 from harness.solve.pace import Pace
+from harness.solve.progress import Outlook, Progress
 from harness.solve.schedule import Assignment, Scheduler
-from harness.solve.simulation import foresee, uncertainty
 from harness.solve.tokens import TaskTokens
 from harness.workers.pool import Pool
 from harness.workers.process import SERVE, Outcome
@@ -28,25 +28,7 @@ from harness.workers.process import SERVE, Outcome
 _POLL_S = 0.2
 _LEAST_GRACE_S = 3.0  # after a task's time, before its worker is killed: or what loading the model anew would take
 _LOADS = 3  # of one worker in a row that may fail
-_FORESEE_EVERY_S, _FORESEE_DRAWS = 10.0, 40
 _SAFE = 1.25  # times the expected answering time is kept for it
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How a run stands: tasks with an answer, of how many, `again` in the second pass; workers at work, of how many;
-    seconds of the latest tasks; seconds to the end, and until all are answered as foreseen (None: not yet); the
-    probability that they are in time."""
-
-    answered: int
-    tasks: int
-    again: int
-    busy: int
-    workers: int
-    seconds: tuple[float, ...]
-    left_s: float
-    expected_s: float | None
-    in_time: float | None
 
 
 @dataclass
@@ -92,7 +74,7 @@ class Queue:
         self.states = [_Worker() for _ in range(self.workers)]
         # Against a clock that somebody sets while it runs.
         self._clock_offset = time.time() - time.monotonic()
-        self._foreseen: tuple[float, float | None, float | None] = (float("-inf"), None, None)
+        self.outlook = Outlook(self.pace, self.least)
 
     def now(self) -> float:
         return self._clock_offset + time.monotonic()
@@ -112,7 +94,7 @@ class Queue:
         environments: list[dict[str, str]] = [{} for _ in range(self.workers)]
         with Pool(environments, folder, self.command) as pool:
             self.pool = pool
-            if self._anything_left():
+            if self.scheduler.anything_left(self.now()):
                 for worker in range(self.workers):
                     self._start(worker)
             while self._goes_on():
@@ -133,12 +115,8 @@ class Queue:
         submission.write(self.config.out, self.config.tasks, solving.all_attempts(self.rows))
 
     def _goes_on(self) -> bool:
-        if self.now() >= self.end:
-            return False
-        return any(state.at for state in self.states) or self._anything_left()
-
-    def _anything_left(self) -> bool:
-        return self.scheduler.anything_left(self.now())
+        now = self.now()
+        return now < self.end and (any(state.at for state in self.states) or self.scheduler.anything_left(now))
 
     def _start(self, worker: int) -> None:
         state = self.states[worker]
@@ -258,31 +236,21 @@ class Queue:
         return solving.confidence(row for row in self.rows if row.task == task)
 
     def progress(self) -> Progress:
-        now, answered = self.now(), len(self.scheduler.confidence)
+        now, slowness = self.now(), [self.scheduler.slowness_of(worker) for worker in range(self.workers)]
+        # What waits, and of first attempts at work what is left.
+        left = {task: self.expected[task] for task in self.scheduler.waiting}
+        for state in self.states:
+            if state.at and state.at.attempt == 1:
+                left[state.at.task] = max(0.01, self.expected[state.at.task] - (now - state.since))
+        expected_s, in_time = self.outlook.at(now, left, self.end, slowness)
         return Progress(
-            answered=answered,
+            answered=len(self.scheduler.confidence),
             tasks=len(self.expected),
             again=sum(row.attempt > 1 for row in self.rows),
             busy=sum(state.at is not None for state in self.states),
             workers=self.workers,
             seconds=tuple(row.seconds for row in self.rows[-24:]),
             left_s=max(0.0, self.end - now),
-            expected_s=self._foresee(now)[0],
-            in_time=self._foreseen[2],
+            expected_s=expected_s,
+            in_time=in_time,
         )
-
-    def _foresee(self, now: float) -> tuple[float | None, float | None]:
-        """Seconds until all are answered, and the probability that this is in time; anew every few seconds."""
-        if now - self._foreseen[0] > _FORESEE_EVERY_S:
-            left = {task: self.expected[task] for task in self.scheduler.waiting}
-            for state in self.states:
-                if state.at and state.at.attempt == 1:
-                    left[state.at.task] = max(0.01, self.expected[state.at.task] - (now - state.since))
-            if not left:
-                self._foreseen = (now, 0.0, 1.0)
-            else:
-                slow = [self.scheduler.slowness_of(worker) for worker in range(self.workers)]
-                unsure = uncertainty(self.pace, loaded=True)
-                seen = foresee(left, self.least, self.end - now, slow, unsure, _FORESEE_DRAWS)
-                self._foreseen = (now, seen.hours_mid * 3600, seen.in_time)
-        return self._foreseen[1:]
