@@ -187,6 +187,22 @@ def test_a_scheduler_that_sets_rank_does_not_make_a_group(monkeypatch):
     assert not torch.distributed.is_initialized()
 
 
+def test_messages_between_processes_wait_for_a_day_and_collectives_of_cards_do_not(monkeypatch, tmp_path):
+    """One card may answer for hours longer than another; that a process died the parent sees."""
+    waits = {}
+    monkeypatch.setenv(distributed._RENDEZVOUS, str(tmp_path / "rendezvous"))
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(distributed, "_messages", None)
+    dist = distributed.dist
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout, **_: waits.update({backend: timeout}))
+    monkeypatch.setattr(dist, "new_group", lambda backend, timeout: waits.update({backend: timeout}))
+    distributed.init(torch.device("cuda:0"))
+    hours = {backend: wait.total_seconds() / 3600 for backend, wait in waits.items()}
+    assert hours["gloo"] >= 24 and hours["cpu:gloo,cuda:nccl"] <= 0.5
+
+
 def test_memory_is_read_before_the_card_is_touched(tiny_spec, monkeypatch):
     """What the card holds before this process has a context there is no memory of the model."""
     order = []
