@@ -26,7 +26,8 @@ LEVEL = {package: level for level, floor in enumerate(FLOORS) for package in flo
 # Of packages that may import torch, where only some modules do.
 TORCH = ("train", "hardware", "tiny", "tune.runner", "tune.finetune", "tune.decode", "tune.autotune", "tune.checkpoint",
          "predict.op_trace", "predict.tracer", "predict.flops", "measure.worker",
-         "tune.experiment", "tune.saved_state", "solve.worker")  # fmt: skip
+         "tune.experiment", "tune.saved_state", "tune.answers", "tune.candidates", "tune.grid_tokens", "tune.scoring",
+         "tune.search", "solve.worker")  # fmt: skip
 EXCEPTIONS: set[tuple[str, str]] = set()
 NO_ARC = ("tune.finetune", "tune.decode")  # they train and decode tokens, whatever these say
 

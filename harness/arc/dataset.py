@@ -78,6 +78,21 @@ class Questions:
                     self.max_new_tokens.append(limit)
                     self._places.append((task.id, i, number, view))
 
+    def candidates(self, texts: Sequence[Sequence[str]]) -> list[tuple[str, int, list[Grid]]]:
+        """(task's id, test input, grids mapped back from the view) of each prompt, whose answers are `texts`.
+
+        What is no grid is left out, and so is a grid that comes again.
+        """
+        out = []
+        for (id, i, _, view), answers in zip(self._places, texts, strict=True):
+            grids = (self._decode(text) for text in answers)
+            out.append((id, i, list(dict.fromkeys(view.invert(grid) for grid in grids if grid is not None))))
+        return out
+
+    def in_view(self, number: int, grid: Grid) -> Grid:
+        """`grid` as the prompt of this number shows it."""
+        return self._places[number][3].apply(grid)
+
     def answers(self, texts: Sequence[str]) -> Answers:
         """The grids in `texts`, one text per prompt, mapped back from their views; None where there is no grid."""
         answers: Answers = {id: [[None] * views for views in counts] for id, counts in self._blank.items()}

@@ -35,8 +35,14 @@ def same_shape(predicted: Grid | None, truth: Grid) -> bool:
     return predicted is not None and len(predicted) == len(truth) and len(predicted[0]) == len(truth[0])
 
 
-def score_task(name: str, answers: Sequence[Sequence[Grid | None]], truths: Sequence[Grid]) -> TaskScore:
-    """The score of one task. `answers` holds, per test input, the answer of each view, already mapped back.
+def score_task(
+    name: str,
+    answers: Sequence[Sequence[Grid | None]],
+    truths: Sequence[Grid],
+    attempts: Sequence[Sequence[Grid]] | None = None,
+) -> TaskScore:
+    """The score of one task. `answers` holds, per test input, the answer of each view, already mapped back;
+    `attempts` the grids chosen per test input, by default those that most views voted for.
 
     Test inputs without answers (not tried, or the task failed) count as wrong. Raises ValueError for more answers than
     test inputs.
@@ -45,13 +51,13 @@ def score_task(name: str, answers: Sequence[Sequence[Grid | None]], truths: Sequ
         raise ValueError(f"{name}: answers for {len(answers)} test inputs, of which there are {len(truths)}")
     # Means over the test inputs, field by field.
     padded = [*answers, *([()] * (len(truths) - len(answers)))]
-    inputs = [_score_input(views, truth) for views, truth in zip(padded, truths, strict=True)]
+    chosen = [*map(vote, padded)] if attempts is None else [*attempts, *([()] * (len(truths) - len(attempts)))]
+    inputs = [_score_input(*parts) for parts in zip(padded, chosen, truths, strict=True)]
     return TaskScore(name, *(sum(column) / len(truths) for column in zip(*inputs, strict=True)))
 
 
-def _score_input(views: Sequence[Grid | None], truth: Grid) -> tuple[float, ...]:
+def _score_input(views: Sequence[Grid | None], attempts: Sequence[Grid], truth: Grid) -> tuple[float, ...]:
     """The numbers of a TaskScore for one test input, in the order of its fields."""
-    attempts = vote(views)
     first = attempts[0] if attempts else None
     return (
         float(truth in attempts),
@@ -62,6 +68,11 @@ def _score_input(views: Sequence[Grid | None], truth: Grid) -> tuple[float, ...]
     )
 
 
-def score(predicted: Mapping[str, Sequence[Sequence[Grid | None]]], truths: Solutions) -> list[TaskScore]:
+def score(
+    predicted: Mapping[str, Sequence[Sequence[Grid | None]]],
+    truths: Solutions,
+    attempts: Mapping[str, Sequence[Sequence[Grid]]] | None = None,
+) -> list[TaskScore]:
     """The scores of all tasks in `truths`, in its order; a task without a prediction is wrong."""
-    return [score_task(name, predicted.get(name, ()), outputs) for name, outputs in truths.items()]
+    chosen = attempts or {}
+    return [score_task(name, predicted.get(name, ()), outputs, chosen.get(name)) for name, outputs in truths.items()]

@@ -53,6 +53,11 @@ def configure(
     scope: Annotated[str, typer.Option(help="One adapter for all tasks (shared), or one per task (task).")] = "shared",
     views: Annotated[int | None, typer.Option(help="Augmented views that vote on each answer.")] = None,
     encoding: Encoding = "rows",
+    decode: Annotated[
+        str,
+        typer.Option(help="greedy, sample (drawn), or dfs (all answers above 10 %); the last two write grids only."),
+    ] = "greedy",
+    select: Annotated[str, typer.Option(help="Attempts by vote, or by score: likelihood over all views.")] = "vote",
     precision: Annotated[
         str | None, typer.Option("--precision", "--precisions", help="By default the device's native one.")
     ] = None,
@@ -107,6 +112,8 @@ def configure(
         encoding=encoding,
         scope=scope,
         too_long=too_long,
+        decode=decode,
+        select=select,
         curve=curve,
         autotune=autotune,
         seed=seed,

@@ -23,6 +23,10 @@ ATTEMPTS = 2  # that count, per test input
 SHARED, TASK = "shared", "task"
 SCOPES = (SHARED, TASK)  # one adapter for all tasks, or one per task
 DROP, SHORTEN = "drop", "shorten"
+GREEDY, SAMPLE, DFS = "greedy", "sample", "dfs"
+DECODERS = (GREEDY, SAMPLE, DFS)  # the likeliest token, drawn ones, or all answers above a probability
+VOTE, SCORE = "vote", "score"
+SELECTIONS = (VOTE, SCORE)  # of the two attempts: by views that gave them, or by likelihood in all views
 TOO_LONG = (DROP, SHORTEN)  # a prompt beyond the context is left out, or loses demonstrations
 
 
@@ -49,6 +53,8 @@ class TuneSpec:
     curve: bool = False  # evaluate during training too, after half of the steps, a quarter, ...
     scope: str = SHARED
     too_long: str = SHORTEN
+    decode: str = GREEDY
+    select: str = VOTE
 
     def key(self, arm: str, versions: dict[str, str], environment: Mapping[str, str] = MappingProxyType({})) -> str:
         """The key of one arm's result; another model, task set, recipe, library version, rule, or on a card another
@@ -57,6 +63,10 @@ class TuneSpec:
         payload = {**to_stored(self), "arm": arm, "steps": 0 if arm == "baseline" else self.steps}
         if arm == "baseline":
             del payload["scope"], payload["curve"], payload["recipe"]["learning_rate"]
+        # Added later, so that keys of rows from before stay valid.
+        for name, default in (("decode", GREEDY), ("select", VOTE)):
+            if payload[name] == default:
+                del payload[name]
         return record_key(payload, TUNING_RULE, versions, environment)
 
     @property
@@ -126,12 +136,15 @@ class ArmResult:
     coverage: Coverage = Coverage(0, 0, 0, 0)
     scores: tuple[TaskScore, ...] = ()
     attempts: Attempts = field(default_factory=dict)
+    # Of every attempt: its share of the votes, or of the candidates' likelihoods. Empty in rows from before.
+    confidence: dict[str, tuple[tuple[Share, ...], ...]] = field(default_factory=dict)
     # Answer loss of each training step in nats per token; with one adapter per task, the mean over tasks.
     step_losses: tuple[float, ...] = ()
     # For each true test output that fits the context: (nats per token, its tokens).
     answer_losses: tuple[tuple[float, Size], ...] = ()
     train_s: Duration = 0.0
     decode_s: Duration = 0.0
+    score_s: Duration = 0.0  # of finding the candidates' likelihoods
     used: Size = 0  # training examples
     too_long: Size = 0  # training examples that did not fit the context
     untrained: Size = 0  # with one adapter per task: tasks without a training example
@@ -154,6 +167,12 @@ class ArmResult:
         return self.status == OK
 
     @property
+    def label(self) -> str:
+        """The arm's name, with how it was decoded and selected where that is not greedy by vote."""
+        ways = {self.spec.decode: GREEDY, self.spec.select: VOTE}
+        return ", ".join([self.arm, *(way for way, usual in ways.items() if way != usual)])
+
+    @property
     def steps(self) -> int:
         return len(self.step_losses)
 
@@ -172,7 +191,7 @@ class ArmResult:
 
     @property
     def decode_s_per_task(self) -> float:
-        return self.decode_s / len(self.scores)
+        return (self.decode_s + self.score_s) / len(self.scores)
 
     @property
     def token_loss(self) -> float | None:

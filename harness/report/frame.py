@@ -124,7 +124,7 @@ def _accuracy(candidate: Candidate | None) -> dict[str, Any]:
     result, estimate = candidate.result, candidate.estimate
     low, high = interval(result)
     columns = {
-        "accuracy_arm": result.arm,
+        "accuracy_arm": result.label,
         "accuracy": result.mean("attempts"),
         "accuracy_low": low,
         "accuracy_high": high,

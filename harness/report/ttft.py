@@ -21,7 +21,7 @@ def arms_table(rows: Sequence[ArmResult], out: Console, project_to: int | None =
     """
     # Failures are sentences above the table, which holds numbers only.
     for failed in (row for row in rows if not row.ok):
-        out.print(Text(f"- {failed.arm}: {failed.status}: {failed.reason}."))
+        out.print(Text(f"- {failed.label}: {failed.status}: {failed.reason}."))
     rows = [row for row in rows if row.ok]
     if not rows:
         return None
@@ -31,11 +31,10 @@ def arms_table(rows: Sequence[ArmResult], out: Console, project_to: int | None =
     # Each arm is compared with the row above, as arms are built upon each other.
     before = None
     for row in rows:
-        n = len(row.scores)
         low, high = interval(row)
         p = mcnemar(before.solved, row.solved) if before else None
         shown.add_row(
-            row.arm,
+            row.label,
             number(row.token_loss),
             number(row.grid_nll),
             f"{100 * row.mean('attempts'):.1f}",
@@ -45,7 +44,7 @@ def arms_table(rows: Sequence[ArmResult], out: Console, project_to: int | None =
             f"{100 * row.mean('shape'):.0f}",
             str(row.steps),
             f"{row.train_s:.0f}",
-            number(row.decode_s / n, 2),
+            number(row.decode_s_per_task, 2),
             number(p, 2),
         )
         before = row
@@ -58,7 +57,9 @@ def arms_table(rows: Sequence[ArmResult], out: Console, project_to: int | None =
     # Of equal accuracies the lower loss.
     best = max(rows, key=lambda row: (row.mean("attempts"), -(row.token_loss or 0)))
     out.print(
-        Text(f"\nBest arm: {best.arm}, {100 * best.mean('attempts'):.1f} % of {len(best.scores)} tasks.", style="bold")
+        Text(
+            f"\nBest arm: {best.label}, {100 * best.mean('attempts'):.1f} % of {len(best.scores)} tasks.", style="bold"
+        )
     )
     return best
 
@@ -67,8 +68,9 @@ def _definition(spec: TuneSpec) -> str:
     scope = "one adapter for all" if spec.scope == SHARED else "one adapter per task"
     return (
         f"{spec.model.name} {spec.precision} on {len(spec.tasks)} tasks of {spec.dataset}, {scope}, measured. "
-        f"acc.: the share of a task's test inputs answered within 2 attempts, by vote over {spec.views} views, mean "
-        "over tasks; tasks without an answer count as wrong. 95 %: Wilson interval. val loss: nats per token of the "
+        "acc.: the share of a task's test inputs answered within 2 attempts, "
+        f"by {spec.select} over {spec.views} views, mean over tasks; tasks without an answer count as wrong. "
+        "95 %: Wilson interval. val loss: nats per token of the "
         "true outputs. p: exact McNemar test against the row above, on the same tasks."
     )
 
@@ -76,12 +78,12 @@ def _definition(spec: TuneSpec) -> str:
 def _notes(rows: Sequence[ArmResult], project_to: int | None) -> list[str]:
     """Notes on coverage, gains over the first arm, projections, and the chance of being the best arm."""
     notes = [_covered(rows[0])]
-    notes += [f"{row.arm}: {gaps}." for row in rows if (gaps := _gaps(row))]
+    notes += [f"{row.label}: {gaps}." for row in rows if (gaps := _gaps(row))]
     notes += [against(rows[0], row) for row in rows[1:]]
     if project_to:
-        notes += [f"{row.arm}: {projected(row, project_to)}" for row in rows if row.curve_points and row.steps]
+        notes += [f"{row.label}: {projected(row, project_to)}" for row in rows if row.curve_points and row.steps]
     if len(rows) > 1:
-        chances = chance_of_best({row.arm: row.by_task for row in rows})
+        chances = chance_of_best({row.label: row.by_task for row in rows})
         likely = sorted(chances, key=lambda arm: -chances[arm])[:3]
         shares = ", ".join(f"{arm} {100 * chances[arm]:.0f} %" for arm in likely)
         notes.append(f"Chance of being the best of these arms on such tasks (bootstrap): {shares}.")
@@ -124,8 +126,8 @@ def against(first: ArmResult, second: ArmResult) -> str:
     low, mid, high = (100 * value for value in paired_difference(first.by_task, second.by_task))
     p = mcnemar(first.solved, second.solved)
     return (
-        f"{second.arm} against {first.arm}: {mid:+.1f} points ({low:+.1f} to {high:+.1f}, 95 % by paired bootstrap), "
-        f"p {number(p, 2)}."
+        f"{second.label} against {first.label}: {mid:+.1f} points ({low:+.1f} to {high:+.1f}, 95 % by paired "
+        f"bootstrap), p {number(p, 2)}."
     )
 
 

@@ -15,7 +15,7 @@ from harness.catalog import precisions, trainable, weights
 from harness.catalog.models import Catalog, TuneDefaults, trimmed
 from harness.errors import UserError, unknown
 from harness.hardware.info import DeviceReport
-from harness.records.arm import SCOPES, SHARED, SHORTEN, TOO_LONG, TuneSpec
+from harness.records.arm import DECODERS, GREEDY, SCOPES, SELECTIONS, SHARED, SHORTEN, TOO_LONG, VOTE, TuneSpec
 from harness.records.cell import ModelSpec, Recipe
 
 NO_WEIGHTS = (
@@ -46,6 +46,8 @@ class TuneConfig:
     encoding: str = "rows"
     scope: str = SHARED
     too_long: str = SHORTEN
+    decode: str = GREEDY
+    select: str = VOTE
     curve: bool = False  # evaluate during training too, after half of the steps, a quarter, ...
     autotune: bool = False  # find the fastest packing and recompute setting
     seed: int = 0
@@ -125,9 +127,13 @@ def _check(model: ModelSpec, weights_name: str, settings: TuneDefaults, more: di
         ("encoding", "encoding", ENCODINGS),
         ("scope", "scope", SCOPES),
         ("way with long prompts", "too_long", TOO_LONG),
+        ("decoder", "decode", DECODERS),
+        ("selection", "select", SELECTIONS),
     ):
         if option in more and more[option] not in allowed:
             raise unknown(name, more[option], allowed)
+    if more.get("curve") and (more.get("decode", GREEDY), more.get("select", VOTE)) != (GREEDY, VOTE):
+        raise UserError("--project-to measures greedy answers chosen by vote; leave out --decode and --select")
     must_have_weights(model, weights_name)
     # Numbers.
     for option, value, kind in (

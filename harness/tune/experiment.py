@@ -11,7 +11,7 @@ import torch
 from harness.arc.arms import ARMS
 from harness.arc.dataset import Answers
 from harness.arc.encode import rows
-from harness.arc.score import score, vote
+from harness.arc.score import score
 from harness.arc.task import Solutions
 from harness.errors import Unsupported, UserError, first_line
 from harness.hardware.environment import commit, versions
@@ -98,16 +98,22 @@ def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) 
 
 
 def _filled(blank: ArmResult, outcome: ArmOutcome, truths: Solutions, coverage: Coverage) -> ArmResult:
-    attempts = {name: tuple(tuple(map(rows, vote(views))) for views in task) for name, task in outcome.answers.items()}
+    chosen = {name: [[grid for grid, _ in choices] for choices in task] for name, task in outcome.choices.items()}
+    attempts = {name: tuple(tuple(map(rows, grids)) for grids in task) for name, task in chosen.items()}
+    confidence = {
+        name: tuple(tuple(share for _, share in choices) for choices in task) for name, task in outcome.choices.items()
+    }
     return replace(
         blank,
         coverage=coverage,
-        scores=tuple(score(outcome.answers, truths)),
+        scores=tuple(score(outcome.answers, truths, chosen)),
         attempts=attempts,
+        confidence=confidence,
         step_losses=tuple(outcome.step_losses),
         answer_losses=tuple(outcome.losses),
         train_s=outcome.train_s,
         decode_s=outcome.decode_s,
+        score_s=outcome.score_s,
         used=outcome.used,
         too_long=outcome.too_long,
         untrained=outcome.untrained,

@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from harness.arc.dataset import Answers
+from harness.arc.task import Grid
+
+# Per task and test input: the attempts, the first choice first, with the share of votes or likelihood of all candidates
+Choices = dict[str, list[list[tuple[Grid, float]]]]
 
 
 @dataclass
@@ -16,8 +20,10 @@ class ArmOutcome:
     step_losses: list[float] = field(default_factory=list)
     # (step, answers, losses) of each evaluation during training
     curve: list[tuple[int, Answers, list[tuple[float, int]]]] = field(default_factory=list)
+    choices: Choices = field(default_factory=dict)
     train_s: float = 0.0
     decode_s: float = 0.0
+    score_s: float = 0.0
     used: int = 0
     too_long: int = 0
     untrained: int = 0
@@ -31,8 +37,19 @@ def joined(outcomes: Sequence[ArmOutcome]) -> ArmOutcome:
     total = ArmOutcome()
     for outcome in outcomes:
         total.answers |= outcome.answers
+        total.choices |= outcome.choices
         total.losses += outcome.losses
-        for name in ("train_s", "decode_s", "used", "too_long", "untrained", "questions", "skipped", "overflows"):
+        for name in (
+            "train_s",
+            "decode_s",
+            "score_s",
+            "used",
+            "too_long",
+            "untrained",
+            "questions",
+            "skipped",
+            "overflows",
+        ):
             setattr(total, name, getattr(total, name) + getattr(outcome, name))
     trained = [outcome.step_losses for outcome in outcomes if outcome.step_losses]
     total.step_losses = [fmean(step) for step in zip(*trained, strict=True)]

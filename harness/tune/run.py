@@ -106,6 +106,8 @@ def spec_of(config: TuneConfig, report: DeviceReport) -> TuneSpec:
         curve=config.curve,
         scope=config.scope,
         too_long=config.too_long,
+        decode=config.decode,
+        select=config.select,
     )
 
 
@@ -186,6 +188,8 @@ class _Run:
         discard(self.store.folder, row.key)
         self.rows[row.arm] = row
         spent = f"{row.train_s:.0f} s training, {row.decode_s:.0f} s decoding"
+        if row.score_s:
+            spent += f", {row.score_s:.0f} s scoring"
         self.observer.note(f"{row.arm}: {sum(row.solved)} of {len(row.scores)} tasks, {spent}")
 
     def _failed(self, arm: Arm, status: str, reason: str) -> None:

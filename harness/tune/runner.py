@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import islice
-from typing import Any
 
 import torch
 
 from harness.arc.arms import Arm
-from harness.arc.dataset import Questions, TrainingSequences, cannot_be_grid, solved_sequences
+from harness.arc.dataset import Questions, TrainingSequences, solved_sequences
 from harness.arc.examples import leave_one_out
 from harness.arc.examples import questions as questions_of
 from harness.arc.prompt import PromptFormat
@@ -24,6 +23,7 @@ from harness.train.packing import Packing, PackSetting, default_tokens_at_once
 from harness.train.step import TrainingStep
 from harness.tune import autotune, decode, finetune
 from harness.tune.ahead import Ahead
+from harness.tune.answers import chosen, decoded
 from harness.tune.checkpoint import Checkpointer, answers_path
 from harness.tune.decode_answers import KeptAnswers, Prompts
 from harness.tune.decode_batches import TokenLimit
@@ -196,22 +196,24 @@ class ArmRunner:
         texts, seconds = self.kept.answer(
             self.adapter.values(), questions.prompts, questions.max_new_tokens, self._decode, self.on_answers
         )
+        answers, choices, score_s = chosen(self.model, self.tokenizer, questions, texts, self.spec)
         losses = decode.losses(self.model, solved_sequences(own, self.truths, self.prompts))
-        part = ArmOutcome(questions.answers(texts), losses, decode_s=seconds)
+        part = ArmOutcome(answers, losses, choices=choices, decode_s=seconds, score_s=score_s)
         part.questions, part.skipped = len(texts), questions.skipped
         # Every rank merges all parts: answers in the order of the tasks, the slowest rank's seconds.
         parts = distributed.all_gather(part)
         self.kept.discard()
-        answers = {name: grids for part in parts for name, grids in part.answers.items()}
-        outcome.answers = {task.id: answers[task.id] for task in tasks}
+        merged = joined(parts)
+        outcome.answers = {task.id: merged.answers[task.id] for task in tasks}
+        outcome.choices = {task.id: merged.choices[task.id] for task in tasks}
         outcome.losses = [loss for part in parts for loss in part.losses]
         outcome.questions = sum(part.questions for part in parts)
         outcome.skipped = sum(part.skipped for part in parts)
         outcome.decode_s = max(part.decode_s for part in parts)
+        outcome.score_s = max(part.score_s for part in parts)
 
     def _decode(self, prompts: Prompts, limits: Sequence[int], on_texts: Callable[[dict[int, str]], None]) -> None:
-        more: dict[str, Any] = {"hopeless": cannot_be_grid, "limit": self.decoding, "on_texts": on_texts}
-        decode.greedy(self.model, self.tokenizer, prompts, limits, **more)
+        decoded(self.model, self.tokenizer, prompts, limits, self.spec, limit=self.decoding, on_texts=on_texts)
 
 
 def draws_ahead(device: str) -> bool:

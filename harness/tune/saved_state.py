@@ -8,11 +8,11 @@ import msgspec
 import torch
 
 from harness.arc.dataset import MOST_MISSES, Answers
-from harness.arc.task import LARGEST, Task
+from harness.arc.task import LARGEST, Grid, Task
 from harness.errors import first_line
-from harness.records.arm import TuneSpec
+from harness.records.arm import ATTEMPTS, TuneSpec
 from harness.tune.finetune import Tuned
-from harness.tune.outcome import ArmOutcome, eval_steps
+from harness.tune.outcome import ArmOutcome, Choices, eval_steps
 
 
 def checked(
@@ -38,10 +38,14 @@ def checked(
 
 def _check_outcome(outcome: ArmOutcome, spec: TuneSpec, tasks: Sequence[Task]) -> None:
     _check_answers(outcome.answers, spec, tasks)
+    _check_choices(outcome.choices, tasks)
     trained = len(outcome.step_losses)
     if trained not in (0, spec.steps) or outcome.used != trained * spec.recipe.sequences_per_step:
         raise ValueError("other numbers of steps and examples")
-    if min(outcome.train_s, outcome.decode_s, outcome.too_long, outcome.questions, outcome.skipped) < 0:
+    if (
+        min(outcome.train_s, outcome.decode_s, outcome.score_s, outcome.too_long, outcome.questions, outcome.skipped)
+        < 0
+    ):
         raise ValueError("negative counts or seconds")
     _check_curve(outcome.curve, spec, tasks, trained)
 
@@ -65,11 +69,26 @@ def _check_answers(answers: Answers, spec: TuneSpec, tasks: Sequence[Task]) -> N
     }:
         raise ValueError("answers of other tasks")
     for grid in (grid for inputs in answers.values() for views in inputs for grid in views if grid is not None):
-        sizes = {len(row) for row in grid}
-        if not 1 <= len(grid) <= LARGEST or len(sizes) != 1 or not 1 <= sizes.pop() <= LARGEST:
-            raise ValueError("an answer that is no grid")
-        if not all(0 <= cell <= 9 for row in grid for cell in row):
-            raise ValueError("an answer that is no grid")
+        _check_grid(grid)
+
+
+def _check_choices(choices: Choices, tasks: Sequence[Task]) -> None:
+    """Raises ValueError where these are not the attempts at these tasks, grids with a share of confidence."""
+    if {task.id: len(task.test_inputs) for task in tasks} != {name: len(inputs) for name, inputs in choices.items()}:
+        raise ValueError("attempts at other tasks")
+    for tried in (tried for inputs in choices.values() for tried in inputs):
+        if len(tried) > ATTEMPTS or not all(0 <= share <= 1 for _, share in tried):
+            raise ValueError("attempts of another number or confidence")
+        for grid, _ in tried:
+            _check_grid(grid)
+
+
+def _check_grid(grid: Grid) -> None:
+    sizes = {len(row) for row in grid}
+    if not 1 <= len(grid) <= LARGEST or len(sizes) != 1 or not 1 <= sizes.pop() <= LARGEST:
+        raise ValueError("an answer that is no grid")
+    if not all(0 <= cell <= 9 for row in grid for cell in row):
+        raise ValueError("an answer that is no grid")
 
 
 def _training(

@@ -1,0 +1,208 @@
+"""Several answers to a question: all above a probability, depth first, or drawn at a temperature. Grids only.
+
+One cache for all questions under way, a row per question. A step back takes the last tokens out of a question's row;
+nothing before them is computed again.
+"""
+
+import zlib
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from harness.errors import first_line
+from harness.train.compat import quiet
+from harness.train.device_errors import ran_out
+from harness.train.packing import free_memory
+from harness.train.special_tokens import end_ids
+from harness.tune.decode import cache_size_of, free_bytes
+from harness.tune.decode_adapter import adapter_for_answers
+from harness.tune.decode_batches import Room, TokenLimit, ways_of
+from harness.tune.decode_slots import Slots
+from harness.tune.decode_steps import ONE, Steps, Way, plain_attention
+from harness.tune.grid_tokens import GridTokens
+from harness.tune.search import DepthFirst, Drawn
+
+SEPARATOR: Final = "\n\n"  # of the candidates in a text; no encoding has an empty line
+_MERGED_SHARE = 0.2  # of the free memory, for copies of matrices with the adapter in them
+
+Search = DepthFirst | Drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """`method` is "dfs" or "sample". `threshold` is the least probability of an answer by dfs; a sample is drawn at
+    `temperature` by `seed` and the question's tokens, so that no batch changes it.
+    """
+
+    method: str
+    encoding: str
+    threshold: float = 0.1
+    temperature: float = 1.0
+    seed: int = 0
+
+    def search(self, tokens: GridTokens, prompt: Sequence[int], limit: int) -> Search:
+        if self.method == "dfs":
+            return DepthFirst(tokens, limit, self.threshold)
+        return Drawn(tokens, limit, self.temperature, self.seed + zlib.crc32(array("q", prompt).tobytes()))
+
+
+def candidates(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: Sequence[int],
+    decoding: Decoding,
+    *,
+    limit: TokenLimit | None = None,
+    on_texts: Callable[[dict[int, str]], None] = lambda texts: None,
+) -> list[str]:
+    """The answers of `model`, a PeftModel, to each of `prompts`: grids as text, the most likely first, joined by
+    SEPARATOR; "" where none ended in time.
+
+    `limit` and `on_texts` are as in harness.tune.decode.greedy, and so is what happens when memory runs out. Raises
+    UserError for a tokenizer that does not write grids by themselves.
+    """
+    device, base = next(model.parameters()).device, model.get_base_model()
+    limit, free, cache = limit or TokenLimit(), free_bytes(device), cache_size_of(model)
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    tokens = GridTokens(tokenizer, decoding.encoding, end_ids(tokenizer, base), vocab_size)
+    ways = ways_of(base.config, prompts, max_new_tokens)
+    texts: dict[int, str] = {}
+
+    def done(number: int, search: Search) -> None:
+        # Two ways of splitting one grid into tokens are one candidate.
+        found = sorted(search.found, key=lambda answer: -answer[0])
+        texts[number] = SEPARATOR.join(dict.fromkeys(tokenizer.decode(list(ids)) for _, ids in found))
+        on_texts({number: texts[number]})
+
+    with answering(model, _MERGED_SHARE * free) as own_attention:
+        while pending := [i for i in range(len(prompts)) if i not in texts]:
+            room = Room(cache, free, device.type, limit.tokens)
+            longest = max(len(prompts[i]) + max_new_tokens[i] for i in pending)
+            try:
+                # A length that changes a rotary embedding does so for all rows: other ways have caches of their own.
+                for way in dict.fromkeys(ways[i] for i in pending):
+                    members = sorted((i for i in pending if ways[i] == way), key=lambda i: -len(prompts[i]))
+                    width = max(len(prompts[i]) + max_new_tokens[i] for i in members)
+                    count = min(len(members), room.rows(width))
+                    rows = Branches(model, count, width, own_attention=own_attention) if way.static else Alone(model)
+                    _explore(rows, {i: decoding.search(tokens, prompts[i], max_new_tokens[i]) for i in members},
+                             prompts, done)  # fmt: skip
+                continue
+            except Exception as problem:
+                if not ran_out(problem):
+                    raise
+                reason = first_line(problem)  # not the exception, which holds the cache
+            free_memory()
+            if not limit.shrink(min(len(pending), room.rows(longest)), longest):
+                raise torch.OutOfMemoryError(reason)
+    return [texts[i] for i in range(len(prompts))]
+
+
+@contextmanager
+def answering(model: Any, merge_bytes: float) -> Iterator[Callable[[], Any] | None]:
+    """`model` as it answers: no gradients, no dropout, no casts of the adapter, plain attention. Gives the context of
+    its own attention for whole prompts, or None. Afterwards it trains as before."""
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+    model.eval()
+    try:
+        # cuDNN's attention makes a plan for every new length.
+        if next(model.parameters()).device.type == "cuda":
+            torch.backends.cuda.enable_cudnn_sdp(False)
+        with torch.no_grad(), quiet(), adapter_for_answers(model, merge_bytes), plain_attention(model) as own:
+            yield own
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)
+        with quiet():
+            model.train()
+
+
+class Branches(Slots):
+    """A static cache whose rows can take steps back."""
+
+    def rewind(self, row: int, tokens: int) -> None:
+        """Takes the last `tokens` out of a row. The rest moves to the right, where all rows end."""
+        if not tokens:
+            return
+        start, end = self.starts[row], self.end
+        if self.live == 1:
+            self.end = end - tokens
+            self.mask[0, self.end :] = 0
+            return
+        for tensor in self._tensors():
+            tensor[row, :, start + tokens : end] = tensor[row, :, start : end - tokens].clone()
+        self.mask[row, start : start + tokens] = 0
+        self.starts[row] = start + tokens
+
+
+class Alone:
+    """What Branches does, for models without a cache that is shown to be right: one row, computed anew every time."""
+
+    rows = 1
+
+    def __init__(self, model: Any):
+        self.model, self.device = model, next(model.parameters()).device
+        self.live = 0
+        self.ids: list[int] = []
+
+    def read(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        self.ids, self.live = list(prompts[0]), 1
+        return self._logits()
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        self.ids.append(int(tokens[0]))
+        return self._logits()
+
+    def rewind(self, row: int, tokens: int) -> None:
+        del self.ids[len(self.ids) - tokens :]
+
+    def leave(self, row: int) -> None:
+        self.live = 0
+
+    def _logits(self) -> torch.Tensor:
+        ids = torch.tensor([self.ids], device=self.device)
+        return Steps(self.model, ids, torch.ones_like(ids), Way(cached=False, rows=ONE)).logits()
+
+
+def _explore(
+    rows: Branches | Alone,
+    searches: dict[int, Search],
+    prompts: Sequence[Sequence[int]],
+    done: Callable[[int, Search], None],
+) -> None:
+    """Runs all `searches`, by the numbers of their prompts, which are in order of length, the longest first."""
+    waiting = list(searches)
+    live: list[int] = []  # the question in each live row
+    last: list[int] = []  # and its next token
+
+    def advance(row: int, logits: torch.Tensor) -> bool:
+        """Whether the row goes on; else it leaves, and the last one gets its number."""
+        move = searches[live[row]].next(logits)
+        if move is not None:
+            rows.rewind(row, move.back)
+            last[row] = move.token
+            return True
+        number = live[row]
+        rows.leave(row)
+        for values in (live, last):
+            values[row] = values[-1]
+            values.pop()
+        done(number, searches.pop(number))
+        return False
+
+    while waiting or live:
+        # Free rows are filled, and a question may be over at once.
+        while waiting and rows.live < rows.rows:
+            number = waiting.pop(0)
+            live.append(number)
+            last.append(0)
+            advance(len(live) - 1, rows.read([prompts[number]])[0])
+        if live:
+            logits = rows.step(torch.tensor(last, device=rows.device))
+            # From the last row on, so that the row that takes a number has had its turn.
+            for row in reversed(range(len(live))):
+                advance(row, logits[row])
