@@ -140,6 +140,7 @@ class TaskSolver:
                 questions.prompts,
                 questions.max_new_tokens,
                 hopeless=in_time,
+                limit=runner.decoding,
                 on_texts=on_texts,
             )
         except _TimeUp:

@@ -208,7 +208,13 @@ def faults(example: Example, end: End, at: World) -> Iterator[Fault]:
             around = text[max(0, raw.start() - 60) : raw.end() + 30]
             yield Fault(f"{verb}: {raw[0]!r} on {stream}", repr(around))
     # A loss may be infinite; hours and bytes may not.
-    if end.code == 0 and example.verb != "accuracies" and (number := NO_NUMBER.search(end.out)):
+    named = " ".join(example.words)  # a file may be called so
+    if (
+        end.code == 0
+        and example.verb != "accuracies"
+        and (number := NO_NUMBER.search(end.out))
+        and number[0] not in named
+    ):
         yield Fault(f"{verb}: shows {number[0]}", end.out[max(0, number.start() - 150) : number.end() + 50])
     yield from _files(verb, example, at)
 
