@@ -141,9 +141,10 @@ def test_a_measured_pace_narrows_what_is_foreseen():
         load_s=2.0,
         common_sigma=0.5,
     )
-    rows = [row_of(f"t{i}", train_s=2.0, decode_s=3.0) for i in range(20)]
+    rows = [row_of(f"t{i}", train_s=2.0, decode_s=3.0, load_s=20.0) for i in range(20)]
     known = pace.measured_by([*rows, row_of("x", train_s=99.0, cut=True)], "measured")
     assert known.train_factor == pytest.approx(2.0) and known.answer_factor == pytest.approx(3.0)
+    assert known.load_s == 20.0
     assert uncertainty(known).common < 0.1 and uncertainty(known).task == pytest.approx(0.0, abs=1e-9)
     assert uncertainty(pace).startup_s == (1.4, 4.0) and uncertainty(pace, loaded=True).startup_s == (0.0, 0.0)
     # One row says little of how tasks spread.

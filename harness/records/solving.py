@@ -49,6 +49,7 @@ class SolvedTask:
     nominal_answer_s: Duration = 0.0
     expected_s: Duration = 0.0  # of both, by all that was measured before it began
     cap_s: Duration = 0.0
+    load_s: Duration = 0.0  # of its worker, from the start of the process until it could begin
     cut: bool = False
 
     @property

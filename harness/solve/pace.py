@@ -8,7 +8,7 @@ on the same device with the same settings: an earlier run's tasks, or those of t
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, pstdev
+from statistics import fmean, median, pstdev
 
 from harness.analysis.drift import CPU, DRIFT, UNSTEADY
 from harness.predict.answering import DecodeSpeed, cache_size, rows_at_once
@@ -82,8 +82,10 @@ class Pace:
         residuals = [math.log(row.seconds / s) for row, s in zip(whole, expected, strict=True) if row.seconds and s]
         known = len(residuals) >= _FEW
         spread = pstdev(residuals) if known else max(_TASK_SIGMA, pstdev(residuals or [0.0]))
+        loads = [row.load_s for row in whole if row.load_s]
         return replace(
             self,
+            load_s=median(loads) if loads else self.load_s,
             train_factor=train,
             answer_factor=answer,
             task_sigma=spread,

@@ -213,6 +213,7 @@ class Queue:
             "nominal_answer_s": nominal.answer_s,
             "expected_s": self.parts[assignment.task].seconds * self.scheduler.slowness_of(worker),
             "cap_s": assignment.until - state.since,
+            "load_s": state.load_s,
             "cut": heard.get("cut", False) or status == "timeout",
             "rule": solving.SOLVING_RULE,
         }

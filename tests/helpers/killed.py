@@ -156,7 +156,7 @@ def same_arm(raw: dict[str, Any]) -> Any:
 
 def same_solved(raw: dict[str, Any]) -> Any:
     """What is expected of a task depends on those before it."""
-    seconds = ("train_s", "decode_s", "nominal_train_s", "nominal_answer_s", "expected_s", "cap_s")
+    seconds = ("train_s", "decode_s", "nominal_train_s", "nominal_answer_s", "expected_s", "cap_s", "load_s")
     return replace(solved.from_json(raw), started="", **dict.fromkeys(seconds, 0.0))
 
 
