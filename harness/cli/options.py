@@ -70,8 +70,8 @@ def options_of(configure: Callable[..., Any]) -> Callable[[Callable[..., None]],
 PANELS = {
     "What": (
         "model", "weights", "precision", "precisions", "context", "contexts", "gpu", "arms", "dataset", "solutions",
-        "tasks", "grid_limit", "encoding", "too_long", "scope", "views", "arm", "tokenizer", "window", "trim_vocab",
-        "models_file", "seed",
+        "tasks", "grid_limit", "encoding", "too_long", "scope", "views", "arm", "decode", "select", "tokenizer",
+        "window", "trim_vocab", "models_file", "seed",
     ),
     "Step": (
         "recipe", "method", "split", "lora_targets", "learning_rate", "sequences_per_step", "micro_batch",
