@@ -31,6 +31,7 @@ from harness.errors import UserError, unknown
 if TYPE_CHECKING:
     from harness.solve.config import SolveConfig
 
+_ARM = "+ color swap"
 _MOST_DAYS = 1.0  # of a deadline given as a time of day
 
 
@@ -38,7 +39,7 @@ def configure(
     model: Annotated[str | None, typer.Argument(help="A name of models.yaml, a hub id, or a folder.")] = None,
     *,
     tasks: Annotated[str | None, typer.Option(help="Kaggle's file of challenges, a folder, or a set.")] = None,
-    arm: Annotated[str, typer.Option(help="How the training examples vary, as in ttft.")] = "+ color swap",
+    arm: Annotated[str, typer.Option(help="How the training examples vary, as in ttft.")] = _ARM,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps per task.")] = None,
     views: Annotated[int | None, typer.Option(help="Augmented views that vote on each answer.")] = None,
     context: Annotated[
@@ -143,7 +144,6 @@ def plan_tasks(  # the options of `plan` that are about tasks
     from harness.report import style
     from harness.report.progress import ProgressLine
     from harness.report.solving import show_plan
-    from harness.solve.config import DEFAULT_ARM
     from harness.solve.plan import PlanConfig, plan
     from harness.tune.config import settings_for
 
@@ -169,7 +169,7 @@ def plan_tasks(  # the options of `plan` that are about tasks
         recipe=resolve(catalog.recipe, options),
         dataset=tasks,
         tasks=load(tasks)[0],
-        arm=DEFAULT_ARM,
+        arm=_ARM,
         steps=settings.steps,
         views=settings.views,
         context=settings.context,

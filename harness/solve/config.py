@@ -14,7 +14,6 @@ from harness.tune.config import TuneConfig
 
 LOAD = "harness.solve.worker:load"
 SOLVE = "harness.solve.worker:solve"
-DEFAULT_ARM = "+ color swap"
 
 
 @dataclass(frozen=True, kw_only=True)

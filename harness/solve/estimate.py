@@ -4,12 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from harness.arc.task import Task
+from harness.catalog import precisions
+from harness.catalog.accelerators import Accelerator
+from harness.catalog.weights import RANDOM
 from harness.errors import UserError
 from harness.hardware.environment import versions
+from harness.predict.calibration import Calibration
 from harness.predict.prediction import PredictRequest
 from harness.predict.roofline import Trace
 from harness.predict.trace_pool import UNSEEN, TracePool
-from harness.records.arm import TuneSpec
+from harness.records.arm import SHORTEN, TuneSpec
 from harness.records.cell import record_key
 from harness.records.solving import SolvedTask
 from harness.records.stored import from_stored, to_stored
@@ -26,6 +31,31 @@ class EstimateObserver(Protocol):
 
     def note(self, text: str) -> None: ...
     def count(self, verb: str, done: int, total: int) -> None: ...
+
+
+def count_job(spec: TuneSpec, tasks: Sequence[Task], arm: str) -> CountJob:
+    """The tokens that a run of `spec` needs to know; without weights there is no tokenizer to count with."""
+    return CountJob(
+        tasks=tuple(tasks),
+        arm=arm,
+        context=spec.context,
+        encoding=spec.encoding,
+        shorten=spec.too_long == SHORTEN,
+        weights=None if spec.weights == RANDOM else spec.weights,
+        recipe=spec.recipe,
+    )
+
+
+def request_of(spec: TuneSpec, accelerator: Accelerator, calibration: Calibration) -> PredictRequest:
+    """What is predicted for one card of a run of `spec`."""
+    return PredictRequest(
+        spec=spec.model,
+        precision=precisions.find(spec.precision),
+        recipe=spec.recipe,
+        context=spec.context,
+        accelerator=replace(accelerator, count=1),
+        calibration=calibration,
+    )
 
 
 def count_tokens(job: CountJob, executor: LocalExecutor, observer: EstimateObserver) -> dict[str, TaskTokens]:

@@ -5,7 +5,7 @@ Nothing is measured. Seconds come from earlier runs of the same setting in the r
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist, fmean
 
@@ -13,21 +13,20 @@ from harness.arc.task import Task
 from harness.catalog import precisions, trainable
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.precisions import NATIVE
-from harness.catalog.weights import RANDOM
 from harness.errors import UserError
 from harness.predict.calibration import Calibration
 from harness.predict.cells import device_at_hand
 from harness.predict.prediction import PredictRequest, compute_of
 from harness.predict.query import card_named
 from harness.records import solving, store
-from harness.records.arm import SHORTEN, TASK, TuneSpec
+from harness.records.arm import TASK, TuneSpec
 from harness.records.cell import ModelSpec, Recipe
 from harness.records.store import RESULTS, slug
 from harness.solve import estimate
 from harness.solve.estimate import EstimateObserver
 from harness.solve.pace import Pace
 from harness.solve.simulation import Foreseen, foresee, uncertainty
-from harness.solve.tokens import CountJob, TaskTokens
+from harness.solve.tokens import TaskTokens
 from harness.workers.local import LocalExecutor
 from harness.workers.look import reserve
 
@@ -98,7 +97,7 @@ def plan(config: PlanConfig, observer: EstimateObserver) -> RunPlan:
             workers = config.workers or 1 + len(report.device.others) * (config.device == "auto")
             rows = _rows(folder)
         spec, request = _spec(config, accelerator, calibration, device, name)
-        tokens = estimate.count_tokens(_count_job(config), executor, observer)
+        tokens = estimate.count_tokens(estimate.count_job(spec, config.tasks, config.arm), executor, observer)
         pace = estimate.predicted_pace(request, executor.command, observer)
         pace = estimate.known_pace(pace, rows, estimate.setting_of(spec, config.arm, workers))
     return _planned(config, spec, workers, tokens, pace)
@@ -136,27 +135,7 @@ def _spec(
         scope=TASK,
         too_long=config.too_long,
     )
-    request = PredictRequest(
-        spec=config.model,
-        precision=precision,
-        recipe=config.recipe,
-        context=config.context,
-        accelerator=replace(accelerator, count=1),
-        calibration=calibration,
-    )
-    return spec, request
-
-
-def _count_job(config: PlanConfig) -> CountJob:
-    return CountJob(
-        tasks=tuple(config.tasks),
-        arm=config.arm,
-        context=config.context,
-        encoding=config.encoding,
-        shorten=config.too_long == SHORTEN,
-        weights=None if config.weights == RANDOM else config.weights,
-        recipe=config.recipe,
-    )
+    return spec, estimate.request_of(spec, accelerator, calibration)
 
 
 def _planned(config: PlanConfig, spec: TuneSpec, workers: int, tokens: dict[str, TaskTokens], pace: Pace) -> RunPlan:

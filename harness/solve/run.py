@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from harness.catalog import precisions
 from harness.errors import UserError
 from harness.hardware.environment import versions
 from harness.predict.cells import device_at_hand
-from harness.predict.prediction import PredictRequest
 from harness.records import solving
-from harness.records.arm import SHORTEN, TASK, TuneSpec
+from harness.records.arm import TASK, TuneSpec
 from harness.records.store import RESULTS, Store, slug
 from harness.solve import estimate
 from harness.solve import state as states
@@ -27,7 +25,7 @@ from harness.solve.pace import Pace
 from harness.solve.progress import Progress
 from harness.solve.simulation import Foreseen, foresee, uncertainty
 from harness.solve.task_queue import Queue
-from harness.solve.tokens import CountJob, TaskTokens
+from harness.solve.tokens import TaskTokens
 from harness.tune.run import alone_in, spec_of
 from harness.workers.local import LocalExecutor
 from harness.workers.look import find, reserve
@@ -73,33 +71,12 @@ def run(config: SolveConfig, observer: SolveObserver, executor: LocalExecutor | 
             with alone_in(store.folder):
                 store.repair(observer.note)
                 spec = replace(spec_of(config.tune, report), scope=TASK, device_name=device.name)
-                tokens = estimate.count_tokens(count_job(config, spec), executor, observer)
-                accelerator, calibration = device_at_hand(report, store.folder.parent)
-                request = PredictRequest(
-                    spec=spec.model,
-                    precision=precisions.find(spec.precision),
-                    recipe=spec.recipe,
-                    context=spec.context,
-                    accelerator=accelerator,
-                    calibration=calibration,
-                )
+                tokens = estimate.count_tokens(estimate.count_job(spec, config.tasks, config.arm), executor, observer)
+                request = estimate.request_of(spec, *device_at_hand(report, store.folder.parent))
                 pace = estimate.predicted_pace(request, executor.command, observer)
                 executor.close()  # the process that looked at the device is not needed any more
                 ready = _Ready(spec=spec, workers=cards, tokens=tokens, pace=pace, command=executor.command)
                 return _run_on(ready, config, store, observer)
-
-
-def count_job(config: SolveConfig, spec: TuneSpec) -> CountJob:
-    """The tokens that a run of `config` needs to know."""
-    return CountJob(
-        tasks=tuple(config.tasks),
-        arm=config.arm,
-        context=spec.context,
-        encoding=spec.encoding,
-        shorten=spec.too_long == SHORTEN,
-        weights=spec.weights,
-        recipe=spec.recipe,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,7 +119,7 @@ def draw(
     free = [(start, worker) for worker, start in enumerate(starts)]
     heapq.heapify(free)
     answered: dict[str, float] = {}
-    cut, busy = 0, 0.0
+    cut, busy, ended = 0, 0.0, 0.0
     begun: dict[int, float] = {}
     while free:
         now, worker = heapq.heappop(free)
@@ -134,6 +134,7 @@ def draw(
             continue
         needs = takes[assignment.task] * slow[worker]
         spent = min(needs, assignment.until - now)
+        ended = max(ended, now + spent)
         first = assignment.attempt == 1
         if first and spent < min(needs, least[assignment.task] * slow[worker]):
             # Too little for any answer: the time is gone all the same.
@@ -149,4 +150,4 @@ def draw(
     whole = sum(max(0.0, end_s - start) for start in starts)
     last = max(answered.values(), default=0.0)
     unused = 0.0 if end_s == float("inf") or not whole else 1 - busy / whole
-    return Draw(last, len(expected) - len(answered), cut, unused, last)
+    return Draw(last, len(expected) - len(answered), cut, unused, ended)

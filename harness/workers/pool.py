@@ -45,9 +45,6 @@ class Pool:
         """Gives a started worker its next job."""
         self._children[worker].send(job, payload)
 
-    def pid(self, worker: int) -> int:
-        return self._children[worker].process.pid
-
     def events(self, wait_s: float) -> Iterator[tuple[int, dict[str, Any] | Outcome | UserError]]:
         """What the workers have sent, waiting up to `wait_s` for the first of it.
 
