@@ -30,6 +30,9 @@ def test_every_task_is_answered_once_the_longest_first_and_the_submission_is_val
     assert all(row.ok and not row.cut and row.load_s > 0 for row in result.rows)
     assert result.planned and result.planned.in_time > 0.9
     assert result.ended < result.end
+    assert (
+        result.first_pass_h and 0 < 3600 * result.first_pass_h < result.ended - result.began + 1
+    )  # seconds of made rows
 
 
 def test_an_unanswered_submission_is_there_before_the_first_answer(solve):
@@ -106,6 +109,7 @@ def test_a_killed_run_goes_on_and_keeps_the_first_deadline(solve, tmp_path):
     assert 2 <= before < 6
     result = solve.run(budget_s=10_000)
     assert result.end - result.began == pytest.approx(60.0)
+    assert result.planned and result.first_pass_h
     assert sorted(row.task for row in solve.rows) == [task.id for task in solve.tasks]
     assert len(solve.log) - before <= 5  # the one under way is done again, no other
     assert "going on after" in " ".join(solve.watch.notes)

@@ -122,10 +122,21 @@ def summary(result: "SolveResult", config: "SolveConfig", out: Console) -> None:
     if never:
         more = f" and {len(never) - 5} more" if len(never) > 5 else ""
         lines.append(f"without an answer: {' '.join(never[:5])}{more}")
+    lines += _held(result)
     lines.append(f"began {_moment(result.began)}, ended {_moment(result.ended)}, deadline {_moment(result.end)}")
     lines += _score(rows, config)
     for text in lines:
         out.print(Text(text), soft_wrap=True)
+
+
+def _held(result: "SolveResult") -> list[str]:
+    """What was foreseen at the first start beside what it came to."""
+    if not result.planned:
+        return []
+    run, came = result.planned, "not every task was tried"
+    if result.first_pass_h is not None:
+        came = f"every task was tried once after {_hours(result.first_pass_h)}"
+    return [f"planned {_hours(run.hours_mid)} ({_hours(run.hours_low)} to {_hours(run.hours_high)}); {came}"]
 
 
 def _score(rows: Sequence[solving.SolvedTask], config: "SolveConfig") -> list[str]:

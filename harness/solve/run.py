@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -42,14 +43,16 @@ class SolveObserver(Protocol):
     def progress(self, progress: Progress) -> None: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SolveResult:
-    """What a run has come to. `planned` is what was foreseen when it began, None where it went on after an earlier
-    start; `ended` and `end` are seconds since the epoch."""
+    """What a run has come to. `planned` is what was foreseen at its first start, `first_pass_h` the hours from then
+    until every task had been tried once, None where one was not; `began`, `ended`, `end` are seconds since the epoch.
+    """
 
     folder: Path
     rows: list[solving.SolvedTask]
     planned: Foreseen | None
+    first_pass_h: float | None
     began: float
     ended: float
     end: float
@@ -112,17 +115,38 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
         queue.take(row)
     # Valid from the first second on.
     queue.write()
-    planned = None
     if not rows:
         _must_be_possible(queue, pace)
+    if state.planned is None and not rows:
         planned = foresee(queue.expected, queue.least, queue.end - time.time(), [1.0] * workers, uncertainty(pace))
+        state = replace(state, planned=planned)
+        states.save(store.folder, state)
         observer.note(planned.sentence(len(queue.expected)))
         observer.note(f"seconds are {pace.source}")
     # Rows of a finished run may have been lost since.
     if not state.finished or queue.scheduler.waiting:
         done = queue.run()
-        states.save(store.folder, replace(state, finished=done))
-    return SolveResult(store.folder, queue.rows, planned, state.began, time.time(), state.end)
+        state = replace(state, finished=done, first_pass_h=_first_pass_h(queue, state.began))
+        states.save(store.folder, state)
+    return SolveResult(
+        folder=store.folder,
+        rows=queue.rows,
+        planned=state.planned,
+        first_pass_h=state.first_pass_h,
+        began=state.began,
+        ended=time.time(),
+        end=state.end,
+    )
+
+
+def _first_pass_h(queue: Queue, began: float) -> float | None:
+    """Hours from `began` until every task that fits had been answered once, well or not; None where one was not."""
+    first: dict[str, float] = {}
+    for row in queue.rows:
+        if row.votes:
+            ended = datetime.fromisoformat(row.started).timestamp() + row.seconds
+            first[row.task] = min(ended, first.get(row.task, ended))
+    return (max(first.values()) - began) / 3600 if first.keys() >= queue.expected.keys() else None
 
 
 def _must_be_possible(queue: Queue, pace: Pace) -> None:

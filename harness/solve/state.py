@@ -9,18 +9,22 @@ from msgspec import Meta
 
 from harness.files import read_json, replace_atomically
 from harness.records.stored import from_stored, to_stored
+from harness.solve.simulation import Foreseen
 
 _Moment = Annotated[float, Meta(gt=0, lt=1e11)]  # seconds since the epoch
 
 
 @dataclass(frozen=True)
 class RunState:
-    """`began` and `end` in seconds since the epoch; `finished` where nothing is left to do."""
+    """`began` and `end` in seconds since the epoch; `finished` where nothing is left to do. `planned` is what was
+    foreseen before the first task, `first_pass_h` the hours from `began` until every task had been tried."""
 
     key: str
     began: _Moment
     end: _Moment
     finished: bool = False
+    planned: Foreseen | None = None
+    first_pass_h: float | None = None
 
 
 def path_of(folder: Path, key: str) -> Path:

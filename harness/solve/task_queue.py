@@ -200,7 +200,6 @@ class Queue:
         if status not in ("ok", "oom") and not heard.get("train_s"):
             heard["train_s"] = now - state.since
         nominal = self.nominal[assignment.task]
-        heard.setdefault("started", datetime.now(UTC).isoformat(timespec="seconds"))
         fields = {
             **heard,
             "key": solving.key_of(self.key, assignment.task, assignment.attempt),
@@ -208,6 +207,7 @@ class Queue:
             "setting": self.setting,
             "task": assignment.task,
             "attempt": assignment.attempt,
+            "started": datetime.fromtimestamp(state.since, UTC).isoformat(timespec="milliseconds"),
             "device": f"{self.spec.device} {worker}",
             "nominal_train_s": nominal.train_s,
             "nominal_answer_s": nominal.answer_s,

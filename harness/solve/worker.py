@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -70,9 +69,8 @@ class TaskSolver:
         start = time.perf_counter()
         seed = self.spec.seed + job.attempt - 1
         self.result: dict[str, Any] = {
-            "status": OK, "reason": "", "started": datetime.now(UTC).isoformat(timespec="seconds"), "votes": [],
-            "views": job.views, "steps": 0, "train_s": 0.0, "decode_s": 0.0, "train_tokens": 0,
-            "question_tokens": 0, "answer_tokens": 0, "cut": False,
+            "status": OK, "reason": "", "votes": [], "views": job.views, "steps": 0, "train_s": 0.0, "decode_s": 0.0,
+            "train_tokens": 0, "question_tokens": 0, "answer_tokens": 0, "cut": False,
         }  # fmt: skip
         self.told = start
         try:
