@@ -18,6 +18,7 @@ from harness.hardware.environment import versions
 from harness.predict.cells import device_at_hand
 from harness.records import solving
 from harness.records.arm import TASK, TuneSpec
+from harness.records.measurement import OK
 from harness.records.store import RESULTS, Store, slug
 from harness.solve import estimate
 from harness.solve import state as states
@@ -140,10 +141,11 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
 
 
 def _first_pass_h(queue: Queue, began: float) -> float | None:
-    """Hours from `began` until every task that fits had been answered once, well or not; None where one was not."""
+    """Hours from `began` until every task that fits had been tried once to the end of its time; None where one was
+    not, for the run was over or its worker died each time."""
     first: dict[str, float] = {}
     for row in queue.rows:
-        if row.votes:
+        if row.votes or row.status in (OK, "timeout"):
             ended = datetime.fromisoformat(row.started).timestamp() + row.seconds
             first[row.task] = min(ended, first.get(row.task, ended))
     return (max(first.values()) - began) / 3600 if first.keys() >= queue.expected.keys() else None
