@@ -14,7 +14,7 @@ from rich.console import Console
 from harness.catalog import model_folder
 from harness.cli import app
 from harness.predict.answering import DecodeSpeed
-from harness.records.arm import SHARED, TASK
+from harness.records.arm import DFS, SCORE, SHARED, TASK
 from harness.report.solving import show_plan
 from harness.solve import estimate
 from harness.solve.pace import Pace
@@ -120,10 +120,19 @@ def test_earlier_runs_of_the_same_setting_give_the_pace_and_others_do_not(config
     spec, _ = _spec(config, find("t4"), prior("cuda"), "cuda", "t4")
     setting = estimate.setting_of(spec, "n-1", 1)
     rows = [row_of(f"t{i}", setting=setting, train_s=3.0, decode_s=1.0) for i in range(6)]
-    known = estimate.known_pace(PACE, [*rows, row_of("x", train_s=999.0)], setting)
+    known = estimate.known_pace(PACE, [*rows, row_of("x", train_s=999.0)], spec, "n-1", 1)
     assert known.train_factor == pytest.approx(3.0) and known.tasks == 6 and "measured on 6 tasks" in known.source
     assert estimate.setting_of(replace(spec, steps=99, views=9, tasks=("z",)), "n-1", 2) == setting  # on cards
     assert estimate.setting_of(replace(spec, context=1024), "n-1", 1) != setting
+    # Rows that were answered in another way tell the pace of training, and of answers by assumption.
+    dfs = replace(spec, decode=DFS, select=SCORE)
+    assert estimate.setting_of(dfs, "n-1", 1) != setting
+    other = estimate.known_pace(PACE, rows, dfs, "n-1", 1)
+    assert other.train_factor == pytest.approx(3.0) and other.cost == pytest.approx(1.87, rel=0.01)
+    assert "6 tasks that were answered in another way; answers by dfs and score are assumed" in other.source
+    own = [row_of(f"o{i}", setting=estimate.setting_of(dfs, "n-1", 1), train_s=2.0, decode_s=3.0) for i in range(6)]
+    measured = estimate.known_pace(PACE, [*rows, *own], dfs, "n-1", 1)
+    assert measured.train_factor == pytest.approx(2.0) and "assumed" not in measured.source
 
 
 def test_the_verb_plans_a_run_on_a_card_that_is_not_at_hand(arc_folder, tmp_path, capsys):
@@ -143,6 +152,9 @@ def test_the_verb_plans_a_run_on_a_card_that_is_not_at_hand(arc_folder, tmp_path
         (["--steps", "4"], "--steps goes with --tasks"),
         (["--workers", "2"], "--workers goes with --tasks"),
         (["--tasks", "arc1-evaluation", "--scope", "both"], "unknown scope 'both'"),
+        (["--tasks", "arc1-evaluation", "--decode", "beam"], "unknown decoder 'beam'"),
+        (["--tasks", "arc1-evaluation", "--select", "best"], "unknown selection 'best'"),
+        (["--select", "score"], "--select goes with --tasks"),
         (["--tasks", "arc1-evaluation", "--context", "256 512"], "give one model, one --precision and one --context"),
         (["--tasks", "nosuch"], "nosuch"),
         (["--tasks", "arc1-evaluation", "--steps", "0"], "--steps must be"),
@@ -169,6 +181,8 @@ def test_bad_runs_are_one_line(arc_folder, tmp_path, capsys, monkeypatch):
         ([model, "--tasks", "tasks", "--out", "nosuch/s.json"], "cannot be written"),
         ([model, "--tasks", "none.json"], "has no test pair"),
         ([model, "--tasks", "twice.json"], "'a' stands there twice"),
+        ([model, "--tasks", "tasks", "--decode", "beam"], "unknown decoder 'beam'"),
+        ([model, "--tasks", "tasks", "--select", "best"], "unknown selection 'best'"),
         ([model, "--tasks", "tasks", "--passes", "0"], "--passes must be"),
         ([model, "--tasks", "tasks", "--budget-hours", "0.000001"], "too short for any task"),
         ([model, "--tasks", "tasks", "--workers", "999"], "would wait for one another"),
@@ -193,7 +207,7 @@ def test_what_pick_chose_is_what_solve_runs(arc_folder, tmp_path, capsys, monkey
     cell = replace(row().cell, model=model, weights=str(arc_folder), context=512)
     Store(tmp_path).add(replace(row(), cell=cell))
     tuned = result(3)
-    spec = replace(tuned.spec, model=model, weights=str(arc_folder), precision=cell.precision, scope=TASK)
+    spec = replace(tuned.spec, model=model, weights=str(arc_folder), precision=cell.precision, scope=TASK, decode=DFS)
     Store(tmp_path, kind=ROWS).add(replace(tuned, spec=spec))
     path = tmp_path / "run.yaml"
     with pytest.raises(SystemExit) as end:
@@ -201,6 +215,7 @@ def test_what_pick_chose_is_what_solve_runs(arc_folder, tmp_path, capsys, monkey
     assert end.value.code == 0, capsys.readouterr().out
     file = recipe_file.read(path)
     assert file.model == str(arc_folder) and file.context == 512 and file.precision == cell.precision
+    assert (file.decode, file.select) == (DFS, "vote")
     assert file.views == spec.views and file.arm == tuned.arm and file.steps == spec.steps
     # Options of the command line win over the file, the file over the defaults.
     write_tasks(tmp_path / "tasks", *made_tasks(2))
@@ -208,6 +223,7 @@ def test_what_pick_chose_is_what_solve_runs(arc_folder, tmp_path, capsys, monkey
     defaults = {p.name: p.default for p in solve.signature(solve.configure).parameters.values()}
     options = solve._with_file({**defaults, "tasks": "tasks", "views": 7}, path)
     config = solve.configure(**options)
+    assert config.tune.decode == DFS
     assert config.tune.views == 7 and config.tune.context == 512 and config.arm == tuned.arm
     assert config.tune.model.path == str(arc_folder) and config.tune.precision == cell.precision
 

@@ -92,6 +92,20 @@ def test_a_second_pass_is_over_what_is_not_sure_in_the_time_left(solve):
     assert [row.attempt for row in solve.rows if row.task == "t3"] == [1, 2]
 
 
+def test_what_the_likelihood_chose_is_submitted_and_both_passes_are_joined(solve):
+    """The grid with fewer votes and the higher score is first, as its row says; all get a second try."""
+    solve.world(answers={"votes": [[["000", 2], ["111", 1]]], "scores": [[-2.0, -1.5]], "score_s": 0.01})
+    solve.run(decode="dfs", select="score", passes=2)
+    assert sorted(row.attempt for row in solve.rows) == [1] * 6 + [2] * 6
+    assert all(row.scores == ((-2.0, -1.5),) and row.answer_s == pytest.approx(0.02) for row in solve.rows)
+    for answers in json.loads(solve.out.read_text()).values():
+        assert answers == [{"attempt_1": [[1, 1, 1]], "attempt_2": [[0, 0, 0]]}]
+    # Another way of answering is another run, and other seconds.
+    solve.world()
+    solve.run()
+    assert len({row.run for row in solve.rows}) == len({row.setting for row in solve.rows}) == 2
+
+
 def test_a_killed_run_goes_on_and_keeps_the_first_deadline(solve, tmp_path):
     solve.world(seconds=0.3)
     script = (

@@ -4,10 +4,14 @@ import random
 
 import pytest
 from helpers.solving import row_of
+from helpers.tuning import RECIPE
 
+from harness.predict.answering import DecodeSpeed
+from harness.records.arm import DFS, GREEDY, SAMPLE, SCORE, VOTE
 from harness.solve.pace import Pace
 from harness.solve.schedule import Scheduler
 from harness.solve.simulation import Uncertainty, draw, foresee, uncertainty
+from harness.solve.tokens import TaskTokens
 
 TASKS = {"a": 10.0, "b": 40.0, "c": 20.0}
 LEAST = dict.fromkeys(TASKS, 1.0)
@@ -128,6 +132,45 @@ def test_what_is_foreseen_holds_the_draws():
     assert short.in_time > 0.9 and short.whole == 0.0  # all are answered, none of them whole
     none = foresee(expected, expected, 0.5 * ideal * 3600, WORKERS, UNSURE, draws=100)
     assert none.in_time == 0.0
+
+
+def test_passes_are_simulated_as_they_are_asked_for():
+    """Twice as much time as one pass needs: with one pass half of it is left, with more it is used."""
+    expected = lengths(60)
+    least = {task: 0.2 * seconds for task, seconds in expected.items()}
+    end = 2 * sum(expected.values()) / 3.5
+    unsure = Uncertainty(common=0.0, worker=0.0, task=0.1, startup_s=(0.0, 0.0))
+    one, two = (foresee(expected, least, end, WORKERS, unsure, passes, draws=40) for passes in (1, 2))
+    assert one.unused > 0.4 and two.unused < 0.1
+    assert one.in_time == two.in_time == 1.0 and one.hours_mid == pytest.approx(two.hours_mid, rel=0.01)
+
+
+def test_other_answers_take_longer_by_assumption_until_they_are_measured():
+    pace = Pace(
+        recipe=RECIPE,
+        kind="cpu",
+        sequence_s=lambda n: 0.0,
+        update_s=0.0,
+        decoding=DecodeSpeed(read_s=0.001, step_s=0.0, cached_s=0.0),
+        rows=1,
+        load_s=2.0,
+        common_sigma=0.05,
+        source="predicted",
+    )
+    tokens = TaskTokens("t", (), (100,), 100.0)
+    assert pace.answering(GREEDY, VOTE) is pace
+    plain = pace.parts(tokens, 1, 4).answer_s
+    for decode, select, factor in ((SAMPLE, VOTE, 1.1), (GREEDY, SCORE, 1.12), (DFS, VOTE, 1.67), (DFS, SCORE, 1.87)):
+        other = pace.answering(decode, select)
+        assert other.parts(tokens, 1, 4).answer_s == pytest.approx(factor * plain, rel=0.01)
+        assert other.common_sigma > 0.3 and "assumed" in other.source and (select == SCORE) == (other.score_share > 0)
+    # Ten tasks took three seconds where 1.9 were assumed, a third of it for scores.
+    assumed = pace.answering(DFS, SCORE)
+    rows = [row_of(f"t{i}", train_s=0.0, decode_s=2.0, score_s=1.0, nominal_train_s=0.0, nominal_answer_s=1.9)
+            for i in range(10)]  # fmt: skip
+    known = assumed.measured_by(rows, "measured")
+    assert known.parts(tokens, 1, 4).answer_s == pytest.approx(3 / 1.9 * assumed.parts(tokens, 1, 4).answer_s)
+    assert known.score_share == pytest.approx(1 / 3) and known.common_sigma < 0.1 and known.source == "measured"
 
 
 def test_a_measured_pace_narrows_what_is_foreseen():

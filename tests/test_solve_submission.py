@@ -1,6 +1,7 @@
 """Kaggle's submission, the rows that it is made of, and what a task takes."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -66,7 +67,11 @@ def test_rows_come_back_and_others_are_refused():
     row = row_of(cut=True, reason="x")
     raw = json.loads(json.dumps(solving.to_json(row)))
     assert solving.from_json(raw) == row
-    for change in ({"status": "fine"}, {"key": "other"}, {"train_s": -1}, {"votes": [[["00", 0]]]}, {"attempt": 0}):
+    scored = row_of(scores=((-1.0, -2.5),), score_s=1.0)
+    assert solving.from_json(json.loads(json.dumps(solving.to_json(scored)))) == scored
+    bad_scores = [{"scores": scores} for scores in ([[-1.0]], [[1.0, 2.0]], [[], []], [[-1.0, None]])]
+    others = {"status": "fine"}, {"key": "other"}, {"train_s": -1}, {"votes": [[["00", 0]]]}, {"attempt": 0}
+    for change in (*bad_scores, *others):
         with pytest.raises(ValueError):
             solving.from_json({**raw, **change})
 
@@ -82,6 +87,31 @@ def test_attempts_join_their_votes():
     # A test input without any answer is not sure at all.
     assert solving.confidence([row_of(votes=((("1", 3),), ()))]) == 0.0
     assert solving.confidence([]) == solving.confidence([row_of(votes=())]) == 0.0
+
+
+def test_shares_are_of_the_views_by_votes_or_by_likelihood():
+    # Two of four views gave one grid, one another, and one none.
+    assert solving.shares([2, 1], (), 4) == pytest.approx([0.5, 0.25])
+    # Depth first a view has several candidates: five of four views share all of them.
+    assert solving.shares([3, 2], (), 4) == pytest.approx([0.6, 0.4])
+    # By likelihood what three of four views have is shared as exp(-1) to exp(-2).
+    e = math.exp(-1)
+    assert solving.shares([2, 1], (-2.0, -1.0), 4) == pytest.approx([0.75 * e / (1 + e), 0.75 / (1 + e)])
+    assert solving.shares([], (), 4) == []
+
+
+def test_an_attempt_by_votes_and_one_by_likelihood_are_averaged_by_their_views():
+    """Two views by vote, 1 to A; six by likelihood, half A and half B: A has (2 x 1 + 6 x 0.5) / 8."""
+    vote = row_of(votes=((("1", 2),),), views=2)
+    score = row_of(attempt=2, votes=((("2", 3), ("1", 3)),), scores=((-1.0, -1.0),), views=6)
+    for rows in ([vote, score], [score, vote]):
+        assert solving.joined(rows) == ((("1", pytest.approx(5 / 8)), ("2", pytest.approx(3 / 8))),)
+    assert solving.confidence([vote, score]) == pytest.approx(5 / 8)
+    # A likelier grid wins over one that more views gave, and a tie is the first one's.
+    likely = row_of(votes=((("1", 5), ("2", 1)),), scores=((-3.0, -0.5),), views=6)
+    assert solving.attempts_of([likely]) == (("2", "1"),)
+    even = row_of(votes=((("1", 1), ("2", 1), ("3", 1)),), views=3)
+    assert solving.attempts_of([even, replace(even, attempt=2)]) == (("1", "2"),)
 
 
 def test_tokens_of_a_task_that_fits_and_of_one_that_does_not():

@@ -60,7 +60,7 @@ def test_stopped_between_two_tasks_the_attempts_are_the_same(tmp_path, arc_folde
 
 
 def test_the_score_is_the_likelihood_over_all_views(arc_folder):
-    """Of three given grids: sums over both views of plain forwards, and their softmax as confidence."""
+    """Of three given grids: means over both views of plain forwards, and their softmax as confidence."""
     tasks, solutions = made_tasks(2)
     spec = spec_of(arc_folder, tasks)
     runner = ArmRunner(spec, tasks, solutions)
@@ -80,7 +80,7 @@ def test_the_score_is_the_likelihood_over_all_views(arc_folder):
             prompt = questions.prompts[number]
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([[*prompt, *answer]]), use_cache=False).logits[0].log_softmax(-1)
-            total += sum(logits[len(prompt) - 1 + k, token].item() for k, token in enumerate(answer))
+            total += sum(logits[len(prompt) - 1 + k, token].item() for k, token in enumerate(answer)) / spec.views
         assert scores["t0"][0][grid] == pytest.approx(total, abs=1e-3, rel=1e-5)
     # The best two of what the views gave, by likelihood.
     texts = [rows(questions.in_view(n, grids[n % 2])) for n in range(len(questions.prompts))]

@@ -24,7 +24,7 @@ from harness.train import model as models
 from harness.train.special_tokens import end_ids
 from harness.tune import candidates as module
 from harness.tune import decode_batches
-from harness.tune.candidates import SEPARATOR, Decoding, candidates
+from harness.tune.candidates import SEPARATOR, Decoding, Watch, candidates
 from harness.tune.decode_batches import TokenLimit
 from harness.tune.decode_steps import ONE, Way
 from harness.tune.grid_tokens import GridTokens
@@ -105,6 +105,31 @@ def test_memory_that_runs_out_changes_no_answer(tuned, monkeypatch):
     limit = TokenLimit()
     assert candidates(model, tokenizer, prompts, [12] * len(prompts), decoding, limit=limit) == expected
     assert limit.notes
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_stopped_it_keeps_what_it_has_and_computes_no_more(tuned, monkeypatch, cached):
+    """After every number of tokens: what there is belongs to the whole search, and is no less than before."""
+    if not cached:
+        monkeypatch.setattr(decode_batches, "way_of", lambda config: Way(cached=False, rows=ONE))
+    model, tokenizer, prompts = tuned
+    decoding = Decoding(method="dfs", encoding="rows", threshold=0.003)
+    whole = [set(text.split(SEPARATOR)) for text in candidates(model, tokenizer, prompts[:3], [25] * 3, decoding)]
+    forwards, before = [], 0
+    hook = model.get_base_model().register_forward_pre_hook(lambda *_: forwards.append(1))
+    for most in (0, 4, 16, 64, 1000):
+        forwards.clear()
+        heard = {}
+        watch = Watch(on_texts=heard.update, stop=lambda most=most: len(forwards) >= most)
+        texts = candidates(model, tokenizer, prompts[:3], [25] * 3, decoding, watch=watch)
+        assert len(forwards) <= most
+        found = [set(text.split(SEPARATOR)) if text else set() for text in texts]
+        assert all(own <= grids for own, grids in zip(found, whole, strict=True))
+        assert heard == {i: texts[i] for i in heard} and all(i in heard for i, text in enumerate(texts) if text)
+        assert sum(map(len, found)) >= before
+        before = sum(map(len, found))
+    hook.remove()
+    assert before == sum(map(len, whole)) and model.training
 
 
 def test_an_unsure_model_still_answers_with_a_grid(arc_folder):

@@ -6,6 +6,8 @@ import pytest
 import torch
 import transformers
 from helpers.tasks import made_tasks
+from test_train_packing import ERRORS
+from test_tune_decode_ran_out import Card
 
 from harness.arc.prompt import build
 from harness.catalog import model_folder
@@ -13,6 +15,7 @@ from harness.catalog.precisions import find
 from harness.records.cell import Recipe
 from harness.train import model as models
 from harness.tune import scoring
+from harness.tune.decode_batches import TokenLimit
 from harness.tune.scoring import log_likelihoods, shares_prefixes
 
 
@@ -78,6 +81,48 @@ def test_where_the_cache_is_not_right_whole_sequences_are_read(loaded, monkeypat
     monkeypatch.setattr(scoring, "shares_prefixes", lambda config: False)
     for one, other in zip(log_likelihoods(model, questions), shared, strict=True):
         assert one == pytest.approx(other, abs=1e-4, rel=1e-5)
+
+
+@pytest.mark.parametrize("problem", ERRORS)
+def test_memory_that_runs_out_halves_the_answers_read_at_once(loaded, problem):
+    model, tokenizer = loaded
+    questions, heard = _questions(tokenizer), []
+    expected = log_likelihoods(model, questions)
+    limit = TokenLimit(note=heard.append)
+    with Card(model, 1, problem) as card:
+        found = log_likelihoods(model, questions, limit=limit)
+        for one, other in zip(found, expected, strict=True):
+            assert one == pytest.approx(other, abs=1e-4, rel=1e-5)
+        # Four answers, two, one; what was learnt stays for the next questions.
+        assert [rows for rows in card.rows if rows > 1] == [4, 2]
+    assert heard == limit.notes and heard[0].startswith("memory ran out with 4 answers at once")
+    with Card(model, 0, problem), pytest.raises(torch.OutOfMemoryError):
+        log_likelihoods(model, questions, limit=limit)
+    with Card(model, 1, RuntimeError("CUDA error: device-side assert triggered")), pytest.raises(RuntimeError):
+        log_likelihoods(model, questions)
+    assert model.training
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_stopped_the_questions_that_are_whole_have_their_scores(loaded, monkeypatch, shared):
+    if not shared:
+        monkeypatch.setattr(scoring, "shares_prefixes", lambda config: False)
+    model, tokenizer = loaded
+    questions = _questions(tokenizer)
+    expected, asked = log_likelihoods(model, questions), []
+    for most in range(16):
+        asked.clear()
+
+        def stop(most=most):
+            asked.append(1)
+            return len(asked) > most
+
+        found = log_likelihoods(model, questions, stop=stop)
+        whole = [values for values in found if values is not None]
+        assert whole == expected[: len(whole)] and len(found) == 3
+        # Every question asks twice with one cache, and before each of its four answers without.
+        assert len(whole) == min(3, most // (2 if shared else 4))
+    assert len(whole) == 3
 
 
 def _config(kind, **more):

@@ -187,6 +187,12 @@ def plan(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="With --tasks: optimiser steps per adapter.")] = None,
     views: Annotated[int | None, typer.Option(help="With --tasks: views that vote on each answer.")] = None,
+    decode: Annotated[
+        str | None, typer.Option(help="With --tasks: how answers are found; greedy, sample or dfs.")
+    ] = None,
+    select: Annotated[
+        str | None, typer.Option(help="With --tasks: how attempts are chosen; by vote, or by score.")
+    ] = None,
     sequences_per_step: Annotated[int | None, typer.Option(help="With --tasks: instead of the recipe's.")] = None,
     lora_targets: LoraTargets = None,
     weights: Annotated[
@@ -210,9 +216,9 @@ def plan(
       harness plan qwen3-4b --tasks arc2-evaluation --gpu 4xl4 --steps 128 --sequences-per-step 1 --views 16
     """
     run_options = {
-        "scope": scope, "steps": steps, "views": views, "sequences_per_step": sequences_per_step,
-        "lora_targets": lora_targets, "weights": weights, "budget_hours": budget_hours, "workers": workers,
-        "results": results,
+        "scope": scope, "steps": steps, "views": views, "decode": decode, "select": select,
+        "sequences_per_step": sequences_per_step, "lora_targets": lora_targets, "weights": weights,
+        "budget_hours": budget_hours, "workers": workers, "results": results,
     }  # fmt: skip
     given = {name: value for name, value in run_options.items() if value is not None}
     if tasks:

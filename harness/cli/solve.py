@@ -25,7 +25,7 @@ from harness.cli.options import (
     Window,
     options_of,
 )
-from harness.cli.ttft import Encoding
+from harness.cli.ttft import Decode, Encoding, Select
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def configure(
         str | None, typer.Option("--precision", "--precisions", help="By default the device's native one.")
     ] = None,
     encoding: Encoding = "rows",
+    decode: Decode = "greedy",
+    select: Select = "vote",
     too_long: Annotated[str, typer.Option(help="Longer prompts: shorten (fewer demonstrations), or drop.")] = "shorten",
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
     lora_targets: LoraTargets = None,
@@ -108,6 +110,8 @@ def configure(
         encoding=encoding,
         scope=TASK,
         too_long=too_long,
+        decode=decode,
+        select=select,
         seed=seed,
         device=parse.device_of(device),
         results=results,
@@ -125,6 +129,8 @@ def plan_tasks(  # the options of `plan` that are about tasks
     scope: str | None = None,
     steps: int | None = None,
     views: int | None = None,
+    decode: str = "greedy",
+    select: str = "vote",
     context: str | None = None,
     precision: str | None = None,
     sequences_per_step: int | None = None,
@@ -140,7 +146,7 @@ def plan_tasks(  # the options of `plan` that are about tasks
 ) -> None:
     """Prints the plan of a run over `tasks`: what `solve` would take. Raises UserError for an invalid value."""
     from harness.arc.sources import load
-    from harness.records.arm import SCOPES, TASK
+    from harness.records.arm import DECODERS, SCOPES, SELECTIONS, TASK
     from harness.report import style
     from harness.report.progress import ProgressLine
     from harness.report.solving import show_plan
@@ -148,8 +154,13 @@ def plan_tasks(  # the options of `plan` that are about tasks
     from harness.tune.config import settings_for
 
     scope = scope or TASK
-    if scope not in SCOPES:
-        raise unknown("scope", scope, SCOPES)
+    for name, value, allowed in (
+        ("scope", scope, SCOPES),
+        ("decoder", decode, DECODERS),
+        ("selection", select, SELECTIONS),
+    ):
+        if value not in allowed:
+            raise unknown(name, value, allowed)
     catalog = model_table.load(models_file)
     specs = parse.models_of(models, catalog, window)
     chosen, lengths = parse.words(precision), [parse.context_of(word) for word in parse.words(context)]
@@ -176,6 +187,8 @@ def plan_tasks(  # the options of `plan` that are about tasks
         encoding="rows",
         too_long="shorten",
         scope=scope,
+        decode=decode,
+        select=select,
         precision=chosen[0] if chosen else None,
         budget_s=3600 * parse.goal(catalog, budget_hours).budget_hours,
         device=parse.device_of(device),

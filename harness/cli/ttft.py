@@ -35,6 +35,10 @@ Dataset = Annotated[
     str | None, typer.Option(help="arc1-evaluation, generated, a folder, or Kaggle's file; a+b joins sets.")
 ]
 Encoding = Annotated[str, typer.Option(help="How grids are written: rows, spaced, numbered or shaped.")]
+Decode = Annotated[
+    str, typer.Option(help="greedy, sample (drawn), or dfs (all answers above 10 %); the last two write grids only.")
+]
+Select = Annotated[str, typer.Option(help="Attempts by vote, or by score: likelihood over all views.")]
 
 
 def configure(
@@ -53,11 +57,8 @@ def configure(
     scope: Annotated[str, typer.Option(help="One adapter for all tasks (shared), or one per task (task).")] = "shared",
     views: Annotated[int | None, typer.Option(help="Augmented views that vote on each answer.")] = None,
     encoding: Encoding = "rows",
-    decode: Annotated[
-        str,
-        typer.Option(help="greedy, sample (drawn), or dfs (all answers above 10 %); the last two write grids only."),
-    ] = "greedy",
-    select: Annotated[str, typer.Option(help="Attempts by vote, or by score: likelihood over all views.")] = "vote",
+    decode: Decode = "greedy",
+    select: Select = "vote",
     precision: Annotated[
         str | None, typer.Option("--precision", "--precisions", help="By default the device's native one.")
     ] = None,

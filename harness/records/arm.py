@@ -136,7 +136,7 @@ class ArmResult:
     coverage: Coverage = Coverage(0, 0, 0, 0)
     scores: tuple[TaskScore, ...] = ()
     attempts: Attempts = field(default_factory=dict)
-    # Of every attempt: its share of the votes, or of the candidates' likelihoods. Empty in rows from before.
+    # Of every attempt: its share of the views (harness.records.solving.shares). Empty in rows from before.
     confidence: dict[str, tuple[tuple[Share, ...], ...]] = field(default_factory=dict)
     # Answer loss of each training step in nats per token; with one adapter per task, the mean over tasks.
     step_losses: tuple[float, ...] = ()

@@ -1,6 +1,7 @@
 """A task that a run has answered: one row of solved.jsonl per task and attempt, JSON in and out."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,6 +17,8 @@ from harness.text import quoted
 SOLVING_RULE = 1
 # Per test input: the grids that the views answered, and how many views did.
 Votes = tuple[tuple[tuple[GridText, Annotated[int, Meta(ge=1)]], ...], ...]
+# Per test input: of these grids, in their order, the log-likelihood in nats, the mean over all views.
+Scores = tuple[tuple[Annotated[float, Meta(le=0, ge=-1e9)], ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +41,12 @@ class SolvedTask:
     reason: str = ""
     rule: int = SOLVING_RULE
     votes: Votes = ()
+    scores: Scores = ()  # nothing for a test input that was chosen by vote
     views: limits.NoTasks = 0  # questions per test input
     steps: Size = 0  # trained
     train_s: Duration = 0.0
     decode_s: Duration = 0.0
+    score_s: Duration = 0.0
     train_tokens: Size = 0
     question_tokens: Size = 0
     answer_tokens: Size = 0
@@ -53,8 +58,12 @@ class SolvedTask:
     cut: bool = False
 
     @property
+    def answer_s(self) -> float:
+        return self.decode_s + self.score_s
+
+    @property
     def seconds(self) -> float:
-        return self.train_s + self.decode_s
+        return self.train_s + self.answer_s
 
     @property
     def ok(self) -> bool:
@@ -65,20 +74,41 @@ def key_of(run: str, task: str, attempt: int) -> str:
     return f"{run}/{task}/{attempt}"
 
 
-def joined_votes(rows: Iterable[SolvedTask]) -> Votes:
-    """The votes of several attempts at one task together: per test input, the grid with most votes first."""
-    counts: list[dict[str, int]] = []
+def shares(counts: Sequence[int], scores: Sequence[float], views: int) -> list[float]:
+    """Of the candidates of one test input, the share of its `views` that each one has; the rest is unanswered.
+
+    The views that answered are shared by votes (`counts`, the views that gave a candidate) or, where there are
+    `scores` (log-likelihoods in nats, the mean over the views), by their softmax. It is the mean and not the sum, for
+    views of one task are no independent evidence.
+    """
+    if not counts:
+        return []
+    answered = sum(counts) / max(views, sum(counts))
+    weights = [math.exp(score - max(scores)) for score in scores] if scores else counts
+    return [answered * weight / sum(weights) for weight in weights]
+
+
+def joined(rows: Iterable[SolvedTask]) -> tuple[tuple[tuple[str, float], ...], ...]:
+    """Per test input of one task, its candidates with their shares of the views of all attempts, the highest first.
+
+    Every attempt counts by its views, so that one by votes and one by scores can be joined: an average of what both
+    believe (a linear opinion pool). On a tie the candidate that came first is first.
+    """
+    rows = list(rows)
+    views = sum(row.views for row in rows)
+    totals: list[dict[str, float]] = [{} for _ in range(max((len(row.votes) for row in rows), default=0))]
     for row in rows:
-        counts += [{} for _ in range(len(row.votes) - len(counts))]
-        for total, votes in zip(counts, row.votes, strict=False):
-            for grid, number in votes:
-                total[grid] = total.get(grid, 0) + number
-    return tuple(tuple(sorted(total.items(), key=lambda item: -item[1])) for total in counts)
+        for i, votes in enumerate(row.votes):
+            own = shares([count for _, count in votes], row.scores[i] if row.scores else (), row.views)
+            for (grid, _), share in zip(votes, own, strict=True):
+                totals[i][grid] = totals[i].get(grid, 0.0) + share * row.views / max(1, views)
+    # Rounded, so that a tie is one whatever the order of the sums.
+    return tuple(tuple(sorted(total.items(), key=lambda item: -round(item[1], 12))) for total in totals)
 
 
 def attempts_of(rows: Iterable[SolvedTask]) -> tuple[tuple[str, ...], ...]:
-    """Per test input of one task, the two grids with most votes."""
-    return tuple(tuple(grid for grid, _ in votes[:ATTEMPTS]) for votes in joined_votes(rows))
+    """Per test input of one task, the two grids with the highest shares."""
+    return tuple(tuple(grid for grid, _ in candidates[:ATTEMPTS]) for candidates in joined(rows))
 
 
 def all_attempts(rows: Iterable[SolvedTask]) -> Attempts:
@@ -90,13 +120,8 @@ def all_attempts(rows: Iterable[SolvedTask]) -> Attempts:
 
 
 def confidence(rows: Iterable[SolvedTask]) -> Share:
-    """The share of the views that gave a task's first answer, of its least sure test input; 0 without any answer."""
-    rows = list(rows)
-    asked = sum(row.views for row in rows)
-    votes = joined_votes(rows)
-    if not asked or not votes:
-        return 0.0
-    return min(1.0, min(own[0][1] if own else 0 for own in votes) / asked)
+    """The share of a task's first answer, of its least sure test input; 0 without any answer."""
+    return min(1.0, min((own[0][1] if own else 0.0 for own in joined(rows)), default=0.0))
 
 
 def to_json(row: SolvedTask) -> dict[str, Any]:
@@ -108,6 +133,10 @@ def from_json(raw: Any) -> SolvedTask:
     row = from_stored(raw, SolvedTask)
     if row.status != OK and row.status not in FAILURES:
         raise ValueError(f"unknown status {quoted(row.status)}")
+    if row.scores and len(row.scores) != len(row.votes):
+        raise ValueError("scores of other test inputs than its votes are of")
+    if any(own and len(own) != len(votes) for own, votes in zip(row.scores, row.votes, strict=False)):
+        raise ValueError("scores of other grids than its votes are of")
     if row.key != key_of(row.run, row.task, row.attempt):
         raise ValueError("a key that is not the row's")
     return row

@@ -61,14 +61,16 @@ class LoadJob:
 
 @dataclass(frozen=True)
 class TaskJob:
-    """One task for a worker: how many views to answer, seconds from now until training stops, and until all stops. A
-    step is expected to take `step_s`: where there is no time for one, none is begun."""
+    """One task for a worker: how many views to answer, and seconds from now until training stops (`train_s`), decoding
+    (`decode_s`; scoring has the rest), and all. A step is expected to take `step_s`: where there is no time for one,
+    none is begun."""
 
     task: str
     attempt: int
     views: int
     step_s: float
     train_s: float
+    decode_s: float
     cap_s: float
 
 

@@ -14,7 +14,7 @@ from harness.predict.calibration import Calibration
 from harness.predict.prediction import PredictRequest
 from harness.predict.roofline import Trace
 from harness.predict.trace_pool import UNSEEN, TracePool
-from harness.records.arm import SHORTEN, TuneSpec
+from harness.records.arm import DECODERS, SELECTIONS, SHORTEN, TuneSpec
 from harness.records.cell import record_key
 from harness.records.solving import SolvedTask
 from harness.records.stored import from_stored, to_stored
@@ -93,7 +93,16 @@ def setting_of(spec: TuneSpec, arm: str, workers: int) -> str:
     return record_key({**payload, "workers": 1 if spec.device != "cpu" else workers}, SETTING_RULE, versions())
 
 
-def known_pace(pace: Pace, rows: Sequence[SolvedTask], setting: str) -> Pace:
-    """`pace` as the record's rows of this setting show it, where there are any."""
-    own = [row for row in rows if row.setting == setting]
-    return pace.measured_by(own, f"measured on {len(own)} tasks of this setting")
+def known_pace(pace: Pace, rows: Sequence[SolvedTask], spec: TuneSpec, arm: str, workers: int) -> Pace:
+    """The predicted `pace` as the record's rows of this setting show it, where there are any; else as rows do that were
+    answered in other ways."""
+    setting = setting_of(spec, arm, workers)
+    if own := [row for row in rows if row.setting == setting]:
+        return pace.answering(spec.decode, spec.select).measured_by(
+            own, f"measured on {len(own)} tasks of this setting"
+        )
+    # What a row was expected to take has the cost of its own way in it: the factors are the same by assumption.
+    ways = {setting_of(replace(spec, decode=d, select=s), arm, workers) for d in DECODERS for s in SELECTIONS}
+    others = [row for row in rows if row.setting in ways]
+    measured = pace.measured_by(others, f"measured on {len(others)} tasks that were answered in another way")
+    return measured.answering(spec.decode, spec.select)

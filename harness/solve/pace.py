@@ -1,8 +1,9 @@
 """What a task takes: seconds of training and of answering from its tokens, as predicted, then as measured.
 
 The form comes from the prediction (harness.predict): seconds of a sequence against its tokens, of an update, of reading
-a question, of a token of the answer. Two factors, one for training and one for answering, come from what was measured
-on the same device with the same settings: an earlier run's tasks, or those of this run so far.
+a question, of a token of the answer. Other ways of answering than greedily and by vote take `DECODE_COST` and
+`SCORE_COST` times as long, by assumption. Two factors, one for training and one for answering, come from what was
+measured on the same device with the same settings: an earlier run's tasks, or those of this run so far.
 """
 
 import math
@@ -14,12 +15,19 @@ from harness.analysis.drift import CPU, DRIFT, UNSTEADY
 from harness.predict.answering import DecodeSpeed, cache_size, rows_at_once
 from harness.predict.prediction import PredictRequest, predict_cell, seconds_by_length, update_seconds
 from harness.predict.roofline import Trace
+from harness.records.arm import DFS, GREEDY, SAMPLE, SCORE
 from harness.records.cell import Recipe
 from harness.records.solving import SolvedTask
 from harness.solve.tokens import TaskTokens
 
 _TASK_SIGMA = 0.25  # of a task's logarithm of seconds about its expectation, before any was measured
 _FEW = 5  # rows: with fewer their own spread says little
+# Seconds of answering, times those of greedy answers by vote: of 30 tasks with arc-tiny on a CPU (bench/LOG.md). How
+# many branches depth first has depends on how sure the model is, so that elsewhere it is a guess.
+DECODE_COST = {GREEDY: 1.0, SAMPLE: 1.1, DFS: 1.67}
+SCORE_COST = 1.12
+_ASSUMED_SIGMA = 0.3
+_MOST_SCORE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class Parts:
 class Pace:
     """The pace of one model on one device. `sequence_s` maps tokens to seconds of a forward and backward, `rows` are
     the questions decoded at once. `common_sigma` and `task_sigma` are standard deviations of logarithms: of all tasks
-    together, and of one about its expectation. `tasks` were measured; `source` says what it all comes from."""
+    together, and of one about its expectation. Answers take `cost` times greedy ones by vote, `score_share` of that
+    for their scores. `tasks` were measured; `source` says what it all comes from."""
 
     recipe: Recipe
     kind: str  # cpu or cuda
@@ -51,6 +60,8 @@ class Pace:
     task_sigma: float = _TASK_SIGMA
     train_factor: float = 1.0
     answer_factor: float = 1.0
+    cost: float = 1.0
+    score_share: float = 0.0
     tasks: int = 0
     source: str = ""
 
@@ -68,7 +79,21 @@ class Pace:
         questions = views * len(tokens.questions)
         together = max(1, min(questions, self.rows))
         answer_s = sum(views * self.decoding.seconds(n, tokens.answer, together) for n in tokens.questions)
-        return Parts(train_s, answer_s)
+        return Parts(train_s, answer_s * self.cost)
+
+    def answering(self, decode: str, select: str) -> "Pace":
+        """The pace with answers decoded and selected in these ways, by assumption."""
+        cost = DECODE_COST[decode] * (SCORE_COST if select == SCORE else 1.0)
+        if cost == 1.0:
+            return self
+        ways = " and ".join([decode] * (decode != GREEDY) + [SCORE] * (select == SCORE))
+        return replace(
+            self,
+            cost=cost,
+            score_share=1 - 1 / SCORE_COST if select == SCORE else 0.0,
+            common_sigma=math.hypot(self.common_sigma, _ASSUMED_SIGMA),
+            source=f"{self.source}; answers by {ways} are assumed to take {cost:.1f} times greedy ones by vote",
+        )
 
     def measured_by(self, rows: Sequence[SolvedTask], source: str) -> "Pace":
         """The pace that `rows` of this setting show: those of tasks that were not cut short."""
@@ -76,18 +101,20 @@ class Pace:
         if not whole:
             return self
         train = _factor(sum(row.train_s for row in whole), sum(row.nominal_train_s for row in whole))
-        answer = _factor(sum(row.decode_s for row in whole), sum(row.nominal_answer_s for row in whole))
+        answer = _factor(sum(row.answer_s for row in whole), sum(row.nominal_answer_s for row in whole))
         # How far single tasks lie from that, and how well their mean is known.
         expected = [train * row.nominal_train_s + answer * row.nominal_answer_s for row in whole]
         residuals = [math.log(row.seconds / s) for row, s in zip(whole, expected, strict=True) if row.seconds and s]
         known = len(residuals) >= _FEW
         spread = pstdev(residuals) if known else max(_TASK_SIGMA, pstdev(residuals or [0.0]))
+        scored = sum(row.score_s for row in whole) / max(1e-9, sum(row.answer_s for row in whole))
         loads = [row.load_s for row in whole if row.load_s]
         return replace(
             self,
             load_s=median(loads) if loads else self.load_s,
             train_factor=train,
             answer_factor=answer,
+            score_share=min(_MOST_SCORE_SHARE, max(self.score_share, scored)),
             task_sigma=spread,
             common_sigma=math.hypot(DRIFT[CPU if self.kind == CPU else UNSTEADY], spread / math.sqrt(len(whole))),
             tasks=len(whole),

@@ -19,7 +19,7 @@ from harness.predict.cells import device_at_hand
 from harness.predict.prediction import PredictRequest, compute_of
 from harness.predict.query import card_named
 from harness.records import solving, store
-from harness.records.arm import TASK, TuneSpec
+from harness.records.arm import GREEDY, TASK, VOTE, TuneSpec
 from harness.records.cell import ModelSpec, Recipe
 from harness.records.store import RESULTS, slug
 from harness.solve import estimate
@@ -51,6 +51,8 @@ class PlanConfig:
     encoding: str
     too_long: str
     scope: str
+    decode: str = GREEDY
+    select: str = VOTE
     precision: str | None
     budget_s: float
     device: str = "auto"
@@ -99,7 +101,7 @@ def plan(config: PlanConfig, observer: EstimateObserver) -> RunPlan:
         spec, request = _spec(config, accelerator, calibration, device, name)
         tokens = estimate.count_tokens(estimate.count_job(spec, config.tasks, config.arm), executor, observer)
         pace = estimate.predicted_pace(request, executor.command, observer)
-        pace = estimate.known_pace(pace, rows, estimate.setting_of(spec, config.arm, workers))
+        pace = estimate.known_pace(pace, rows, spec, config.arm, workers)
     return _planned(config, spec, workers, tokens, pace)
 
 
@@ -134,6 +136,8 @@ def _spec(
         seed=0,
         scope=TASK,
         too_long=config.too_long,
+        decode=config.decode,
+        select=config.select,
     )
     return spec, estimate.request_of(spec, accelerator, calibration)
 

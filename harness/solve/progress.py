@@ -29,8 +29,8 @@ class Progress:
 class Outlook:
     """Seconds until all tasks are answered, and the probability that this is in time; found anew every ten seconds."""
 
-    def __init__(self, pace: Pace, least: Mapping[str, float]):
-        self.pace, self.least = pace, least
+    def __init__(self, pace: Pace, least: Mapping[str, float], passes: int):
+        self.pace, self.least, self.passes = pace, least, passes
         self.looked_s = float("-inf")
         self.seen: tuple[float | None, float | None] = (None, None)
 
@@ -39,6 +39,7 @@ class Outlook:
         if now - self.looked_s > _EVERY_S:
             self.looked_s, self.seen = now, (0.0, 1.0)
             if left:
-                run = foresee(left, self.least, end - now, slowness, uncertainty(self.pace, loaded=True), _DRAWS)
+                unsure = uncertainty(self.pace, loaded=True)
+                run = foresee(left, self.least, end - now, slowness, unsure, self.passes, _DRAWS)
                 self.seen = run.hours_mid * 3600, run.in_time
         return self.seen

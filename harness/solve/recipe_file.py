@@ -24,6 +24,8 @@ class RecipeFile(Strict, frozen=True):
     context: limits.Prompt | None = None
     arm: str | None = None
     encoding: str | None = None
+    decode: str | None = None
+    select: str | None = None
     steps: limits.Steps | None = None
     views: limits.Views | None = None
     sequences_per_step: limits.Sequences | None = None
@@ -63,6 +65,8 @@ def text_of(candidate: Candidate, name: str) -> str:
         settings |= {
             "arm": result.arm if result.steps else None,
             "encoding": spec.encoding,
+            "decode": spec.decode,
+            "select": spec.select,
             "views": spec.views,
             "steps": spec.steps if spec.scope == TASK and result.steps else None,
         }

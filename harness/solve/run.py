@@ -98,7 +98,7 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
     spec, workers = ready.spec, ready.workers
     key, setting = run_key(spec, config.arm, config.tasks, versions()), estimate.setting_of(spec, config.arm, workers)
     state, rows = _resumed(config, key, store, observer)
-    pace = estimate.known_pace(ready.pace, list(store.rows().values()), setting)
+    pace = estimate.known_pace(ready.pace, list(store.rows().values()), spec, config.arm, workers)
     queue = Queue(
         config=config,
         spec=spec,
@@ -119,7 +119,8 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
     if not rows:
         _must_be_possible(queue, pace)
     if state.planned is None and not rows:
-        planned = foresee(queue.expected, queue.least, queue.end - time.time(), [1.0] * workers, uncertainty(pace))
+        left_s, unsure = queue.end - time.time(), uncertainty(pace)
+        planned = foresee(queue.expected, queue.least, left_s, [1.0] * workers, unsure, config.passes)
         state = replace(state, planned=planned)
         states.save(store.folder, state)
         observer.note(planned.sentence(len(queue.expected)))

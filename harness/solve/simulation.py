@@ -76,17 +76,18 @@ def foresee(
     end_s: float,
     workers: Sequence[float],
     uncertainty: Uncertainty,
+    passes: int = 2,
     draws: int = DRAWS,
-    seed: int = 0,
 ) -> Foreseen:
-    """What `draws` runs of tasks that take `expected` seconds come to, before `end_s`; `workers` are slownesses.
+    """What `draws` runs of tasks that take `expected` seconds come to, before `end_s`; `workers` are slownesses, and
+    the queue has as many `passes` as there is time for.
 
     A task that is stopped before `least` seconds has no answer.
 
     Hours are as if there were no end, so that they say what a longer budget would need.
     """
-    rng = random.Random(seed)
-    runs = [draw(expected, least, end_s, workers, uncertainty, rng) for _ in range(draws)]
+    rng = random.Random(0)
+    runs = [draw(expected, least, end_s, workers, uncertainty, rng, passes) for _ in range(draws)]
     # Without an end: how long the work itself takes, which a budget is compared with.
     free = sorted(
         draw(expected, least, float("inf"), workers, uncertainty, rng).answered_s / 3600 for _ in range(draws // 4)
@@ -109,12 +110,13 @@ def draw(
     workers: Sequence[float],
     uncertainty: Uncertainty,
     rng: random.Random,
+    passes: int = 2,
 ) -> Draw:
-    """One run. A second pass goes on until the end, where there is one."""
+    """One run. Further passes go on until the end, where there is one."""
     common = rng.lognormvariate(0.0, uncertainty.common)
     slow = [slowness * common * rng.lognormvariate(0.0, uncertainty.worker) for slowness in workers]
     takes = {task: seconds * rng.lognormvariate(0.0, uncertainty.task) for task, seconds in expected.items()}
-    scheduler = Scheduler(expected, least, end_s, len(workers))
+    scheduler = Scheduler(expected, least, end_s, len(workers), passes)
     starts = [rng.uniform(*uncertainty.startup_s) for _ in workers]
     free = [(start, worker) for worker, start in enumerate(starts)]
     heapq.heapify(free)

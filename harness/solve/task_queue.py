@@ -74,7 +74,7 @@ class Queue:
         self.states = [_Worker() for _ in range(self.workers)]
         # Against a clock that somebody sets while it runs.
         self._clock_offset = time.time() - time.monotonic()
-        self.outlook = Outlook(self.pace, self.least)
+        self.outlook = Outlook(self.pace, self.least, self.config.passes)
 
     def now(self) -> float:
         return self._clock_offset + time.monotonic()
@@ -179,7 +179,9 @@ class Queue:
                 view_s = _SAFE * slow * parts.answer_s / self.spec.views
                 views = max(1, min(self.spec.views, int(cap / view_s)))
                 step_s = slow * parts.train_s / self.spec.steps
-                job = TaskJob(assignment.task, assignment.attempt, views, step_s, cap - views * view_s, cap)
+                answer_s = views * view_s
+                score_s = min(answer_s, cap) * self.pace.score_share
+                job = TaskJob(assignment.task, assignment.attempt, views, step_s, cap - answer_s, cap - score_s, cap)
                 self.pool.send(worker, SOLVE, to_stored(job))
 
     def _watch(self) -> None:

@@ -2,20 +2,24 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from harness.arc.arms import ARMS
-from harness.arc.dataset import Questions, TrainingSequences, cannot_be_grid
+from harness.arc.dataset import Questions, TrainingSequences
 from harness.arc.encode import rows as grid_text
 from harness.errors import UserError, first_line
+from harness.records.arm import GREEDY, SCORE
 from harness.records.measurement import OK
 from harness.records.stored import from_stored
 from harness.solve.config import LoadJob, TaskJob
 from harness.train.device_errors import ran_out
 from harness.train.step import TrainingStep
-from harness.tune import decode, finetune
+from harness.tune import finetune
+from harness.tune.answers import Counts, decoded, scored, split, votes_of
+from harness.tune.candidates import Watch, grid_tokens
 from harness.tune.runner import ArmRunner
 
 Emit = Callable[..., None]
@@ -55,6 +59,9 @@ class TaskSolver:
         self.spec, self.arm = job.spec, ARMS[job.arm]
         self.tasks = {task.id: task for task in job.tasks}
         self.runner = ArmRunner(job.spec, job.tasks, {}, note=note)
+        if job.spec.decode != GREEDY:
+            # Refused before the first task is trained.
+            grid_tokens(self.runner.model, self.runner.tokenizer, job.spec.encoding)
         if self.arm.examples is not None and not self.runner.rehearsed:
             # The fullest pack first, so that memory runs out before the first task and not within one.
             step, prompts = self._step(), self.runner.prompts
@@ -69,7 +76,8 @@ class TaskSolver:
         start = time.perf_counter()
         seed = self.spec.seed + job.attempt - 1
         self.result: dict[str, Any] = {
-            "status": OK, "reason": "", "votes": [], "views": job.views, "steps": 0, "train_s": 0.0, "decode_s": 0.0,
+            "status": OK, "reason": "", "votes": [], "scores": [], "views": job.views, "steps": 0, "train_s": 0.0,
+            "decode_s": 0.0, "score_s": 0.0,
             "train_tokens": 0, "question_tokens": 0, "answer_tokens": 0, "cut": False,
         }  # fmt: skip
         self.told = start
@@ -113,14 +121,10 @@ class TaskSolver:
         result["train_s"] = time.perf_counter() - start
 
     def _answer(self, job: TaskJob, seed: int, start: float, emit: Emit) -> None:
-        result, runner = self.result, self.runner
+        result, runner, spec = self.result, self.runner, replace(self.spec, seed=seed)
         began, questions = time.perf_counter(), Questions([self.tasks[job.task]], runner.prompts, job.views, seed)
+        result["question_tokens"] = sum(map(len, questions.prompts))
         texts: dict[int, str] = {}
-
-        def in_time(text: str) -> bool:
-            if time.perf_counter() - start > job.cap_s:
-                raise _TimeUp
-            return cannot_be_grid(text)
 
         def on_texts(new: dict[int, str]) -> None:
             texts.update(new)
@@ -131,33 +135,58 @@ class TaskSolver:
                 self.told = now
                 emit("votes", **result)
 
-        try:
-            decode.greedy(
-                runner.model,
-                runner.tokenizer,
-                questions.prompts,
-                questions.max_new_tokens,
-                hopeless=in_time,
-                limit=runner.decoding,
-                on_texts=on_texts,
-            )
-        except _TimeUp:
-            result["cut"] = True
-        result["question_tokens"] = sum(map(len, questions.prompts))
+        scores = spec.select == SCORE
+        until = _Deadline(start + min(job.decode_s, job.cap_s))
+        decoded(
+            runner.model,
+            runner.tokenizer,
+            questions.prompts,
+            questions.max_new_tokens,
+            spec,
+            limit=runner.decoding,
+            watch=Watch(on_texts=on_texts, stop=until),
+        )
         result["decode_s"] = time.perf_counter() - began
+        result["cut"] |= until.over
+        if scores and texts:
+            emit("votes", **result)
+            self._score(job, questions, texts, _Deadline(start + job.cap_s))
+
+    def _score(self, job: TaskJob, questions: Questions, texts: dict[int, str], until: "_Deadline") -> None:
+        """Adds the likelihoods of the candidates; where the time is over before, or memory runs out, votes count."""
+        runner, began = self.runner, time.perf_counter()
+        votes = self._grids(questions, texts)
+        try:
+            of_task = scored(runner.model, runner.tokenizer, questions, votes, self.spec.encoding,
+                             limit=runner.decoding, stop=until)[job.task]  # fmt: skip
+            if any(of_task):
+                self.result["scores"] = [list(scores.values()) for scores in of_task]
+        finally:
+            self.result["score_s"] = time.perf_counter() - began
+        self.result["cut"] |= until.over
+
+    def _grids(self, questions: Questions, texts: dict[int, str]) -> dict[str, list[Counts]]:
+        return votes_of(questions, split([texts.get(i, "") for i in range(len(questions.prompts))], self.spec))
 
     def _votes(self, questions: Questions, texts: dict[int, str], task: str) -> dict[str, Any]:
-        answers = questions.answers([texts.get(i, "") for i in range(len(questions.prompts))])[task]
-        votes = []
-        for views in answers:
-            counts: dict[str, int] = {}
-            for grid in views:
-                if grid is not None:
-                    counts[grid_text(grid)] = counts.get(grid_text(grid), 0) + 1
-            votes.append(sorted(counts.items(), key=lambda item: -item[1]))
-        tokenizer = self.runner.tokenizer
-        tokens = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in texts.values())
+        votes = [
+            [(grid_text(grid), views) for grid, views in counts.items()]
+            for counts in self._grids(questions, texts)[task]
+        ]
+        tokenizer, answers = self.runner.tokenizer, split(list(texts.values()), self.spec)
+        tokens = sum(len(tokenizer(x, add_special_tokens=False)["input_ids"]) + 1 for own in answers for x in own)
         return {"votes": votes, "answer_tokens": tokens}
+
+
+class _Deadline:
+    """Whether the moment `at` of time.perf_counter is over; `over` says whether anyone was told so."""
+
+    def __init__(self, at: float):
+        self.at, self.over = at, False
+
+    def __call__(self) -> bool:
+        self.over = self.over or time.perf_counter() > self.at
+        return self.over
 
 
 class _Counted:

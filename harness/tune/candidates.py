@@ -50,6 +50,18 @@ class Decoding:
         return Drawn(tokens, limit, self.temperature, self.seed + zlib.crc32(array("q", prompt).tobytes()))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Who follows the decoding: `on_texts` receives texts by the index of their prompts, as soon as they are finished;
+    asked before every token, `stop` ends it once it is true, and what was found until then counts."""
+
+    on_texts: Callable[[dict[int, str]], None] = lambda texts: None
+    stop: Callable[[], bool] = lambda: False
+
+
+ALONE: Final = Watch()
+
+
 def candidates(
     model: Any,
     tokenizer: Any,
@@ -58,29 +70,27 @@ def candidates(
     decoding: Decoding,
     *,
     limit: TokenLimit | None = None,
-    on_texts: Callable[[dict[int, str]], None] = lambda texts: None,
+    watch: Watch = ALONE,
 ) -> list[str]:
     """The answers of `model`, a PeftModel, to each of `prompts`: grids as text, the most likely first, joined by
     SEPARATOR; "" where none ended in time.
 
-    `limit` and `on_texts` are as in harness.tune.decode.greedy, and so is what happens when memory runs out. Raises
-    UserError for a tokenizer that does not write grids by themselves.
+    `limit` is as in harness.tune.decode.greedy, and so is what happens when memory runs out. Raises UserError for a
+    tokenizer that does not write grids by themselves.
     """
-    device, base = next(model.parameters()).device, model.get_base_model()
+    device, tokens = next(model.parameters()).device, grid_tokens(model, tokenizer, decoding.encoding)
     limit, free, cache = limit or TokenLimit(), free_bytes(device), cache_size_of(model)
-    vocab_size = model.get_input_embeddings().weight.shape[0]
-    tokens = GridTokens(tokenizer, decoding.encoding, end_ids(tokenizer, base), vocab_size)
-    ways = ways_of(base.config, prompts, max_new_tokens)
+    ways = ways_of(model.get_base_model().config, prompts, max_new_tokens)
     texts: dict[int, str] = {}
 
     def done(number: int, search: Search) -> None:
         # Two ways of splitting one grid into tokens are one candidate.
         found = sorted(search.found, key=lambda answer: -answer[0])
         texts[number] = SEPARATOR.join(dict.fromkeys(tokenizer.decode(list(ids)) for _, ids in found))
-        on_texts({number: texts[number]})
+        watch.on_texts({number: texts[number]})
 
     with answering(model, _MERGED_SHARE * free) as own_attention:
-        while pending := [i for i in range(len(prompts)) if i not in texts]:
+        while (pending := [i for i in range(len(prompts)) if i not in texts]) and not watch.stop():
             room = Room(cache, free, device.type, limit.tokens)
             longest = max(len(prompts[i]) + max_new_tokens[i] for i in pending)
             try:
@@ -90,8 +100,8 @@ def candidates(
                     width = max(len(prompts[i]) + max_new_tokens[i] for i in members)
                     count = min(len(members), room.rows(width))
                     rows = Branches(model, count, width, own_attention=own_attention) if way.static else Alone(model)
-                    _explore(rows, {i: decoding.search(tokens, prompts[i], max_new_tokens[i]) for i in members},
-                             prompts, done)  # fmt: skip
+                    searches = {i: decoding.search(tokens, prompts[i], max_new_tokens[i]) for i in members}
+                    _explore(rows, searches, prompts, done, watch.stop)
                 continue
             except Exception as problem:
                 if not ran_out(problem):
@@ -100,7 +110,13 @@ def candidates(
             free_memory()
             if not limit.shrink(min(len(pending), room.rows(longest)), longest):
                 raise torch.OutOfMemoryError(reason)
-    return [texts[i] for i in range(len(prompts))]
+    return [texts.get(i, "") for i in range(len(prompts))]
+
+
+def grid_tokens(model: Any, tokenizer: Any, encoding: str) -> GridTokens:
+    """The tokens that `model`, a PeftModel, may write in a grid. Raises UserError as GridTokens does."""
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    return GridTokens(tokenizer, encoding, end_ids(tokenizer, model.get_base_model()), vocab_size)
 
 
 @contextmanager
@@ -173,8 +189,12 @@ def _explore(
     searches: dict[int, Search],
     prompts: Sequence[Sequence[int]],
     done: Callable[[int, Search], None],
+    stop: Callable[[], bool],
 ) -> None:
-    """Runs all `searches`, by the numbers of their prompts, which are in order of length, the longest first."""
+    """Runs all `searches`, by the numbers of their prompts, which are in order of length, the longest first.
+
+    Stopped, those that are under way are done with what they have.
+    """
     waiting = list(searches)
     live: list[int] = []  # the question in each live row
     last: list[int] = []  # and its next token
@@ -196,11 +216,15 @@ def _explore(
 
     while waiting or live:
         # Free rows are filled, and a question may be over at once.
-        while waiting and rows.live < rows.rows:
+        while waiting and rows.live < rows.rows and not stop():
             number = waiting.pop(0)
             live.append(number)
             last.append(0)
             advance(len(live) - 1, rows.read([prompts[number]])[0])
+        if stop():
+            for number in live:
+                done(number, searches[number])
+            return
         if live:
             logits = rows.step(torch.tensor(last, device=rows.device))
             # From the last row on, so that the row that takes a number has had its turn.

@@ -24,6 +24,7 @@ from harness.train.step import TrainingStep
 from harness.tune import autotune, decode, finetune
 from harness.tune.ahead import Ahead
 from harness.tune.answers import chosen, decoded
+from harness.tune.candidates import Watch
 from harness.tune.checkpoint import Checkpointer, answers_path
 from harness.tune.decode_answers import KeptAnswers, Prompts
 from harness.tune.decode_batches import TokenLimit
@@ -196,7 +197,7 @@ class ArmRunner:
         texts, seconds = self.kept.answer(
             self.adapter.values(), questions.prompts, questions.max_new_tokens, self._decode, self.on_answers
         )
-        answers, choices, score_s = chosen(self.model, self.tokenizer, questions, texts, self.spec)
+        answers, choices, score_s = chosen(self.model, self.tokenizer, questions, texts, self.spec, limit=self.decoding)
         losses = decode.losses(self.model, solved_sequences(own, self.truths, self.prompts))
         part = ArmOutcome(answers, losses, choices=choices, decode_s=seconds, score_s=score_s)
         part.questions, part.skipped = len(texts), questions.skipped
@@ -213,7 +214,9 @@ class ArmRunner:
         outcome.score_s = max(part.score_s for part in parts)
 
     def _decode(self, prompts: Prompts, limits: Sequence[int], on_texts: Callable[[dict[int, str]], None]) -> None:
-        decoded(self.model, self.tokenizer, prompts, limits, self.spec, limit=self.decoding, on_texts=on_texts)
+        decoded(
+            self.model, self.tokenizer, prompts, limits, self.spec, limit=self.decoding, watch=Watch(on_texts=on_texts)
+        )
 
 
 def draws_ahead(device: str) -> bool:

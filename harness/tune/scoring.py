@@ -9,12 +9,15 @@ from typing import Any, Final
 import torch
 from transformers import DynamicCache
 
+from harness.errors import first_line
 from harness.train.check import use_plain_attention
 from harness.train.compat import quiet
+from harness.train.device_errors import ran_out
+from harness.train.packing import free_memory
 from harness.train.small_copy import WINDOW, bare, small_copies
 from harness.tune.candidates import answering
-from harness.tune.decode import free_bytes
-from harness.tune.decode_batches import ways_of
+from harness.tune.decode import cache_size_of, free_bytes
+from harness.tune.decode_batches import Room, TokenLimit, ways_of
 
 Question = tuple[Sequence[int], Sequence[Sequence[int]]]  # token ids of a prompt, and of every answer to it
 _CACHES: Final = ("cache", "past_key_values")  # names among a model's inputs
@@ -24,25 +27,62 @@ _TOLERANCE = 1e-4  # of the largest log-likelihood, in the check
 _shares: dict[str, bool] = {}
 
 
-def log_likelihoods(model: Any, questions: Sequence[Question], merge_share: float = _MERGED_SHARE) -> list[list[float]]:
+def log_likelihoods(
+    model: Any,
+    questions: Sequence[Question],
+    *,
+    limit: TokenLimit | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    merge_share: float = _MERGED_SHARE,
+) -> list[list[float] | None]:
     """Of every answer to each of `questions`: the sum of its tokens' log-probabilities, in nats, in the model's whole
-    vocabulary. `model` is a PeftModel; an answer has its end-of-text token.
+    vocabulary; None of a question that `stop`, once true, left without. `model` is a PeftModel; an answer has its
+    end-of-text token.
 
     Where an architecture's cache is not shown to give what the whole sequence gives, every answer is read with its
-    question.
+    question. At most `limit` tokens are held at once, by default as many as the free memory allows. Where memory runs
+    out all the same, half as many answers are read at once, and so on; raises torch.OutOfMemoryError where one is too
+    much.
     """
-    config = model.get_base_model().config
+    config, device = model.get_base_model().config, next(model.parameters()).device
     ways = ways_of(config, [prompt for prompt, _ in questions],
                    [max(map(len, answers), default=0) for _, answers in questions])  # fmt: skip
     shares = any(way.static for way in ways) and shares_prefixes(config)
-    free = free_bytes(next(model.parameters()).device)
+    free, cache, limit = free_bytes(device), cache_size_of(model), limit or TokenLimit()
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    out: list[list[float] | None] = []
     with answering(model, merge_share * free) as own_attention:
-        return [
-            _shared(model, prompt, answers, own_attention)
-            if shares and way.static
-            else [_whole(model, prompt, answer) for answer in answers]
-            for (prompt, answers), way in zip(questions, ways, strict=True)
-        ]
+        while len(out) < len(questions):
+            (prompt, answers), way = questions[len(out)], ways[len(out)]
+            longest = max(map(len, answers), default=1)
+            room = Room(cache, free, device.type, limit.tokens)
+            together = shares and way.static
+            count = min(len(answers), room.rows(len(prompt) + longest), max(1, _LOGITS // (longest * vocab_size)))
+            try:
+                if together:
+                    out.append(_shared(model, prompt, answers, own_attention, at_once=max(1, count), stop=stop))
+                else:
+                    out.append(_one_by_one(model, prompt, answers, stop))
+                continue
+            except Exception as problem:
+                if not ran_out(problem):
+                    raise
+                reason = first_line(problem)  # not the exception, which holds the cache
+            free_memory()
+            if not together or not limit.shrink(count, len(prompt) + longest):
+                raise torch.OutOfMemoryError(reason)
+    return out
+
+
+def _one_by_one(
+    model: Any, prompt: Sequence[int], answers: Sequence[Sequence[int]], stop: Callable[[], bool]
+) -> list[float] | None:
+    out: list[float] = []
+    for answer in answers:
+        if stop():
+            return None
+        out.append(_whole(model, prompt, answer))
+    return out
 
 
 def _whole(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> float:
@@ -52,24 +92,33 @@ def _whole(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> float:
 
 
 def _shared(
-    model: Any, prompt: Sequence[int], answers: Sequence[Sequence[int]], own_attention: Callable[[], Any] | None
-) -> list[float]:
-    """As `_whole` of every answer. Answers are padded on the right, where no token before looks."""
+    model: Any,
+    prompt: Sequence[int],
+    answers: Sequence[Sequence[int]],
+    own_attention: Callable[[], Any] | None,
+    *,
+    at_once: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[float] | None:
+    """As `_whole` of every answer, `at_once` of them beside each other. Answers are padded on the right, where no token
+    before looks."""
     if not answers:
         return []
+    if stop():
+        return None
     device, count = next(model.parameters()).device, len(prompt)
     name = next(name for name in _CACHES if name in _inputs_of(model))
     cache: Any = DynamicCache()
     with own_attention() if own_attention else nullcontext():
         ids = torch.tensor([list(prompt)], device=device)
         first = _forward(model, {"input_ids": ids, name: cache, "use_cache": True, "logits_to_keep": 1})[:, -1:]
-    # As many answers at once as their logits allow, of like lengths.
+    # Answers of like lengths beside each other.
     order = sorted(range(len(answers)), key=lambda i: -len(answers[i]))
     out = [0.0] * len(answers)
-    while order:
-        longest = len(answers[order[0]])
-        members = order[: max(1, _LOGITS // (longest * first.shape[-1]))]
-        order = order[len(members) :]
+    for members in (order[i : i + at_once] for i in range(0, len(order), at_once)):
+        if stop():
+            return None
+        longest = len(answers[members[0]])
         ids = torch.tensor([[*answers[i], *[0] * (longest - len(answers[i]))] for i in members], device=device)
         logits = first.expand(len(members), -1, -1)
         if longest > 1:
@@ -106,7 +155,7 @@ def _check(config: Any) -> bool:
             with quiet():
                 use_plain_attention(model)
                 whole = [_whole(model, prompt, answer) for answer in answers]
-                together = _shared(model, prompt, answers, None)
+                together = _shared(model, prompt, answers, None, at_once=len(answers)) or []
         except Exception:  # a size or a cache that this architecture does not take; the next copy may be wider
             continue
         bound = _TOLERANCE * max(map(abs, whole))

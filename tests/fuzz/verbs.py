@@ -219,7 +219,7 @@ VALID = [
     "tasks", "n-1", "baseline, n-1", "all", "attention", "all-linear", "q_proj v_proj", "own", "reference", "arc24",
     "lora", "full", "layers", "rows", "spaced", "drop", "task", "csv", "models.yaml", "card.yaml", "new",
     world.RESULTS, "kaggle_challenges.json", "kaggle_solutions.json", "generated", "plain", "attention=sdpa", "mlp",
-    "random", "out.csv", "23:59", "0.0001", "solved",
+    "random", "out.csv", "23:59", "0.0001", "solved", "greedy", "sample", "dfs", "vote", "score",
 ]  # fmt: skip
 # No devices, nothing above the working folder: the verbs write to what they are given.
 ODD = [

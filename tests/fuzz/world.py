@@ -83,7 +83,8 @@ CARD = {"name": "mine", "memory": "24 GiB", "bandwidth": "300 GB/s", "fp32": "30
 MODEL = "m"  # the folder with weights
 RESULTS = "results/a-cpu"
 RECIPE = "run.yaml"  # what pick chose
-SOLVED = ("solve", f"./{MODEL}", "--tasks", "tasks", "--results", "solved", "--steps", "4", "--budget-hours", "1")
+SOLVED = ("solve", f"./{MODEL}", "--tasks", "tasks", "--results", "solved", "--steps", "4", "--budget-hours", "1",
+          "--decode", "dfs", "--select", "score")  # fmt: skip
 TUNE = ("ttft", f"./{MODEL}", "--arms", "n-1", "--precision", "fp32", "--steps", "4", "--results", "tuned")
 
 
@@ -158,9 +159,10 @@ def arms(payload: Any, emit: Callable[..., None]) -> Any:
 
 
 def solved(job: dict, emit: Any) -> dict:
-    """A task's one answer."""
+    """A task's two answers, the likelier one with fewer votes."""
     return {
-        "status": "ok", "reason": "", "started": "2026-11-26T00:00:00+00:00", "votes": [[["000", job["views"]]]],
+        "status": "ok", "reason": "", "started": "2026-11-26T00:00:00+00:00", "scores": [[-2.0, -1.0]],
+        "votes": [[["000", job["views"]], ["111", 1]]], "score_s": 0.1,
         "views": job["views"], "steps": 4, "train_s": 0.1, "decode_s": 0.1, "train_tokens": 400,
         "question_tokens": 200, "answer_tokens": 18, "cut": False,
     }  # fmt: skip

@@ -135,11 +135,14 @@ class Solving(solving.Watch):
 
 
 def solve(folder: Path, shared: Path) -> None:
-    """Twelve tasks that take 50 ms each, by the stand-in of helpers/worker.py; the submission must have all of them."""
+    """Twelve tasks that take 50 ms each, by the stand-in of helpers/worker.py, with scores; the submission must have
+    the likelier grid of all of them."""
     run = solving.Solve(folder, shared / "model", count=12)
-    run.world(seconds=0.05)
-    run.run(Solving(), budget_s=3600)
+    run.world(seconds=0.05, answers={"votes": [[["000", 2], ["111", 1]]], "scores": [[-9.0, -2.0]]})
+    run.run(Solving(), budget_s=3600, decode="dfs", select="score")
     assert run.answered() == {task.id for task in run.tasks}
+    chosen = json.loads(run.out.read_text()).values()
+    assert all(answer["attempt_1"] == [[1, 1, 1]] for answers in chosen for answer in answers)
 
 
 # ---- What must be the same after kills
@@ -156,7 +159,7 @@ def same_arm(raw: dict[str, Any]) -> Any:
 
 def same_solved(raw: dict[str, Any]) -> Any:
     """What is expected of a task depends on those before it."""
-    seconds = ("train_s", "decode_s", "nominal_train_s", "nominal_answer_s", "expected_s", "cap_s", "load_s")
+    seconds = ("train_s", "decode_s", "score_s", "nominal_train_s", "nominal_answer_s", "expected_s", "cap_s", "load_s")
     return replace(solved.from_json(raw), started="", **dict.fromkeys(seconds, 0.0))
 
 

@@ -59,6 +59,8 @@ class Solve:
             views=views,
             precision="fp32",
             scope="task",
+            decode=more.pop("decode", "greedy"),
+            select=more.pop("select", "vote"),
             results=self.results,
             fresh=more.pop("fresh", False),
         )

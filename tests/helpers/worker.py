@@ -42,7 +42,8 @@ def trace_of(key: dict, memory: dict) -> dict:
 
 def solving(world: dict, log: Path, job: str, payload: dict):
     """The jobs of a run's worker: every task takes the world's "seconds", or those of "tasks", and ends as "ends" says:
-    by default well, "kill", "kill once" (its first attempt) or "hang". What is answered is one grid, all zeros."""
+    by default well, "kill", "kill once" (its first attempt) or "hang". What is answered is one grid, all zeros, unless
+    the world has its own "answers"."""
     if job.endswith(":count"):
         return [
             {"id": task["id"], "examples": [100], "questions": [100] * len(task["test_inputs"]), "answer": 9.0}
@@ -63,6 +64,7 @@ def solving(world: dict, log: Path, job: str, payload: dict):
         "status": "ok", "reason": "", "started": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         "votes": [[["000", payload["views"]]]], "views": payload["views"], "steps": 4, "train_s": 0.01,
         "decode_s": 0.01, "train_tokens": 400, "question_tokens": 200, "answer_tokens": 18, "cut": False,
+        **world.get("answers", {}),
     }  # fmt: skip
     if end == "kill" or (end == "kill once" and attempt == 1):
         os.kill(os.getpid(), signal.SIGKILL)
