@@ -1,11 +1,12 @@
 """Whole runs of `solve` under random kills, of its workers and of itself: in time, valid, and as long as planned?
 
-A run over 40 real ARC tasks, drawn anew for each, with arc-tiny under a short budget. Up to three times it or one of
-its workers is killed (SIGKILL) at a random moment; killed itself it is started again at once. Then it must have ended
+A run over 40 real ARC tasks, drawn anew for each, with arc-tiny under a short budget; every second run has a second
+pass, which goes on until the end. At a random moment its worker or the run itself is killed (SIGKILL), and the run is
+started again at once; the plan does not know of that. Then it must have ended
 before its deadline, its submission must be valid, and its hours until every task had been tried once are held against
 the plan of its first start. A first run, without kills, only shows the record what a task takes.
 
-    python -m bench.solve_runs [--runs 20] [--minutes 5] [--seed 0] [--threads 1] [--folder FOLDER]
+    python -m bench.solve_runs [--runs 20] [--minutes 5] [--kills 1] [--seed 0] [--threads 1] [--folder FOLDER]
 
 Exit code 1 where a run was late or a submission invalid. With --folder the runs stay, and a call with more --runs goes
 on behind them.
@@ -31,7 +32,7 @@ from harness.records.stored import from_stored
 from harness.solve import submission
 
 TASKS, LARGEST = 40, 10  # tasks per run, and cells a side of their grids
-MOST_KILLS = 3
+KILL_AT = (0.02, 0.6)  # of the budget: while the first pass is at work
 _POLL_S = 0.05
 
 
@@ -78,15 +79,15 @@ def challenges(tasks: Sequence[Task]) -> str:
     )
 
 
-def one(folder: Path, tasks: Sequence[Task], options: argparse.Namespace, kills: int, rng: random.Random) -> Run:
-    """A run over `tasks` in `folder`, killed so many times while its tasks are expected to be at work."""
+def one(folder: Path, tasks: Sequence[Task], options: argparse.Namespace, rng: random.Random) -> Run:
+    """A run over `tasks` in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     file, out = folder / "challenges.json", folder / "submission.json"
     file.write_text(challenges(tasks))
     results = folder.parent / "results"
     before = set((results / "runs").glob("*.json"))
     process, began, killed = _start(folder, results, options), time.monotonic(), []
-    moments = sorted(rng.uniform(0.02, 0.9) * 60 * options.minutes for _ in range(kills))
+    moments = sorted(rng.uniform(*KILL_AT) * 60 * options.minutes for _ in range(options.kills))
     while process.poll() is None:
         time.sleep(_POLL_S)
         if moments and time.monotonic() - began > moments[0]:
@@ -115,7 +116,7 @@ def _start(folder: Path, results: Path, options: argparse.Namespace) -> "subproc
         sys.executable, "-m", "harness", "solve", "arc-tiny", "--tasks", str(folder / "challenges.json"), "--out",
         str(folder / "submission.json"), "--budget-hours", str(options.minutes / 60), "--results", str(results),
         "--steps", str(options.steps), "--views", str(options.views), "--sequences-per-step", "4",
-        "--lora-targets", "all-linear", "--learning-rate", "4e-3", "--device", "cpu",
+        "--passes", str(options.passes), "--lora-targets", "all-linear", "--learning-rate", "4e-3", "--device", "cpu",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     with (folder / "log").open("a") as log:
@@ -145,7 +146,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="of a worker")
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--kills", type=int, default=1, help="per run")
+    parser.add_argument("--steps", type=int, default=28)
     parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where the runs stay")
     options = parser.parse_args()
@@ -159,7 +161,10 @@ def main() -> None:
                 run = from_stored(json.loads(kept.read_text()), Run)
             else:
                 drawn = rng.sample(tasks, TASKS)
-                run = one(kept.parent, drawn, options, rng.randint(1, MOST_KILLS) if number else 0, rng)
+                own = argparse.Namespace(
+                    **vars(options) | {"passes": 1 + number % 2} | ({} if number else {"kills": 0})
+                )
+                run = one(kept.parent, drawn, own, rng)
                 kept.write_text(json.dumps(asdict(run)))
             print(f"{number or 'without kills'}: {run}", flush=True)
             runs += [run] if number else []
