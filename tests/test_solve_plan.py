@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from helpers.solving import row_of
+from helpers.solving import Watch, row_of
 from helpers.tasks import made_tasks, write_tasks
 from helpers.tuning import RECIPE
 from rich.console import Console
@@ -20,6 +20,7 @@ from harness.solve import estimate
 from harness.solve.pace import Pace
 from harness.solve.plan import PlanConfig, _most, _PerTask, _planned, _Shared, _spec
 from harness.solve.tokens import TaskTokens
+from harness.workers.local import LocalExecutor
 
 PACE = Pace(
     recipe=RECIPE,  # two sequences per step
@@ -90,6 +91,30 @@ def test_a_shared_adapter_is_trained_once_and_answers_are_divided(config):
     assert _Shared(list(TOKENS.values()), PACE, 1, replace(config, budget_s=5.0)).foreseen(100, 4).in_time == 0.0
 
 
+def test_the_most_rank_is_what_a_prediction_of_that_rank_fits(arc_folder, config):
+    """In the memory that a rank of 64 surely fits, traced itself, the most is 64, told from ranks 4 and 8 alone."""
+    from harness.catalog.accelerators import find
+    from harness.predict.calibration import prior
+    from harness.predict.prediction import predict_cell
+    from harness.solve.rank import most_rank
+
+    wide = {**config.model.architecture, "hidden_size": 512, "intermediate_size": 1024}
+    config = replace(config, model=replace(config.model, architecture=wide))
+    _, request = _spec(config, find("t4"), prior("cuda"), "cuda", "t4")
+    command = LocalExecutor().command
+    own = replace(request, recipe=replace(RECIPE, lora_r=64))
+    sure = predict_cell(own, estimate.traced({512: own.trace_keys()[512]}, own, command, Watch()))
+    for memory, most in ((1.001, 64), (0.999, 32)):
+        memory = int(memory * sure.peak_bytes * sure.memory_factor)
+        small = replace(request, accelerator=replace(request.accelerator, memory_bytes=memory))
+        assert most_rank(small, command, Watch()) == most
+    # No rank is wider than the model.
+    assert most_rank(request, command, Watch()) == 512
+    tiny = replace(request, accelerator=replace(request.accelerator, memory_bytes=1 << 20))
+    assert most_rank(tiny, command, Watch()) == 0
+    assert most_rank(replace(request, recipe=replace(RECIPE, method="full")), command, Watch()) is None
+
+
 def test_the_most_that_fits():
     assert [_most(lambda n, limit=limit: n <= limit, 100) for limit in (0, 1, 37, 100, 1000)] == [0, 1, 37, 100, 100]
 
@@ -143,6 +168,7 @@ def test_the_verb_plans_a_run_on_a_card_that_is_not_at_hand(arc_folder, tmp_path
         app.main([*words, "--steps", "8", "--views", "2", "--budget-hours", "1"])
     text = capsys.readouterr().out
     assert end.value.code == 0
+    assert "rank 32 of LoRA at 512 tokens; planned is 32" in text  # as wide as the model
     assert "3 tasks" in text and "on t4, 2 workers" in text and "over 99 % all are answered" in text
 
 

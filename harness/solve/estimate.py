@@ -13,7 +13,7 @@ from harness.hardware.environment import versions
 from harness.predict.calibration import Calibration
 from harness.predict.prediction import PredictRequest
 from harness.predict.roofline import Trace
-from harness.predict.trace_pool import UNSEEN, TracePool
+from harness.predict.trace_pool import UNSEEN, TraceKey, TracePool
 from harness.records.arm import DECODERS, SELECTIONS, SHORTEN, TuneSpec
 from harness.records.cell import record_key
 from harness.records.solving import SolvedTask
@@ -70,14 +70,20 @@ def count_tokens(job: CountJob, executor: LocalExecutor, observer: EstimateObser
 
 def predicted_pace(request: PredictRequest, command: Sequence[str], observer: EstimateObserver) -> Pace:
     """The pace by prediction alone; `command` starts the processes that trace. Raises UserError where there is none."""
-    keys = request.trace_keys()
+    return paces.predicted(request, traced(request.trace_keys(), request, command, observer))
+
+
+def traced(
+    keys: Mapping[int, TraceKey], request: PredictRequest, command: Sequence[str], observer: EstimateObserver
+) -> dict[int, Trace]:
+    """The traces of `request` with these `keys`, by context. Raises UserError where one fails."""
     with TracePool(versions(), lambda: LocalExecutor(command, UNSEEN)) as pool:
-        traced = pool.trace_all(list(keys.values()), _counter(observer, "tracing"))
-    traces: Mapping[int, Trace] = {n: t for n, t in zip(keys, traced, strict=True) if not isinstance(t, str)}
+        made = pool.trace_all(list(keys.values()), _counter(observer, "tracing"))
+    traces = {n: trace for n, trace in zip(keys, made, strict=True) if not isinstance(trace, str)}
     if len(traces) < len(keys):
-        reason = next(trace for trace in traced if isinstance(trace, str))
+        reason = next(trace for trace in made if isinstance(trace, str))
         raise UserError(f"{request.spec.name}: its seconds cannot be predicted: {reason}")
-    return paces.predicted(request, traces)
+    return traces
 
 
 def _counter(observer: EstimateObserver, verb: str) -> Callable[[int, int], None]:

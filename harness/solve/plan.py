@@ -5,7 +5,7 @@ Nothing is measured. Seconds come from earlier runs of the same setting in the r
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist, fmean
 
@@ -25,6 +25,7 @@ from harness.records.store import RESULTS, slug
 from harness.solve import estimate
 from harness.solve.estimate import EstimateObserver
 from harness.solve.pace import Pace
+from harness.solve.rank import most_rank
 from harness.solve.simulation import Foreseen, foresee, uncertainty
 from harness.solve.tokens import TaskTokens
 from harness.workers.local import LocalExecutor
@@ -66,7 +67,7 @@ class RunPlan:
     """What is foreseen. Hours of `train_h` and `answer_h` are of all workers together; `unasked` are ids of tasks with
     a test input that does not fit the context, `untrained` of those without a training example that does. With
     `most_steps` at the planned views, or `most_views` at the planned steps, all is done in time at 95 %; 0 where not
-    even one is."""
+    even one is. `most_rank` is the largest rank whose training step fits the memory, None where that is not known."""
 
     device: str
     precision: str
@@ -80,6 +81,7 @@ class RunPlan:
     untrained: tuple[str, ...]
     most_steps: int
     most_views: int
+    most_rank: int | None = None
     source: str
 
 
@@ -102,7 +104,8 @@ def plan(config: PlanConfig, observer: EstimateObserver) -> RunPlan:
         tokens = estimate.count_tokens(estimate.count_job(spec, config.tasks, config.arm), executor, observer)
         pace = estimate.predicted_pace(request, executor.command, observer)
         pace = estimate.known_pace(pace, rows, spec, config.arm, workers)
-    return _planned(config, spec, workers, tokens, pace)
+        rank = most_rank(request, executor.command, observer)
+    return replace(_planned(config, spec, workers, tokens, pace), most_rank=rank)
 
 
 def _rows(folder: Path) -> list[solving.SolvedTask]:
