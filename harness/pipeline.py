@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from harness.analysis.projection import step_seconds
-from harness.catalog import trainable
+from harness.analysis.run_description import OF_STEPS, differences
+from harness.catalog import precisions, trainable
 from harness.catalog.models import Catalog
 from harness.errors import UserError
 from harness.hardware.cpu_load import CpuMeter
@@ -14,6 +15,7 @@ from harness.measure.config import SweepConfig
 from harness.measure.sweep import SweepObserver, SweepResult
 from harness.records.arm import ArmResult
 from harness.records.cell import ModelSpec
+from harness.records.measurement import Measurement
 from harness.tune import run as tuning
 from harness.tune.config import TuneConfig, must_have_weights, settings_for
 from harness.tune.run import TuneObserver
@@ -56,8 +58,14 @@ def bench(
         with reserve(executor, config.device, config.recipe.data_parallel) as report:
             # The fine-tunes are chosen by the swept rows: which precision is native, and what a step takes.
             swept = sweep.run_on(report, config, observer, executor, meter)
-            executor.close()  # the process that traced is not needed any more
             tunes = fine_tunes(config, catalog, swept, observer.note) if accuracy else []
+            # An accuracy joins the cell that is its own run alone, so there must be one.
+            for tune in tunes:
+                if extra := cell_of(tune, config, swept):
+                    observer.note(f"{tune.model.name}: a cell as it is fine-tuned, at {tune.context} tokens")
+                    more = sweep.run_on(report, extra, observer, executor, meter)
+                    swept = replace(swept, rows=_in_order(swept.rows, more.rows))
+            executor.close()  # the process that traced is not needed any more
             result = BenchResult(swept, [])
             on_result(result)
             # One that cannot be done is a note; the others go on.
@@ -72,6 +80,38 @@ def bench(
     if result.results:
         on_result(result)
     return result
+
+
+def cell_of(tune: TuneConfig, config: SweepConfig, swept: SweepResult) -> SweepConfig | None:
+    """The sweep of the one cell that `tune` is a run of; None where `swept` has it."""
+    spec = tuning.spec_of(tune, swept.report)
+    own = [
+        row.cell for row in swept.rows if (row.cell.model.name, row.cell.precision) == (spec.model.name, spec.precision)
+    ]
+    if any(not differences(cell, spec) for cell in own):
+        return None
+    recipe = replace(config.recipe, **{name: getattr(tune.recipe, name) for name in OF_STEPS})
+    return replace(
+        config,
+        models=[(tune.model, tune.weights)],
+        precisions=[precisions.find(spec.precision)],
+        contexts={swept.report.device.kind: [tune.context]},
+        recipe=recipe,
+    )
+
+
+def _in_order(rows: list[Measurement], more: list[Measurement]) -> list[Measurement]:
+    """`rows` with `more` of a model and precision among them, a precision's contexts from short to long."""
+    rows = list(rows)
+    for row in more:
+        alike = [
+            i
+            for i, other in enumerate(rows)
+            if (other.cell.model.name, other.cell.precision) == (row.cell.model.name, row.cell.precision)
+        ]
+        shorter = [i for i in alike if rows[i].cell.context <= row.cell.context]
+        rows.insert(shorter[-1] + 1 if shorter else alike[0] if alike else len(rows), row)
+    return rows
 
 
 def fine_tunes(
@@ -114,7 +154,9 @@ def _fine_tune(spec: ModelSpec, weights: str, config: SweepConfig, catalog: Cata
         weights,
         settings,
         arms=ARMS,
-        recipe=replace(recipe, trim_vocab=config.recipe.trim_vocab, kernels=config.recipe.kernels),
+        recipe=replace(
+            recipe, **{name: getattr(config.recipe, name) for name in ("trim_vocab", "kernels", "lora_targets")}
+        ),
         precision=native[0].cell.precision,
         curve=True,
         autotune=config.autotune,

@@ -6,9 +6,9 @@ import pytest
 from helpers.records import cell, row
 
 from harness.analysis import projection, token_curve
+from harness.analysis.budget import TRAINING_SHARE, WHOLE_SHARE, fits
 from harness.analysis.drift import CPU, DRIFT, STEADY, UNSTEADY
 from harness.analysis.stability import warnings
-from harness.analysis.verdict import TRAINING_SHARE, WHOLE_SHARE, fits, verdict
 from harness.records.cell import Recipe
 from harness.records.measurement import CardState, FlopCount
 from harness.report import speed
@@ -150,23 +150,6 @@ def test_arc_hours_share_a_step_between_processes():
 def test_what_fits_by_hand():
     assert fits(9.6, 12, TRAINING_SHARE) and not fits(9.61, 12, TRAINING_SHARE)
     assert fits(12.0, 12, WHOLE_SHARE) and not fits(12.01, 12, WHOLE_SHARE)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "word"),
-    # 1000 steps of 16 micro-steps: s x 4.444 h; the high end is 8.82 % above. Budget 12 h, 80 % of it 9.6 h.
-    [(1.98, "fits"), (1.99, "tight"), (2.48, "tight"), (2.49, "too slow"), (5.0, "too slow")],
-)
-def test_verdicts_are_judged_on_the_high_end(seconds, word):
-    assert verdict(row((seconds,) * 12), 12) == word
-
-
-def test_verdicts_without_hours():
-    assert verdict(row(status="oom"), 12) == "too big"
-    assert verdict(row(status="too_slow"), 12) == "too slow"
-    assert verdict(row(status="beyond_window"), 12) == "over window"
-    assert verdict(row(losses=(2.0, float("nan"))), 12) == "unstable"
-    assert verdict(row((1.5, 2.7, 3.9)), 12) == "unstable"  # an interval from 0 to 2.3 times the middle
 
 
 def _on_card(before=1590.0, after=1590.0, throttle=(), **more):

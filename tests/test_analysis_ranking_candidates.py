@@ -9,8 +9,9 @@ from helpers.ranking import row_of as _row
 from helpers.ranking import shown as _shown
 from helpers.records import cell, curve, result, row
 
+from harness.analysis.candidates import best_arm, candidates, comparable_results
 from harness.analysis.learning_curve import accuracy_after
-from harness.analysis.ranking import best_arm, candidates, comparable_results, rank_candidates
+from harness.analysis.ranking import rank_candidates
 from harness.analysis.stats import wilson
 from harness.catalog.published import ACCURACIES
 from harness.records.arm import CurvePoint
@@ -25,20 +26,22 @@ def _names(listed):
 
 
 def test_hours_are_load_training_and_answers_by_hand():
-    """Load 1799 s and warm-up 1 s: 0.5 h. Training 2.982 h, 3.543 at the slow end. Ten tasks decoded in 90 s are 9 s
-    per task, 1 h for 400. In all 4.482 h, 5.043 at the slow end."""
-    r = _row(load_s=1799.0)
-    (candidate,) = candidates([r], [result(5, decode_s=90.0)], GOAL)
-    assert candidate.inference_h == pytest.approx(1.0)
-    assert candidate.hours_mid == pytest.approx(0.5 + 1000 * STEP_S / 3600 + 1.0)
-    assert (
-        candidate.hours_high == pytest.approx(0.5 + 1000 * STEP_S / 3600 * SLOW + 1.0) == pytest.approx(5.043, abs=1e-3)
-    )
+    """Load 1799 s and warm-up 1 s: 0.5 h. 25 steps for 10 tasks are 1000 for 400: 2.982 h, 3.543 at the slow end. Ten
+    tasks decoded in 90 s are 9 s per task, 1 h for 400, and 8.82 % more at the slow end. In all up to 5.131."""
+    r, accuracy = _row(load_s=1799.0), result(5, steps=25, decode_s=90.0)
+    (candidate,) = candidates([r], [accuracy], GOAL)
+    run = candidate.run
+    assert (run.run.scope, run.run.steps, run.run.dose, run.evidence) == ("shared", 1000, 40.0, "measured")
+    assert run.answers.mid == pytest.approx(1.0)
+    assert run.mid == pytest.approx(0.5 + 1000 * STEP_S / 3600 + 1.0)
+    high = 0.5 + 1000 * STEP_S / 3600 * SLOW + 1.0 * FULL_SLOW
+    assert candidate.hours_high == pytest.approx(high) == pytest.approx(5.131, abs=1e-3)
     (unanswered,) = candidates([r], [], GOAL)
-    assert unanswered.inference_h is None
+    assert unanswered.run.answers is None and unanswered.run.evidence == "none"
     assert unanswered.hours_high == pytest.approx(0.5 + 1000 * STEP_S / 3600 * SLOW)
-    (fewer,) = candidates([r], [result(5, decode_s=90.0)], replace(GOAL, test_tasks=40))
-    assert fewer.inference_h == pytest.approx(0.1)
+    (fewer,) = candidates([r], [accuracy], replace(GOAL, test_tasks=40))
+    assert (fewer.run.run.steps, fewer.run.run.dose) == (100, 40.0)
+    assert fewer.run.answers.mid == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +49,11 @@ def test_hours_are_load_training_and_answers_by_hand():
     [({"context": 300}, "none of ARC's sequences is so short"), ({"work": None}, "no FLOPs were counted")],
 )
 def test_hours_are_of_full_contexts_where_none_of_arcs_lengths_serves(short, why):
-    """Answers are 1 h, full contexts 4.444 h and 8.82 % more at the slow end; it is said."""
-    (full,) = candidates([_row(**short)], [result(5, decode_s=90.0)], GOAL)
-    assert full.arc is None and full.inference_h == pytest.approx(1.0)
-    assert full.hours_high == pytest.approx((1 + 1000 * FULL_STEP_S * FULL_SLOW) / 3600 + 1.0)
+    """Answers are 1 h, up to 1.088; full contexts 4.444 h and 8.82 % more at the slow end; it is said."""
+    accuracy = result(5, steps=25, decode_s=90.0, context=short.get("context", 1024))
+    (full,) = candidates([_row(**short)], [accuracy], GOAL)
+    assert not full.run.arc and full.run.answers.mid == pytest.approx(1.0)
+    assert full.hours_high == pytest.approx((1 + 1000 * FULL_STEP_S * FULL_SLOW) / 3600 + FULL_SLOW)
     shown = " ".join(_shown(rank_candidates([full], GOAL)).split())
     assert f"tiny fp32 {full.row.cell.context}: hours are of full contexts, for {why}." in shown
     assert "full contexts" not in _shown(rank_candidates(candidates([_row()], [], GOAL), GOAL))
@@ -61,36 +65,40 @@ def test_the_curve_is_of_all_rows_of_the_cells_model_precision_and_recipe():
     rows = [_row(seconds=n / 1024, context=n) for n in (1024, 2048, 4096)]
     second = candidates([*rows, _row("other", 99.0), _row(precision="int4", seconds=50.0)], [], GOAL)[1]
     mid = 1000 * 16 * 1156.6 / 1024 / 3600
-    assert second.arc.hours_mid == pytest.approx(mid, rel=0.002)
+    assert second.run.mid == pytest.approx(mid, rel=0.002)
     assert second.hours_high == pytest.approx(mid * FULL_SLOW, rel=0.002)
 
 
 def test_the_answers_count_in_the_budget():
-    """5.043 h with the answers, 4.043 without: at 4.5 h only the row whose decoding nobody measured fits."""
-    r, accuracy = _row(load_s=1799.0), result(5, decode_s=90.0)
-    for budget, fits, bare in ((5.05, 1, 1), (5.04, 0, 1), (4.05, 0, 1), (4.04, 0, 0)):
+    """5.131 h with the answers may take the whole budget; 4.043 without them 80 % of it, which is all of 5.054 h."""
+    r, accuracy = _row(load_s=1799.0), result(5, steps=25, decode_s=90.0)
+    for budget, fits, bare in ((5.14, 1, 1), (5.12, 0, 1), (5.06, 0, 1), (5.05, 0, 0)):
         goal = replace(GOAL, budget_hours=budget)
         assert len(rank_candidates(candidates([r], [accuracy], goal), goal).fits) == fits
         assert len(rank_candidates(candidates([r], [], goal), goal).fits) == bare
 
 
 def test_the_steps_that_a_budget_allows_by_hand():
-    """3 h less 0.5 of load and 1 of answers leave 1.5 h, 5400 s, of steps of 10.734 x 1.1882 s at the slow end: 423."""
-    goal = replace(GOAL, budget_hours=3.0)
-    (candidate,) = candidates([_row(load_s=1799.0)], [result(5, decode_s=90.0)], goal)
-    assert candidate.steps == int(5400 / (STEP_S * SLOW)) == 423
-    (plenty,) = candidates([_row(load_s=1799.0)], [result(5, decode_s=90.0)], GOAL)
-    assert plenty.steps == 1000  # at most those that are asked for
-    (none,) = candidates([_row(load_s=1799.0)], [result(5, decode_s=90.0)], replace(GOAL, budget_hours=1.0))
-    assert none.steps == 0 and none.estimate is None
+    """3 h less 0.5 of load and up to 1.0882 of answers leave 1.4118 h, 5082.5 s, of steps of 10.734 x 1.1882 s at the
+    slow end: 398."""
+    goal, accuracy = replace(GOAL, budget_hours=3.0), result(5, steps=25, decode_s=90.0)
+    (candidate,) = candidates([_row(load_s=1799.0)], [accuracy], goal)
+    assert candidate.bought.run.steps == int(3600 * (2.5 - FULL_SLOW) / (STEP_S * SLOW)) == 398
+    (plenty,) = candidates([_row(load_s=1799.0)], [accuracy], GOAL)
+    assert plenty.bought.run.steps == 1000  # at most those that are asked for
+    (none,) = candidates([_row(load_s=1799.0)], [accuracy], replace(GOAL, budget_hours=1.0))
+    assert none.bought.run.steps == 0 and none.estimate is None
 
 
 def test_the_projection_is_to_the_steps_that_the_budget_allows():
+    """80 % of 1.5 h hold 338 steps. For the 20 tasks of the curve they are its own steps, 5.3 times as many; for 400
+    tasks they give each a twentieth of the sequences, as 17 steps did for 20."""
     accuracy = result(11, tasks=20, steps=64, curve_points=curve(20, 2, 5, 8, 11))
-    (candidate,) = candidates([_row()], [accuracy], replace(GOAL, budget_hours=1.5))
-    assert candidate.steps == int((1.5 * 3600 - 1) / (STEP_S * SLOW)) == 423
-    assert candidate.estimate == accuracy_after(accuracy.curve_points, 423)
-    assert candidate.estimate.reach == 423 / 64
+    for tasks, steps in ((20, 338), (400, 17)):
+        (candidate,) = candidates([_row()], [accuracy], replace(GOAL, budget_hours=1.5, test_tasks=tasks))
+        assert candidate.bought.run.steps == int((1.2 * 3600 - 1) / (STEP_S * SLOW)) == 338
+        assert candidate.estimate == accuracy_after(accuracy.curve_points, steps)
+        assert candidate.estimate.reach == steps / 64
 
 
 # --- which result belongs to which row
@@ -105,9 +113,10 @@ def test_a_result_is_of_its_model_precision_and_weights_alone():
         _row("other"),
     ]
     listed = candidates(rows, [_result(right=5)], GOAL)
-    assert [c.result is not None for c in listed] == [True, True, False, False, False]
-    for c in listed[2:]:
-        assert (c.result, c.baseline, c.estimate, c.chance, c.inference_h) == (None,) * 5
+    assert [c.result is not None for c in listed] == [True, False, False, False, False]
+    assert listed[1].unmatched == "the accuracy of n-1 is of another run: context 1024, here 2048"
+    for c in listed[1:]:
+        assert (c.result, c.baseline, c.estimate, c.chance, c.run.evidence) == (None, None, None, None, "none")
 
 
 def test_nothing_without_a_result_is_given_an_accuracy():

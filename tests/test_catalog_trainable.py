@@ -11,7 +11,8 @@ from helpers.sweep import CARD, NATIVE, WORLD, Bench
 from rich.console import Console
 from test_catalog_models import GOOD
 
-from harness.analysis import ranking
+from harness.analysis.candidates import candidates
+from harness.analysis.run_hours import default_runs
 from harness.analysis.stability import warnings
 from harness.analysis.verdict import verdict
 from harness.catalog import models as catalog
@@ -86,16 +87,17 @@ def test_bench_starts_no_cell_that_computes_in_fp16(tmp_path):
     ]  # fmt: skip
     assert bench.jobs() == ["tiny fp32 256"]
     assert "exceed 65504" in done.rows[0].reason and "choose --precisions bf16 or fp32" in done.rows[0].reason
-    assert [verdict(r, 12) for r in done.rows[:2]] == ["unstable", "unstable"]
+    assert [verdict(r, None, 12) for r in done.rows[:2]] == ["unstable", "unstable"]
 
 
 def test_a_row_of_an_earlier_version_is_marked_and_not_picked(tmp_path, capsys):
     """It was measured with random weights, whose activations stay small."""
     old = row(key="old", cell=cell(model=GEMMA, precision="fp16", compute_dtype="fp16"))
     wide = row(key="wide", cell=cell(model=GEMMA, precision="bf16", compute_dtype="bf16"))
-    assert (verdict(old, 12), verdict(wide, 12)) == ("unstable", "fits")
+    runs = default_runs([old, wide], GOAL)
+    assert (verdict(old, runs["old"], 12), verdict(wide, runs["wide"], 12)) == ("unstable", "fits")
     assert any("exceed 65504" in line for line in warnings(old)) and not warnings(wide)
-    assert [c.row.key for c in ranking.candidates([old, wide], [], GOAL)] == ["wide"]
+    assert [c.row.key for c in candidates([old, wide], [], GOAL)] == ["wide"]
     Store(tmp_path).add(old)
     with pytest.raises(SystemExit) as end:
         app.main(["pick", "--results", str(tmp_path)])
@@ -187,7 +189,7 @@ def test_a_quantised_checkpoint_is_measured_in_its_own_precision_alone(shipped, 
     done, _ = bench.run(names=("native", "int4"), contexts=(256,), spec={"quantized": "int4"})
     assert [(r.cell.precision, r.status) for r in done.rows] == [("bf16", "unsupported"), ("int4", "ok")]
     assert bench.jobs() == ["tiny int4 256"]
-    assert verdict(done.rows[0], 12) == "unsupported"
+    assert verdict(done.rows[0], None, 12) == "unsupported"
 
 
 def test_rows_from_before_do_not_answer_for_a_quantised_checkpoint():

@@ -39,13 +39,12 @@ def test_pick_ends_with_0_and_the_pick_or_with_1_where_none_fits(record, capsys)
     assert code == 1
     assert "Pick: none fits 1 h. Nearest: tiny fp32" in " ".join(shown.out.split())
     assert max(map(len, shown.out.split("\n", 1)[1].splitlines())) <= 80
-    code, shown = _run(capsys, "pick", "--results", str(record), "--budget-hours", "1", "--steps", "100")
+    code, shown = _run(capsys, "pick", "--results", str(record), "--budget-hours", "1", "--test-tasks", "10")
     assert code == 0 and "projected" in shown.out
 
 
 def test_pick_counts_the_answers_of_so_many_tasks(record, capsys):
-    """0.9 s per task: 400 take 0.1 h, and training over ARC's lengths up to 3.413 h; 3.48 h hold the answers of 100
-    tasks, not of 400."""
+    """0.9 s per task: 400 take 0.1 h, and 2560 steps for them up to 8.8 h; 3.48 h hold a quarter of both, not all."""
     words = ("pick", "--results", str(record), "--budget-hours", "3.48")
     assert _run(capsys, *words)[0] == 1
     assert _run(capsys, *words, "--test-tasks", "100")[0] == 0

@@ -96,7 +96,7 @@ def test_the_readmes_python_calls_what_there_is():
 
 
 def test_the_readmes_record_is_loaded():
-    record = harness.load(str(ROOT / "results/reference/make-bench-qwen-0.5b"), budget_hours=9)
+    record = harness.load(str(ROOT / "results/reference/make-bench-qwen-0.5b"), budget_hours=7)
     assert list(record.frame[["precision", "context", "hours_mid", "verdict"]]["verdict"])[-1] == "tight"
 
 

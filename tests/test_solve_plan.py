@@ -231,9 +231,10 @@ def test_what_pick_chose_is_what_solve_runs(arc_folder, tmp_path, capsys, monkey
 
     model = replace(model_folder.from_folder(arc_folder), name="picked")
     cell = replace(row().cell, model=model, weights=str(arc_folder), context=512)
-    Store(tmp_path).add(replace(row(), cell=cell))
+    Store(tmp_path).add(replace(row((0.01,) * 12), cell=cell))
     tuned = result(3)
     spec = replace(tuned.spec, model=model, weights=str(arc_folder), precision=cell.precision, scope=TASK, decode=DFS)
+    spec = replace(spec, context=cell.context)
     Store(tmp_path, kind=ROWS).add(replace(tuned, spec=spec))
     path = tmp_path / "run.yaml"
     with pytest.raises(SystemExit) as end:

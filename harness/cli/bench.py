@@ -155,7 +155,7 @@ def bench(
 
 def _write_and_show(result: "BenchResult", config: "SweepConfig", out: "Console") -> None:
     """Writes the files of the whole record, and prints the tables of this bench's rows."""
-    from harness.report import all_cards, formats
+    from harness.report import formats
     from harness.report.terminal import show
 
     record = parse.record(result.swept.folder)
@@ -165,8 +165,6 @@ def _write_and_show(result: "BenchResult", config: "SweepConfig", out: "Console"
     names = " and ".join(entry.file_name for entry in formats.FORMATS.values())
     out.print(f"Record, {names} in {record.folder}/", soft_wrap=True, markup=False)
     show(result.swept.rows, result.results, config.goal, out)
-    for line in all_cards.lines(result.swept.rows, result.swept.report.device, config.goal.steps):
-        out.print(f"- {line}", markup=False)
 
 
 def plan(

@@ -70,7 +70,8 @@ def pick(
 
     Exit code 1 where none fits.
     """
-    from harness.analysis.ranking import candidates, left_out, rank_candidates
+    from harness.analysis.candidates import candidates, left_out
+    from harness.analysis.ranking import rank_candidates
     from harness.report import ranking, style
 
     goal = parse.goal(model_table.load(models_file), budget_hours, steps, test_tasks)
@@ -85,7 +86,7 @@ def pick(
         from harness.files import write_output
         from harness.solve import recipe_file
 
-        write_output(emit, recipe_file.text_of(chosen.fits[0], str(emit)))
+        write_output(emit, recipe_file.text_of(chosen.fits[0].in_its_cell(), str(emit)))
     # For scripts, which do not read the sentence.
     if not chosen.fits:
         raise typer.Exit(1)

@@ -19,6 +19,13 @@ class Device:
     threads: int = 1  # of the CPU that a step keeps busy: torch's on a CPU, one per card that launches kernels
 
     @property
+    def alike(self) -> int:
+        """Cards of this one's name on the machine, itself and its partners included; 1 on a CPU."""
+        # A device of several cards is called "2 x Tesla T4"; another one is listed as "cuda:1 Tesla T4".
+        name = self.name.split(" x ", 1)[-1] if self.partners else self.name
+        return 1 + len(self.partners) + sum(other.partition(" ")[2] == name for other in self.others)
+
+    @property
     def kind(self) -> str:
         """cpu or cuda."""
         return self.id.partition(":")[0]

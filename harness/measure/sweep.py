@@ -168,10 +168,11 @@ class _Sweep:
             rate=self.report.rates.get(cell.compute_dtype),
             bandwidth=self.report.bandwidth,
             device_total_bytes=self.report.device.total_bytes,
+            cards=self.report.device.alike,
             estimate_s=judgement.smallest_run_s,
         )
         if predicted := judgement.prediction:
-            row = replace(row, work=predicted.trace.work, params=predicted.trace.params)
+            row = replace(row, work=predicted.trace.work, params=predicted.trace.params, answering=predicted.answers)
         return row
 
     def stands(self, recorded: Measurement) -> bool:

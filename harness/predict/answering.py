@@ -7,19 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.analysis.run_description import VIEWS
+from harness.arc.lengths import ANSWER_TOKENS, QUESTION_TOKENS
 from harness.catalog.accelerators import CPU, Accelerator
 from harness.predict import roofline
 from harness.predict.calibration import Calibration
 from harness.predict.roofline import BANDWIDTH, LAUNCH, Trace
+from harness.records.measurement import PredictedAnswers
 
 _SHARE = 0.4  # of the free memory, for caches and logits; the rest is for reading prompts
 _CPU_ROWS = 64  # more share no launch that is worth it, and leave the processor's own caches
 _LOGIT_BYTES = 8  # of one token of the vocabulary: as computed, and once more in fp32
 _CONV = 4  # columns that a convolution of a state remembers
-# Answers: mean tokens of an ARC-AGI-1 evaluation output and of a question, and the room that an answer is given; two
-# views of each task.
-_ANSWER_TOKENS, _QUESTION_TOKENS, _ROOM_TOKENS, _VIEWS = 248, 2316, 528, 2
-_QUESTIONS = 400 * _VIEWS  # of a whole evaluation: no more can be answered at once
+_ROOM_TOKENS = 528  # that an answer is given
+_QUESTIONS = 400 * VIEWS  # of a whole evaluation: no more can be answered at once
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,23 @@ class DecodeSpeed:
         return self.read_s * question + answer * token_s
 
 
-def answers_s(
-    trace: Trace, accelerator: Accelerator, calibration: Calibration, cache: CacheSize, context: int
-) -> float:
-    """Seconds per task of ARC's mean lengths: in each view the question is read, then answered token by token."""
+def predicted(
+    trace: Trace, accelerator: Accelerator, calibration: Calibration, cache: CacheSize, context: int, log_sigma: float
+) -> PredictedAnswers:
+    """What a record carries of the answers of one card to questions of ARC's mean length, cut to `context`."""
     speed = DecodeSpeed.of(trace, accelerator, calibration, cache)
-    rows = rows_at_once(trace, accelerator, cache, context)
-    return _VIEWS * speed.seconds(min(context, _QUESTION_TOKENS), _ANSWER_TOKENS, rows)
+    return PredictedAnswers(
+        question_token_s=speed.read_s,
+        answer_token_s=speed.read_s + min(context, QUESTION_TOKENS) * speed.cached_s,
+        step_s=speed.step_s,
+        rows=rows_at_once(trace, accelerator, cache, context),
+        log_sigma=log_sigma,
+    )
+
+
+def answers_s(answering: PredictedAnswers, context: int) -> float:
+    """Seconds per task of ARC's mean lengths: in each view the question is read, then answered token by token."""
+    return VIEWS * answering.seconds(min(context, QUESTION_TOKENS), ANSWER_TOKENS, _QUESTIONS)
 
 
 def rows_at_once(trace: Trace, accelerator: Accelerator, cache: CacheSize, context: int) -> int:
@@ -134,5 +145,5 @@ def rows_at_once(trace: Trace, accelerator: Accelerator, cache: CacheSize, conte
     free = accelerator.memory_bytes - trace.memory.weights - trace.memory.constants - trace.memory.adapters
     if accelerator.kind != CPU:
         free -= accelerator.context_bytes
-    tokens = min(context, _QUESTION_TOKENS + _ROOM_TOKENS)
+    tokens = min(context, QUESTION_TOKENS + _ROOM_TOKENS)
     return min(_QUESTIONS, cache.rows(tokens, max(0, free), accelerator.kind))

@@ -9,18 +9,19 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from harness.analysis.verdict import WHOLE_SHARE, fits
+from harness.analysis.budget import WHOLE_SHARE, fits
 from harness.arc.lengths import PUBLISHED
 from harness.catalog import precisions
 from harness.catalog.accelerators import CUDA, Accelerator
 from harness.catalog.precisions import Precision
 from harness.errors import UserError
-from harness.predict import roofline
-from harness.predict.answering import answers_s, cache_size
+from harness.predict import answering, roofline
+from harness.predict.answering import cache_size
 from harness.predict.calibration import Calibration
 from harness.predict.roofline import BANDWIDTH, KINDS, LAUNCH, Trace
 from harness.predict.trace_pool import TraceKey, kind_of
 from harness.records.cell import Goal, ModelSpec, Recipe
+from harness.records.measurement import PredictedAnswers
 
 _LOAD_S, _LOAD_BYTES_PER_S = 8.0, 1e9  # libraries; weights from a disk
 _TRUSTED_REACH = 4  # times the micro-steps that a calibration has seen; beyond, the interval grows
@@ -65,6 +66,7 @@ class Prediction:
     arc_step_s: float | None  # over ARC's lengths up to the context; None where none is so short
     load_s: float
     answers_s: float
+    answers: PredictedAnswers  # of one card
     peak_bytes: float  # of the fullest card
     overhead_bytes: float  # context, libraries, and what the allocator rounds up
     log_sigma: float
@@ -148,8 +150,8 @@ def predict_cell(request: PredictRequest, traces: Mapping[int, Trace]) -> Predic
     micro_s, mean_s = seconds(request.context), PUBLISHED.mean_over(seconds, request.context)
     update_s = update_seconds(trace, accelerator, calibration) + _all_reduce_s(trace, recipe)
     cache = cache_size(request.spec.architecture, 4 if request.compute_dtype == "fp32" else 2)
-    per_task_s = answers_s(trace, accelerator, calibration, cache, request.context)
     log_sigma, caveats = _uncertainty(micro_s, accelerator, recipe, calibration)
+    answers = answering.predicted(trace, accelerator, calibration, cache, request.context, log_sigma)
     # Bytes. Of a split model the last card holds the logits, and every card its share of the rest.
     allocator, memory = calibration.allocator, trace.memory
     transient = allocator.held(memory.transient, request.compute_dtype == "fp32")
@@ -167,7 +169,8 @@ def predict_cell(request: PredictRequest, traces: Mapping[int, Trace]) -> Predic
         step_s=recipe.micro_steps_per_step * micro_s + update_s,
         arc_step_s=recipe.micro_steps_per_step * mean_s + update_s if mean_s is not None else None,
         load_s=_LOAD_S + memory.weights / _LOAD_BYTES_PER_S,
-        answers_s=per_task_s / recipe.data_parallel,
+        answers_s=answering.answers_s(answers, request.context) / recipe.data_parallel,
+        answers=answers,
         peak_bytes=tensors + overhead,
         overhead_bytes=overhead + transient - memory.transient,
         log_sigma=log_sigma,

@@ -17,6 +17,7 @@ Size = Annotated[int, Meta(ge=0, le=2**60)]  # bytes, or parameters
 Flops = Annotated[float, Meta(ge=0, le=1e30)]
 Cores = Annotated[float, Meta(ge=0, le=1e6)]
 Rate = Annotated[float, Meta(ge=1, le=1e30)]  # per second
+Count = Annotated[int, Meta(ge=1, le=10**6)]
 # The note of a row that was sampled beside others, how much they used is in `others_cpu` and `steal`.
 CROWDED = "timed while others used its cores: seconds are too long; measure again with --fresh"
 # The driver's context with the libraries' kernels and cuBLAS's workspaces: an H100 shows 0.5 GiB, older cards less.
@@ -73,6 +74,24 @@ class CardState:
 
 
 @dataclass(frozen=True)
+class PredictedAnswers:
+    """What answering takes on this device, as predicted before the cell ran: seconds per token of a question that is
+    read, per token of an answer, and per step of decoding, which up to `rows` answers share. `log_sigma` is the
+    standard deviation of the logarithm of all three."""
+
+    question_token_s: Duration
+    answer_token_s: Duration
+    step_s: Duration
+    rows: Count
+    log_sigma: Annotated[float, Meta(ge=0, le=100)]
+
+    def seconds(self, question: float, answer: float, together: int) -> float:
+        """Seconds per question of `question` tokens with `answer` tokens, of which `together` can be asked at once."""
+        shared_s = self.step_s / max(1, min(together, self.rows))
+        return self.question_token_s * question + answer * (self.answer_token_s + shared_s)
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One row of records.jsonl: a cell, its status, and the raw samples. A failure is a row too, with its reason."""
 
@@ -121,6 +140,9 @@ class Measurement:
     arc_step_s: tuple[Sample, ...] = ()
     arc_step_tokens: tuple[Size, ...] = ()
     arc_pack_tokens: Size | None = None
+    # Cards of this name on the machine, this one included; and what answers would take on it. Older rows have neither.
+    cards: Count = 1
+    answering: PredictedAnswers | None = None
 
     @property
     def ok(self) -> bool:

@@ -5,103 +5,14 @@ from statistics import fmean, median
 from typing import Any
 
 from harness.analysis import projection, token_curve
-from harness.analysis.ranking import Candidate, candidates, interval
+from harness.analysis.candidates import Candidate, candidates, interval, judged_runs
+from harness.analysis.run_hours import RunHours
 from harness.analysis.verdict import verdict
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.records.measurement import Measurement
+from harness.report.columns import COLUMNS
 from harness.report.format import GIB, safe_cell
-
-# Stable: columns may be added at the end, none is renamed, moved or given another unit. results/README.md describes
-# them.
-COLUMNS = (
-    "model",
-    "hub_id",
-    "params_m",
-    "max_context",
-    "precision",
-    "compute_dtype",
-    "native",
-    "context",
-    "weights",
-    "device",
-    "status",
-    "verdict",
-    "reason",
-    "steps_per_minute",
-    "ten_steps_min",
-    "hours_low",
-    "hours_mid",
-    "hours_high",
-    "arc_coverage",
-    "arc_hours_low",
-    "arc_hours_mid",
-    "arc_hours_high",
-    "peak_gib",
-    "margin_gib",
-    "after_load_gib",
-    "first_step_gib",
-    "steady_gib",
-    "load_s",
-    "warmup_s",
-    "micro_step_median_s",
-    "optimizer_mean_s",
-    "micro_steps",
-    "half_width",
-    "tokens_per_s",
-    "tflops",
-    "share_of_peak",
-    "estimate_s",
-    "sequences_per_step",
-    "steps",
-    "budget_hours",
-    "seed",
-    "started",
-    "commit",
-    "torch",
-    "transformers",
-    "peft",
-    "bitsandbytes",
-    "key",
-    "accuracy_arm",
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "accuracy_steps",
-    "accuracy_baseline",
-    "accuracy_tasks",
-    "accuracy_set",
-    "accuracy_context",
-    "accuracy_views",
-    "answer_loss",
-    "grid_nll",
-    "chance_of_best",
-    "projected_accuracy_low",
-    "projected_accuracy",
-    "projected_accuracy_high",
-    "projected_steps",
-    "projected_reach",
-    "projection_refused",
-    "decode_s_per_task",
-    "inference_hours",
-    "total_hours_high",
-    "implementation",
-    "predicted_micro_step_s",
-    "predicted_peak_gib",
-    "kernels",
-    "adapted",
-    "others_cpu",
-    "notes",
-    "arc_step_mean_s",
-    "arc_steps",
-    "arc_tokens_per_step",
-    "soak_s",
-    "sm_mhz_before",
-    "sm_mhz_after",
-    "celsius_after",
-    "watts_after",
-    "throttle",
-)
 
 
 def summary_frame(
@@ -111,18 +22,24 @@ def summary_frame(
 ) -> list[dict[str, Any]]:
     """One dict of COLUMNS per row; None where a row has no such value. Texts are made safe for a spreadsheet."""
     fitted = token_curve.fit_curves(rows)
-    by_key = {candidate.row.key: candidate for candidate in candidates(rows, results, goal)} if results else {}
-    dicts = [_flat(row, fitted[token_curve.curve_key(row)], goal) | _accuracy(by_key.get(row.key)) for row in rows]
+    # An accuracy stands in the row of its own context alone.
+    by_key = {c.row.key: c for c in candidates(rows, results, goal) if c.at_own_context}
+    runs = judged_runs(rows, list(by_key.values()), goal)
+    dicts = [
+        _flat(row, fitted[token_curve.curve_key(row)], runs.get(row.key), goal) | _accuracy(by_key.get(row.key), goal)
+        for row in rows
+    ]
     return [{k: safe_cell(v) if isinstance(v, str) else v for k, v in columns.items()} for columns in dicts]
 
 
-def _accuracy(candidate: Candidate | None) -> dict[str, Any]:
+def _accuracy(candidate: Candidate | None, goal: Goal) -> dict[str, Any]:
     """The columns of a cell whose model was fine-tuned; none for others."""
     if candidate is None or candidate.result is None:
         return {}
     # The measured accuracy and its costs, then what is projected.
     result, estimate = candidate.result, candidate.estimate
     low, high = interval(result)
+    inference_h = result.decode_s_per_task * goal.test_tasks / 3600
     columns = {
         "accuracy_arm": result.label,
         "accuracy": result.mean("attempts"),
@@ -138,23 +55,24 @@ def _accuracy(candidate: Candidate | None) -> dict[str, Any]:
         "grid_nll": result.grid_nll,
         "chance_of_best": candidate.chance,
         "decode_s_per_task": result.decode_s_per_task,
-        "inference_hours": candidate.inference_h,
-        "total_hours_high": candidate.training.hours_high + (candidate.inference_h or 0.0),  # at full contexts
+        "inference_hours": inference_h,
+        "total_hours_high": projection.project(candidate.row, goal.steps).hours_high + inference_h,  # full contexts
     }
     if estimate:
         columns |= {
             "projected_accuracy_low": estimate.low,
             "projected_accuracy": estimate.mid,
             "projected_accuracy_high": estimate.high,
-            "projected_steps": estimate.steps,
+            "projected_steps": candidate.bought.run.steps,
             "projected_reach": estimate.reach,
             "projection_refused": estimate.refused,
         }
     return columns
 
 
-def _flat(row: Measurement, fitted: token_curve.TokenCurve | None, goal: Goal) -> dict[str, Any]:
-    """The columns of a row without those of accuracy; `fitted` is the curve through it and its neighbours."""
+def _flat(row: Measurement, fitted: token_curve.TokenCurve | None, run: RunHours | None, goal: Goal) -> dict[str, Any]:
+    """The columns of a row without those of accuracy; `fitted` is the curve through it and its neighbours, `run` what
+    it is judged by."""
     cell = row.cell
     columns: dict[str, Any] = dict.fromkeys(COLUMNS)
     # What was to be measured, and the verdict: every row has this.
@@ -171,7 +89,7 @@ def _flat(row: Measurement, fitted: token_curve.TokenCurve | None, goal: Goal) -
         "weights": cell.weights,
         "device": cell.device_name,
         "status": row.status,
-        "verdict": verdict(row, goal.budget_hours, goal.steps),
+        "verdict": verdict(row, run, goal.budget_hours),
         "reason": row.reason or (cell.why if cell.why != "asked" else ""),
         "estimate_s": row.estimate_s,
         "sequences_per_step": cell.recipe.sequences_per_step,
@@ -190,6 +108,16 @@ def _flat(row: Measurement, fitted: token_curve.TokenCurve | None, goal: Goal) -
         "key": row.key,
         **{name: row.versions.get(name) for name in ("torch", "transformers", "peft", "bitsandbytes")},
     }
+    if run:
+        span = run.span
+        columns |= {
+            "run_scope": run.run.scope,
+            "run_dose": run.run.dose,
+            "run_hours_low": span.low,
+            "run_hours_mid": span.mid,
+            "run_hours_high": span.high,
+            "answer_evidence": run.evidence,
+        }
     # What a card said before and after sampling.
     if row.card:
         before, after = row.card[0], row.card[-1]

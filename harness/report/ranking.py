@@ -8,11 +8,16 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from harness.analysis.ranking import Candidate, Ranking, interval
+from harness.analysis.candidates import Candidate, interval
+from harness.analysis.ranking import Ranking
+from harness.analysis.run_hours import MEASURED, PREDICTED
 from harness.arc.lengths import PUBLISHED
 from harness.catalog.published import ACCURACIES, SOURCE
 from harness.catalog.weights import RANDOM
 from harness.records.cell import Goal
+from harness.report import run_notes
+from harness.report.format import number
+from harness.report.speed_notes import merged
 from harness.report.style import plain_table
 
 
@@ -21,21 +26,21 @@ def ranking_table(choice: Ranking, goal: Goal, out: Console) -> None:
     # Those that do not fit stand below, so that one sees what a larger budget would buy.
     ranked = [*choice.fits, *choice.too_slow]
     shown = plain_table(
-        "<model|<prec|seq\nlen|all\nh|<fits|base\n%|tuned\n% (95 %)|at\nsteps|best\n%|projected\n% (95 %)|to\nsteps"
+        "<model|<prec|seq\nlen|all\nh|<fits|base\n%|tuned\n% (95 %)|at\ndose|best\n%|projected\n% (95 %)|to\ndose"
     )
     for c in ranked:
         shown.add_row(
             Text(c.row.cell.model.name),
             c.row.cell.precision,
-            str(c.row.cell.context),
+            str(c.context),
             f"{c.hours_high:.3g}",
             "yes" if c in choice.fits else "no",
             f"{100 * c.baseline.mean('attempts'):.1f}" if c.baseline else "-",
             _span(c.result.mean("attempts"), *interval(c.result)) if c.result else "not measured",
-            str(c.result.steps) if c.result else "-",
+            number(c.run.run.dose) if c.result else "-",
             f"{100 * c.chance:.0f}" if c.chance is not None else "-",
             _projected(c),
-            str(c.steps) if c.estimate else "-",
+            number(c.bought.run.dose) if c.estimate else "-",
         )
     if ranked:
         out.print()
@@ -59,38 +64,12 @@ def _projected(c: Candidate) -> str:
 
 def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
     """Explains the columns and projections, and how a missing accuracy can be measured."""
-    notes = [
-        f"all h: load, {goal.steps} steps over ARC's lengths up to seq_len and the answers of {goal.test_tasks} tasks, "
-        f"at the slow end; fits: within the whole of {goal.budget_hours:g} h. Where no decoding was measured, "
-        "answering is not in it."
-    ]
-    # Why some hours are not over ARC's lengths.
-    for why, full in (
-        (
-            "none of ARC's sequences is so short",
-            [c for c in ranked if not c.arc and not PUBLISHED.coverage(c.row.cell.context)],
-        ),
-        ("no FLOPs were counted", [c for c in ranked if not c.arc and PUBLISHED.coverage(c.row.cell.context)]),
-    ):
-        if full:
-            cells = ", ".join(f"{c.name} {c.row.cell.context}" for c in full)
-            notes.append(f"{cells}: hours are of full contexts, for {why}.")
-    # All accuracies in one table are on the same tasks.
-    if specs := [c.result.spec for c in ranked if c.result]:
-        spec = specs[0]
-        notes.append(
-            f"tuned: measured on {len(spec.tasks)} tasks of {spec.dataset}, 2 attempts, {spec.views} views; best: "
-            "chance of being the best candidate on such tasks; projected: from the checkpoints, on the same tasks."
-        )
-    for c in ranked:
-        if c.estimate and c.estimate.refused:
-            notes.append(f"{c.name}: no projection to {c.steps} steps: {c.estimate.refused}.")
-        elif c.estimate:
-            notes.append(f"{c.name}: projected x{c.estimate.reach:.1f} beyond the last checkpoint.")
-    for c in ranked:
-        if c.result:
-            continue
+    notes = [*_of_hours(ranked, goal), *_of_accuracies(ranked)]
+    for c in (c for c in ranked if not c.result):
         name = c.row.cell.model.name
+        if c.unmatched:
+            notes.append(f"{_cell(c)}: {c.unmatched}: not joined.")
+            continue
         if c.row.cell.weights != RANDOM:
             notes.append(
                 f"{c.name}: accuracy not measured; harness ttft {name} --precision {c.row.cell.precision} does."
@@ -105,3 +84,51 @@ def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
             )
         notes.append(text)
     return list(dict.fromkeys(notes))
+
+
+def _of_hours(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
+    """What the hours are of, and where they are of less."""
+    named = [(_cell(c), c.run) for c in ranked]
+    notes = [run_notes.definition([c.run for c in ranked], goal)]
+    for evidence in (MEASURED, PREDICTED):
+        if cells := [name for name, run in named if run.evidence == evidence]:
+            which = "" if len(cells) == len(named) else f" for {', '.join(cells)}"
+            notes.append(f"The seconds of answering are {evidence}{which}.")
+    notes += merged(run_notes.of_other_runs(named, goal))
+    notes += run_notes.of_uncounted(named, goal)
+    # Why some hours are not over ARC's lengths, or not of a measured context.
+    for why, short in (("none of ARC's sequences is so short", True), ("no FLOPs were counted", False)):
+        if full := [_cell(c) for c in ranked if not c.run.arc and short != bool(PUBLISHED.coverage(c.context))]:
+            notes.append(f"{', '.join(full)}: hours are of full contexts, for {why}.")
+    for c in (c for c in ranked if not c.at_own_context):
+        reach = f", x{c.run.reach:.2g} beyond what was measured" if c.run.reach > 1 else ""
+        notes.append(
+            f"{_cell(c)}: no cell has this context: hours by the curve through those that were measured{reach}; memory "
+            "was not measured."
+        )
+    return notes
+
+
+def _of_accuracies(ranked: Sequence[Candidate]) -> list[str]:
+    """What was measured and is projected."""
+    joined = [c for c in ranked if c.result]
+    notes = []
+    # All accuracies in one table are on the same tasks.
+    if joined and (result := joined[0].result):
+        spec = result.spec
+        notes = [
+            f"tuned: measured on {len(spec.tasks)} tasks of {spec.dataset}, 2 attempts, {spec.views} views; dose: "
+            "training sequences per task, of the accuracy and of the hours alike; best: chance of being the best "
+            "candidate on such tasks; projected: from the checkpoints, on the same tasks, to what the budget allows."
+        ]
+    for c in joined:
+        dose = number(c.bought.run.dose)
+        if c.estimate and c.estimate.refused:
+            notes.append(f"{c.name}: no projection to {dose} sequences per task: {c.estimate.refused}.")
+        elif c.estimate and c.estimate.reach > 1:
+            notes.append(f"{c.name}: projected x{c.estimate.reach:.1f} beyond the last checkpoint.")
+    return notes
+
+
+def _cell(candidate: Candidate) -> str:
+    return f"{candidate.name} {candidate.context}"

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from harness.analysis.ranking import candidates, rank_candidates
+from harness.analysis.candidates import candidates, judged_runs
+from harness.analysis.ranking import rank_candidates
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.records.measurement import Measurement
@@ -18,8 +19,9 @@ def show(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, 
     """Prints the tables; the last line says which candidate to take, the same one that `harness pick` takes."""
     if len(rows) > MOST_ROWS:
         out.print(f"The record has {len(rows):,} cells. The tables show the newest {MOST_ROWS}; --csv FILE writes all.")
-    speed.summary(rows[-MOST_ROWS:], goal.budget_hours, goal.steps, out)
-    choice = rank_candidates(candidates(rows, results, goal), goal)
+    listed = candidates(rows, results, goal)
+    speed.summary(rows[-MOST_ROWS:], judged_runs(rows, listed, goal), goal, out)
+    choice = rank_candidates(listed, goal)
     for group in ttft.by_comparison(results):
         ttft.arms_table(group, out, goal.steps)
     if results:

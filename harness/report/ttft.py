@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from harness.analysis.candidates import interval
 from harness.analysis.learning_curve import accuracy_after, chance_of_best
-from harness.analysis.ranking import interval
 from harness.analysis.stats import mcnemar, paired_difference
 from harness.records.arm import SHARED, ArmResult, TuneSpec
 from harness.report.format import number
