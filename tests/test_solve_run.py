@@ -106,6 +106,32 @@ def test_what_the_likelihood_chose_is_submitted_and_both_passes_are_joined(solve
     assert len({row.run for row in solve.rows}) == len({row.setting for row in solve.rows}) == 2
 
 
+def test_answers_that_were_known_tell_how_many_of_others_are_right(solve):
+    """A run whose solutions are at hand, all of them wrong, and one of other tasks without any."""
+    from rich.console import Console
+
+    from harness.report.solving import summary
+
+    answers = {"votes": [[["000", 1], ["111", 1]]]}
+    solve.world(answers=answers)
+    first, tasks = solve.run(), solve.tasks
+    assert first.expected is None and all(row.right == (False,) for row in solve.rows)
+    solve.tasks = [replace(task, id=f"u{task.id}") for task in tasks]
+    solutions, solve.solutions = solve.solutions, {}
+    assert solve.run().expected is None  # six known answers are too few
+    solve.tasks, solve.solutions = (
+        [replace(task, id=f"v{task.id}") for task in tasks],
+        {f"v{name}": truth for name, truth in solutions.items()},
+    )
+    solve.run()
+    solve.tasks, solve.solutions = [replace(task, id=f"w{task.id}") for task in tasks], {}
+    seen = solve.run()
+    assert seen.expected.known == 12 and seen.expected.tasks == 6 and seen.expected.high < 4
+    with (solve.folder / "out").open("w") as file:
+        summary(seen, solve.config(), Console(file=file, width=80))
+    assert "expected correct: " in (solve.folder / "out").read_text()
+
+
 def test_a_killed_run_goes_on_and_keeps_the_first_deadline(solve, tmp_path):
     solve.world(seconds=0.3)
     script = (

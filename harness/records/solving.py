@@ -41,6 +41,7 @@ class SolvedTask:
     reason: str = ""
     rule: int = SOLVING_RULE
     votes: Votes = ()
+    right: tuple[bool, ...] = ()  # where it is known: whether one of two attempts at a test input is
     scores: Scores = ()  # nothing for a test input that was chosen by vote
     views: limits.NoTasks = 0  # questions per test input
     steps: Size = 0  # trained

@@ -112,7 +112,7 @@ def summary(result: "SolveResult", config: "SolveConfig", out: Console) -> None:
     whole = [row for row in rows if row.ok]
     if whole:
         middle = median(row.seconds for row in whole)
-        train, answer = sum(row.train_s for row in whole), sum(row.decode_s for row in whole)
+        train, answer = sum(row.train_s for row in whole), sum(row.answer_s for row in whole)
         lines.append(
             f"{middle:.1f} s per task in the middle, {100 * train / max(1e-9, train + answer):.0f} % of it training; "
             f"{sum(row.cut for row in rows)} cut short"
@@ -127,7 +127,7 @@ def summary(result: "SolveResult", config: "SolveConfig", out: Console) -> None:
         lines.append(f"without an answer: {' '.join(never[:5])}{more}")
     lines += _held(result)
     lines.append(f"began {_moment(result.began)}, ended {_moment(result.ended)}, deadline {_moment(result.end)}")
-    lines += _score(rows, config)
+    lines += _score(rows, config) + _right(result, config)
     for text in lines:
         out.print(Text(text), soft_wrap=True)
 
@@ -154,6 +154,18 @@ def _score(rows: Sequence[solving.SolvedTask], config: "SolveConfig") -> list[st
         right = [truth in map(from_rows, grids[i]) if i < len(grids) else False for i, truth in enumerate(truths)]
         scores.append(sum(right) / len(right))
     return [f"score: {sum(scores):.1f} of {len(known)} tasks, {100 * sum(scores) / len(known):.1f} %"]
+
+
+def _right(result: "SolveResult", config: "SolveConfig") -> list[str]:
+    """How many of the tasks without a solution are expected right, or that nothing is known."""
+    if all(task.id in config.solutions for task in config.tasks):
+        return []
+    if (seen := result.expected) is None:
+        return ["confidence is a share of the views: too few answers of this setting are known to be right or wrong"]
+    return [
+        f"expected correct: {seen.mid:.0f} of {seen.tasks} ({seen.low:.0f} to {seen.high:.0f}), "
+        f"by {seen.known} answers that were known"
+    ]
 
 
 def _moment(seconds: float) -> str:

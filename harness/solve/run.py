@@ -17,10 +17,11 @@ from harness.errors import UserError
 from harness.hardware.environment import versions
 from harness.predict.cells import device_at_hand
 from harness.records import solving
+from harness.records.arm import ROWS as ARMS
 from harness.records.arm import TASK, TuneSpec
 from harness.records.measurement import OK
 from harness.records.store import RESULTS, Store, slug
-from harness.solve import estimate
+from harness.solve import confidence, estimate
 from harness.solve import state as states
 from harness.solve.config import SolveConfig, run_key
 from harness.solve.pace import Pace
@@ -57,6 +58,7 @@ class SolveResult:
     began: float
     ended: float
     end: float
+    expected: confidence.Expected | None = None  # of tasks whose solutions are not known
 
 
 def run(config: SolveConfig, observer: SolveObserver, executor: LocalExecutor | None = None) -> SolveResult:
@@ -138,7 +140,25 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
         began=state.began,
         ended=time.time(),
         end=state.end,
+        expected=_expected(config, store, spec, workers, queue.rows),
     )
+
+
+def _expected(
+    config: SolveConfig, store: Store, spec: TuneSpec, workers: int, rows: Sequence[solving.SolvedTask]
+) -> confidence.Expected | None:
+    """How many of the tasks without a solution are right, by answers of this setting; None where too few are known."""
+    setting = estimate.setting_of(spec, config.arm, workers)
+    own = [row for row in store.rows().values() if row.setting == setting]
+    known = confidence.known_of(own)
+    for result in Store(store.folder, kind=ARMS).rows().values():
+        if result.ok and estimate.setting_of(result.spec, result.arm, workers) == setting:
+            known += confidence.known_of_arm(result)
+    inputs = {task.id: len(task.test_inputs) for task in config.tasks if task.id not in config.solutions}
+    if not inputs or len(known) < confidence.LEAST:
+        return None
+    shares = {task: confidence.both_shares(row for row in rows if row.task == task) for task in inputs}
+    return confidence.expected(shares, inputs, known)
 
 
 def _first_pass_h(queue: Queue, began: float) -> float | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from harness.arc.encode import from_rows
 from harness.errors import UserError
 from harness.records import solving
 from harness.records.arm import TuneSpec
@@ -219,7 +220,7 @@ class Queue:
             "cut": heard.get("cut", False) or status == "timeout",
             "rule": solving.SOLVING_RULE,
         }
-        row = solving.from_json(fields)
+        row = self._judged(solving.from_json(fields))
         self.store.add(row)
         self.rows.append(row)
         self.write()
@@ -229,6 +230,14 @@ class Queue:
             self.scheduler.done(worker, now - state.since, self._confidence(row.task), self._work_s(row))
         else:
             self.scheduler.failed(worker)
+
+    def _judged(self, row: SolvedTask) -> SolvedTask:
+        """The row with what is right in it, where that is known."""
+        truths = self.config.solutions.get(row.task)
+        if not truths or not row.votes:
+            return row
+        grids = [set(map(from_rows, texts)) for texts in solving.attempts_of([row])]
+        return replace(row, right=tuple(truth in own for truth, own in zip(truths, grids, strict=False)))
 
     def _work_s(self, row: SolvedTask) -> float:
         """What was done for `row` was expected to take so long; of answers that were cut all count."""
