@@ -64,7 +64,7 @@ def bench(
                 if extra := cell_of(tune, config, swept):
                     observer.note(f"{tune.model.name}: a cell as it is fine-tuned, at {tune.context} tokens")
                     more = sweep.run_on(report, extra, observer, executor, meter)
-                    swept = replace(swept, rows=_in_order(swept.rows, more.rows))
+                    swept = replace(swept, rows=in_order(swept.rows, more.rows))
             executor.close()  # the process that traced is not needed any more
             result = BenchResult(swept, [])
             on_result(result)
@@ -100,7 +100,7 @@ def cell_of(tune: TuneConfig, config: SweepConfig, swept: SweepResult) -> SweepC
     )
 
 
-def _in_order(rows: list[Measurement], more: list[Measurement]) -> list[Measurement]:
+def in_order(rows: list[Measurement], more: list[Measurement]) -> list[Measurement]:
     """`rows` with `more` of a model and precision among them, a precision's contexts from short to long."""
     rows = list(rows)
     for row in more:

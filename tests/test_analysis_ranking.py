@@ -143,6 +143,12 @@ def test_without_any_accuracy_the_pick_is_by_speed_and_says_so():
     assert chosen.tied == ()
 
 
+def test_where_the_only_accuracy_is_of_a_run_that_does_not_fit_that_is_said():
+    chosen = rank_candidates(candidates([_row("tuned", 9.0), _row("quick")], [_result("tuned")], GOAL), GOAL)
+    assert chosen.why.startswith("Best candidate: quick")
+    assert chosen.why.endswith("What has a measured accuracy does not fit: it may not be the best.")
+
+
 def test_without_any_accuracy_half_of_the_tasks_are_covered_where_a_model_allows_it():
     rows = [_row("small", context=2048, params=1), _row("large", context=512, params=2)]
     assert rank_candidates(candidates(rows, [], GOAL), GOAL).why.startswith("Best candidate: small")

@@ -127,6 +127,24 @@ def test_a_bench_holds_the_device_from_the_probe_to_the_last_fine_tune(bench, ar
     ]  # fmt: skip
 
 
+def test_a_bench_measures_the_cell_that_its_fine_tune_is_a_run_of(bench, arc_folder):
+    """The fine-tune is at 256 tokens with rank 4: a cell at 128, or of rank 32, is another run."""
+    spec, rank = model_folder.from_folder(arc_folder), bench.catalogue.recipe
+    bench.add(spec, str(arc_folder), *(row((0.01,) * 12, cell=cell(context=n, recipe=rank)) for n in (128, 512)))
+    config, listener = bench.config(), Listener()
+    swept = SweepResult(bench.folder, InProcess.report, bench.rows)
+    (tune,) = pipeline.fine_tunes(config, bench.catalogue, swept, listener.note)
+    extra = pipeline.cell_of(tune, config, swept)
+    assert (extra.models, [p.name for p in extra.precisions]) == ([(spec, str(arc_folder))], ["fp32"])
+    assert extra.contexts == {"cpu": [256]} and extra.recipe == config.recipe
+    more = [replace(bench.rows[0], cell=replace(bench.rows[0].cell, context=256))]
+    whole = replace(swept, rows=pipeline.in_order(swept.rows, more))
+    assert [r.cell.context for r in whole.rows] == [128, 256, 512]
+    assert pipeline.cell_of(tune, config, whole) is None
+    wide = [replace(r, cell=replace(r.cell, recipe=replace(rank, lora_r=32))) for r in whole.rows]
+    assert pipeline.cell_of(tune, config, replace(swept, rows=wide)).recipe.lora_r == 4
+
+
 def test_a_fine_tune_beside_others_says_that_its_seconds_are_too_long(bench, arc_folder, monkeypatch):
     bench.add(model_folder.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
     machine = Machine(64.0)

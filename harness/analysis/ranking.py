@@ -49,7 +49,7 @@ def rank_candidates(measured: Sequence[Candidate], goal: Goal) -> Ranking:
     if not longest:
         why = _none(slow, goal)
     else:
-        why = _why(scored, tied, projected, goal) if scored else _by_size(others, goal)
+        why = _why(scored, tied, projected, goal) if scored else _by_size(others, slow, goal)
     return Ranking((*scored, *others), slow, tied, why)
 
 
@@ -57,7 +57,7 @@ def _preference(candidate: Candidate) -> tuple[bool, int, float]:
     return candidate.result is not None, candidate.context, -candidate.hours_high
 
 
-def _by_size(fitting: Sequence[Candidate], goal: Goal) -> str:
+def _by_size(fitting: Sequence[Candidate], slow: Sequence[Candidate], goal: Goal) -> str:
     """Names the largest model, at a context that admits half of ARC's sequences if any such fits.
 
     Among the cells of that model the longest context wins, then the fewest hours.
@@ -74,10 +74,11 @@ def _by_size(fitting: Sequence[Candidate], goal: Goal) -> str:
     span, over = best.run.span, " over ARC's lengths" if best.run.arc else ""
     work = f"{best.run.run.work}{over}{' and the answers' if best.run.answers else ''}"
     uncounted = "" if best.run.answers else ", answers not counted"
+    unknown = "What has a measured accuracy does not fit" if any(c.result for c in slow) else "No accuracy was measured"
     return (
         f"Best candidate: {best.name} at {best.context} tokens: {why} {goal.budget_hours:g} h{where}, with {work} in "
         f"{span.mid:.3g} h ({span.low:.3g} to {span.high:.3g}{uncounted}); its context admits "
-        f"{100 * PUBLISHED.coverage(best.context):.0f} % of ARC's leave-one-out sequences. No accuracy was measured: "
+        f"{100 * PUBLISHED.coverage(best.context):.0f} % of ARC's leave-one-out sequences. {unknown}: "
         "it may not be the best."
     )
 
