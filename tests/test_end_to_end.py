@@ -161,7 +161,7 @@ def test_a_bench_measures_the_accuracy_of_what_has_weights(compared, arc_folder)
     text = " ".join(out.split())
     assert "bare: no weights: accuracy not measured; give them with --weights PATH" in text
     assert "+ color swap: measured" in text and "Best arm: " in text
-    assert "Pick: small fp32 at 64 tokens: the only one with a projected accuracy" in text
+    assert "Pick: small fp32 at 256 tokens: the only one with a projected accuracy" in text
     assert "bare: no weights: accuracy not measured; harness ttft bare" in text
     assert max(map(len, _tables(out))) <= 80 and "\x1b" not in out
     results, bad = read(folder / ROWS.name, ROWS)
@@ -171,7 +171,16 @@ def test_a_bench_measures_the_accuracy_of_what_has_weights(compared, arc_folder)
         ("+ color swap", 8, 3, str(arc_folder)),
     ]
     with (folder / "summary.csv").open() as file:
-        rows = {r["model"]: r for r in csv.DictReader(file)}
+        listed = list(csv.DictReader(file))
+    # The fine-tune is at 256 tokens, so a cell was measured there too, and has the accuracy alone.
+    assert [(r["model"], r["context"], bool(r["accuracy"])) for r in listed] == [
+        ("small", "64", False),
+        ("bare", "64", False),
+        ("small", "256", True),
+    ]
+    rows = {r["model"]: r for r in listed}
+    assert rows["small"]["run_scope"] == "shared" and rows["small"]["answer_evidence"] == "measured"
+    assert rows["bare"]["answer_evidence"] == "predicted"
     assert float(rows["small"]["accuracy"]) == pytest.approx(results[1].mean("attempts"), abs=1e-6)
     assert rows["small"]["accuracy_steps"] == "8" and rows["small"]["projected_steps"] == "30"
     assert {v for name, v in rows["bare"].items() if "accuracy" in name} == {""}
