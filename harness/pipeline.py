@@ -11,8 +11,7 @@ from harness.catalog.models import Catalog
 from harness.errors import UserError
 from harness.hardware.cpu_load import CpuMeter
 from harness.measure import sweep
-from harness.measure.config import SweepConfig
-from harness.measure.sweep import SweepObserver, SweepResult
+from harness.measure.config import SweepConfig, SweepObserver, SweepResult
 from harness.records.arm import ArmResult
 from harness.records.cell import ModelSpec
 from harness.records.measurement import Measurement

@@ -114,7 +114,7 @@ def test_the_largest_context_and_batch_are_at_the_edge(tracers):
 
 def test_a_kept_trace_is_used_and_a_torn_one_made_again(monkeypatch, tmp_path, tracers):
     monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path))
-    question = request(contexts="64")
+    question = request(contexts="64", micro_batch=1)
     (first,) = query.predict_all(question, tracers)
     assert len(list((tmp_path / "traces").iterdir())) == 3
     with TracePool(versions()) as idle:
@@ -124,6 +124,25 @@ def test_a_kept_trace_is_used_and_a_torn_one_made_again(monkeypatch, tmp_path, t
     whole = torn.read_text()
     torn.write_text(whole[:100])
     assert query.predict_all(question, tracers) == [first] and torn.read_text() == whole
+
+
+def test_a_card_is_predicted_with_the_micro_batch_that_bench_would_measure(tracers):
+    """The default, half of it where it may not fit, and one sequence where nothing does."""
+    (cell,) = query.predict_all(request(), tracers)
+    assert cell.recipe.micro_batch == 16
+    (cell,) = query.predict_all(request(micro_batch=2), tracers)
+    assert cell.recipe.micro_batch == 2
+    (cell,) = query.predict_all(request(recipe="reference"), tracers)
+    assert cell.recipe.micro_batch == 1
+    question = request()
+    card, calibration = question.accelerators[0]
+
+    def on(free_mib):
+        small = replace(card, memory_bytes=card.context_bytes + (free_mib << 20))
+        return query.predict_all(replace(question, accelerators=[(small, calibration)]), tracers)[0]
+
+    assert 1 < on(150).recipe.micro_batch < 16 and on(150).fits_memory()
+    assert on(1).recipe.micro_batch == 1 and not on(1).fits_memory()
 
 
 def test_what_cannot_be_traced_is_said(tracers):

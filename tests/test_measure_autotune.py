@@ -51,6 +51,12 @@ def test_the_fastest_that_surely_fits_comes_first():
     assert all(cell.why.startswith("fitted: micro-batch") for cell in recipe_variants(CELL, on_a_card(25)))
 
 
+def test_a_search_goes_to_the_cell_s_own_micro_batch_at_least():
+    """A card may take sixteen sequences at once by default: 17/16 s per sequence, less than eight take."""
+    wide = replace(CELL, recipe=Recipe(micro_batch=16))
+    assert named(recipe_variants(wide, on_a_card(1000)))[:2] == ["/b16", "/b8"]
+
+
 def test_what_may_not_fit_is_tried_only_where_nothing_surely_does():
     assert named(recipe_variants(CELL, on_a_card(1.9))) == ["/ckpt"]
     assert named(recipe_variants(CELL, on_a_card(5))) == ["/b2/ckpt", "/ckpt-mlp", "/ckpt"]

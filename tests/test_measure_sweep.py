@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from helpers.sweep import CARD, EMULATED, WORLD, Bench, Watch
 
+from harness.analysis.verdict import verdict
 from harness.catalog import accelerators
 from harness.errors import UserError
 from harness.hardware import device_lock
 from harness.hardware.info import Device
 from harness.measure import sweep
 from harness.predict import calibration_files, prediction
-from harness.records.cell import Goal
+from harness.records.cell import Goal, Recipe
 from harness.records.store import Store, read
 from harness.report.frame import summary_frame
 
@@ -303,3 +304,72 @@ def test_the_row_of_int8_over_random_weights_says_that_it_is_a_lower_bound_on_a_
     done, _ = bench.run(names=("int8", "int4"), contexts=(256,))
     assert [row.status for row in done.rows] == ["ok", "ok"]
     assert [any("lower bound" in note for note in row.notes) for row in done.rows] == [bound, False]
+
+
+# --- the micro-batch that a card has by default
+
+
+def on_a_card(bench, **world):
+    """A T4 whose 13.5 GiB of weights leave half a GiB for activations: 52,428 tokens of the tiny model's 10 KiB."""
+    bench.world(WORLD, **({"device": CARD, "memory": {"weights": 27 << 29}} | world))
+    return bench.run(contexts=(256, 4096), fill_memory=True, cap_seconds=1000)[0].rows
+
+
+def test_a_card_is_measured_with_as_many_sequences_at_once_as_it_has_room_for(bench):
+    rows = on_a_card(bench)
+    assert bench.jobs() == ["tiny bf16 256 b16", "tiny bf16 4096 b8"]
+    assert [row.cell.recipe.micro_steps_per_step for row in rows] == [1, 2]
+    assert [row.requested_micro_batch for row in rows] == [None, None]
+    assert on_a_card(bench) == rows and len(bench.jobs()) == 2
+
+
+def test_on_a_cpu_and_where_the_user_chose_it_stays(bench):
+    bench.run(contexts=(256,), fill_memory=True)
+    bench.world(WORLD, device=CARD, ends={"tiny bf16 256 b4": "oom"})
+    done, _ = bench.run(contexts=(256,), recipe=Recipe(micro_batch=4))
+    assert bench.jobs() == ["tiny bf16 256", "tiny bf16 256 b4"]
+    assert [row.status for row in done.rows] == ["oom"]
+
+
+def test_where_memory_runs_out_half_of_it_is_measured_under_the_same_key(bench):
+    whole = on_a_card(bench)
+    (bench.results / "records.jsonl").unlink()
+    rows = on_a_card(bench, ends={"tiny bf16 256 b16": "oom", "tiny bf16 256 b8": "oom"})
+    assert bench.jobs()[2:] == ["tiny bf16 256 b16", "tiny bf16 256 b8", "tiny bf16 256 b4", "tiny bf16 4096 b8"]
+    assert [row.key for row in rows] == [row.key for row in whole]
+    row = rows[0]
+    assert (row.status, row.cell.recipe.micro_batch, row.requested_micro_batch) == ("ok", 4, 16)
+    assert row.notes == ("micro-batch 16 ran out of memory; this is of micro-batch 4",)
+    # Started again it finds its row, and in the file there are no others.
+    assert on_a_card(bench) == rows == read(bench.results / "records.jsonl")[0] and len(bench.jobs()) == 6
+
+
+def test_what_is_too_slow_to_start_is_tried_with_fewer_sequences(bench):
+    """The smallest run of 4096 tokens, eight sequences at once, is predicted to take over 60 s."""
+    bench.world(WORLD, device=CARD, memory={"weights": 27 << 29})
+    done, _ = bench.run(contexts=(4096,), fill_memory=True, cap_seconds=60)
+    (row,) = done.rows
+    assert row.ok and row.cell.recipe.micro_batch < 8 == row.requested_micro_batch
+    assert row.notes[0].startswith("micro-batch 8 not started: about")
+
+
+def test_too_big_is_what_does_not_fit_one_sequence_at_a_time(bench):
+    rows = on_a_card(bench, ends={f"tiny bf16 256{batch}": "oom" for batch in (" b16", " b8", " b4", " b2", "")})
+    assert [(row.status, row.cell.recipe.micro_batch) for row in rows] == [("oom", 1), ("skipped", 8)]
+    assert verdict(rows[0], None, 12) == "too big"
+    assert len(bench.jobs()) == 5
+
+
+def test_weights_that_do_not_fit_are_tried_once(bench):
+    rows = on_a_card(bench, ends={"tiny bf16 256 b16": "heavy"})
+    assert [row.status for row in rows] == ["oom", "skipped"]
+    assert bench.jobs() == ["tiny bf16 256 b16"]
+
+
+def test_what_surely_does_not_fit_is_halved_before_it_is_started(bench):
+    """2.5 GiB of every sequence: sixteen of them are more than a T4 has, and so are eight."""
+    rows = on_a_card(bench, memory={}, per_sequence=5 << 29)
+    assert bench.jobs() == ["tiny bf16 256 b4", "tiny bf16 4096 b4"]
+    assert "micro-batch 16 not started: predicted" in rows[0].notes[0]
+    assert rows[0].notes[0].endswith("; this is of micro-batch 4")
+    assert on_a_card(bench, memory={}, per_sequence=5 << 29) == rows and len(bench.jobs()) == 2

@@ -14,8 +14,7 @@ from harness.catalog import model_folder, precisions
 from harness.catalog import models as catalog
 from harness.errors import UserError
 from harness.hardware import device_lock
-from harness.measure.config import SweepConfig
-from harness.measure.sweep import SweepResult
+from harness.measure.config import SweepConfig, SweepResult
 from harness.records.arm import ROWS
 from harness.records.cell import Goal, ModelSpec
 from harness.records.lock import exclusive

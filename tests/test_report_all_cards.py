@@ -22,6 +22,14 @@ def test_two_cards_by_hand():
     assert line.endswith("measure it with --gpus 2.")
 
 
+def test_a_step_that_is_one_micro_batch_is_divided_too():
+    """All 16 sequences in 1 s, half of them in half of it, and an update of 0.5 s: 1 s per step, 0.28 h for 1000."""
+    (line,) = all_cards.lines([_row(2, recipe=Recipe(micro_batch=16))], 1000)
+    assert "with both cards sharing its steps, train h is predicted 0.28 (" in line and line.endswith(
+        "measure it with --gpus 2."
+    )
+
+
 @pytest.mark.parametrize(
     ("cards", "sequences", "gpus"),
     [

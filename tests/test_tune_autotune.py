@@ -47,10 +47,19 @@ class Model:
 
 
 def test_variants_are_those_of_a_profile_in_tokens(spec):
-    cells = autotune.variants(spec, foresee)
+    cells = autotune.variants(spec, foresee, 600)
     assert cells[:2] == [PackSetting(512, MLP), PackSetting(512, "all")]  # alike a sequence: the first stands
     assert cells[2:] == [PackSetting(512, "none"), PackSetting(1024, "none")]
-    assert autotune.variants(spec, lambda cell: None) == [PackSetting(512, "none")]
+    assert autotune.variants(spec, lambda cell: None, 600) == [PackSetting(512, "none")]
+
+
+def test_a_search_goes_to_what_is_packed_by_default_at_least(spec):
+    """16 sequences of 512 are 8192 tokens: a card that packs 9000 by itself is not searched to 8 sequences alone."""
+    spec = replace(spec, recipe=replace(spec.recipe, sequences_per_step=16))
+    everything = autotune.variants(spec, lambda cell: Expected(1.0, 1.0), 9000)
+    assert PackSetting(8192, "none") in everything
+    assert PackSetting(8192, "none") not in autotune.variants(spec, lambda cell: Expected(1.0, 1.0), 8000)
+    assert autotune.variants(spec, lambda cell: None, 9000) == [PackSetting(8192, "none")]
 
 
 @pytest.mark.parametrize(

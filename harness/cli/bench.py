@@ -22,6 +22,7 @@ from harness.cli.options import (
     Gpus,
     Kernels,
     LoraTargets,
+    MicroBatch,
     Models,
     ModelsFile,
     Precisions,
@@ -55,6 +56,7 @@ def configure(
     gpus: Gpus = 1,
     trim_vocab: TrimVocab = False,
     kernels: Kernels = AUTO,
+    micro_batch: MicroBatch = None,
     autotune: Autotune = False,
     device: Device = "auto",
     results: Results = None,
@@ -88,7 +90,10 @@ def configure(
     names = parse.words(precisions) or catalog.defaults.precisions
     lengths = [parse.context_of(word) for word in parse.words(contexts)]
     # What the user leaves out comes from models.yaml.
-    options = RecipeOptions(name=recipe, gpus=gpus, trim_vocab=trim_vocab, kernels=kernels, lora_targets=lora_targets)
+    options = RecipeOptions(
+        name=recipe, gpus=gpus, trim_vocab=trim_vocab, kernels=kernels, lora_targets=lora_targets,
+        micro_batch=micro_batch,
+    )  # fmt: skip
     config = SweepConfig(
         models=[
             (model_table.trimmed(spec) if trim_vocab else spec, weights_table.resolve(spec, weights)) for spec in specs
@@ -104,6 +109,7 @@ def configure(
         fresh=fresh,
         retry=retry,
         autotune=autotune,
+        fill_memory=micro_batch is None,
         arc_lengths=arc_lengths,
         force=force,
         seed=seed,

@@ -40,6 +40,9 @@ Kernels = Annotated[
 Autotune = Annotated[
     bool, typer.Option("--autotune", help="Find the micro-batch and recomputation with most tokens per second.")
 ]
+MicroBatch = Annotated[
+    int | None, typer.Option(help="Sequences per forward and backward; by default as many as a card has room for.")
+]
 Gpus = Annotated[int, typer.Option(help="Cards that share each step's sequences (on a CPU: processes).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Weights = Annotated[

@@ -16,6 +16,7 @@ from harness.cli.options import (
     Budget,
     Contexts,
     LoraTargets,
+    MicroBatch,
     Models,
     ModelsFile,
     Precisions,
@@ -49,7 +50,7 @@ def configure(
     split: Annotated[
         str, typer.Option(help="Several cards: data (each its sequences) or layers (one at a time).")
     ] = "data",
-    micro_batch: Annotated[int | None, typer.Option(help="Sequences per forward and backward.")] = None,
+    micro_batch: MicroBatch = None,
     checkpointing: Annotated[
         str | None, typer.Option(help="Activations made again in the backward: none, mlp (gate and up) or all.")
     ] = None,
@@ -98,6 +99,7 @@ def configure(
         accelerators=cards,
         recipes={p.name: resolve(catalog.recipe, options, bool(p.quantized)) for p in chosen},
         goal=parse.goal(catalog, budget_hours, steps),
+        fill_memory=micro_batch is None,
     )
 
 

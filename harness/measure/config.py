@@ -1,11 +1,14 @@
-"""What a sweep does: built whole by the command line or by harness.bench."""
+"""What a sweep does, built whole by the command line or by harness.bench; whom it tells, and what it leaves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from harness.catalog.precisions import Precision
-from harness.records.cell import Goal, ModelSpec, Recipe
+from harness.hardware.info import DeviceReport
+from harness.records.cell import Cell, Goal, ModelSpec, Recipe
+from harness.records.measurement import Measurement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,25 @@ class SweepConfig:
     fresh: bool = False  # measure again what the record has
     retry: bool = False  # measure again what crashed, was killed or timed out
     autotune: bool = False  # search the micro-batch and recomputation that are fastest
+    # On a card: as large a micro-batch as it has room for where the recipe's is 1, and less where memory runs out.
+    fill_memory: bool = False
     arc_lengths: bool | None = None  # time whole steps over ARC's lengths too; None: on a card
     force: bool = False  # do not wait for others who use the CPU
     seed: int = 0
+
+
+class SweepObserver(Protocol):
+    """Receives a sweep's progress. `seconds` are expectations; `measured` says whether the row is new."""
+
+    def note(self, text: str) -> None: ...
+    def begin(self, device_name: str, cells: int) -> None: ...
+    def cell(self, number: int, cell: Cell, seconds: float, seconds_after: float) -> None: ...
+    def phase(self, event: dict[str, Any]) -> None: ...
+    def row(self, row: Measurement, measured: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    folder: Path
+    report: DeviceReport
+    rows: list[Measurement]

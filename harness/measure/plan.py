@@ -76,3 +76,18 @@ def cells(config: SweepConfig, contexts: Sequence[int], report: DeviceReport) ->
         for precision, why in _with_wide(spec, with_natives(config.precisions, report.rates), report.rates)
         for context in sorted(set(contexts))
     ]
+
+
+def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells by model and precision, each group's in their order."""
+    by_name: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        by_name.setdefault((cell.model.name, cell.precision), []).append(cell)
+    return list(by_name.values())
+
+
+def check_windows(models: Sequence[ModelSpec], contexts: Sequence[int]) -> None:
+    """Raises UserError where no context is within any model's window."""
+    if all(context > spec.max_context for spec in models for context in contexts):
+        windows = ", ".join(f"{spec.name} {spec.max_context}" for spec in models)
+        raise UserError(f"every context asked for is beyond the window ({windows} tokens); ask for a shorter one")

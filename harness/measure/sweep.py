@@ -1,25 +1,22 @@
 """The main job: every cell measured once, each in its own process, the record always whole."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Protocol
 
 from harness.catalog import precisions
 from harness.catalog.precisions import lower_bound
 from harness.catalog.weights import RANDOM
-from harness.errors import UserError
 from harness.hardware.cpu_load import CpuMeter
 from harness.hardware.environment import commit, versions
 from harness.hardware.info import DeviceReport
 from harness.measure import autotune, plan
-from harness.measure.config import SweepConfig
+from harness.measure.config import SweepConfig, SweepObserver, SweepResult
 from harness.measure.quiet import Quiet
 from harness.measure.timing import MIN_SECONDS
 from harness.predict.cells import SMALLEST_RUN, CellPredictor, Judgement, smallest_run_s
-from harness.predict.variants import recipe_variants
-from harness.records.cell import Cell, ModelSpec
+from harness.predict.variants import default_micro_batch, halved, recipe_variants, with_micro_batch
+from harness.records.cell import Cell
 from harness.records.measurement import CardState, Measurement
 from harness.records.store import RESULTS, Store, slug
 from harness.records.stored import from_stored, to_stored
@@ -33,23 +30,6 @@ _SAMPLES = ("warmup_micro_s", "warmup_optimizer_s", "micro_s", "optimizer_s", "l
 # Most seconds of a card's soaking: before the first cell, and before others, for it cools while a model is loaded.
 # Who samples for a shorter time than the default gets by with less of it.
 _SOAK_S, _SOAK_AGAIN_S, _SOAK_TIMES = 180.0, 45.0, 3.0
-
-
-class SweepObserver(Protocol):
-    """Receives a sweep's progress. `seconds` are expectations; `measured` says whether the row is new."""
-
-    def note(self, text: str) -> None: ...
-    def begin(self, device_name: str, cells: int) -> None: ...
-    def cell(self, number: int, cell: Cell, seconds: float, seconds_after: float) -> None: ...
-    def phase(self, event: dict[str, Any]) -> None: ...
-    def row(self, row: Measurement, measured: bool) -> None: ...
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    folder: Path
-    report: DeviceReport
-    rows: list[Measurement]
 
 
 def run(config: SweepConfig, observer: SweepObserver, executor: LocalExecutor | None = None) -> SweepResult:
@@ -73,7 +53,7 @@ def run_on(
 ) -> SweepResult:
     """As `run`, on a device that the caller has reserved; `meter` was started before the device was looked at."""
     contexts = config.contexts[report.device.kind]
-    _check_windows([spec for spec, _ in config.models], contexts)
+    plan.check_windows([spec for spec, _ in config.models], contexts)
     store = Store(config.results or RESULTS / slug(report.device.name))
     (store.folder / "logs").mkdir(exist_ok=True)
     store.repair(observer.note)
@@ -109,35 +89,53 @@ class _Sweep:
         self.observer.begin(self.report.device.name, len(cells))
         if origin := self.predictor.accelerator.origin:
             self.observer.note(f"predicted {origin}")
+        cells = [self.sized(cell) for cell in cells]
         rows, number = [], 0
-        for group in _groups(cells):
+        for group in plan.groups(cells):
             done: list[Measurement] = []
             for cell in group:
                 number += 1
                 done.append(self.tuned(number, cell, done, cells[number:]))
             # A model too slow at every context is measured at a shorter one, so that it has a row to project from.
             if all(row.status == "too_slow" for row in done) and (shorter := self.shorter(group[0])):
-                done.insert(0, self.one(number, shorter, [], cells[number:]))
+                done.insert(0, self.one(number, self.variants(shorter), [], cells[number:]))
             rows += done
         return rows
+
+    def sized(self, cell: Cell) -> Cell:
+        """`cell` with the micro-batch that it has by default on a card."""
+        on_card = self.report.device.kind == "cuda"
+        if not (on_card and self.config.fill_memory) or cell.context > cell.model.max_context:
+            return cell
+        self.announce(f"predicting on {self.report.device.name} ...")
+        alone = self.predictor.predict(cell)
+        return cell if isinstance(alone, str) else with_micro_batch(cell, default_micro_batch(alone))
+
+    def variants(self, cell: Cell) -> list[Cell]:
+        """`cell` and what is run in its place where memory does not suffice for it."""
+        return halved(cell) if self.config.fill_memory else [cell]
 
     def tuned(self, number: int, cell: Cell, earlier: Sequence[Measurement], later: Sequence[Cell]) -> Measurement:
         """The row of `cell`, or with autotune that of its fastest variant that fits."""
         if not self.config.autotune or self.judge(cell).status in ("beyond_window", "unsupported"):
-            return self.one(number, cell, earlier, later)
+            return self.one(number, self.variants(cell), earlier, later)
         variants = recipe_variants(cell, lambda variant: self.judge(variant).prediction)
-        return autotune.best(variants, lambda variant: self.one(number, variant, [], later))
+        return autotune.best(variants, lambda variant: self.one(number, [variant], [], later))
 
-    def one(self, number: int, cell: Cell, earlier: Sequence[Measurement], later: Sequence[Cell]) -> Measurement:
-        """The row of `cell`: from the record, or judged without a run where none is worth it, or measured."""
+    def one(
+        self, number: int, variants: Sequence[Cell], earlier: Sequence[Measurement], later: Sequence[Cell]
+    ) -> Measurement:
+        """The row of the first of `variants` that fits, under the key of the first of all: from the record, or judged
+        without a run where none is worth it, or measured."""
         # The record answers for what it has, unless the user wants it measured again.
-        key = cell.key(self.versions, self.report.environment)
+        key = variants[0].key(self.versions, self.report.environment)
         recorded = self.store.rows().get(key)
         if recorded and self.stands(recorded):
             self.observer.row(recorded, measured=False)
             return recorded
-        judgement = self.judge(cell)
-        blank = self.blank(key, cell, judgement)
+        # One that surely does not fit says nothing of a smaller one: the last one's word counts.
+        first = next((i for i, cell in enumerate(variants) if not self.judge(cell).status), len(variants) - 1)
+        judgement, blank = self.judge(variants[first]), self.blank(key, variants[first])
         # What ran out of memory at a shorter context will at this one.
         ran_out = next((row for row in earlier if row.status == "oom"), None)
         if ran_out and judgement.status != "beyond_window":
@@ -145,18 +143,28 @@ class _Sweep:
         elif judgement.status:
             row = replace(blank, status=judgement.status, reason=judgement.reason)
         else:
-            row = self.measured(number, blank, later)
+            row = autotune.best(
+                variants[first:], lambda cell: self.measured(number, self.blank(key, cell), later), enough=1
+            )
+            row = autotune.in_place_of(row, variants[0], self.judge(variants[0]).reason or "ran out of memory")
         # A judgement that has not changed is not written again.
         if recorded is None or row.status in _REAL or (row.status, row.reason) != (recorded.status, recorded.reason):
             self.store.add(row)
         self.observer.row(row, measured=row.status in _REAL)
         return row
 
+    def announce(self, text: str) -> None:
+        """Says once that cells are being predicted, which takes seconds each."""
+        if not self.announced:
+            self.announced = True
+            self.observer.note(text)
+
     def judge(self, cell: Cell) -> Judgement:
         return self.predictor.judge(cell, self.cap_s)
 
-    def blank(self, key: str, cell: Cell, judgement: Judgement) -> Measurement:
+    def blank(self, key: str, cell: Cell) -> Measurement:
         """The row of a cell before it ran, or without it."""
+        judgement = self.judge(cell)
         row = Measurement(
             key,
             cell,
@@ -192,9 +200,7 @@ class _Sweep:
         if predicted := self.judge(cell).prediction:
             peak = round(predicted.peak_bytes)
             blank = replace(blank, predicted_micro_s=predicted.micro_s, predicted_peak_bytes=peak)
-        if not self.announced:
-            self.announced = True
-            self.observer.note(f"predicting {len(later) + 1} cells ...")
+        self.announce(f"predicting {len(later) + 1} cells ...")
         self.observer.cell(number, cell, self.expected_s(cell), sum(map(self.expected_s, later)))
         self.quiet.wait()
         # Twice the cap: a prediction may be off by that much before a process is taken to hang.
@@ -241,9 +247,9 @@ class _Sweep:
         # Powers of two, halved until one fits the cap.
         context = 1 << ((cell.context - 1).bit_length() - 1)
         while context >= plan.SHORTEST:
-            variant = replace(cell, context=context, why=f"shorter: {cell.context} and above are too slow")
+            variant = replace(halved(cell)[-1], context=context, why=f"shorter: {cell.context} and above are too slow")
             if not self.judge(variant).status:
-                return variant
+                return self.sized(variant)
             context //= 2
         return None
 
@@ -266,16 +272,3 @@ class _Sweep:
             + arc_s
             + min(max(0.0, self.sample_s - SMALLEST_RUN * predicted.micro_s), enough)
         )
-
-
-def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.model.name, cell.precision), []).append(cell)
-    return list(groups.values())
-
-
-def _check_windows(models: Sequence[ModelSpec], contexts: Sequence[int]) -> None:
-    if all(context > spec.max_context for spec in models for context in contexts):
-        windows = ", ".join(f"{spec.name} {spec.max_context}" for spec in models)
-        raise UserError(f"every context asked for is beyond the window ({windows} tokens); ask for a shorter one")

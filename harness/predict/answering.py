@@ -5,10 +5,12 @@ Knows no torch: what a cache holds is read from a config.json's values.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from harness.analysis.run_description import VIEWS
 from harness.arc.lengths import ANSWER_TOKENS, QUESTION_TOKENS
+from harness.catalog import activations
 from harness.catalog.accelerators import CPU, Accelerator
 from harness.predict import roofline
 from harness.predict.calibration import Calibration
@@ -44,14 +46,9 @@ def cache_size(config: Mapping[str, Any], element_bytes: int, vocabulary: int | 
 
     Layers whose kind the config does not tell count as attention, so it may be more than what is held.
     """
-    if isinstance(config.get("text_config"), Mapping):
-        config = config["text_config"]
-
-    def number(*names: str, default: int = 0) -> int:
-        return next((value for name in names if type(value := config.get(name)) is int and value), default)
-
-    layers = number("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", default=1)
-    hidden = number("hidden_size", "n_embd", "d_model", default=1)
+    config = activations.text_part(config)
+    number = partial(activations.number, config)
+    layers, hidden = (max(1, value) for value in activations.layers_and_width(config))
     heads = number("num_attention_heads", "n_head", "n_heads", "decoder_attention_heads", default=1)
     kinds = config.get("layer_types")
     kinds = kinds if isinstance(kinds, list) else []

@@ -11,6 +11,7 @@ from harness.predict import calibration_files, prediction, trace_pool
 from harness.predict.calibration import Calibration
 from harness.predict.cells import device_at_hand
 from harness.predict.prediction import Prediction, PredictRequest
+from harness.predict.variants import default_micro_batch
 from harness.records.cell import Goal, ModelSpec, Recipe
 from harness.records.store import RESULTS
 from harness.workers.local import LocalExecutor
@@ -31,6 +32,7 @@ class PredictQuery:
     accelerators: Sequence[tuple[Accelerator, Calibration]]
     recipes: Mapping[str, Recipe]  # by the name of the precision: some depend on whether it is quantised
     goal: Goal
+    fill_memory: bool = False  # as a sweep: on a card the default micro-batch instead of one sequence at a time
 
     def requests(self, contexts: Sequence[int]) -> list[PredictRequest]:
         """Every model x precision x context on every accelerator, in that order, contexts cut to the model's window,
@@ -95,10 +97,31 @@ def predict_all(
 ) -> list[Prediction | Unpredictable]:
     """The prediction of each of the query's cells. Raises UserError as `PredictQuery.requests` does."""
     requests = query.requests(query.contexts)
+    outcomes = _predict_each(requests, pool, on_done)
+    if query.fill_memory:
+        _fill_memory(requests, outcomes, pool, on_done)
     return [
         Unpredictable(r.spec, r.precision, r.context, r.accelerator, outcome) if isinstance(outcome, str) else outcome
-        for r, outcome in zip(requests, _predict_each(requests, pool, on_done), strict=True)
+        for r, outcome in zip(requests, outcomes, strict=True)
     ]
+
+
+def _fill_memory(
+    requests: Sequence[PredictRequest], outcomes: list[Prediction | str], pool: trace_pool.TracePool, on_done: OnDone
+) -> None:
+    """Puts predictions of default micro-batches in place of `outcomes`, halved until they surely fit.
+
+    What is too big is so one sequence at a time.
+    """
+    defaults = {i: default_micro_batch(alone) for i, alone in enumerate(outcomes) if isinstance(alone, Prediction)}
+    sizes = {i: size for i, size in defaults.items() if size > requests[i].recipe.micro_batch}
+    while sizes:
+        wider = [replace(requests[i], recipe=replace(requests[i].recipe, micro_batch=n)) for i, n in sizes.items()]
+        predicted = dict(zip(sizes, _predict_each(wider, pool, on_done), strict=True))
+        fitting = {i: p for i, p in predicted.items() if isinstance(p, Prediction) and p.fits_memory()}
+        for i, prediction_of in fitting.items():
+            outcomes[i] = prediction_of
+        sizes = {i: n // 2 for i, n in sizes.items() if i not in fitting and n > 2}
 
 
 def _predict_each(

@@ -143,6 +143,8 @@ class Measurement:
     # Cards of this name on the machine, this one included; and what answers would take on it. Older rows have neither.
     cards: Count = 1
     answering: PredictedAnswers | None = None
+    # The micro-batch that the key is of, where memory did not suffice for it: the cell has the one that was measured.
+    requested_micro_batch: Size | None = None
 
     @property
     def ok(self) -> bool:

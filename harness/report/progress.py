@@ -21,7 +21,7 @@ _PRINT_EVERY_S = 10.0  # between two plain lines of one loop
 class ProgressLine:
     """Shows the progress of a sweep, a count or a fine-tuning on `console`. Used in a `with`, which clears the line.
 
-    It is the observer of the sweep (`harness.measure.sweep.SweepObserver`: note, begin, cell, phase, row) and of
+    It is the observer of the sweep (`harness.measure.config.SweepObserver`: note, begin, cell, phase, row) and of
     fine-tuning (note, step, answers), and counts (count). A measured row is shown with its hours for `goal_steps`
     steps; `clock` returns seconds.
     """

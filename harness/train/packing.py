@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 
+from harness.catalog.activations import tokens_at_once
 from harness.records.cell import ALL, MLP, NONE
 from harness.train import recompute
 from harness.train.step import RanOut, TrainingStep
 
-_ACTIVATION_BYTES = 2**29  # that one forward may keep for its backward, at least
-_FREE_SHARE = 0.5  # of a card's free memory; the rest is for what the estimate does not see
 _DESCRIBED = {NONE: "", MLP: ", checkpointing of the MLPs", ALL: ", checkpointing"}
 
 
@@ -85,16 +84,12 @@ def free_memory() -> None:
 def default_tokens_at_once(model: Any, free_bytes: Callable[[torch.device], int] | None = None) -> int:
     """Tokens of one forward and backward whose activations fit well: half a GiB of them, on a card half of its free
     memory if that is more. `free_bytes` is a seam for tests.
-
-    A small model packs several sequences this way; one at a time, its many small operations would take the time.
     """
-    # About 40 values per token, layer and unit of width are kept for the backward.
     config, embedding = model.get_base_model().config.get_text_config(), model.get_input_embeddings().weight
-    kept = 40 * config.num_hidden_layers * config.hidden_size * embedding.element_size()
-    room = _ACTIVATION_BYTES
+    free = 0
     if free_bytes or embedding.device.type == "cuda":
-        room = max(room, int(_FREE_SHARE * (free_bytes or _free_on_card)(embedding.device)))
-    return room // kept
+        free = (free_bytes or _free_on_card)(embedding.device)
+    return tokens_at_once(config.num_hidden_layers, config.hidden_size, embedding.element_size(), free)
 
 
 def _free_on_card(device: torch.device) -> int:

@@ -11,7 +11,7 @@ import torch
 
 from harness.hardware.device import synchronizer
 from harness.predict.prediction import Prediction
-from harness.predict.variants import MEASURED, recipe_variants
+from harness.predict.variants import MEASURED, micro_batch_within, recipe_variants
 from harness.records.arm import TuneSpec
 from harness.records.cell import Cell
 from harness.train import distributed, recompute
@@ -23,10 +23,11 @@ from harness.train.step import TrainingStep
 Sequences = Sequence[tuple[Sequence[int], int]]  # (token ids, answer tokens) per sequence
 
 
-def variants(spec: TuneSpec, foresee: Callable[[Cell], Prediction | None]) -> list[PackSetting]:
-    """The settings worth trying, most promising first; only the recipe's own where nothing can be predicted."""
+def variants(spec: TuneSpec, foresee: Callable[[Cell], Prediction | None], default_tokens: int) -> list[PackSetting]:
+    """The settings worth trying, most promising first, up to as many tokens as are packed by default where these are
+    more than a search goes to; only the default where nothing can be predicted."""
     # A micro-batch of full sequences stands for as many tokens of packed shorter ones.
-    recipe = replace(spec.recipe, micro_batch=1)
+    recipe = replace(spec.recipe, micro_batch=micro_batch_within(default_tokens, spec.context, spec.recipe))
     cell = Cell(spec.model, spec.precision, spec.compute_dtype, spec.context, recipe, spec.weights, spec.device,
                 spec.device_name)  # fmt: skip
     recipes = [candidate.recipe for candidate in recipe_variants(cell, foresee)]

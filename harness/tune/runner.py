@@ -85,7 +85,7 @@ class ArmRunner:
         Raises torch.OutOfMemoryError where none fits.
         """
         sequences = list(islice(self._sequences(arm, self.tasks), _AUTOTUNE_EXAMPLES))
-        tried = autotune.variants(self.spec, foresee)
+        tried = autotune.variants(self.spec, foresee, self.packing.setting.tokens)
         self.packing.setting = autotune.fastest(self.model, sequences, tried, self.spec, note)
 
     def run(self, arm: Arm, checkpointer: Checkpointer, on_step: Callable[[str, int, int, float], None]) -> ArmOutcome:

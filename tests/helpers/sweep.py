@@ -77,7 +77,7 @@ class Bench:
         config = SweepConfig(
             models=models,
             precisions=[precisions.requested(name) for name in names],
-            recipe=Recipe(),
+            recipe=more.pop("recipe", Recipe()),
             contexts=dict.fromkeys(("cpu", "cuda"), contexts),
             sample_seconds=dict.fromkeys(("cpu", "cuda"), seconds["sample"]),
             cap_seconds=dict.fromkeys(("cpu", "cuda"), seconds["cap"]),

@@ -3,7 +3,8 @@
 python tests/helpers/worker.py WORLD    WORLD is a JSON file: {"device": ..., "rates": ..., "trace": ..., "ends": {...}}
 
 It reports the world's device, answers every trace with the world's, and ends each cell's job as "ends" says for its
-model, precision and context, by default well. WORLD.log has a line for every cell that was run.
+model, precision, context and micro-batch ("tiny bf16 256 b4"), by default well. WORLD.log has a line for every
+cell that was run.
 """
 
 import json
@@ -31,12 +32,14 @@ OK = {
 FLOPS = 1e9
 
 
-def trace_of(key: dict, memory: dict) -> dict:
-    """A micro-step that is two products, forward and backward, of 1e9 FLOPs per token each."""
-    dtype, tokens = key["compute_dtype"], key["context"]
-    ops = [["product", backward, dtype, FLOPS * tokens, 0.0, 1] for backward in (False, True)]
+def trace_of(key: dict, memory: dict, per_sequence: int) -> dict:
+    """A micro-step that is two products, forward and backward, of 1e9 FLOPs per token each; every sequence holds
+    `per_sequence` bytes of activations."""
+    dtype, tokens, batch = key["compute_dtype"], key["context"], key["recipe"]["micro_batch"]
+    ops = [["product", backward, dtype, FLOPS * tokens * batch, 0.0, 1] for backward in (False, True)]
+    memory = {"activations": per_sequence * batch, **memory}
     work = {"forward_linear": FLOPS, "forward_quadratic": 0, "backward_linear": FLOPS, "backward_quadratic": 0}
-    counts = {"params": 1_000_000, "trainable": 1, "sequences": 1, "tokens": tokens}
+    counts = {"params": 1_000_000, "trainable": 1, "sequences": batch, "tokens": tokens}
     return {"ops": ops, "memory": memory, "work": work, **counts}
 
 
@@ -86,11 +89,12 @@ def answer(world: dict, log: Path, job: str, payload: dict):
         of_card = {name: world[name] for name in ("bandwidth", "environment") if name in world}
         return {"device": world["device"], "rates": world["rates"], **of_card}
     if job.endswith(":trace_job"):
-        return world.get("trace") or trace_of(payload, world.get("memory", {}))
+        return world.get("trace") or trace_of(payload, world.get("memory", {}), world.get("per_sequence", 0))
     if job.startswith("harness.solve."):
         return solving(world, log, job, payload)
     cell = payload["cell"]
-    name = f"{cell['model']['name']} {cell['precision']} {cell['context']}"
+    batch = cell["recipe"]["micro_batch"]
+    name = f"{cell['model']['name']} {cell['precision']} {cell['context']}{f' b{batch}' if batch > 1 else ''}"
     with log.open("a") as f:
         f.write(name + "\n")
     with log.with_suffix(".seconds").open("a") as f:
@@ -108,6 +112,13 @@ def answer(world: dict, log: Path, job: str, payload: dict):
         raise RuntimeError("the kernel is broken")
     elif end == "hang":
         time.sleep(60)
+    elif end == "heavy":
+        return {
+            **OK,
+            "status": "oom",
+            "reason": "too large to load",
+            "memory": {"imported": {"resident": 1}},
+        }
     elif end == "lost":
         return {**OK, "status": "crashed", "reason": "the card was lost (CUDA error: unspecified launch failure)"}
     return {**OK, "status": end, "reason": f"it was {end}"}
