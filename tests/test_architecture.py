@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "harness"
 FLOORS = (
     {"text"},
     {"errors"},
-    {"files", "limits", "network"},
+    {"files", "limits", "network", "shard"},
     {"records"},
     {"catalog", "hardware", "arc"},
     {"train", "workers", "analysis"},

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from harness import limits
 from harness.records.cell import TUNING_RULE, ModelSpec, Recipe, record_key
-from harness.records.measurement import FAILURES, OK, Duration, Size
+from harness.records.measurement import FAILURES, OK, Duration, Place, Size
 from harness.records.store import Rows
 from harness.records.stored import from_stored, to_stored
 from harness.text import quoted
@@ -155,6 +155,7 @@ class ArmResult:
     notes: tuple[str, ...] = ()  # sentences on how it was trained: "memory ran out in step 7: going on with ..."
     # On a card: what its results depend on besides the libraries (harness.hardware.card_environment).
     environment: dict[str, str] = field(default_factory=dict)
+    place: Place | None = None  # in a cluster
 
     @classmethod
     def of(cls, spec: TuneSpec, arm: str, versions: dict[str, str], **more: Any) -> "ArmResult":

@@ -92,6 +92,15 @@ class PredictedAnswers:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where in a cluster a row was made: the machine's name, the numbers of its cards there, and which try it was."""
+
+    host: str
+    card: str = ""
+    attempt: Annotated[int, Meta(ge=1, le=10**6)] = 1
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One row of records.jsonl: a cell, its status, and the raw samples. A failure is a row too, with its reason."""
 
@@ -145,6 +154,7 @@ class Measurement:
     answering: PredictedAnswers | None = None
     # The micro-batch that the key is of, where memory did not suffice for it: the cell has the one that was measured.
     requested_micro_batch: Size | None = None
+    place: Place | None = None  # in a cluster
 
     @property
     def ok(self) -> bool:

@@ -3,14 +3,15 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from harness import limits
 from harness.records.arm import ATTEMPTS, Attempts, GridText, Share
-from harness.records.measurement import FAILURES, OK, Duration, Size
-from harness.records.store import Rows
+from harness.records.measurement import FAILURES, OK, Duration, Place, Size
+from harness.records.store import Rows, read
 from harness.records.stored import from_stored, to_stored
 from harness.text import quoted
 
@@ -57,6 +58,7 @@ class SolvedTask:
     cap_s: Duration = 0.0
     load_s: Duration = 0.0  # of its worker, from the start of the process until it could begin
     cut: bool = False
+    place: Place | None = None  # in a cluster
 
     @property
     def answer_s(self) -> float:
@@ -123,6 +125,14 @@ def all_attempts(rows: Iterable[SolvedTask]) -> Attempts:
 def confidence(rows: Iterable[SolvedTask]) -> Share:
     """The share of a task's first answer, of its least sure test input; 0 without any answer."""
     return min(1.0, min((own[0][1] if own else 0.0 for own in joined(rows)), default=0.0))
+
+
+def newest_run(folder: Path) -> list[SolvedTask]:
+    """The rows of the run that was at work last, of all its shards; empty without a record of runs."""
+    path = folder / ROWS.name
+    rows = read(path, ROWS)[0] if path.exists() else []
+    newest = max(rows, key=lambda row: row.started, default=None)
+    return [row for row in rows if newest and row.run == newest.run]
 
 
 def to_json(row: SolvedTask) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class Store:
     def repair(self, note: Callable[[str], None] = lambda text: None) -> int:
         """Moves lines that are not rows to the file `kind.aside`, reports it by `note`, and returns their number."""
         with self._lock:
-            good, bad = _lines(self.path, self.kind)
+            good, bad = lines_of(self.path, self.kind)
             if bad:
                 # They are safe in the other file before they leave this one.
                 with (self.folder / self.kind.aside).open("ab") as aside:
@@ -109,6 +109,12 @@ class Store:
                 note(f"{moved}; the rest is used")
         return len(bad)
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While it lasts nobody else writes the record."""
+        with self._lock:
+            yield
+
     def rows(self) -> dict[str, Any]:
         """The newest row of each key."""
         return {row.key: row for row in read(self.path, self.kind)[0]}
@@ -119,7 +125,7 @@ def read(path: Path, kind: Rows = MEASUREMENTS) -> tuple[list[Any], int]:
 
     Rows of another rule are left out. Writes nothing. Raises OSError where there is no such file.
     """
-    good, bad = _lines(path, kind)
+    good, bad = lines_of(path, kind)
     rows: dict[str, Any] = {}
     for _, row in good:
         if row is not None and row.rule == kind.rule:
@@ -127,9 +133,9 @@ def read(path: Path, kind: Rows = MEASUREMENTS) -> tuple[list[Any], int]:
     return list(rows.values()), len(bad)
 
 
-def _lines(path: Path, kind: Rows) -> tuple[list[tuple[bytes, Any]], list[bytes]]:
+def lines_of(path: Path, kind: Rows) -> tuple[list[tuple[bytes, Any]], list[bytes]]:
     """Good lines with their rows (None for one that a later version wrote), and corrupt lines, as bytes: what is kept
-    is kept unchanged."""
+    is kept unchanged. Raises OSError."""
     good: list[tuple[bytes, Any]] = []
     bad: list[bytes] = []
     with without_collector():

@@ -1,8 +1,9 @@
 """Runs jobs in other processes of this machine: `ask` one that stays alive, or `run` a job in fresh ones.
 
-Another executor, for other machines say, needs these methods and nothing else: `ask`, `run` and `close`.
+Another executor, for other machines say, needs these methods and nothing else: `ask`, `run`, `stop` and `close`.
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -40,6 +41,8 @@ class LocalExecutor:
     Tests replace `command`, `environment` and `free_bytes`; `environment` also hides the GPUs from a process.
     """
 
+    on_this_machine = True  # its jobs see this process's files
+
     def __init__(
         self,
         command: Sequence[str] = SERVE,
@@ -49,6 +52,7 @@ class LocalExecutor:
         self.command, self.environment, self.free_bytes = command, environment, free_bytes
         self._held = ExitStack()
         self._child: Child | None = None  # answers `ask`
+        self._stopping = threading.Event()
 
     def __enter__(self) -> "LocalExecutor":
         return self
@@ -62,6 +66,10 @@ class LocalExecutor:
             self._child.end()
         self._child = None
         self._held.close()
+
+    def stop(self) -> None:
+        """Ends a job that runs in another thread, with KeyboardInterrupt there."""
+        self._stopping.set()
 
     def ask(self, job: str, payload: Any) -> Any:
         """The result of a short job, from a process that stays alive for the next one.
@@ -123,6 +131,8 @@ class LocalExecutor:
         first, total = children[0], host_memory.total_bytes()
         keep_bytes, until = max(_KEEP_FREE * total, 256 << 20), time.monotonic() + limits.timeout_s
         while True:
+            if self._stopping.is_set():
+                raise KeyboardInterrupt
             try:
                 event = first.receive(_POLL_S) or {}
             except ChildEnded:

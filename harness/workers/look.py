@@ -9,14 +9,15 @@ from harness.errors import UserError
 from harness.hardware import device_lock
 from harness.hardware.info import Device, DeviceReport
 from harness.records.stored import from_stored, to_stored
-from harness.workers.local import AskFailed, LocalExecutor
+from harness.workers.local import AskFailed
+from harness.workers.ray import Executor
 
 FIND = "harness.hardware.probe:find_device"
 REPORT = "harness.hardware.probe:report_device"
 
 
 @contextmanager
-def reserve(executor: LocalExecutor, requested: str, gpus: int = 1) -> Iterator[DeviceReport]:
+def reserve(executor: Executor, requested: str, gpus: int = 1) -> Iterator[DeviceReport]:
     """Finds device "auto", "cpu", "cuda" or "cuda:1" (the first of `gpus`), locks it, times it and reports on it.
 
     The lock is held to the end of the `with`: nobody times a device that another process is loading. Raises UserError
@@ -27,12 +28,12 @@ def reserve(executor: LocalExecutor, requested: str, gpus: int = 1) -> Iterator[
         yield report_on(executor, device)
 
 
-def find(executor: LocalExecutor, requested: str, gpus: int = 1) -> Device:
+def find(executor: Executor, requested: str, gpus: int = 1) -> Device:
     """The device, found without loading it. Raises UserError as `reserve` does."""
     return from_stored(_ask(executor, FIND, {"requested": requested, "gpus": gpus}), Device)
 
 
-def report_on(executor: LocalExecutor, device: Device) -> DeviceReport:
+def report_on(executor: Executor, device: Device) -> DeviceReport:
     """Times the device's matrix products; it should be locked. Raises UserError where that fails."""
     report = from_stored(_ask(executor, REPORT, {"device": to_stored(device), "dtypes": DTYPES}), DeviceReport)
     # The process that has timed a card holds some of its memory for as long as it lives.
@@ -41,7 +42,7 @@ def report_on(executor: LocalExecutor, device: Device) -> DeviceReport:
     return report
 
 
-def _ask(executor: LocalExecutor, job: str, payload: dict[str, Any]) -> Any:
+def _ask(executor: Executor, job: str, payload: dict[str, Any]) -> Any:
     try:
         return executor.ask(job, payload)
     except AskFailed as problem:

@@ -20,6 +20,7 @@ class Pool:
 
     def __init__(self, environments: Sequence[Mapping[str, str]], folder: Path, command: Sequence[str] = SERVE):
         self.environments, self.folder, self.command = environments, folder, command
+        self.sharing = len(environments)  # workers that share this machine's cores
         self._children: dict[int, Child] = {}
 
     def __enter__(self) -> "Pool":
@@ -28,6 +29,11 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         for worker in list(self._children):
             self.end(worker)
+
+    def device(self, worker: int, first: str) -> str:
+        """The device of `worker`, where that of worker 0 is `first`."""
+        kind, _, number = first.partition(":")
+        return first if kind == "cpu" else f"{kind}:{int(number or 0) + worker}"
 
     def log(self, worker: int) -> Path:
         return self.folder / f"worker-{worker}.log"

@@ -19,6 +19,7 @@ import psutil
 from harness.errors import UserError
 from harness.hardware import card_errors, host_memory
 from harness.hardware.environment import versions
+from harness.records.measurement import Place
 from harness.workers.logs import fatal_line, last_line
 from harness.workers.serve import LIFELINE
 
@@ -28,11 +29,13 @@ SERVE = (sys.executable, "-P", "-m", "harness.workers.serve")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: its result, or a status (timeout, oom, killed, crashed) with the reason for it."""
+    """How a job ended: its result, or a status (timeout, oom, killed, crashed) with the reason for it, and in a cluster
+    where."""
 
     status: str
     reason: str
     result: Any = None
+    place: Place | None = None
 
 
 class ChildEnded(Exception):

@@ -1,0 +1,48 @@
+"""All cards of one kind on this machine, each for jobs of its own."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from harness.hardware import device_lock
+from harness.hardware.info import Device
+from harness.workers.local import LocalExecutor
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@contextmanager
+def one_each(executor: LocalExecutor, device: Device, note: Callable[[str], None]) -> Iterator[list[LocalExecutor]]:
+    """An executor per card of `device`'s name, whose jobs see that card alone, as cuda:0; `device` is the caller's.
+
+    The other cards are locked meanwhile; one that another process has is left to it. A machine's only card, or a CPU,
+    has the executor that was given.
+    """
+    # Numbers are those of the cards that this process sees.
+    shown = os.environ.get(_VISIBLE, "")
+    names = [name.strip() for name in shown.split(",") if name.strip()]
+    used = [int(device.id.partition(":")[2] or 0)]
+    with ExitStack() as locked:
+        for other, uuid in zip(device.others, device.other_uuids, strict=False):
+            number, _, name = other.partition(" ")
+            if name != device.name:
+                continue
+            try:
+                locked.enter_context(device_lock.hold(replace(device, uuid=uuid, partners=())))
+            except device_lock.Busy:
+                note(f"{other} is left to the bench or ttft that uses it")
+                continue
+            used.append(int(number.partition(":")[2]))
+        if len(used) == 1:
+            yield [executor]
+            return
+        note(f"{len(used)} cards, a cell on each at a time")
+        yield [
+            LocalExecutor(
+                executor.command,
+                {**(executor.environment or {}), _VISIBLE: names[number] if names else str(number)},
+                executor.free_bytes,
+            )
+            for number in used
+        ]
