@@ -1,8 +1,10 @@
 """Joins verbs: a bench is a sweep, then a short fine-tune of each model that has weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Protocol
+from threading import RLock
+from typing import Any, Protocol
 
 from harness.analysis.projection import step_seconds
 from harness.analysis.run_description import OF_STEPS, differences
@@ -10,16 +12,22 @@ from harness.catalog import precisions, trainable
 from harness.catalog.models import Catalog
 from harness.errors import UserError
 from harness.hardware.cpu_load import CpuMeter
+from harness.hardware.info import DeviceReport
 from harness.measure import sweep
 from harness.measure.config import SweepConfig, SweepObserver, SweepResult
 from harness.records.arm import ArmResult
 from harness.records.cell import ModelSpec
 from harness.records.measurement import Measurement
+from harness.records.store import slug
 from harness.tune import run as tuning
 from harness.tune.config import TuneConfig, must_have_weights, settings_for
 from harness.tune.run import TuneObserver
+from harness.workers.cards import one_each
+from harness.workers.cluster import Fleet
 from harness.workers.local import LocalExecutor
 from harness.workers.look import find, reserve
+from harness.workers.ray import Executor, RayExecutor
+from harness.workers.spread import spread
 
 LONGEST_S = 1800.0  # a bench does not go on to a fine-tune that would take longer
 ARMS = "baseline, + color swap"
@@ -45,8 +53,8 @@ def bench(
 ) -> BenchResult:
     """Sweeps, and with `accuracy` fine-tunes, on a device that is locked until the end.
 
-    `on_result` is called after the sweep, and again after the fine-tunes, so that nothing is lost if one of them is
-    killed.
+    Where the user names none, cells of one card are measured on all cards of its kind. `on_result` is called after the
+    sweep, and again after the fine-tunes, so that nothing is lost if one of them is killed.
 
     A model without weights, or whose fine-tune would take too long here, gets a note instead. Raises UserError for
     invalid input.
@@ -55,30 +63,96 @@ def bench(
     with executor or LocalExecutor() as executor:
         observer.note("looking at the device ...")
         with reserve(executor, config.device, config.recipe.data_parallel) as report:
-            # The fine-tunes are chosen by the swept rows: which precision is native, and what a step takes.
-            swept = sweep.run_on(report, config, observer, executor, meter)
-            tunes = fine_tunes(config, catalog, swept, observer.note) if accuracy else []
-            # An accuracy joins the cell that is its own run alone, so there must be one.
-            for tune in tunes:
-                if extra := cell_of(tune, config, swept):
-                    observer.note(f"{tune.model.name}: a cell as it is fine-tuned, at {tune.context} tokens")
-                    more = sweep.run_on(report, extra, observer, executor, meter)
-                    swept = replace(swept, rows=in_order(swept.rows, more.rows))
-            executor.close()  # the process that traced is not needed any more
-            result = BenchResult(swept, [])
-            on_result(result)
-            # One that cannot be done is a note; the others go on.
-            for tune in tunes:
-                try:
-                    # The sweep may have had several cards, of which the fine-tune takes the first.
-                    device = find(executor, tune.device) if report.device.partners else report.device
-                    tuned = tuning.run_on(replace(report, device=device), tune, observer, executor)
-                    result = replace(result, results=[*result.results, *tuned.rows])
-                except UserError as problem:
-                    observer.note(str(problem))
+            several = config.device == "auto" and config.recipe.data_parallel == 1
+            with one_each(executor, report.device, observer.note) if several else nullcontext([executor]) as executors:
+                work = _Work(config, catalog, observer, on_result, accuracy)
+                result = work.on(report, executors, executor, meter)
     if result.results:
         on_result(result)
     return result
+
+
+def bench_fleet(
+    config: SweepConfig,
+    catalog: Catalog,
+    observer: Observer,
+    fleet: Fleet,
+    on_result: Callable[[BenchResult], None] = lambda result: None,
+    accuracy: bool = True,
+) -> list[BenchResult]:
+    """As `bench`, on a cluster: one result per kind of device, each with a record of its own."""
+    together = _Together(observer)
+    executors = [RayExecutor(fleet.ray, kind) for kind in fleet.kinds]
+
+    def one(executor: RayExecutor, _: RayExecutor) -> BenchResult:
+        with executor, reserve(executor, config.device) as report:
+            own = config
+            if config.results and len(executors) > 1:
+                own = replace(config, results=config.results / slug(report.device.name))
+            work = _Work(own, catalog, together, together.holding(on_result), accuracy)
+            result = work.on(report, [executor] * executor.kind.count, executor, CpuMeter())
+        if result.results:
+            together.holding(on_result)(result)
+        return result
+
+    observer.note(f"looking at {fleet.count} devices of the cluster ...")
+    return spread(executors, executors, one)
+
+
+class _Together:
+    """An observer for several threads: one speaks at a time."""
+
+    def __init__(self, observer: Observer):
+        self._observer, self._lock = observer, RLock()
+
+    def holding(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def held(*words: Any, **named: Any) -> Any:
+            with self._lock:
+                return call(*words, **named)
+
+        return held
+
+    def __getattr__(self, name: str) -> Any:
+        return self.holding(getattr(self._observer, name))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What `bench` does on one kind of device."""
+
+    config: SweepConfig
+    catalog: Catalog
+    observer: Any
+    on_result: Callable[[BenchResult], None]
+    accuracy: bool
+
+    def on(self, report: DeviceReport, executors: Sequence[Executor], first: Executor, meter: CpuMeter) -> BenchResult:
+        """Sweeps on all `executors`; fine-tunes on the `first` of this machine, or on all of a cluster."""
+        config, observer = self.config, self.observer
+        # The fine-tunes are chosen by the swept rows: which precision is native, and what a step takes.
+        swept = sweep.run_on(report, config, observer, executors, meter)
+        tunes = fine_tunes(config, self.catalog, swept, observer.note) if self.accuracy else []
+        # An accuracy joins the cell that is its own run alone, so there must be one.
+        for tune in tunes:
+            if extra := cell_of(tune, config, swept):
+                observer.note(f"{tune.model.name}: a cell as it is fine-tuned, at {tune.context} tokens")
+                more = sweep.run_on(report, extra, observer, executors, meter)
+                swept = replace(swept, rows=in_order(swept.rows, more.rows))
+        for executor in {id(each): each for each in (first, *executors)}.values():
+            executor.close()  # the process that traced is not needed any more
+        result = BenchResult(swept, [])
+        self.on_result(result)
+        # One that cannot be done is a note; the others go on.
+        for tune in tunes:
+            try:
+                # The sweep may have had several cards, of which the fine-tune takes the first.
+                device = find(first, tune.device) if report.device.partners else report.device
+                beside = () if first.on_this_machine else executors
+                tuned = tuning.run_on(replace(report, device=device), tune, observer, first, beside)
+                result = replace(result, results=[*result.results, *tuned.rows])
+            except UserError as problem:
+                observer.note(str(problem))
+        return result
 
 
 def cell_of(tune: TuneConfig, config: SweepConfig, swept: SweepResult) -> SweepConfig | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import bench, info, predict, report, solve, ttft
+from harness.cli import bench, info, merge, parse, predict, report, solve, ttft
 from harness.cli.options import PanelCommand
 from harness.errors import UserError
 from harness.text import one_line, take_any_encoding
@@ -36,6 +36,7 @@ for verb in (
     ttft.ttft,
     report.pick,
     solve.solve,
+    merge.merge,
     ttft.coverage,
     predict.predict,
     predict.calibrate,
@@ -50,6 +51,7 @@ def main(words: list[str] | None = None) -> None:
     try:
         if any("\0" in word for word in words):
             raise UserError("the command line holds a NUL character; leave it out")
+        words = parse.ray_words(words)
         code = app(words or ["--help"], prog_name="harness", standalone_mode=False)
         if code == 130:
             raise KeyboardInterrupt

@@ -1,11 +1,13 @@
 """The verbs that measure, or say what they would: bench and plan."""
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness import limits
+from harness import shard as shards
 from harness.catalog import models as model_table
 from harness.catalog import precisions as precision_table
 from harness.catalog import weights as weights_table
@@ -25,9 +27,12 @@ from harness.cli.options import (
     MicroBatch,
     Models,
     ModelsFile,
+    On,
     Precisions,
+    Ray,
     RecipeName,
     Results,
+    ShardOption,
     Steps,
     TrimVocab,
     Weights,
@@ -72,6 +77,7 @@ def configure(
     retry: Annotated[
         bool, typer.Option("--retry", help="Measure again what crashed, was killed or timed out.")
     ] = False,
+    shard: ShardOption = None,
     force: Annotated[bool, typer.Option("--force", help="Do not wait until others leave the CPU alone.")] = False,
     seed: Annotated[int, typer.Option(help="Of the random weights and tokens.")] = 0,
 ) -> "tuple[SweepConfig, Catalog]":
@@ -113,6 +119,7 @@ def configure(
         arc_lengths=arc_lengths,
         force=force,
         seed=seed,
+        shard=shards.parse(shard, os.environ),
     )
     return config, catalog
 
@@ -121,6 +128,8 @@ def configure(
 def bench(
     accuracy: Annotated[bool, typer.Option(help="Fine-tune models with weights for a short time too.")] = True,
     fit: Fit = False,
+    ray: Ray = None,
+    on: On = None,
     **options: Any,
 ) -> None:
     """Profile models: steps per minute, memory, hours for 1000 steps, whether that fits the budget, and how accurate.
@@ -137,7 +146,7 @@ def bench(
     from harness import pipeline
     from harness.hardware.environment import versions
     from harness.measure import doctor
-    from harness.report import style
+    from harness.report import side_by_side, style
     from harness.report.progress import ProgressLine
 
     options["autotune"] |= fit
@@ -153,9 +162,16 @@ def bench(
             progress.clear()
             _write_and_show(result, config, out)
 
-        result = pipeline.bench(config, catalog, progress, on_result, accuracy=accuracy)
+        fleet = parse.fleet_of(ray, on, config.device, config.recipe.data_parallel)
+        accuracy = accuracy and not config.shard
+        if fleet:
+            results = pipeline.bench_fleet(config, catalog, progress, fleet, on_result, accuracy=accuracy)
+        else:
+            results = [pipeline.bench(config, catalog, progress, on_result, accuracy=accuracy)]
+    if len(results) > 1:
+        side_by_side.show([result.swept for result in results], config.goal, out)
     # A script sees by the exit code that no cell was measured.
-    if not any(row.ok for row in result.swept.rows):
+    if not any(row.ok for result in results for row in result.swept.rows):
         raise typer.Exit(1)
 
 

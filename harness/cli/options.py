@@ -48,6 +48,15 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Weights = Annotated[
     str, typer.Option(help="auto (a local copy if there is one, else random), hub, random, or a folder.")
 ]
+ShardOption = Annotated[
+    str | None, typer.Option("--shard", help="A share of the work, as in 3/8; in a scheduler's array its own.")
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(help="Work on a Ray cluster: alone for a local one, auto, or HOST:PORT.", metavar="[ADDRESS]"),
+]
+On = Annotated[str | None, typer.Option("--on", help='With --ray: the types of card to use, as in "t4,l4".')]
+SeveralFolders = Annotated[list[Path], typer.Argument(help="Folders with a record each.")]
 # Older words.
 Fit = Annotated[bool, typer.Option("--fit", hidden=True)]
 
@@ -84,8 +93,10 @@ PANELS = {
         "budget_hours", "steps", "test_tasks", "sample_seconds", "cap_seconds", "arc_lengths", "accuracy", "project_to",
         "max_context", "max_batch", "deadline", "passes",
     ),
-    "Device": ("device", "gpus", "workers"),
-    "Output": ("results", "fresh", "retry", "force", "csv", "file_format", "show", "pictures", "out", "emit", "help"),
+    "Device": ("device", "gpus", "workers", "ray", "on", "shard"),
+    "Output": (
+        "results", "fresh", "retry", "force", "csv", "file_format", "show", "pictures", "out", "emit", "into", "help",
+    ),
 }  # fmt: skip
 
 

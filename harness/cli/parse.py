@@ -1,12 +1,17 @@
 """Parses and checks the command line's values, before anything is started; what several verbs share."""
 
+import os
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+import typer
+
 from harness import limits
+from harness import shard as shards
 from harness.catalog import folder_name
 from harness.catalog.model_folder import WindowUnknown
 from harness.catalog.models import Catalog, Seconds
@@ -16,7 +21,10 @@ from harness.records import arm, store
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal, ModelSpec
 from harness.records.measurement import Measurement
+from harness.shard import Shard
 from harness.text import quoted, say_once
+from harness.workers import cluster
+from harness.workers.cluster import Fleet
 
 DEVICE_KINDS = ("cuda", "cpu")
 Words = str | int | Iterable[str | int] | None
@@ -30,6 +38,43 @@ class RecordRows:
     rows: list[Measurement]
     results: list[ArmResult]
     corrupt: int = 0
+
+
+def shard_of(text: str | None, pieces: int, what: str) -> Shard | None:
+    """The share of `pieces` that was asked for, or that a scheduler's variables name. Raises UserError, and ends the
+    program well where nothing falls to this share: a scheduler may have more jobs than there are pieces."""
+    chosen = shards.parse(text, os.environ)
+    if chosen:
+        own = len(chosen.of(range(pieces)))
+        print(f"{chosen.sentence}: {own} of {pieces} {what}", file=sys.stderr)
+        if not own:
+            raise typer.Exit(0)
+    return chosen
+
+
+def ray_words(words: list[str]) -> list[str]:
+    """`words` with the address that `--ray` has where none follows it: typer knows no option whose value may be left
+    out."""
+    out = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        out.append(word)
+        if word == "--ray" and not re.fullmatch(r"auto|local|[^-/][^/]*:[0-9]+|[a-z]+://.*", following):
+            out.append(cluster.LOCAL)
+    return out
+
+
+def fleet_of(ray: str | None, on: str | None, device: str, gpus: int = 1) -> Fleet | None:
+    """The cluster that the user names and what to use of it; None for this machine alone. Raises UserError."""
+    types = re.split(r"[ ,]+", on.strip(" ,")) if on and on.strip(" ,") else []
+    if ray is None:
+        if types:
+            raise UserError("--on chooses cards of a Ray cluster; it goes with --ray")
+        return None
+    if ":" in device:
+        raise UserError(f"--device {device} names a card of this machine; with --ray it is Ray that gives out cards")
+    if gpus > 1:
+        raise UserError("--gpus shares a step among cards of one machine; it does not go with --ray")
+    return cluster.reach(ray, types, device)
 
 
 def record(results: Path | None) -> RecordRows:

@@ -19,7 +19,10 @@ from harness.cli.options import (
     Kernels,
     LoraTargets,
     ModelsFile,
+    On,
+    Ray,
     Results,
+    ShardOption,
     TrimVocab,
     Weights,
     Window,
@@ -70,6 +73,7 @@ def configure(
     results: Results = None,
     window: Window = None,
     models_file: ModelsFile = None,
+    shard: ShardOption = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, whatever an earlier start has done.")] = False,
     seed: Annotated[int, typer.Option(help="Of the order of examples and of the views.")] = 0,
 ) -> "SolveConfig":
@@ -119,7 +123,15 @@ def configure(
         answered=False,
     )
     end = _moment(deadline) if deadline else None
-    return SolveConfig(tune=tune, out=out, budget_s=3600 * hours, end=end, workers=workers, passes=passes)
+    return SolveConfig(
+        tune=tune,
+        out=out,
+        budget_s=3600 * hours,
+        end=end,
+        workers=workers,
+        passes=passes,
+        shard=parse.shard_of(shard, len(tune.tasks), "tasks"),
+    )
 
 
 def plan_tasks(  # the options of `plan` that are about tasks
@@ -225,6 +237,8 @@ def _with_file(options: dict[str, Any], path: Path) -> dict[str, Any]:
 @options_of(configure)
 def solve(
     recipe: Annotated[Path | None, typer.Option(help="Settings of pick --emit; options given here win.")] = None,
+    ray: Ray = None,
+    on: On = None,
     **options: Any,
 ) -> None:
     """Fine-tune on and answer every task of a set before a deadline, on all cards, and write Kaggle's submission.
@@ -246,7 +260,7 @@ def solve(
     config = configure(**(_with_file(options, recipe) if recipe else options))
     out = style.console()
     with SolveLine(out) as line:
-        result = run.run(config, line)
+        result = run.run(config, line, fleet=parse.fleet_of(ray, on, config.tune.device))
     summary(result, config, out)
     if not any(row.votes for row in result.rows):
         raise typer.Exit(1)

@@ -1,5 +1,6 @@
 """The verbs about ARC tasks: ttft and coverage."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +20,10 @@ from harness.cli.options import (
     Kernels,
     LoraTargets,
     ModelsFile,
+    On,
+    Ray,
     Results,
+    ShardOption,
     TrimVocab,
     Weights,
     Window,
@@ -131,6 +135,9 @@ def ttft(
     pictures: Annotated[int, typer.Option(help="Draw the first so many tasks as SVG beside the record.")] = 0,
     old_set: Annotated[str | None, typer.Option("--set", hidden=True)] = None,
     fit: Fit = False,
+    ray: Ray = None,
+    on: On = None,
+    shard: ShardOption = None,
     **options: Any,
 ) -> None:
     """Test-time fine-tune a model with weights on ARC tasks, arm by arm at equal steps, and measure its accuracy.
@@ -156,9 +163,12 @@ def ttft(
     options["dataset"] = options["dataset"] or old_set
     options["autotune"] |= fit
     config = configure(**options, curve=project_to is not None)
+    if share := parse.shard_of(shard, len(config.arms), "arms"):
+        config = replace(config, arms=share.of(config.arms))
     out = style.console()
     with ProgressLine(out) as progress:
-        result = run.run(config, progress)
+        fleet = parse.fleet_of(ray, on, config.device, config.recipe.data_parallel)
+        result = run.run(config, progress, fleet=fleet)
     best = table.arms_table(result.rows, out, project_to)
     if best is None:
         raise typer.Exit(1)

@@ -49,6 +49,7 @@ def choose_device(requested: str, cuda=torch.cuda, gpus: int = 1, look=driver.lo
         uuid=str(getattr(first, "uuid", index)),
         capability=f"{first.major}.{first.minor}",
         others=tuple(f"cuda:{i} {properties[i].name}" for i in range(count) if i not in used),
+        other_uuids=tuple(str(getattr(properties[i], "uuid", i)) for i in range(count) if i not in used),
         partners=tuple(str(getattr(properties[i], "uuid", i)) for i in used[1:]),
         threads=gpus,
     )

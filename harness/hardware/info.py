@@ -15,6 +15,7 @@ class Device:
     uuid: str = "cpu"
     capability: str | None = None
     others: tuple[str, ...] = ()  # further CUDA devices, which this sweep leaves idle
+    other_uuids: tuple[str, ...] = ()  # theirs
     partners: tuple[str, ...] = ()  # the uuids of those that share its steps
     threads: int = 1  # of the CPU that a step keeps busy: torch's on a CPU, one per card that launches kernels
 

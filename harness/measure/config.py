@@ -9,6 +9,7 @@ from harness.catalog.precisions import Precision
 from harness.hardware.info import DeviceReport
 from harness.records.cell import Cell, Goal, ModelSpec, Recipe
 from harness.records.measurement import Measurement
+from harness.shard import Shard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class SweepConfig:
     # On a card: as large a micro-batch as it has room for where the recipe's is 1, and less where memory runs out.
     fill_memory: bool = False
     arc_lengths: bool | None = None  # time whole steps over ARC's lengths too; None: on a card
+    shard: Shard | None = None  # of the cells
     force: bool = False  # do not wait for others who use the CPU
     seed: int = 0
 

@@ -78,11 +78,11 @@ def cells(config: SweepConfig, contexts: Sequence[int], report: DeviceReport) ->
     ]
 
 
-def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells by model and precision, each group's in their order."""
-    by_name: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        by_name.setdefault((cell.model.name, cell.precision), []).append(cell)
+def groups(cells: Sequence[tuple[int, Cell]]) -> list[list[tuple[int, Cell]]]:
+    """The numbered cells by model and precision, each group's in their order."""
+    by_name: dict[tuple[str, str], list[tuple[int, Cell]]] = {}
+    for number, cell in cells:
+        by_name.setdefault((cell.model.name, cell.precision), []).append((number, cell))
     return list(by_name.values())
 
 

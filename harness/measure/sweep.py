@@ -1,8 +1,11 @@
 """The main job: every cell measured once, each in its own process, the record always whole."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from threading import Lock
+from typing import Any
 
 from harness.catalog import precisions
 from harness.catalog.precisions import lower_bound
@@ -22,6 +25,9 @@ from harness.records.store import RESULTS, Store, slug
 from harness.records.stored import from_stored, to_stored
 from harness.workers.local import LocalExecutor, RunLimits
 from harness.workers.look import reserve
+from harness.workers.process import Outcome
+from harness.workers.ray import Executor
+from harness.workers.spread import spread
 
 CELL = "harness.measure.worker:measure_cell"
 _REAL = ("ok", "oom", "unsupported", "crashed", "killed", "timeout")  # a process ran and ended so
@@ -32,7 +38,7 @@ _SAMPLES = ("warmup_micro_s", "warmup_optimizer_s", "micro_s", "optimizer_s", "l
 _SOAK_S, _SOAK_AGAIN_S, _SOAK_TIMES = 180.0, 45.0, 3.0
 
 
-def run(config: SweepConfig, observer: SweepObserver, executor: LocalExecutor | None = None) -> SweepResult:
+def run(config: SweepConfig, observer: SweepObserver, executor: Executor | None = None) -> SweepResult:
     """Measures the cells that are not in the record yet. Raises UserError for what the user must mend first.
 
     Killed at any point and called again, it goes on with the first cell that has no row.
@@ -41,26 +47,39 @@ def run(config: SweepConfig, observer: SweepObserver, executor: LocalExecutor | 
     with executor or LocalExecutor() as executor:
         observer.note("looking at the device ...")
         with reserve(executor, config.device, config.recipe.data_parallel) as report:
-            return run_on(report, config, observer, executor, meter)
+            return run_on(report, config, observer, (executor,), meter)
 
 
 def run_on(
     report: DeviceReport,
     config: SweepConfig,
     observer: SweepObserver,
-    executor: LocalExecutor,
+    executors: Sequence[Executor],
     meter: CpuMeter,
 ) -> SweepResult:
-    """As `run`, on a device that the caller has reserved; `meter` was started before the device was looked at."""
+    """As `run`, on a device that the caller has reserved; `meter` was started before the device was looked at.
+
+    Each of `executors` runs a cell at a time, all on devices like the reported one; the first one traces.
+    """
     contexts = config.contexts[report.device.kind]
     plan.check_windows([spec for spec, _ in config.models], contexts)
     store = Store(config.results or RESULTS / slug(report.device.name))
     (store.folder / "logs").mkdir(exist_ok=True)
     store.repair(observer.note)
     plan.check_names([spec for spec, _ in config.models], store.rows().values())
-    quiet = Quiet(report.device, meter, observer.note, observer.phase, config.force)
-    rows = _Sweep(config, report, store, observer, executor, quiet).all(contexts)
+    # On other machines it is not this one's load that counts.
+    force = config.force or not executors[0].on_this_machine
+    quiet = Quiet(report.device, meter, observer.note, observer.phase, force)
+    rows = _Sweep(config, report, store, observer, executors, quiet).all(contexts)
     return SweepResult(store.folder, report, rows)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A cell's number in the sweep, and what runs it."""
+
+    number: int
+    executor: Executor
 
 
 class _Sweep:
@@ -70,11 +89,14 @@ class _Sweep:
         report: DeviceReport,
         store: Store,
         observer: SweepObserver,
-        executor: LocalExecutor,
+        executors: Sequence[Executor],
         quiet: Quiet,
     ):
         self.config, self.report, self.store = config, report, store
-        self.observer, self.executor, self.quiet = observer, executor, quiet
+        self.observer, self.executors, self.quiet = observer, executors, quiet
+        self.lock = Lock()  # held by whoever does anything here; not while an executor runs a cell
+        self.waiting: list[Cell] = []  # cells that nobody has begun
+        self.soaked = 0  # cells that were measured: each card's first one is soaked for longer
         self.sample_s = config.sample_seconds[report.device.kind]
         self.cap_s = config.cap_seconds[report.device.kind]
         on_card = report.device.kind == "cuda"
@@ -82,25 +104,32 @@ class _Sweep:
         self.arc_lengths = on_card if config.arc_lengths is None else config.arc_lengths
         self.versions, self.commit = versions(), commit()
         self.announced = False  # whether the observer knows that cells are being predicted
-        self.predictor = CellPredictor(report, store.folder, self.versions, executor.ask)
+        self.predictor = CellPredictor(report, store.folder, self.versions, executors[0].ask)
 
     def all(self, contexts: Sequence[int]) -> list[Measurement]:
         cells = plan.cells(self.config, contexts, self.report)
+        if shard := self.config.shard:
+            self.observer.note(f"{shard.sentence}: {len(shard.of(cells))} of {len(cells)} cells")
+            cells = shard.of(cells)
         self.observer.begin(self.report.device.name, len(cells))
         if origin := self.predictor.accelerator.origin:
             self.observer.note(f"predicted {origin}")
-        cells = [self.sized(cell) for cell in cells]
-        rows, number = [], 0
-        for group in plan.groups(cells):
-            done: list[Measurement] = []
-            for cell in group:
-                number += 1
-                done.append(self.tuned(number, cell, done, cells[number:]))
+        self.waiting = [self.sized(cell) for cell in cells]
+        # A group's cells stay together: what runs out of memory at one context does at every longer one.
+        groups = plan.groups(list(enumerate(self.waiting, 1)))
+        return [row for rows in spread(groups, self.executors, self.group) for row in rows]
+
+    def group(self, cells: Sequence[tuple[int, Cell]], executor: Executor) -> list[Measurement]:
+        """The rows of one model's cells in one precision, with their numbers in the sweep."""
+        done: list[Measurement] = []
+        with self.lock:
+            for number, cell in cells:
+                self.waiting.remove(cell)
+                done.append(self.tuned(_Turn(number, executor), cell, done))
             # A model too slow at every context is measured at a shorter one, so that it has a row to project from.
-            if all(row.status == "too_slow" for row in done) and (shorter := self.shorter(group[0])):
-                done.insert(0, self.one(number, self.variants(shorter), [], cells[number:]))
-            rows += done
-        return rows
+            if all(row.status == "too_slow" for row in done) and (shorter := self.shorter(cells[0][1])):
+                done.insert(0, self.one(_Turn(number, executor), self.variants(shorter), []))
+        return done
 
     def sized(self, cell: Cell) -> Cell:
         """`cell` with the micro-batch that it has by default on a card."""
@@ -115,16 +144,14 @@ class _Sweep:
         """`cell` and what is run in its place where memory does not suffice for it."""
         return halved(cell) if self.config.fill_memory else [cell]
 
-    def tuned(self, number: int, cell: Cell, earlier: Sequence[Measurement], later: Sequence[Cell]) -> Measurement:
+    def tuned(self, turn: "_Turn", cell: Cell, earlier: Sequence[Measurement]) -> Measurement:
         """The row of `cell`, or with autotune that of its fastest variant that fits."""
         if not self.config.autotune or self.judge(cell).status in ("beyond_window", "unsupported"):
-            return self.one(number, self.variants(cell), earlier, later)
+            return self.one(turn, self.variants(cell), earlier)
         variants = recipe_variants(cell, lambda variant: self.judge(variant).prediction)
-        return autotune.best(variants, lambda variant: self.one(number, [variant], [], later))
+        return autotune.best(variants, lambda variant: self.one(turn, [variant], []))
 
-    def one(
-        self, number: int, variants: Sequence[Cell], earlier: Sequence[Measurement], later: Sequence[Cell]
-    ) -> Measurement:
+    def one(self, turn: "_Turn", variants: Sequence[Cell], earlier: Sequence[Measurement]) -> Measurement:
         """The row of the first of `variants` that fits, under the key of the first of all: from the record, or judged
         without a run where none is worth it, or measured."""
         # The record answers for what it has, unless the user wants it measured again.
@@ -143,9 +170,7 @@ class _Sweep:
         elif judgement.status:
             row = replace(blank, status=judgement.status, reason=judgement.reason)
         else:
-            row = autotune.best(
-                variants[first:], lambda cell: self.measured(number, self.blank(key, cell), later), enough=1
-            )
+            row = autotune.best(variants[first:], lambda cell: self.measured(turn, self.blank(key, cell)), enough=1)
             row = autotune.in_place_of(row, variants[0], self.judge(variants[0]).reason or "ran out of memory")
         # A judgement that has not changed is not written again.
         if recorded is None or row.status in _REAL or (row.status, row.reason) != (recorded.status, recorded.reason):
@@ -193,40 +218,36 @@ class _Sweep:
         slow = recorded.status == "too_slow" and recorded.estimate_s is not None and recorded.estimate_s > self.cap_s
         return recorded.status in _REAL or slow
 
-    def measured(self, number: int, blank: Measurement, later: Sequence[Cell]) -> Measurement:
+    def measured(self, turn: "_Turn", blank: Measurement) -> Measurement:
         """`blank` with what a process of its own measured, or how that process ended."""
         cell = blank.cell
         # The prediction is stored beside the measurement, to be held against it later.
         if predicted := self.judge(cell).prediction:
             peak = round(predicted.peak_bytes)
             blank = replace(blank, predicted_micro_s=predicted.micro_s, predicted_peak_bytes=peak)
-        self.announce(f"predicting {len(later) + 1} cells ...")
-        self.observer.cell(number, cell, self.expected_s(cell), sum(map(self.expected_s, later)))
+        self.announce(f"predicting {len(self.waiting) + 1} cells ...")
+        later_s = sum(map(self.expected_s, self.waiting)) / len(self.executors)
+        self.observer.cell(turn.number, cell, self.expected_s(cell), later_s)
         self.quiet.wait()
         # Twice the cap: a prediction may be off by that much before a process is taken to hang.
         start = datetime.now(UTC)
-        outcome = self.executor.run(
-            CELL,
-            {
-                "cell": to_stored(cell),
-                "sample_seconds": self.sample_s,
-                "seed": self.config.seed,
-                "soak_seconds": self.soak_s,
-                "arc_seconds": self.sample_s if self.arc_lengths else 0.0,
-            },
-            RunLimits(
-                log=self.store.folder / "logs" / f"{blank.key}.log",
-                timeout_s=self.sample_s
-                + 2 * self.cap_s
-                + self.soak_s
-                + (4 * self.sample_s if self.arc_lengths else 0.0),
-                guard_memory=self.report.device.kind == "cpu",
-            ),
-            self.observer.phase,
-            cell.recipe.data_parallel,
+        soak_s = self.soak_s if self.soaked < len(self.executors) else min(self.soak_s, _SOAK_AGAIN_S)
+        arc_s = self.sample_s if self.arc_lengths else 0.0
+        payload = {
+            "cell": to_stored(cell),
+            "sample_seconds": self.sample_s,
+            "seed": self.config.seed,
+            "soak_seconds": soak_s,
+            "arc_seconds": arc_s,
+        }
+        limits = RunLimits(
+            log=self.store.folder / "logs" / f"{blank.key}.log",
+            timeout_s=self.sample_s + 2 * self.cap_s + soak_s + 4 * arc_s,
+            guard_memory=self.report.device.kind == "cpu",
         )
-        if outcome.result and outcome.result["status"] == "ok":
-            self.soak_s = min(self.soak_s, _SOAK_AGAIN_S)
+        with self.unlocked():
+            outcome = turn.executor.run(CELL, payload, limits, self.hear, cell.recipe.data_parallel)
+        self.soaked += bool(outcome.result and outcome.result["status"] == "ok")
         measured = dict(outcome.result or {"status": outcome.status, "reason": outcome.reason})
         measured |= {name: tuple(measured.get(name, ())) for name in _SAMPLES}
         measured["card"] = tuple(from_stored(state, CardState) for state in measured.get("card", ()))
@@ -234,7 +255,24 @@ class _Sweep:
         row = replace(blank, wall_s=wall_s, **{"params": blank.params, **measured})
         bound = lower_bound(precisions.find(cell.precision), self.report.device.kind)
         bounds = (bound,) if bound and row.ok and cell.weights == RANDOM else ()
-        return replace(row, notes=(*row.notes, *bounds, *self.quiet.sampled(row)))
+        again = ("its machine was lost at first; done again on another",) if _done_again(outcome) else ()
+        notes = (*row.notes, *bounds, *again, *self.quiet.sampled(row))
+        return replace(row, notes=notes, place=outcome.place)
+
+    @contextmanager
+    def unlocked(self) -> Iterator[None]:
+        """Lets other cells go on meanwhile."""
+        self.lock.release()
+        try:
+            yield
+        finally:
+            self.lock.acquire()
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """Events of a cell's process."""
+        if event.get("event") != "place":
+            with self.lock:
+                self.observer.phase(event)
 
     def shorter(self, cell: Cell) -> Cell | None:
         """`cell` at the longest power of two below its context whose smallest run stays under the cap.
@@ -272,3 +310,7 @@ class _Sweep:
             + arc_s
             + min(max(0.0, self.sample_s - SMALLEST_RUN * predicted.micro_s), enough)
         )
+
+
+def _done_again(outcome: Outcome) -> bool:
+    return outcome.place is not None and outcome.place.attempt > 1

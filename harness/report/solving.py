@@ -106,7 +106,7 @@ def _count(number: int, noun: str) -> str:
 
 def summary(result: "SolveResult", config: "SolveConfig", out: Console) -> None:
     """What the run has come to: tasks answered, where the seconds went, the score where solutions are known."""
-    rows, tasks = result.rows, config.tasks
+    rows, tasks = result.rows, config.share
     answered = {row.task for row in rows if any(row.votes)}
     lines = [f"{len(answered)} of {len(tasks)} tasks answered, {len(rows)} attempts; submission in {config.out}"]
     whole = [row for row in rows if row.ok]
@@ -144,7 +144,7 @@ def _held(result: "SolveResult") -> list[str]:
 
 def _score(rows: Sequence[solving.SolvedTask], config: "SolveConfig") -> list[str]:
     """The score where solutions are known: the share of test inputs with the output among two attempts, per task."""
-    known = [task for task in config.tasks if task.id in config.solutions]
+    known = [task for task in config.share if task.id in config.solutions]
     if not known:
         return []
     attempts = solving.all_attempts(rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.arc.task import Solutions, Task
 from harness.records.arm import TuneSpec
 from harness.records.stored import to_stored
+from harness.shard import Shard
 from harness.solve import submission
 from harness.tune.config import TuneConfig
 
@@ -30,6 +31,7 @@ class SolveConfig:
     end: float | None = None
     workers: int | None = None
     passes: int = 2  # of the queue: a second one is over the least sure answers, while there is time
+    shard: Shard | None = None  # of the tasks that this run answers; all are in its submission
 
     def __post_init__(self) -> None:
         # Known at the start, not after twelve hours.
@@ -42,6 +44,11 @@ class SolveConfig:
     @property
     def tasks(self) -> Sequence[Task]:
         return self.tune.tasks
+
+    @property
+    def share(self) -> Sequence[Task]:
+        """The tasks that this run answers."""
+        return self.shard.of(self.tasks) if self.shard else self.tasks
 
     @property
     def solutions(self) -> Solutions:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from harness.errors import UserError
 from harness.hardware.environment import versions
+from harness.hardware.info import Device
 from harness.predict.cells import device_at_hand
 from harness.records import solving
 from harness.records.arm import ROWS as ARMS
@@ -30,8 +31,12 @@ from harness.solve.simulation import Foreseen, foresee, uncertainty
 from harness.solve.task_queue import Queue
 from harness.solve.tokens import TaskTokens
 from harness.tune.run import alone_in, spec_of
+from harness.workers.cluster import Fleet
 from harness.workers.local import LocalExecutor
 from harness.workers.look import find, reserve
+from harness.workers.pool import Pool
+from harness.workers.ray import RayExecutor
+from harness.workers.ray_pool import RayPool
 
 # Kept free at the end: for a process that must be killed, and for the last file.
 RESERVE_SHARE, LEAST_RESERVE_S, MOST_RESERVE_S = 0.02, 3.0, 60.0
@@ -61,28 +66,43 @@ class SolveResult:
     expected: confidence.Expected | None = None  # of tasks whose solutions are not known
 
 
-def run(config: SolveConfig, observer: SolveObserver, executor: LocalExecutor | None = None) -> SolveResult:
-    """Answers the config's tasks until its deadline. Raises UserError for what the user must correct first."""
-    with executor or LocalExecutor() as executor:
+def run(
+    config: SolveConfig, observer: SolveObserver, executor: LocalExecutor | None = None, fleet: Fleet | None = None
+) -> SolveResult:
+    """Answers the config's tasks until its deadline, on this machine or on a cluster's cards. Raises UserError for what
+    the user must correct first."""
+    with executor or LocalExecutor() as here:
         observer.note("looking at the device ...")
-        device = find(executor, config.tune.device)
-        cards = config.workers or 1 + len(device.others) * (config.tune.device == "auto")
-        if device.kind == "cpu" and cards > (cores := os.cpu_count() or 1):
-            raise UserError(
-                f"--workers {cards}: this machine has {cores} cores; more workers would wait for one another"
-            )
-        gpus = cards if device.kind == "cuda" else 1
-        with reserve(executor, device.id, gpus) as report:
+        # The first kind of a cluster's cards stands for all in the plan; how slow each is shows with its first tasks.
+        there = RayExecutor(fleet.ray, fleet.kinds[0], here.command) if fleet else here
+        device = find(there, config.tune.device)
+        cards = _workers(config, device, fleet)
+        gpus = cards if device.kind == "cuda" and not fleet else 1
+        with reserve(there, device.id, gpus) as report:
             store = Store(config.tune.results or RESULTS / slug(device.name), kind=solving.ROWS)
             with alone_in(store.folder):
                 store.repair(observer.note)
                 spec = replace(spec_of(config.tune, report), scope=TASK, device_name=device.name)
-                tokens = estimate.count_tokens(estimate.count_job(spec, config.tasks, config.arm), executor, observer)
+                tokens = estimate.count_tokens(estimate.count_job(spec, config.share, config.arm), here, observer)
                 request = estimate.request_of(spec, *device_at_hand(report, store.folder.parent))
-                pace = estimate.predicted_pace(request, executor.command, observer)
-                executor.close()  # the process that looked at the device is not needed any more
-                ready = _Ready(spec=spec, workers=cards, tokens=tokens, pace=pace, command=executor.command)
+                pace = estimate.predicted_pace(request, here.command, observer)
+                here.close()  # the process that looked at the device is not needed any more
+                ready = _Ready(spec=spec, workers=cards, tokens=tokens, pace=pace, command=here.command, fleet=fleet)
                 return _run_on(ready, config, store, observer)
+
+
+def _workers(config: SolveConfig, device: Device, fleet: Fleet | None) -> int:
+    """One worker per card, unless the user says how many. Raises UserError for more than there is to work with."""
+    if fleet:
+        if (config.workers or 0) > fleet.count:
+            raise UserError(
+                f"--workers {config.workers}: the Ray cluster has {fleet.count}; others would wait for ever"
+            )
+        return config.workers or fleet.count
+    workers = config.workers or 1 + len(device.others) * (config.tune.device == "auto")
+    if device.kind == "cpu" and workers > (cores := os.cpu_count() or 1):
+        raise UserError(f"--workers {workers}: this machine has {cores} cores; more workers would wait for one another")
+    return workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +114,14 @@ class _Ready:
     tokens: dict[str, TaskTokens]
     pace: Pace
     command: Sequence[str]
+    fleet: Fleet | None
+
+    def pool(self, folder: Path) -> Pool | RayPool:
+        """The workers; those of this machine have their logs in `folder`."""
+        if self.fleet:
+            return RayPool(self.fleet.ray, self.fleet.kinds, self.workers, self.command)
+        environments: list[dict[str, str]] = [{} for _ in range(self.workers)]
+        return Pool(environments, folder, self.command)
 
 
 def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObserver) -> SolveResult:
@@ -112,7 +140,7 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
         workers=workers,
         end=state.end - reserve_s(state),
         observer=observer,
-        command=ready.command,
+        pool=ready.pool(store.folder / "logs" / f"solve-{key}"),
     )
     for row in rows:
         queue.take(row)

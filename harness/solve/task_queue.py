@@ -5,7 +5,7 @@ had answered until then counts. A worker that dies is replaced too, and its task
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,7 @@ from harness.arc.encode import from_rows
 from harness.errors import UserError
 from harness.records import solving
 from harness.records.arm import TuneSpec
+from harness.records.measurement import Place
 from harness.records.solving import SolvedTask
 from harness.records.store import Store
 from harness.records.stored import to_stored
@@ -24,7 +25,8 @@ from harness.solve.progress import Outlook, Progress
 from harness.solve.schedule import Assignment, Scheduler
 from harness.solve.tokens import TaskTokens
 from harness.workers.pool import Pool
-from harness.workers.process import SERVE, Outcome
+from harness.workers.process import Outcome
+from harness.workers.ray_pool import RayPool
 
 _POLL_S = 0.2
 _LEAST_GRACE_S = 3.0  # after a task's time, before its worker is killed: or what loading the model anew would take
@@ -35,7 +37,7 @@ _SAFE = 1.25  # times the expected answering time is kept for it
 @dataclass
 class _Worker:
     """What a worker does: `loading`, a task (`at`) since `since`, or nothing. `heard` are the votes that it has sent,
-    `load_s` the seconds from its start until it had loaded."""
+    `load_s` the seconds from its start until it had loaded, `place` is where in a cluster it is."""
 
     loading: bool = True
     load_s: float = 0.0
@@ -43,6 +45,7 @@ class _Worker:
     at: Assignment | None = None
     since: float = 0.0
     heard: dict[str, Any] = field(default_factory=dict)
+    place: Place | None = None
 
 
 @dataclass(kw_only=True)
@@ -59,7 +62,7 @@ class Queue:
     workers: int
     end: float
     observer: Any
-    command: Sequence[str] = SERVE  # of a worker
+    pool: Pool | RayPool
     rows: list[SolvedTask] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -91,10 +94,7 @@ class Queue:
 
         Raises UserError where no worker can load the model, or a row cannot be written.
         """
-        folder = self.store.folder / "logs" / f"solve-{self.key}"
-        environments: list[dict[str, str]] = [{} for _ in range(self.workers)]
-        with Pool(environments, folder, self.command) as pool:
-            self.pool = pool
+        with self.pool as pool:
             if self.scheduler.anything_left(self.now()):
                 for worker in range(self.workers):
                     self._start(worker)
@@ -123,14 +123,9 @@ class Queue:
         state = self.states[worker]
         state.loading, state.at, state.since = True, None, self.now()
         self.pool.start(worker)
-        device = self.spec.device if self.spec.device == "cpu" else f"cuda:{self._first_card() + worker}"
-        job = LoadJob(
-            replace(self.spec, device=device), tuple(self.config.tasks), self.config.arm, worker, self.workers
-        )
+        spec = replace(self.spec, device=self.pool.device(worker, self.spec.device))
+        job = LoadJob(spec, tuple(self.config.share), self.config.arm, worker, self.pool.sharing)
         self.pool.send(worker, LOAD, to_stored(job))
-
-    def _first_card(self) -> int:
-        return int(self.spec.device.partition(":")[2] or 0)
 
     def _hear(self, worker: int, event: dict[str, Any] | Outcome | UserError) -> None:
         state = self.states[worker]
@@ -154,6 +149,8 @@ class Queue:
             self.observer.note(f"{text}; the others go on")
             return
         match event["event"]:
+            case "place":
+                state.place = event["place"]
             case "note":
                 # Each worker says the same whenever it loads.
                 if event["text"] not in self._noted:
@@ -219,6 +216,7 @@ class Queue:
             "load_s": state.load_s,
             "cut": heard.get("cut", False) or status == "timeout",
             "rule": solving.SOLVING_RULE,
+            "place": to_stored(state.place),
         }
         row = self._judged(solving.from_json(fields))
         self.store.add(row)

@@ -88,7 +88,8 @@ class TuneConfig:
 
 @dataclass(frozen=True)
 class ArmsJob:
-    """What the process that trains is given (harness.tune.experiment). `report` is None where nothing is autotuned."""
+    """What the process that trains is given (harness.tune.experiment). `report` is None where nothing is autotuned;
+    `folder` is "" where no disk is shared with the process that stores the rows."""
 
     spec: TuneSpec
     tasks: tuple[Task, ...]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -61,9 +62,12 @@ def _emit_rows(job: ArmsJob, emit: Callable[..., None]) -> None:
         if first:
             emit("note", text=text)
 
-    for row in _rows(replace(job, spec=replace(job.spec, device=str(device))), note, emit):
-        if first:
-            emit("row", row=to_json(row))
+    with TemporaryDirectory() as spare:
+        # Without a folder that outlives this process a checkpoint serves nobody.
+        job = replace(job, spec=replace(job.spec, device=str(device)), folder=job.folder or spare)
+        for row in _rows(job, note, emit):
+            if first:
+                emit("row", row=to_json(row))
 
 
 def _rows(job: ArmsJob, note: Callable[[str], None], emit: Callable[..., None]) -> Iterator[ArmResult]:

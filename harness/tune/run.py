@@ -6,9 +6,11 @@ another child runs the arms after it.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import Any, Protocol
 
 from harness.arc.arms import Arm
@@ -20,12 +22,16 @@ from harness.hardware.environment import commit, versions
 from harness.hardware.info import DeviceReport
 from harness.records.arm import ROWS, ArmResult, TuneSpec, from_json
 from harness.records.lock import Held, exclusive, reason
+from harness.records.measurement import Place
 from harness.records.store import RESULTS, Store, slug
 from harness.records.stored import to_stored
 from harness.tune.checkpoint import discard
 from harness.tune.config import ArmsJob, TuneConfig
+from harness.workers.cluster import Fleet
 from harness.workers.local import LocalExecutor, RunLimits
 from harness.workers.look import reserve
+from harness.workers.ray import Executor, RayExecutor
+from harness.workers.spread import spread
 
 ARMS_JOB = "harness.tune.experiment:run_arms"
 
@@ -44,25 +50,43 @@ class TuneResult:
     rows: list[ArmResult]  # of the config's arms, in their order
 
 
-def run(config: TuneConfig, observer: TuneObserver, executor: LocalExecutor | None = None) -> TuneResult:
-    """Runs the config's arms that are not in the record yet, and returns the results of all.
+def run(
+    config: TuneConfig, observer: TuneObserver, executor: Executor | None = None, fleet: Fleet | None = None
+) -> TuneResult:
+    """Runs the config's arms that are not in the record yet, and returns the results of all; on a cluster beside each
+    other, on the kind of card that it has most of.
 
     Raises UserError for whatever the user must correct first.
     """
+    several: Sequence[Executor] = ()
+    if fleet:
+        kind = max(fleet.kinds, key=lambda kind: kind.count)
+        if len(fleet.kinds) > 1:
+            observer.note(f"arms are compared on one kind of card: {kind.name}, the cluster's most; --on chooses")
+        executor = RayExecutor(fleet.ray, kind)
+        several = [executor] * kind.count
     with executor or LocalExecutor() as executor:
         observer.note("looking at the device ...")
         with reserve(executor, config.device, config.recipe.data_parallel) as report:
             executor.close()  # the process that looked at the device is not needed any more
-            return run_on(report, config, observer, executor)
+            return run_on(report, config, observer, executor, several)
 
 
-def run_on(report: DeviceReport, config: TuneConfig, observer: TuneObserver, executor: LocalExecutor) -> TuneResult:
-    """As `run`, on a device that the caller has reserved."""
+def run_on(
+    report: DeviceReport,
+    config: TuneConfig,
+    observer: TuneObserver,
+    executor: Executor,
+    executors: Sequence[Executor] = (),
+) -> TuneResult:
+    """As `run`, on a device that the caller has reserved. With several `executors` arms run beside each other, each in
+    a process of its own."""
     store = Store(config.results or RESULTS / slug(report.device.name), kind=ROWS)
     with alone_in(store.folder):
         store.repair(observer.note)
         spec = spec_of(config, report)
-        return TuneResult(store.folder, _Run(config, spec, report, store, observer, executor).all())
+        arms = _Run(config, spec, report, store, observer, executors or (executor,))
+        return TuneResult(store.folder, arms.all())
 
 
 @contextmanager
@@ -120,9 +144,10 @@ class _Run:
     report: DeviceReport
     store: Store
     observer: TuneObserver
-    executor: LocalExecutor
+    executors: Sequence[Executor]
     versions: dict[str, str] = field(default_factory=versions)
     rows: dict[str, ArmResult] = field(default_factory=dict)  # by arm
+    lock: RLock = field(default_factory=RLock)  # of all but the executors' work
 
     def all(self) -> list[ArmResult]:
         """The rows of all arms, in the config's order."""
@@ -134,9 +159,12 @@ class _Run:
                 discard(self.store.folder, row.key)
                 self.observer.note(f"{arm.name}: from the record")
                 self.rows[arm.name] = row
+        if len(self.executors) > 1:
+            alone = [[arm] for arm in self.config.arms if arm.name not in self.rows]
+            spread(alone, self.executors, self._in_a_child)
         # Every child finishes at least one arm, with a result or a failure, so this ends.
         while pending := [arm for arm in self.config.arms if arm.name not in self.rows]:
-            self._in_a_child(pending)
+            self._in_a_child(pending, self.executors[0])
         return [self.rows[arm.name] for arm in self.config.arms]
 
     def _key(self, arm: Arm) -> str:
@@ -147,7 +175,7 @@ class _Run:
         inputs = {task.id: len(task.test_inputs) for task in self.config.tasks}
         return all(name in inputs and len(grids) <= inputs[name] for name, grids in row.attempts.items())
 
-    def _in_a_child(self, pending: Sequence[Arm]) -> None:
+    def _in_a_child(self, pending: Sequence[Arm], executor: Executor) -> None:
         """Runs `pending` in one child; if the child fails, the arm it was at gets a row with the reason."""
         log = self.store.folder / "logs" / f"{self._key(pending[0])}.log"
         log.parent.mkdir(exist_ok=True)
@@ -157,23 +185,34 @@ class _Run:
             tasks=tuple(self.config.tasks),
             solutions={task.id: self.config.solutions[task.id] for task in self.config.tasks},
             arms=tuple(arm.name for arm in pending),
-            folder=str(self.store.folder),
+            # Checkpoints are for a process that begins again on this disk.
+            folder=str(self.store.folder) if executor.on_this_machine else "",
             fresh=self.config.fresh,
             environment=self.report.environment,
             report=self.report if self.config.autotune else None,
         )
         meter = CpuMeter()
         # Rows arrive as events (`_hear`), so finished arms are safe if the child dies later.
-        outcome = self.executor.run(ARMS_JOB, to_stored(job), limits, self._hear, self.spec.recipe.data_parallel)
+        outcome = executor.run(
+            ARMS_JOB, to_stored(job), limits, partial(self._hear, place=[]), self.spec.recipe.data_parallel
+        )
         load = meter.read()
-        if load.crowds(self.report.device.threads):
-            self.observer.note(f"others used {load} meanwhile: seconds of training and decoding are too long")
-        failure = outcome.result or {"status": outcome.status, "reason": outcome.reason}
-        if unfinished := [arm for arm in pending if arm.name not in self.rows]:
-            self._failed(unfinished[0], failure["status"], failure["reason"])
+        with self.lock:
+            if len(self.executors) == 1 and load.crowds(self.report.device.threads):
+                self.observer.note(f"others used {load} meanwhile: seconds of training and decoding are too long")
+            failure = outcome.result or {"status": outcome.status, "reason": outcome.reason}
+            if unfinished := [arm for arm in pending if arm.name not in self.rows]:
+                self._failed(unfinished[0], failure["status"], failure["reason"])
 
-    def _hear(self, event: dict[str, Any]) -> None:
+    def _hear(self, event: dict[str, Any], place: list[Place]) -> None:
+        """`place` is that of the job, as soon as it is known."""
+        with self.lock:
+            self._take(event, place)
+
+    def _take(self, event: dict[str, Any], place: list[Place]) -> None:
         match event.pop("event", None):
+            case "place":
+                place[:] = [event["place"]]
             case "note":
                 self.observer.note(event["text"])
             case "step":
@@ -181,7 +220,7 @@ class _Run:
             case "answers":
                 self.observer.answers(event["done"], event["total"])
             case "row":
-                self._finished(from_json(event["row"]))
+                self._finished(replace(from_json(event["row"]), place=place[0] if place else None))
 
     def _finished(self, row: ArmResult) -> None:
         self.store.add(row)

@@ -166,6 +166,8 @@ ROWS = (
     Row("models.yaml", "models.yaml", yaml_file, CATALOG, 16),
     Row("cards", "card.yaml", yaml_file, (("predict", "bare", "--gpu", "{}"), ("plan", "bare", "--gpu", "{}"),
                                           ("predict", "bare", "--gpu", "2x{}", "--max-batch", "--csv", "out.csv"))),
+    Row("parts of a record", f"{world.RESULTS}/*.jsonl", json_lines, ((
+        "merge", world.RESULTS, "solved", "--into", "new", "--tasks", "tasks", "--out", "out.json"),), 8),
     Row("traces", "cache/traces/*.json", json_file, (READERS[4], READERS[-1])),
     Row("calibrations", f"{world.RESULTS}/calibration.json", json_file, (
         *PREDICT, ("plan",), ("predict", "--gpu", "cpu"))),
@@ -213,13 +215,14 @@ BASES: dict[str, tuple[Words, ...]] = {
     "solve": (world.SOLVED[1:], (MODEL, "--tasks", "tasks", "--results", "new")),
     "predict": (("bare", "--gpu", "t4"), ("bare", "--gpu", "card.yaml")),
     "calibrate": (RECORD,),
+    "merge": ((world.RESULTS, "--into", "new"), (world.RESULTS, "solved", "--into", "new", "--tasks", "tasks")),
 }
 VALID = [
     "64", "64 128", "1", "2", "0.5", "fp32", "fp32 int4", "bf16", "cpu", "auto", "t4", "2xt4", "bare", "b", MODEL,
     "tasks", "n-1", "baseline, n-1", "all", "attention", "all-linear", "q_proj v_proj", "own", "reference", "arc24",
     "lora", "full", "layers", "rows", "spaced", "drop", "task", "csv", "models.yaml", "card.yaml", "new",
     world.RESULTS, "kaggle_challenges.json", "kaggle_solutions.json", "generated", "plain", "attention=sdpa", "mlp",
-    "random", "out.csv", "23:59", "0.0001", "solved", "greedy", "sample", "dfs", "vote", "score",
+    "random", "out.csv", "23:59", "0.0001", "solved", "greedy", "sample", "dfs", "vote", "score", "1/2",
 ]  # fmt: skip
 # No devices, nothing above the working folder: the verbs write to what they are given.
 ODD = [
