@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.analysis import stats
-from harness.analysis.stats import bootstrap_mean, mcnemar, paired_difference, wilson
+from harness.analysis.stats import bootstrap_mean, holm, mcnemar, paired_difference, paired_p, wilson
 
 
 def test_median_interval_by_hand():
@@ -132,3 +132,39 @@ def test_bootstrap():
     assert 0 < low < mean < high < 0.13
     with pytest.raises(ValueError, match="no values"):
         bootstrap_mean([])
+
+
+def test_paired_p_by_hand():
+    """Differences 1, 2, 3: of the eight choices of signs two, all plus and all minus, reach |6|, so p is a quarter.
+    Without a difference all do."""
+    assert paired_p([0, 0, 0], [1, 2, 3]) == pytest.approx(0.25, abs=0.01)
+    assert paired_p([1, 2], [1, 2]) == 1.0
+    assert paired_p([], []) == 1.0
+    # Thirty of one sign: 2 / 2**30, which no draw shows.
+    assert paired_p([0.0] * 30, [0.1] * 30, draws=999) == 1 / 1000
+    assert paired_p([3, 1, 4], [1, 5, 9]) == paired_p([1, 5, 9], [3, 1, 4])
+
+
+def test_paired_p_is_below_five_percent_in_five_percent_of_nothing():
+    """Of 400 pairs of samples without a difference 20 are expected, with a deviation of 4.4."""
+    rng = random.Random(1)
+    rejected = 0
+    for _ in range(400):
+        first = [rng.lognormvariate(0, 1) for _ in range(20)]
+        rejected += paired_p(first, [value + rng.gauss(0, 1) for value in first], draws=199) < 0.05
+    assert 5 <= rejected <= 36
+
+
+def test_holm_by_hand():
+    """0.01, 0.04, 0.03 of three: 3 x 0.01; 2 x 0.03; then 0.04, which may not be less than the one before."""
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=20))
+def test_holm_keeps_the_order_and_is_between_p_and_bonferroni(values):
+    adjusted = holm(values)
+    assert all(p <= a <= min(1, len(values) * p) + 1e-12 for p, a in zip(values, adjusted, strict=True))
+    order = sorted(range(len(values)), key=values.__getitem__)
+    assert [adjusted[i] for i in order] == sorted(adjusted)

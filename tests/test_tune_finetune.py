@@ -15,7 +15,8 @@ from harness.tune import decode
 
 def test_arms_are_one_change_after_another():
     published = ["baseline", "n-1", "+ geometric", "+ color swap", "preserve color", "n-2"]
-    assert list(arms.ARMS) == [*published, "on the fly"]
+    further = ["+ scale", "+ tile", "+ mirror", "+ pad", "+ combine", "+ swap sides", "mixture"]
+    assert list(arms.ARMS) == [*published, "on the fly", *further]
     assert [a.name for a in arms.choose("all")] == arms.TABLE == published
     assert [a.name for a in arms.choose("on the fly")] == ["on the fly"]
     assert [a.name for a in arms.choose("baseline, n-1")] == ["baseline", "n-1"]

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from harness.arc.augment import draw
 from harness.arc.examples import ON_THE_FLY, SETS, Example, draw_question, shuffled
+from harness.arc.mixture import PLAIN, Mixture, changed
 from harness.arc.task import Task
 from harness.errors import unknown
+
+_DRAWN_WAYS = 4  # per example, where a mixture changes them
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Arm:
     """`examples` is a name in harness.arc.examples.SETS, or None for no training; the other fields say how they vary.
 
     `geometry` and `colours` allow random turns and colour permutations; `keep_colours` is the probability that the
-    colours stay.
+    colours stay. With a `mixture` each example is first changed in a way drawn from it (harness.arc.mixture).
     """
 
     name: str
@@ -23,9 +26,20 @@ class Arm:
     geometry: bool = False
     colours: bool = False
     keep_colours: float = 0.0
+    mixture: Mixture = ()
 
     def pool(self, tasks: Sequence[Task]) -> list[Example]:
-        """The arm's training examples, each once and unvaried; tasks with one demonstration give none."""
+        """The arm's training examples, each once and in its plain view; tasks with one demonstration give none.
+
+        With a mixture each comes in some drawn ways instead, so that lengths are the arm's own.
+        """
+        plain = self._unchanged(tasks)
+        if not self.mixture:
+            return plain
+        rng = random.Random(self.name)
+        return [changed(example, self.mixture, plain, rng) for example in plain for _ in range(_DRAWN_WAYS)]
+
+    def _unchanged(self, tasks: Sequence[Task]) -> list[Example]:
         return [example for task in tasks for example in SETS[self.examples](task)] if self.examples else []
 
     def stream(self, tasks: Sequence[Task], seed: int) -> Iterator[Example]:
@@ -34,7 +48,10 @@ class Arm:
         Every arm that trains shuffles the demonstrations of an example.
         """
         rng = random.Random(f"{self.name} {seed}")
+        unchanged = self._unchanged(tasks) if self.mixture else []
         for example in self._drawn(tasks, rng):
+            if self.mixture:
+                example = changed(example, self.mixture, unchanged, rng)
             view = draw(
                 rng,
                 len(example.demonstrations),
@@ -46,12 +63,20 @@ class Arm:
 
     def _drawn(self, tasks: Sequence[Task], rng: random.Random) -> Iterator[Example]:
         if self.examples != ON_THE_FLY:
-            yield from shuffled(self.pool(tasks), rng)
+            yield from shuffled(self._unchanged(tasks), rng)
             return
         # On the fly a question is drawn anew each time, so there is no pool; one demonstration must remain to be shown.
         for task in shuffled([task for task in tasks if len(task.demonstrations) > 1], rng):
             yield draw_question(task, rng)
 
+
+def _half_changed(name: str, *changes: str) -> Arm:
+    """The arm "+ color swap", half of its examples changed too: in one of `changes`, all alike likely."""
+    mixture = ((PLAIN, float(len(changes))), *((change, 1.0) for change in changes))
+    return Arm(name, "n-1", geometry=True, colours=True, mixture=mixture)
+
+
+_CHANGES = ("scale", "tile", "mirror", "pad", "combine", "swap sides")
 
 ARMS = {
     arm.name: arm
@@ -63,10 +88,13 @@ ARMS = {
         Arm("preserve color", "n-1", geometry=True, colours=True, keep_colours=0.5),
         Arm("n-2", "n-2", geometry=True, colours=True),
         Arm("on the fly", ON_THE_FLY, geometry=True, colours=True),
+        # One change each, and then all of them.
+        *(_half_changed(f"+ {change}", change) for change in _CHANGES),
+        _half_changed("mixture", *_CHANGES),
     )
 }
 
-TABLE = [name for name in ARMS if name != "on the fly"]  # "all": the published table's arms
+TABLE = list(ARMS)[: list(ARMS).index("on the fly")]  # "all": the published table's arms
 
 
 def choose(text: str) -> list[Arm]:

@@ -1,13 +1,14 @@
 """Augmentation: views of a task that keep its rule, each with an inverse for the prediction.
 
-A view is a turn or reflection, a permutation of the colours, and an order of the demonstrations. A prediction made in
-a view is mapped back by the inverses in reverse order.
+A view is a turn or reflection, a permutation of the colours, a resizing, and an order of the demonstrations. A
+prediction made in a view is mapped back by the inverses in reverse order.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.arc.resize import Resize
 from harness.arc.task import Grid, Pair, Task
 
 Colours = tuple[int, ...]  # ten entries: the new colour of each old one
@@ -78,14 +79,19 @@ class View:
     geometry: str = "identity"
     colours: Colours = SAME
     order: tuple[int, ...] | None = None
+    resize: Resize | None = None
 
     def apply(self, grid: Grid) -> Grid:
         turned = GEOMETRY[self.geometry][0](grid)
-        return turned if self.colours == SAME else recolour(turned, self.colours)
+        coloured = turned if self.colours == SAME else recolour(turned, self.colours)
+        return self.resize.apply(coloured) if self.resize else coloured
 
-    def invert(self, grid: Grid) -> Grid:
-        """The grid that `apply` turns into `grid`."""
-        plain = grid if self.colours == SAME else recolour(grid, inverse(self.colours))
+    def invert(self, grid: Grid) -> Grid | None:
+        """The grid that `apply` turns into `grid`; None where a resizing gives no such grid."""
+        coloured = self.resize.invert(grid) if self.resize else grid
+        if coloured is None:
+            return None
+        plain = coloured if self.colours == SAME else recolour(coloured, inverse(self.colours))
         return GEOMETRY[self.geometry][1](plain)
 
     def pairs(self, pairs: Sequence[Pair]) -> tuple[Pair, ...]:

@@ -85,8 +85,8 @@ class Questions:
         """
         out = []
         for (id, i, _, view), answers in zip(self._places, texts, strict=True):
-            grids = (self._decode(text) for text in answers)
-            out.append((id, i, list(dict.fromkeys(view.invert(grid) for grid in grids if grid is not None))))
+            grids = (self._grid(text, view) for text in answers)
+            out.append((id, i, list(dict.fromkeys(grid for grid in grids if grid is not None))))
         return out
 
     def in_view(self, number: int, grid: Grid) -> Grid:
@@ -97,9 +97,12 @@ class Questions:
         """The grids in `texts`, one text per prompt, mapped back from their views; None where there is no grid."""
         answers: Answers = {id: [[None] * views for views in counts] for id, counts in self._blank.items()}
         for (id, i, number, view), text in zip(self._places, texts, strict=True):
-            grid = self._decode(text)
-            answers[id][i][number] = None if grid is None else view.invert(grid)
+            answers[id][i][number] = self._grid(text, view)
         return answers
+
+    def _grid(self, text: str, view: augment.View) -> Grid | None:
+        grid = self._decode(text)
+        return None if grid is None else view.invert(grid)
 
 
 def cannot_be_grid(text: str) -> bool:

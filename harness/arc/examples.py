@@ -24,6 +24,15 @@ class Example:
     test_input: Grid
     output: Grid
 
+    @property
+    def question(self) -> Pair:
+        return Pair(self.test_input, self.output)
+
+    @property
+    def grids(self) -> list[Grid]:
+        """All grids, the answer too."""
+        return [grid for pair in (*self.demonstrations, self.question) for grid in (pair.input, pair.output)]
+
     def in_view(self, view: View) -> "Example":
         """The example in `view`."""
         shown = view.pairs(self.demonstrations)

@@ -1,0 +1,149 @@
+"""Augmentations compared: all arms at equal steps on the same tasks, by the loss per grid and by tasks solved.
+
+Fine-tunes as `ttft` does, into a results folder of its own; an arm that the folder has is not run again, so a run that
+was stopped goes on where it was. Every arm is compared with "baseline" and with "+ color swap", task by task: the
+difference of the loss by a paired bootstrap over tasks (95 %) and by flipping its signs (p), what is solved by exact
+McNemar; Holm's p are over all p of the table. Differences are of one training seed.
+
+    python -m bench.augmentations                             120 generated tasks, one adapter for all
+    python -m bench.augmentations --set small --minutes 60    257 ARC tasks, one adapter each; again, to go on
+    python -m bench.augmentations --only-table                of what the folder has
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.text import Text
+
+from harness.analysis.stats import holm, mcnemar, paired_difference, paired_p
+from harness.arc.arms import ARMS
+from harness.cli.ttft import configure
+from harness.errors import UserError
+from harness.records.arm import ROWS, ArmResult
+from harness.records.store import Store
+from harness.report.progress import ProgressLine
+from harness.report.style import console, plain_table
+from harness.tune import run
+from harness.tune.config import TuneConfig
+
+BESIDE = ("baseline", "+ color swap")  # what every arm is compared with
+SETTINGS: dict[str, dict[str, Any]] = {
+    "generated": {"dataset": "generated", "tasks": 120, "scope": "shared", "steps": 128},
+    "small": {
+        "tasks": 257, "scope": "task", "steps": 24, "sequences_per_step": 4, "lora_targets": "all-linear",
+        "learning_rate": 4e-3,
+    },
+}  # fmt: skip
+
+
+class Comparison(NamedTuple):
+    """Of an arm with another: loss per grid less the other's in nats (low, mean, high), its p, and McNemar's p."""
+
+    loss: tuple[float, float, float]
+    loss_p: float
+    solved_p: float
+
+
+def compared(other: ArmResult, arm: ArmResult, inputs: Sequence[int]) -> Comparison:
+    """`inputs` are the numbers of the tasks' test inputs."""
+    before, after = per_task(other, inputs), per_task(arm, inputs)
+    return Comparison(paired_difference(before, after), paired_p(before, after), mcnemar(other.solved, arm.solved))
+
+
+def per_task(arm: ArmResult, inputs: Sequence[int]) -> list[float]:
+    """Nats per grid of each task, the mean over its test inputs. Raises UserError where some were too long to read."""
+    if len(arm.answer_losses) != sum(inputs):
+        raise UserError(
+            f"{arm.arm}: {len(arm.answer_losses)} of {sum(inputs)} true outputs fit {arm.spec.context} tokens; ask for "
+            "a longer --context"
+        )
+    grids = iter([loss * tokens for loss, tokens in arm.answer_losses])
+    return [sum(islice(grids, count)) / count for count in inputs]
+
+
+def table(arms: Sequence[ArmResult], inputs: Sequence[int], out: Any) -> None:
+    """Prints each arm beside each of BESIDE that is among them."""
+    made = {
+        (other.arm, arm.arm): compared(other, arm, inputs)
+        for other in arms
+        for arm in arms
+        if other.arm in BESIDE and arm is not other
+    }
+    adjusted = holm([p for comparison in made.values() for p in (comparison.loss_p, comparison.solved_p)])
+    corrected = dict(zip(made, zip(adjusted[::2], adjusted[1::2], strict=True), strict=True))
+    for other in [arm.arm for arm in arms if arm.arm in BESIDE]:
+        shown = plain_table("<arm|nats/\ngrid|difference|95 %|p|Holm|solved|p|Holm")
+        for arm in arms:
+            start = [arm.arm, f"{arm.grid_nll:.3f}"]
+            if arm.arm == other:
+                shown.add_row(*start, "", "", "", "", str(sum(arm.solved)), "", "")
+                continue
+            comparison, (loss_holm, solved_holm) = made[other, arm.arm], corrected[other, arm.arm]
+            low, middle, high = comparison.loss
+            shown.add_row(
+                *start, f"{middle:+.3f}", f"{low:+.3f} to {high:+.3f}", f"{comparison.loss_p:.2g}", f"{loss_holm:.2g}",
+                str(sum(arm.solved)), f"{comparison.solved_p:.2g}", f"{solved_holm:.2g}",
+            )  # fmt: skip
+        out.print(Text(f"\nAgainst {other}, {len(inputs)} tasks:"))
+        out.print(shown)
+
+
+def recorded(config: TuneConfig) -> list[ArmResult]:
+    """The newest row of each of the config's arms in its folder, of its settings. Raises UserError without BESIDE."""
+    newest = {
+        row.arm: row
+        for row in Store(config.results, kind=ROWS).rows().values()
+        if row.ok and all(getattr(row.spec, name) == getattr(config, name) for name in _settings(row.arm))
+        and list(row.spec.tasks) == [task.id for task in config.tasks]
+    }  # fmt: skip
+    rows = [newest[arm.name] for arm in config.arms if arm.name in newest]
+    if not any(row.arm in BESIDE for row in rows):
+        raise UserError(f"{config.results}: no row of {' or '.join(BESIDE)} at these settings yet; run one of them")
+    return rows
+
+
+def _settings(arm: str) -> list[str]:
+    """Names that specification and config share; what only training needs does not matter for the baseline."""
+    training = [] if arm == "baseline" else ["recipe", "steps", "scope"]
+    return ["model", "weights", "dataset", "context", "encoding", "views", "seed", "decode", "select", *training]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--set", choices=SETTINGS, default="generated", help="generated tasks, or small ARC ones")
+    parser.add_argument("--model", default="arc-tiny")
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--tasks", type=int, help="instead of the set's")
+    parser.add_argument("--steps", type=int, help="instead of the set's")
+    parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=Path("results/augmentations"))
+    parser.add_argument("--minutes", type=float, default=0, help="stop after so many; a later call goes on")
+    parser.add_argument("--only-table", action="store_true", help="run nothing")
+    options = vars(parser.parse_args())
+    minutes, only_table, model = options.pop("minutes"), options.pop("only_table"), options.pop("model")
+    settings = SETTINGS[options.pop("set")] | {name: value for name, value in options.items() if value is not None}
+    out = console()
+    try:
+        config = configure(model, **settings)
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+        try:
+            with ProgressLine(out) as progress:
+                if not only_table:
+                    run.run(config, progress)
+        except KeyboardInterrupt:
+            out.print(Text("stopped; the same command goes on"))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        table(recorded(config), [len(task.test_inputs) for task in config.tasks], out)
+    except UserError as problem:
+        sys.exit(str(problem))
+
+
+if __name__ == "__main__":
+    main()
