@@ -3,7 +3,7 @@
 Trains an adapter per ARC task as bench/README.md's run of the 257 small tasks does, in an order drawn once, until the
 time is up, and answers each task in every way with it.
 
-    python -m bench.decoders --minutes 15
+    python -m bench.decoders --minutes 15 [--views 4] [--start 210]
 """
 
 import argparse
@@ -31,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--start", type=int, default=0, help="leave out so many tasks, which an earlier run did")
     options = parser.parse_args()
     config = configure(
         "arc-tiny", tasks=257, arms="+ color swap", scope="task", steps=24, sequences_per_step=4, views=options.views,
@@ -42,7 +43,8 @@ def main() -> None:
     solved: dict[tuple[str, str], list[bool]] = {way: [] for way in WAYS}
     seconds = dict.fromkeys([*WAYS, ("train", "")], 0.0)
     end = time.monotonic() + 60 * options.minutes
-    for task in random.Random(0).sample(list(config.tasks), len(config.tasks)):
+    order = random.Random(0).sample(list(config.tasks), len(config.tasks))
+    for task in order[options.start :]:
         if time.monotonic() > end:
             break
         # One adapter, and then every way with it.
@@ -67,9 +69,12 @@ def _show(solved: dict[tuple[str, str], list[bool]], seconds: dict[tuple[str, st
     print(f"{count} tasks, training {seconds['train', ''] / count:.2f} s per task")
     for way, own in solved.items():
         low, high = wilson(sum(own), count)
+        # Beside the first way: solved by this one alone, and by that one alone.
+        gained = sum(now and not before for now, before in zip(own, first, strict=True))
+        lost = sum(before and not now for now, before in zip(own, first, strict=True))
         print(
             f"  {way[0]} {way[1]}: {sum(own)} solved, {100 * sum(own) / count:.1f} % ({100 * low:.1f} to "
-            f"{100 * high:.1f}), p {mcnemar(first, own):.2g}, {seconds[way] / count:.2f} s per task",
+            f"{100 * high:.1f}), +{gained} -{lost}, p {mcnemar(first, own):.2g}, {seconds[way] / count:.2f} s per task",
             flush=True,
         )
 
