@@ -9,6 +9,7 @@ from harness.analysis import projection, token_curve
 from harness.analysis.budget import TRAINING_SHARE, WHOLE_SHARE, fits
 from harness.analysis.drift import CPU, DRIFT, STEADY, UNSTEADY
 from harness.analysis.stability import warnings
+from harness.arc.lengths import PUBLISHED
 from harness.records.cell import Recipe
 from harness.records.measurement import CardState, FlopCount
 from harness.report import speed
@@ -96,6 +97,33 @@ def test_fit_finds_the_curve_again():
     assert two.seconds(1024) == pytest.approx(0.1 + 1e-12 * (2e9 * 1024 + 3e5 * 1024**2), rel=1e-6)
     assert token_curve.fit_token_curve(rows[:1]).seconds(256) == pytest.approx(true(256))
     assert token_curve.fit_token_curve([row(status="oom")]) is None
+
+
+def test_contexts_of_a_card_share_a_curve_whatever_their_micro_batches():
+    """A launch costs once per micro-step; what a sequence costs beside it does not depend on the micro-batch."""
+
+    def micro_s(n, batch):
+        return 0.08 + batch * (1e-12 * 2e9 * n + 4e-12 * 3e5 * n**2)
+
+    def of_card(n, batch, device="cuda:0"):
+        measured = _measured(micro_s(n, batch), n)
+        recipe = replace(measured.cell.recipe, micro_batch=batch)
+        return replace(measured, cell=replace(measured.cell, recipe=recipe, device=device))
+
+    rows = [of_card(512, 16), of_card(1024, 16), of_card(2048, 8), of_card(4096, 2)]
+    (fitted,) = token_curve.fit_curves(rows).values()
+    assert fitted.error < 1e-6
+    assert fitted.seconds(3000, batch=2) == pytest.approx(micro_s(3000, 2) / 2, rel=1e-6)
+    # A step of 16 sequences in eight micro-steps.
+    hours = token_curve.arc_hours(fitted, rows[-1], 4096, 1000)
+    moments = PUBLISHED.moments(4096)
+    step_s = 16 * fitted.seconds(*moments, batch=2)
+    assert hours.hours_mid == pytest.approx(projection.fixed_seconds(rows[-1]) / 3600 + 1000 * step_s / 3600, rel=1e-3)
+    # As many tokens in every micro-step: it still grows with the tokens.
+    (even,) = token_curve.fit_curves([of_card(512, 8), of_card(1024, 4), of_card(2048, 2)]).values()
+    assert even.seconds(4096, batch=1) > 1.9 * even.seconds(2048, batch=1)
+    # On a CPU a larger micro-batch is asked for, and is another way to train.
+    assert len(token_curve.fit_curves([of_card(512, 2, "cpu"), of_card(512, 4, "cpu")])) == 2
 
 
 def test_fit_has_no_negative_part():

@@ -1,4 +1,4 @@
-"""Seconds of a micro-step against tokens, fitted over the contexts that were measured for one model and precision."""
+"""Seconds of a sequence against its tokens, fitted over the contexts that were measured for one model and precision."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,8 @@ from harness.records.measurement import FlopCount, Measurement
 
 @dataclass(frozen=True)
 class TokenCurve:
-    """seconds(n) = fixed_s + linear_s x linear FLOPs of n tokens + quadratic_s x attention's FLOPs of n tokens.
+    """seconds(n) = fixed_s / batch + linear_s x linear FLOPs of n tokens + quadratic_s x attention's FLOPs of n tokens,
+    of one sequence in a micro-step of `batch`.
 
     `error` is the largest relative misfit at a measured context; `longest` the longest of those.
     """
@@ -30,11 +31,11 @@ class TokenCurve:
     longest: int
     contexts: int
 
-    def seconds(self, tokens: float, squared: float | None = None) -> float:
+    def seconds(self, tokens: float, squared: float | None = None, batch: int = 1) -> float:
         """Seconds of a sequence; of many the mean, if these are the means of their tokens and of the squares."""
         work, squared = self.work, tokens**2 if squared is None else squared
         return (
-            self.fixed_s
+            self.fixed_s / batch
             + self.linear_s * (work.forward_linear + work.backward_linear) * tokens
             + self.quadratic_s * (work.forward_quadratic + work.backward_quadratic) * squared
         )
@@ -42,8 +43,11 @@ class TokenCurve:
 
 def curve_key(row: Measurement) -> tuple:
     """The key that all rows of one curve share."""
-    cell = row.cell
-    return cell.model.name, cell.precision, cell.compute_dtype, cell.weights, cell.device_name, cell.recipe
+    cell, recipe = row.cell, row.cell.recipe
+    # On a card longer contexts have smaller micro-batches by default.
+    if cell.device.startswith("cuda"):
+        recipe = replace(recipe, micro_batch=1)
+    return cell.model.name, cell.precision, cell.compute_dtype, cell.weights, cell.device_name, recipe
 
 
 def by_curve(rows: Sequence[Measurement]) -> dict[tuple, list[Measurement]]:
@@ -64,23 +68,26 @@ def fit_token_curve(rows: Sequence[Measurement]) -> TokenCurve | None:
     work = rows[-1].work if rows else None
     if work is None:
         return None
-    # Columns of FLOPs, and the seconds that they took: [rows].
+    # Columns of FLOPs per sequence, and the seconds that they took: [rows].
     tokens = np.array([row.cell.context for row in rows], dtype=float)
-    seconds = np.array([fmean(row.micro_s) for row in rows])
+    batches = [row.cell.recipe.micro_batch for row in rows]
+    seconds = np.array([fmean(row.micro_s) for row in rows]) / batches
     linear = (work.forward_linear + work.backward_linear) * tokens
     quadratic = (work.forward_quadratic + work.backward_quadratic) * tokens**2
     distinct = len(set(tokens))
-    # As many coefficients as the distinct contexts can tell apart.
+    # As many coefficients as the distinct contexts can tell apart. With as many tokens in every micro-step the fixed
+    # cost is in proportion to the tokens; it then goes to these, which come first.
     if distinct >= 3:
-        fixed, a, b = _nonnegative(np.stack([np.ones_like(tokens), linear, quadratic], 1), seconds)
+        a, b, fixed = _nonnegative(np.stack([linear, quadratic, 1 / np.array(batches)], 1), seconds)
     elif distinct == 2:
-        fixed, a = _nonnegative(np.stack([np.ones_like(tokens), linear + quadratic], 1), seconds)
+        a, fixed = _nonnegative(np.stack([linear + quadratic, 1 / np.array(batches)], 1), seconds)
         b = a
     else:
         fixed, a = 0.0, float(np.mean(seconds / (linear + quadratic)))
         b = a
     curve = TokenCurve(fixed, a, b, work, 0.0, int(tokens.max()), distinct)
-    misfit = max(abs(curve.seconds(n) / s - 1) for n, s in zip(tokens, seconds, strict=True))
+    measured = zip(tokens, batches, seconds, strict=True)
+    misfit = max(abs(curve.seconds(n, batch=b) / s - 1) for n, b, s in measured)
     return replace(curve, error=float(misfit))
 
 
@@ -161,9 +168,11 @@ def kernel_changes(curve: TokenCurve, like: Measurement, context: int) -> bool:
 
 
 def _curve_step_s(curve: TokenCurve, like: Measurement, context: int) -> float | None:
-    """Seconds of a step by the curve: its micro-steps of sequences that fit `context` one by one, and the update."""
+    """Seconds of a step by the curve: sequences that fit `context`, in micro-steps as of `like`, and the update."""
     # Longer sequences are dropped, as training drops them.
     moments = PUBLISHED.moments(context)
     if moments is None:
         return None
-    return like.cell.recipe.micro_steps_per_step * curve.seconds(*moments) + fmean(like.optimizer_s)
+    recipe = like.cell.recipe
+    sequences = recipe.micro_steps_per_step * recipe.micro_batch
+    return sequences * curve.seconds(*moments, batch=recipe.micro_batch) + fmean(like.optimizer_s)
