@@ -44,6 +44,26 @@ def test_progress_of_a_sweep(console):
     assert "oom: CUDA out of memory" in text
 
 
+def test_cells_at_work_beside_each_other_are_told_apart(console):
+    seconds = 0.0
+    with ProgressLine(console, clock=lambda: seconds) as progress:
+        progress.begin("2 cards", 3)
+        progress.cell(1, cell(context=256), 30.0, 60.0)
+        progress.cell(2, cell(context=512), 40.0, 20.0)
+        seconds += 5
+        progress.phase({"phase": "load", "cell": 1})
+        assert [work.phase for work in progress.at_work.values()] == ["load", "start"]
+        progress.row(row(cell=cell(context=256)), measured=True)
+        seconds += 5
+        progress.phase({"phase": "sampling", "cell": 1})  # a late word of a cell that is done
+        progress.phase({"phase": "warm-up", "cell": 2})
+        assert [(work.number, work.phase) for work in progress.at_work.values()] == [(2, "warm-up")]
+    text = _texts(console)
+    if _is_live(console):
+        assert "1/3 tiny fp32 256 (+1): load" in text and "2/3 tiny fp32 512: warm-up" in text
+        assert "55 s left" in text and "50 s left" in text
+
+
 def test_progress_of_fine_tuning(console):
     """A step a second: 30 steps, then 30 more of another arm, then 40 answers at four a second.
 

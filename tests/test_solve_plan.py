@@ -14,6 +14,7 @@ from rich.console import Console
 from harness.catalog import model_folder
 from harness.cli import app
 from harness.predict.answering import DecodeSpeed
+from harness.predict.query import card_named
 from harness.records.arm import DFS, SCORE, SHARED, TASK
 from harness.report.solving import show_plan
 from harness.solve import estimate
@@ -265,3 +266,26 @@ def test_a_broken_recipe_is_one_line(text, message, tmp_path, capsys):
         app.main(["solve", "--recipe", str(tmp_path / "run.yaml"), "--tasks", "arc1-evaluation"])
     err = capsys.readouterr().err
     assert end.value.code == 2 and message in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_cpu_has_as_many_workers_as_did_most_work(config):
+    spec, _ = _spec(config, *card_named("cpu"), "cpu", "a CPU")
+    tokens = list(TOKENS.values())
+
+    def rows(workers, seconds, count=6):
+        setting = estimate.setting_of(spec, config.arm, workers)
+        return [
+            replace(row_of(f"t{i}", i + 1), setting=setting, train_s=seconds, nominal_train_s=1.0, nominal_answer_s=0.1)
+            for i in range(count)
+        ]
+
+    def workers(*known):
+        return estimate.fastest_workers(PACE, [row for own in known for row in own], spec, config.arm, tokens, 4)
+
+    assert workers() == 1
+    # Two at a time, each 1.3 times as slow as one alone: more is done.
+    assert workers(rows(1, 1.0), rows(2, 1.3)) == 2
+    assert workers(rows(1, 1.0), rows(2, 2.1)) == 1
+    # Too few say nothing, and more than there are cores is not asked for.
+    assert workers(rows(1, 1.0), rows(2, 1.3, count=2)) == 1
+    assert workers(rows(1, 1.0), rows(5, 1.0)) == 1

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -246,7 +247,8 @@ class _Sweep:
             guard_memory=self.report.device.kind == "cpu",
         )
         with self.unlocked():
-            outcome = turn.executor.run(CELL, payload, limits, self.hear, cell.recipe.data_parallel)
+            hear = partial(self.hear, turn.number)
+            outcome = turn.executor.run(CELL, payload, limits, hear, cell.recipe.data_parallel)
         self.soaked += bool(outcome.result and outcome.result["status"] == "ok")
         measured = dict(outcome.result or {"status": outcome.status, "reason": outcome.reason})
         measured |= {name: tuple(measured.get(name, ())) for name in _SAMPLES}
@@ -268,11 +270,11 @@ class _Sweep:
         finally:
             self.lock.acquire()
 
-    def hear(self, event: dict[str, Any]) -> None:
-        """Events of a cell's process."""
+    def hear(self, number: int, event: dict[str, Any]) -> None:
+        """Events of the process of a cell."""
         if event.get("event") != "place":
             with self.lock:
-                self.observer.phase(event)
+                self.observer.phase({**event, "cell": number})
 
     def shorter(self, cell: Cell) -> Cell | None:
         """`cell` at the longest power of two below its context whose smallest run stays under the cap.

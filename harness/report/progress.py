@@ -28,8 +28,9 @@ class ProgressLine:
 
     def __init__(self, console: Console, goal_steps: int = 1000, clock: Callable[[], float] = time.monotonic):
         self.console, self.goal_steps, self.clock = console, goal_steps, clock
-        self.cells, self.number, self.cell_name, self.last_phase = 0, 0, "", ""
-        self.cell_end_s = self.later_cells_s = 0.0
+        self.cells = self.number = 0
+        self.at_work: dict[tuple[str, str, int, str], _AtWork] = {}
+        self.later_cells_s = 0.0
         self.loop = _Loop("", 0)
         self.announced: set[str] = set()
         self.drawn_s = float("-inf")
@@ -61,28 +62,35 @@ class ProgressLine:
         self.console.print(Text(text), soft_wrap=True)
 
     def begin(self, device_name: str, cells: int) -> None:
-        """A sweep of `cells` cells starts."""
-        self.cells = cells
+        """A sweep of `cells` cells starts; one on another kind of device may be under way."""
+        self.cells = cells + (self.cells if self.at_work else 0)
         self.note(f"{device_name}: {cells} cells")
 
     def cell(self, number: int, cell: Cell, seconds: float, seconds_after: float) -> None:
         """Cell `number` (from 1) starts; it is expected to take `seconds`, and all later ones `seconds_after`."""
-        self.number, self.cell_name = number, cell_name(cell)
-        self.cell_end_s, self.later_cells_s = self.clock() + seconds, seconds_after
+        self.number = number
+        self.at_work[_key(cell)] = now = _AtWork(number, cell_name(cell), self.clock() + seconds)
+        self.later_cells_s = seconds_after
         if not self.bar:
             left = duration(seconds + seconds_after)
-            self.note(f"{number}/{self.cells} {self.cell_name}: about {duration(seconds)}, {left} to the end")
-        self._draw_cell("start", now=True)
+            self.note(f"{number}/{self.cells} {now.name}: about {duration(seconds)}, {left} to the end")
+        self._draw_cell(now, now=True)
 
     def phase(self, event: dict[str, Any]) -> None:
-        """An event of the cell's process: a phase, perhaps with the seconds of a micro-step; empty, a sign of life."""
-        if event:
+        """An event of the process of cell `event["cell"]` (its number), by default the last one: a phase, perhaps with
+        the seconds of a micro-step, or nothing, a sign of life."""
+        number_of = event.get("cell", self.number)
+        cell = next((cell for cell in self.at_work.values() if cell.number == number_of), None)
+        if not cell:
+            return
+        if "phase" in event:
             micro_step = f" {number(event['micro_step_s'])} s" if "micro_step_s" in event else ""
-            self.last_phase = f"{event['phase']}{micro_step}"
-        self._draw_cell(self.last_phase)
+            cell.phase = f"{event['phase']}{micro_step}"
+        self._draw_cell(cell)
 
     def row(self, row: Measurement, measured: bool) -> None:
         """The result of a cell, measured just now or taken from the record."""
+        self.at_work.pop(_key(row.cell), None)
         if row.ok:
             p = project(row, self.goal_steps)
             result = f"{number(60 / p.step_s)} steps/min, {self.goal_steps} steps in {number(p.hours_mid)} h"
@@ -131,9 +139,11 @@ class ProgressLine:
         loop.done = done
         return (now - loop.started_s) / (done - loop.first) * (total - done)
 
-    def _draw_cell(self, phase: str, now: bool = False) -> None:
-        left_s = max(0.0, self.cell_end_s - self.clock()) + self.later_cells_s
-        self._draw(f"{self.number}/{self.cells} {self.cell_name}: {phase}", left_s, self.number - 1, self.cells, now)
+    def _draw_cell(self, cell: "_AtWork", now: bool = False) -> None:
+        left_s = max(0.0, max(other.end_s for other in self.at_work.values()) - self.clock()) + self.later_cells_s
+        beside = f" (+{len(self.at_work) - 1})" if len(self.at_work) > 1 else ""
+        text, done = f"{cell.number}/{self.cells} {cell.name}{beside}: {cell.phase}", self.number - len(self.at_work)
+        self._draw(text, left_s, done, self.cells, now)
 
     def _draw(self, text: str, left_s: float | None, done: int, total: int, now: bool = False) -> None:
         """Draws the live line, where there is one and it was not drawn just before; clears it where all is done."""
@@ -148,6 +158,21 @@ class ProgressLine:
         self.bar.start()
         self.bar.update(self.task, description=text, left=left, completed=done, total=total)
         self.bar.refresh()
+
+
+@dataclass
+class _AtWork:
+    """A cell that is being measured: expected to end at `end_s` on the observer's clock."""
+
+    number: int
+    name: str
+    end_s: float
+    phase: str = "start"
+
+
+def _key(cell: Cell) -> tuple[str, str, int, str]:
+    # The micro-batch of a row may be smaller than that which was tried first.
+    return cell.model.name, cell.precision, cell.context, cell.device_name
 
 
 @dataclass

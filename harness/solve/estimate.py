@@ -19,7 +19,7 @@ from harness.records.cell import record_key
 from harness.records.solving import SolvedTask
 from harness.records.stored import from_stored, to_stored
 from harness.solve import pace as paces
-from harness.solve.pace import Pace
+from harness.solve.pace import FEW, Pace
 from harness.solve.tokens import COUNT, CountJob, TaskTokens
 from harness.workers.local import AskFailed, LocalExecutor
 
@@ -112,3 +112,17 @@ def known_pace(pace: Pace, rows: Sequence[SolvedTask], spec: TuneSpec, arm: str,
     others = [row for row in rows if row.setting in ways]
     measured = pace.measured_by(others, f"measured on {len(others)} tasks that were answered in another way")
     return measured.answering(spec.decode, spec.select)
+
+
+def fastest_workers(
+    pace: Pace, rows: Sequence[SolvedTask], spec: TuneSpec, arm: str, tokens: Sequence[TaskTokens], most: int
+) -> int:
+    """Of 1 to `most` workers, which share a CPU's cores, as many as did most work by the record's `rows`; 1 where it
+    says nothing. On a small model two of one thread do more than one of two, and hold the model twice."""
+    seconds: dict[int, float] = {}
+    for workers in range(1, most + 1):
+        setting = setting_of(spec, arm, workers)
+        if sum(row.setting == setting and row.ok and not row.cut for row in rows) >= FEW:
+            measured = known_pace(pace, rows, spec, arm, workers)
+            seconds[workers] = sum(measured.parts(t, spec.steps, spec.views).seconds for t in tokens) / workers
+    return min(seconds, key=lambda workers: seconds[workers], default=1)

@@ -21,7 +21,7 @@ from harness.records.solving import SolvedTask
 from harness.solve.tokens import TaskTokens
 
 _TASK_SIGMA = 0.25  # of a task's logarithm of seconds about its expectation, before any was measured
-_FEW = 5  # rows: with fewer their own spread says little
+FEW = 5  # rows: with fewer their own spread says little
 # Seconds of answering, times those of greedy answers by vote: of 30 tasks with arc-tiny on a CPU (bench/LOG.md). How
 # many branches depth first has depends on how sure the model is, so that elsewhere it is a guess.
 DECODE_COST = {GREEDY: 1.0, SAMPLE: 1.1, DFS: 1.67}
@@ -105,7 +105,7 @@ class Pace:
         # How far single tasks lie from that, and how well their mean is known.
         expected = [train * row.nominal_train_s + answer * row.nominal_answer_s for row in whole]
         residuals = [math.log(row.seconds / s) for row, s in zip(whole, expected, strict=True) if row.seconds and s]
-        known = len(residuals) >= _FEW
+        known = len(residuals) >= FEW
         spread = pstdev(residuals) if known else max(_TASK_SIGMA, pstdev(residuals or [0.0]))
         scored = sum(row.score_s for row in whole) / max(1e-9, sum(row.answer_s for row in whole))
         loads = [row.load_s for row in whole if row.load_s]

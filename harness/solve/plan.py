@@ -4,6 +4,7 @@ Nothing is measured. Seconds come from earlier runs of the same setting in the r
 """
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,6 +104,9 @@ def plan(config: PlanConfig, observer: EstimateObserver) -> RunPlan:
         spec, request = _spec(config, accelerator, calibration, device, name)
         tokens = estimate.count_tokens(estimate.count_job(spec, config.tasks, config.arm), executor, observer)
         pace = estimate.predicted_pace(request, executor.command, observer)
+        if device == "cpu" and not (config.workers or config.gpu):
+            counted = list(tokens.values())
+            workers = estimate.fastest_workers(pace, rows, spec, config.arm, counted, os.cpu_count() or 1)
         pace = estimate.known_pace(pace, rows, spec, config.arm, workers)
         rank = most_rank(request, executor.command, observer)
     return replace(_planned(config, spec, workers, tokens, pace), most_rank=rank)

@@ -87,6 +87,10 @@ def run(
                 request = estimate.request_of(spec, *device_at_hand(report, store.folder.parent))
                 pace = estimate.predicted_pace(request, here.command, observer)
                 here.close()  # the process that looked at the device is not needed any more
+                if device.kind == "cpu" and not (config.workers or fleet):
+                    cards = estimate.fastest_workers(
+                        pace, list(store.rows().values()), spec, config.arm, list(tokens.values()), os.cpu_count() or 1
+                    )
                 ready = _Ready(spec=spec, workers=cards, tokens=tokens, pace=pace, command=here.command, fleet=fleet)
                 return _run_on(ready, config, store, observer)
 
