@@ -23,7 +23,7 @@ from harness.tune import run as tuning
 from harness.tune.config import TuneConfig, must_have_weights, settings_for
 from harness.tune.run import TuneObserver
 from harness.workers.cards import one_each
-from harness.workers.cluster import Fleet
+from harness.workers.cluster import Fleet, Gone
 from harness.workers.local import LocalExecutor
 from harness.workers.look import find, reserve
 from harness.workers.ray import Executor, RayExecutor
@@ -80,11 +80,22 @@ def bench_fleet(
     on_result: Callable[[BenchResult], None] = lambda result: None,
     accuracy: bool = True,
 ) -> list[BenchResult]:
-    """As `bench`, on a cluster: one result per kind of device, each with a record of its own."""
-    together = _Together(observer)
-    executors = [RayExecutor(fleet.ray, kind) for kind in fleet.kinds]
+    """As `bench`, on a cluster: one result per kind of device, each with a record of its own.
 
-    def one(executor: RayExecutor, _: RayExecutor) -> BenchResult:
+    Where the cluster loses its last machine of a kind, the others go on to their end before Gone is raised.
+    """
+    together = _Together(observer)
+    gone: list[Gone] = []
+    executors = [RayExecutor(fleet.ray, kind, fleet.command) for kind in fleet.kinds]
+
+    def one(executor: RayExecutor, _: RayExecutor) -> BenchResult | None:
+        try:
+            return all_on(executor)
+        except Gone as problem:
+            gone.append(problem)
+            return None
+
+    def all_on(executor: RayExecutor) -> BenchResult:
         with executor, reserve(executor, config.device) as report:
             own = config
             if config.results and len(executors) > 1:
@@ -96,7 +107,10 @@ def bench_fleet(
         return result
 
     observer.note(f"looking at {fleet.count} devices of the cluster ...")
-    return spread(executors, executors, one)
+    results = [result for result in spread(executors, executors, one) if result]
+    if gone:
+        raise gone[0]
+    return results
 
 
 class _Together:

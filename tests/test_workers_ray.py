@@ -5,10 +5,9 @@ import socket
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
-from helpers.cluster import STORE, two_nodes
+from helpers.cluster import add_node, marked, two_nodes
 from helpers.sweep import WORKER, WORLD
 
 from harness.errors import UserError
@@ -20,7 +19,7 @@ from harness.workers.ray_pool import RayPool
 
 pytest.importorskip("ray")
 CELL = "harness.measure.worker:measure_cell"
-PAYLOAD = {"cell": {"model": {"name": "tiny"}, "precision": "bf16", "context": 256}}
+PAYLOAD = {"cell": {"model": {"name": "tiny"}, "precision": "bf16", "context": 256, "recipe": {"micro_batch": 1}}}
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +106,7 @@ def test_a_job_whose_node_is_lost_is_done_again_once_elsewhere(nodes, world, tmp
     assert [outcome.status for outcome in outcomes] == ["ok", "ok"]
     assert sorted(outcome.place.attempt for outcome in outcomes) == [1, 2]
     assert log.read_text().count("\n") == 3  # the lost one again, the other not
-    handles.append(made.add_node(num_cpus=1, object_store_memory=STORE))
+    handles.append(add_node(made))
 
 
 def test_stopping_ends_the_jobs_processes(nodes, world, tmp_path):
@@ -133,16 +132,6 @@ def test_stopping_ends_the_jobs_processes(nodes, world, tmp_path):
     while marked(mark) and time.monotonic() < until:
         time.sleep(0.1)
     assert not marked(mark)
-
-
-def marked(mark):
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            found += [path] if f"{mark}=1".encode() in path.read_bytes().split(b"\0") else []
-        except OSError:
-            continue
-    return found
 
 
 # ---- A queue's workers

@@ -1,6 +1,8 @@
 """Where a model's weights come from: a folder, the hub's cache, the hub, the program itself, or made at random."""
 
 import hashlib
+import re
+import socket
 from pathlib import Path
 
 from harness import network
@@ -12,6 +14,8 @@ from harness.text import quoted, say_once
 
 RANDOM = "random"
 BUNDLED = "bundled:"  # before the name of a model that comes with the program, and a digest of its weights
+# A folder of the hub's cache: the model, and the revision.
+_SNAPSHOT = re.compile(r"models--([^/]+)/snapshots/([0-9a-f]{40})/?$")
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -63,26 +67,40 @@ def resolve(spec: ModelSpec, choice: str) -> str:
 
 
 def folder(weights: str) -> str:
-    """The folder that weights named by `resolve` lie in."""
+    """The folder that weights named by `resolve` lie in, on this machine; `resolve` may have been another one's.
+
+    What that one had in its cache of the hub is in this one's cache, or is downloaded. Raises UserError where they are
+    not here.
+    """
     if weights.startswith(BUNDLED):
         return str(_ASSETS / weights.removeprefix(BUNDLED).partition("@")[0])
-    return str(user_path(weights))
+    path = user_path(weights)
+    if path.is_dir():
+        return str(path)
+    if snapshot := _SNAPSHOT.search(weights):
+        return _download(snapshot[1].replace("--", "/"), snapshot[2])
+    raise UserError(f"{socket.gethostname()} has no folder {weights}; put the weights there, under this path")
 
 
-def _download(hub_id: str) -> str:
-    """The folder of the hub's cache after downloading config and safetensors, with the hub client's own progress."""
+def _download(hub_id: str, revision: str | None = None) -> str:
+    """The folder of the hub's cache after downloading config and safetensors, with the hub client's own progress; of a
+    `revision` that is in the cache nothing is asked of the hub."""
     from huggingface_hub import snapshot_download
 
+    if revision and (folder := _cached(hub_id, revision)):
+        return folder
     if not network.reachable(network.hub()):
         raise UserError(
             f"{hub_id} cannot be downloaded: the hub cannot be reached; use --weights auto, random or a folder"
         )
     try:
-        snapshot_download(hub_id, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"])
+        snapshot_download(
+            hub_id, revision=revision, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+        )
         reason = "there is no whole set of safetensors"
     except (OSError, ValueError) as problem:
         reason = first_line(problem)
-    if folder := _cached(hub_id):
+    if folder := _cached(hub_id, revision):
         return folder
     raise UserError(f"{hub_id} cannot be downloaded: {reason}; use --weights auto, random or a folder")
 
@@ -109,14 +127,14 @@ def _has_safetensors(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
 
 
-def _cached(hub_id: str | None) -> str | None:
+def _cached(hub_id: str | None, revision: str | None = None) -> str | None:
     """The folder of the hub's cache with the whole of the model, if it is there."""
     if not hub_id:
         return None
     from huggingface_hub import try_to_load_from_cache
 
     # Any file of the snapshot tells its folder.
-    config = try_to_load_from_cache(hub_id, "config.json")
+    config = try_to_load_from_cache(hub_id, "config.json", revision=revision)
     if not isinstance(config, str):
         return None
     folder = Path(config).parent

@@ -63,7 +63,7 @@ def run(
         kind = max(fleet.kinds, key=lambda kind: kind.count)
         if len(fleet.kinds) > 1:
             observer.note(f"arms are compared on one kind of card: {kind.name}, the cluster's most; --on chooses")
-        executor = RayExecutor(fleet.ray, kind)
+        executor = RayExecutor(fleet.ray, kind, fleet.command)
         several = [executor] * kind.count
     with executor or LocalExecutor() as executor:
         observer.note("looking at the device ...")
@@ -159,7 +159,8 @@ class _Run:
                 discard(self.store.folder, row.key)
                 self.observer.note(f"{arm.name}: from the record")
                 self.rows[arm.name] = row
-        if len(self.executors) > 1:
+        # On a cluster an arm is a job: a machine that is lost takes no other arm with it.
+        if len(self.executors) > 1 or not self.executors[0].on_this_machine:
             alone = [[arm] for arm in self.config.arms if arm.name not in self.rows]
             spread(alone, self.executors, self._in_a_child)
         # Every child finishes at least one arm, with a result or a failure, so this ends.

@@ -6,7 +6,8 @@ Ray is imported by `connect` and not before: without --ray nothing of it is need
 import logging
 import os
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from harness.errors import UserError, first_line
 
 LOCAL = "local"
 _WITHIN_S = 5.0  # an address must answer
+_LOOK_AGAIN_S = 5.0  # at the machines that there are
 _STORE_BYTES = 128 << 20  # of a local Ray: what passes between processes is small
 _PREFIX = "accelerator_type:"
 CPU = "cpu"
@@ -33,6 +35,12 @@ class Kind:
     name: str
     count: int
     cores: int = 0
+
+    def is_on(self, resources: Mapping[str, float], processes: int = 1) -> bool:
+        """Whether a machine with these of Ray's resources can ever run such a job."""
+        if self.name == CPU:
+            return resources.get("CPU", 0) >= self.cores
+        return resources.get("GPU", 0) >= processes and (not self.name or _PREFIX + self.name in resources)
 
     def options(self, processes: int) -> dict[str, Any]:
         """Ray's options for a job of so many processes, a card each."""
@@ -128,12 +136,39 @@ def kinds(ray: Any, requested: Sequence[str], device: str) -> list[Kind]:
     return [Kind(name, count) for name, count in sorted((chosen or counts).items())]
 
 
+class Gone(UserError):
+    """No machine of the cluster can run the job any more."""
+
+
+class Machines:
+    """Looks now and then whether a job that waits for its machine can still get one: Ray would wait for ever."""
+
+    def __init__(self, ray: Any, kind: Kind, processes: int, patience_s: float):
+        self.ray, self.kind, self.processes, self.patience_s = ray, kind, processes, patience_s
+        self.looked = self.there = time.monotonic()
+
+    def must_be_there(self) -> None:
+        """Raises Gone where there has been no such machine for `patience_s`."""
+        now = time.monotonic()
+        if now - self.looked < min(_LOOK_AGAIN_S, self.patience_s):
+            return
+        self.looked = now
+        if any(self.kind.is_on(node["Resources"], self.processes) for node in self.ray.nodes() if node["Alive"]):
+            self.there = now
+        elif now - self.there >= self.patience_s:
+            raise Gone(
+                f"the Ray cluster has lost its last machine with {self.kind.name or 'cards'}; what is done is in the "
+                "record: when it is back, the same command goes on"
+            )
+
+
 @dataclass(frozen=True)
 class Fleet:
-    """A cluster that is reached, and the kinds of its devices that are to be used."""
+    """A cluster that is reached, and the kinds of its devices that are to be used. Tests replace `command`."""
 
     ray: Any
     kinds: tuple[Kind, ...]
+    command: tuple[str, ...] = ()  # that serves jobs; by default the one of harness.workers.process
 
     @property
     def count(self) -> int:

@@ -16,7 +16,7 @@ import harness
 from harness.errors import UserError, first_line
 from harness.hardware.environment import versions
 from harness.records.measurement import Place
-from harness.workers.cluster import Kind
+from harness.workers.cluster import Kind, Machines
 from harness.workers.local import AskFailed, LocalExecutor, RunLimits
 from harness.workers.process import SERVE, Outcome
 
@@ -38,12 +38,13 @@ class RayExecutor:
     """
 
     on_this_machine = False
+    patience_s = 60.0  # for a machine that may come back where none can run a job any more
 
-    def __init__(self, ray: Any, kind: Kind, command: Sequence[str] = SERVE):
-        self.ray, self.kind, self.command = ray, kind, command
+    def __init__(self, ray: Any, kind: Kind, command: Sequence[str] = ()):
+        self.ray, self.kind, self.command = ray, kind, tuple(command) or SERVE
         self.versions = own_versions()
         self._stopping = threading.Event()
-        self._here, self._asking = LocalExecutor(command), threading.Lock()
+        self._here, self._asking = LocalExecutor(self.command), threading.Lock()
         self._task = ray.remote(max_retries=0)(_serve)
 
     def __enter__(self) -> "RayExecutor":
@@ -82,12 +83,12 @@ class RayExecutor:
     ) -> Outcome:
         """As LocalExecutor.run. A job whose machine is lost is done again once; the outcome's place says so.
 
-        Raises UserError also where the machine has other versions than this one.
+        Raises UserError also where the machine has other versions than this one, and Gone where none is left.
         """
         request = _Request(
             job=job,
             payload=payload,
-            command=tuple(self.command),
+            command=self.command,
             timeout_s=limits.timeout_s,
             guard_memory=limits.guard_memory,
             processes=processes,
@@ -103,12 +104,15 @@ class RayExecutor:
 
     def _followed(self, request: "_Request", log: Path, on_event: Callable, attempt: int) -> Outcome:
         ray, place = self.ray, None
+        machines = Machines(ray, self.kind, request.processes, self.patience_s)
         stream = self._task.options(num_returns="streaming", **self.kind.options(request.processes)).remote(request)
         try:
             while True:
                 event = self._next(stream)
                 if event is None:
                     on_event({})
+                    if place is None:
+                        machines.must_be_there()
                 elif event["event"] == PLACE:
                     place = replace(event["place"], attempt=attempt)
                     on_event({"event": PLACE, "place": place})

@@ -4,12 +4,21 @@ import logging
 import os
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import mkdtemp
+
+from helpers.worker import NODE
 
 from harness.workers.cluster import LOOPBACK
 
 os.environ.update(LOOPBACK)  # before Ray is imported anywhere
 STORE = 80 << 20  # bytes: Ray takes no less
+
+
+def add_node(cluster, card=""):
+    """A node with a processor and, if it is named, a card; its jobs find the name in the variable NODE."""
+    more = {"num_gpus": 1, "resources": {f"accelerator_type:{card}": 1}, "env_vars": {NODE: card}} if card else {}
+    return cluster.add_node(num_cpus=1, object_store_memory=STORE, **more)
 
 
 @contextmanager
@@ -27,8 +36,7 @@ def two_nodes(cards=()):
         head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE},
     )
     try:
-        kinds = [{"num_gpus": 1, "resources": {f"accelerator_type:{card}": 1}} for card in cards] or [{}, {}]
-        yield cluster, [cluster.add_node(num_cpus=1, object_store_memory=STORE, **more) for more in kinds]
+        yield cluster, [add_node(cluster, card) for card in cards or ("", "")]
     finally:
         import ray
 
@@ -36,3 +44,16 @@ def two_nodes(cards=()):
         cluster.shutdown()
         del os.environ["RAY_TMPDIR"]
         shutil.rmtree(short, ignore_errors=True)
+
+
+def marked(mark):
+    """Processes with the variable `mark` set to 1, by number."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            state = (path.parent / "stat").read_text().rpartition(")")[2].split()[0]
+            if state != "Z" and f"{mark}=1".encode() in path.read_bytes().split(b"\0"):
+                pids.append(int(path.parent.name))
+        except OSError:  # another user's, or gone
+            continue
+    return pids

@@ -40,6 +40,7 @@ class Solve:
         self.folder, self.file, self.out = folder, folder / "world.json", folder / "submission.json"
         self.model, self.results = model, folder / "results"
         self.tasks, self.solutions = made_tasks(count)
+        self.fleet = None  # a cluster to run on
         self.world()
 
     def world(self, **changes):
@@ -68,8 +69,12 @@ class Solve:
 
     def run(self, watch=None, **settings):
         self.watch = watch or Watch()
-        command = (sys.executable, WORKER, str(self.file))
-        return run.run(self.config(**settings), self.watch, LocalExecutor(command))
+        return run.run(self.config(**settings), self.watch, LocalExecutor(self.command), self.fleet)
+
+    @property
+    def command(self):
+        """The stand-in, in this folder's world."""
+        return sys.executable, WORKER, str(self.file)
 
     @property
     def log(self) -> list[str]:

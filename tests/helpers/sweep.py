@@ -68,13 +68,18 @@ class Bench:
     def world(self, world, **changes):
         self.file.write_text(json.dumps(world | changes))
 
-    def run(self, names=("bf16",), contexts=(256, 512), windows=(4096,), watch=None, **more):
+    @property
+    def command(self):
+        """The stand-in, in this folder's world."""
+        return sys.executable, WORKER, str(self.file)
+
+    def config(self, names=("bf16",), contexts=(256, 512), windows=(4096,), **more):
         spec = more.pop("spec", {})
         models = [(ModelSpec(f"tiny{i}" if i else "tiny", TINY, w, **spec), "random") for i, w in enumerate(windows)]
         more = {"force": True} | more  # whatever else runs on the machine of the tests
         seconds = {"cap": 60, "sample": 5} | {name: more.pop(f"{name}_seconds") for name in ("cap", "sample")
                                               if f"{name}_seconds" in more}  # fmt: skip
-        config = SweepConfig(
+        return SweepConfig(
             models=models,
             precisions=[precisions.requested(name) for name in names],
             recipe=more.pop("recipe", Recipe()),
@@ -82,11 +87,13 @@ class Bench:
             sample_seconds=dict.fromkeys(("cpu", "cuda"), seconds["sample"]),
             cap_seconds=dict.fromkeys(("cpu", "cuda"), seconds["cap"]),
             goal=Goal(12, 1000, 400),
-            results=self.results,
+            results=more.pop("results", self.results),
             **more,
         )
+
+    def run(self, *choice, watch=None, **more):
         watch = watch or Watch()
-        return sweep.run(config, watch, LocalExecutor((sys.executable, WORKER, str(self.file)))), watch
+        return sweep.run(self.config(*choice, **more), watch, LocalExecutor(self.command)), watch
 
     def jobs(self):
         log = self.file.with_suffix(".log")

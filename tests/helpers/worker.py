@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+NODE = "TTFT_BENCH_TEST_NODE"  # names a node of helpers/cluster.py; the world's "cards" has its device
 OK = {
     "status": "ok",
     "reason": "",
@@ -82,9 +83,33 @@ def solving(world: dict, log: Path, job: str, payload: dict):
     return done
 
 
+def tuning(world: dict, log: Path, payload: dict) -> dict:
+    """The job of a fine-tune's worker: every arm takes the world's "seconds" and has a row with no task solved."""
+    from harness.hardware.environment import versions
+    from harness.records.arm import ArmResult, TaskScore, to_json
+    from harness.records.stored import from_stored
+    from harness.tune.config import ArmsJob
+
+    job = from_stored(payload, ArmsJob)
+    for arm in job.arms:
+        with log.open("a") as f:
+            f.write(f"{arm} on {os.environ.get(NODE, '')}\n")
+        print(json.dumps({"event": "step", "arm": arm, "step": 1, "total": 2, "loss": 2.0}), flush=True)
+        time.sleep(json.loads(Path(sys.argv[1]).read_text()).get("seconds", 0))
+        row = ArmResult.of(
+            job.spec, arm, versions(), commit=None, started="2026-11-26T00:00:00+00:00", environment=job.environment,
+            scores=tuple(TaskScore(task.id, *(0.0,) * 5) for task in job.tasks), step_losses=(2.0, 1.0), train_s=0.1,
+        )  # fmt: skip
+        print(json.dumps({"event": "row", "row": to_json(row)}), flush=True)
+    return {"status": "ok", "reason": ""}
+
+
 def answer(world: dict, log: Path, job: str, payload: dict):
+    world["device"] = world.get("cards", {}).get(os.environ.get(NODE), world["device"])
     if job.endswith(":find_device"):
         return world["device"]
+    if job.endswith(":run_arms"):
+        return tuning(world, log, payload)
     if job.endswith(":report_device"):
         of_card = {name: world[name] for name in ("bandwidth", "environment") if name in world}
         return {"device": world["device"], "rates": world["rates"], **of_card}
