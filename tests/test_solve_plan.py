@@ -275,7 +275,9 @@ def test_a_cpu_has_as_many_workers_as_did_most_work(config):
     def rows(workers, seconds, count=6):
         setting = estimate.setting_of(spec, config.arm, workers)
         return [
-            replace(row_of(f"t{i}", i + 1), setting=setting, train_s=seconds, nominal_train_s=1.0, nominal_answer_s=0.1)
+            row_of(
+                f"t{i}", setting=setting, train_s=seconds, decode_s=seconds, nominal_train_s=1.0, nominal_answer_s=1.0
+            )
             for i in range(count)
         ]
 
