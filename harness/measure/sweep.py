@@ -16,10 +16,10 @@ from harness.hardware.environment import commit, versions
 from harness.hardware.info import DeviceReport
 from harness.measure import autotune, plan
 from harness.measure.config import SweepConfig, SweepObserver, SweepResult
+from harness.measure.foresight import Foresight
 from harness.measure.quiet import Quiet
-from harness.measure.timing import MIN_SECONDS
-from harness.predict.cells import SMALLEST_RUN, CellPredictor, Judgement, smallest_run_s
-from harness.predict.variants import default_micro_batch, halved, recipe_variants, with_micro_batch
+from harness.predict.cells import CellPredictor
+from harness.predict.variants import recipe_variants
 from harness.records.cell import Cell
 from harness.records.measurement import CardState, Measurement
 from harness.records.store import RESULTS, Store, slug
@@ -34,9 +34,6 @@ CELL = "harness.measure.worker:measure_cell"
 _REAL = ("ok", "oom", "unsupported", "crashed", "killed", "timeout")  # a process ran and ended so
 _CHANCE = ("crashed", "killed", "timeout")
 _SAMPLES = ("warmup_micro_s", "warmup_optimizer_s", "micro_s", "optimizer_s", "losses", "arc_step_s", "arc_step_tokens")
-# Most seconds of a card's soaking: before the first cell, and before others, for it cools while a model is loaded.
-# Who samples for a shorter time than the default gets by with less of it.
-_SOAK_S, _SOAK_AGAIN_S, _SOAK_TIMES = 180.0, 45.0, 3.0
 
 
 def run(config: SweepConfig, observer: SweepObserver, executor: Executor | None = None) -> SweepResult:
@@ -98,14 +95,11 @@ class _Sweep:
         self.lock = Lock()  # held by whoever does anything here; not while an executor runs a cell
         self.waiting: list[Cell] = []  # cells that nobody has begun
         self.soaked = 0  # cells that were measured: each card's first one is soaked for longer
-        self.sample_s = config.sample_seconds[report.device.kind]
-        self.cap_s = config.cap_seconds[report.device.kind]
-        on_card = report.device.kind == "cuda"
-        self.soak_s = min(_SOAK_S, _SOAK_TIMES * self.sample_s) if on_card else 0.0
-        self.arc_lengths = on_card if config.arc_lengths is None else config.arc_lengths
         self.versions, self.commit = versions(), commit()
         self.announced = False  # whether the observer knows that cells are being predicted
-        self.predictor = CellPredictor(report, store.folder, self.versions, executors[0].ask)
+        predictor = CellPredictor(report, store.folder, self.versions, executors[0].ask)
+        self.foresight = Foresight(config, report, predictor)
+        self.judge = self.foresight.judge
 
     def all(self, contexts: Sequence[int]) -> list[Measurement]:
         cells = plan.cells(self.config, contexts, self.report)
@@ -113,9 +107,11 @@ class _Sweep:
             self.observer.note(f"{shard.sentence}: {len(shard.of(cells))} of {len(cells)} cells")
             cells = shard.of(cells)
         self.observer.begin(self.report.device.name, len(cells))
-        if origin := self.predictor.accelerator.origin:
+        if origin := self.foresight.predictor.accelerator.origin:
             self.observer.note(f"predicted {origin}")
-        self.waiting = [self.sized(cell) for cell in cells]
+        if self.foresight.on_card and self.config.fill_memory:
+            self.announce(f"predicting on {self.report.device.name} ...")
+        self.waiting = [self.foresight.sized(cell) for cell in cells]
         # A group's cells stay together: what runs out of memory at one context does at every longer one.
         groups = plan.groups(list(enumerate(self.waiting, 1)))
         return [row for rows in spread(groups, self.executors, self.group) for row in rows]
@@ -128,27 +124,14 @@ class _Sweep:
                 self.waiting.remove(cell)
                 done.append(self.tuned(_Turn(number, executor), cell, done))
             # A model too slow at every context is measured at a shorter one, so that it has a row to project from.
-            if all(row.status == "too_slow" for row in done) and (shorter := self.shorter(cells[0][1])):
-                done.insert(0, self.one(_Turn(number, executor), self.variants(shorter), []))
+            if all(row.status == "too_slow" for row in done) and (shorter := self.foresight.shorter(cells[0][1])):
+                done.insert(0, self.one(_Turn(number, executor), self.foresight.variants(shorter), []))
         return done
-
-    def sized(self, cell: Cell) -> Cell:
-        """`cell` with the micro-batch that it has by default on a card."""
-        on_card = self.report.device.kind == "cuda"
-        if not (on_card and self.config.fill_memory) or cell.context > cell.model.max_context:
-            return cell
-        self.announce(f"predicting on {self.report.device.name} ...")
-        alone = self.predictor.predict(cell)
-        return cell if isinstance(alone, str) else with_micro_batch(cell, default_micro_batch(alone))
-
-    def variants(self, cell: Cell) -> list[Cell]:
-        """`cell` and what is run in its place where memory does not suffice for it."""
-        return halved(cell) if self.config.fill_memory else [cell]
 
     def tuned(self, turn: "_Turn", cell: Cell, earlier: Sequence[Measurement]) -> Measurement:
         """The row of `cell`, or with autotune that of its fastest variant that fits."""
         if not self.config.autotune or self.judge(cell).status in ("beyond_window", "unsupported"):
-            return self.one(turn, self.variants(cell), earlier)
+            return self.one(turn, self.foresight.variants(cell), earlier)
         variants = recipe_variants(cell, lambda variant: self.judge(variant).prediction)
         return autotune.best(variants, lambda variant: self.one(turn, [variant], []))
 
@@ -185,9 +168,6 @@ class _Sweep:
             self.announced = True
             self.observer.note(text)
 
-    def judge(self, cell: Cell) -> Judgement:
-        return self.predictor.judge(cell, self.cap_s)
-
     def blank(self, key: str, cell: Cell) -> Measurement:
         """The row of a cell before it ran, or without it."""
         judgement = self.judge(cell)
@@ -216,7 +196,11 @@ class _Sweep:
         # A row whose steps over ARC's lengths were not tried does not answer where they are asked for.
         if recorded.ok and self.config.arc_lengths and recorded.arc_pack_tokens is None:
             return False
-        slow = recorded.status == "too_slow" and recorded.estimate_s is not None and recorded.estimate_s > self.cap_s
+        slow = (
+            recorded.status == "too_slow"
+            and recorded.estimate_s is not None
+            and recorded.estimate_s > self.foresight.cap_s
+        )
         return recorded.status in _REAL or slow
 
     def measured(self, turn: "_Turn", blank: Measurement) -> Measurement:
@@ -227,23 +211,23 @@ class _Sweep:
             peak = round(predicted.peak_bytes)
             blank = replace(blank, predicted_micro_s=predicted.micro_s, predicted_peak_bytes=peak)
         self.announce(f"predicting {len(self.waiting) + 1} cells ...")
-        later_s = sum(map(self.expected_s, self.waiting)) / len(self.executors)
-        self.observer.cell(turn.number, cell, self.expected_s(cell), later_s)
+        later_s = sum(map(self.foresight.expected_s, self.waiting)) / len(self.executors)
+        self.observer.cell(turn.number, cell, self.foresight.expected_s(cell), later_s)
         self.quiet.wait()
         # Twice the cap: a prediction may be off by that much before a process is taken to hang.
         start = datetime.now(UTC)
-        soak_s = self.soak_s if self.soaked < len(self.executors) else min(self.soak_s, _SOAK_AGAIN_S)
-        arc_s = self.sample_s if self.arc_lengths else 0.0
+        ahead = self.foresight
+        soak_s = ahead.soak_s(first=self.soaked < len(self.executors))
         payload = {
             "cell": to_stored(cell),
-            "sample_seconds": self.sample_s,
+            "sample_seconds": ahead.sample_s,
             "seed": self.config.seed,
             "soak_seconds": soak_s,
-            "arc_seconds": arc_s,
+            "arc_seconds": ahead.arc_s,
         }
         limits = RunLimits(
             log=self.store.folder / "logs" / f"{blank.key}.log",
-            timeout_s=self.sample_s + 2 * self.cap_s + soak_s + 4 * arc_s,
+            timeout_s=ahead.sample_s + 2 * ahead.cap_s + soak_s + 4 * ahead.arc_s,
             guard_memory=self.report.device.kind == "cpu",
         )
         with self.unlocked():
@@ -275,43 +259,6 @@ class _Sweep:
         if event.get("event") != "place":
             with self.lock:
                 self.observer.phase({**event, "cell": number})
-
-    def shorter(self, cell: Cell) -> Cell | None:
-        """`cell` at the longest power of two below its context whose smallest run stays under the cap.
-
-        None where there is no such context, or where the dtype is emulated: the native one is measured beside it.
-        """
-        rate = self.report.rates.get(cell.compute_dtype)
-        if rate is None or not rate.native:
-            return None
-        # Powers of two, halved until one fits the cap.
-        context = 1 << ((cell.context - 1).bit_length() - 1)
-        while context >= plan.SHORTEST:
-            variant = replace(halved(cell)[-1], context=context, why=f"shorter: {cell.context} and above are too slow")
-            if not self.judge(variant).status:
-                return self.sized(variant)
-            context //= 2
-        return None
-
-    def expected_s(self, cell: Cell) -> float:
-        """About how long the cell's process will run; 0 for a cell that will not be started."""
-        if cell.context > cell.model.max_context:
-            return 0.0
-        predicted = self.predictor.predict(cell)
-        if isinstance(predicted, str):
-            return 0.0
-        smallest_s = smallest_run_s(predicted)
-        if smallest_s > self.cap_s:
-            return 0.0
-        # The median is known well enough after some seconds and some micro-steps.
-        enough = max(MIN_SECONDS[self.report.device.kind], 10 * predicted.micro_s)
-        arc_s = self.sample_s if self.arc_lengths else 0.0
-        return (
-            smallest_s
-            + min(self.soak_s, _SOAK_AGAIN_S)
-            + arc_s
-            + min(max(0.0, self.sample_s - SMALLEST_RUN * predicted.micro_s), enough)
-        )
 
 
 def _done_again(outcome: Outcome) -> bool:
