@@ -67,12 +67,12 @@ def per_task(arm: ArmResult, inputs: Sequence[int]) -> list[float]:
 
 
 def table(arms: Sequence[ArmResult], inputs: Sequence[int], out: Any) -> None:
-    """Prints each arm beside each of BESIDE that is among them."""
+    """Prints each arm beside each of BESIDE that is among them; no two arms are compared twice."""
     made = {
         (other.arm, arm.arm): compared(other, arm, inputs)
         for other in arms
         for arm in arms
-        if other.arm in BESIDE and arm is not other
+        if other.arm in BESIDE and arm is not other and (other.arm, arm.arm) != BESIDE[::-1]
     }
     adjusted = holm([p for comparison in made.values() for p in (comparison.loss_p, comparison.solved_p)])
     corrected = dict(zip(made, zip(adjusted[::2], adjusted[1::2], strict=True), strict=True))
@@ -80,7 +80,7 @@ def table(arms: Sequence[ArmResult], inputs: Sequence[int], out: Any) -> None:
         shown = plain_table("<arm|nats/\ngrid|difference|95 %|p|Holm|solved|p|Holm")
         for arm in arms:
             start = [arm.arm, f"{arm.grid_nll:.3f}"]
-            if arm.arm == other:
+            if (other, arm.arm) not in made:
                 shown.add_row(*start, "", "", "", "", str(sum(arm.solved)), "", "")
                 continue
             comparison, (loss_holm, solved_holm) = made[other, arm.arm], corrected[other, arm.arm]
