@@ -74,23 +74,23 @@ def table(arms: Sequence[ArmResult], inputs: Sequence[int], out: Any) -> None:
         for arm in arms
         if other.arm in BESIDE and arm is not other and (other.arm, arm.arm) != BESIDE[::-1]
     }
-    adjusted = holm([p for comparison in made.values() for p in (comparison.loss_p, comparison.solved_p)])
-    corrected = dict(zip(made, zip(adjusted[::2], adjusted[1::2], strict=True), strict=True))
+    adjusted = iter(holm([p for comparison in made.values() for p in (comparison.loss_p, comparison.solved_p)]))
     for other in [arm.arm for arm in arms if arm.arm in BESIDE]:
-        shown = plain_table("<arm|nats/\ngrid|difference|95 %|p|Holm|solved|p|Holm")
+        shown = plain_table("<arm|nats/\ngrid|diff.|95 %|p|Holm|solved|p|Holm")
         for arm in arms:
-            start = [arm.arm, f"{arm.grid_nll:.3f}"]
+            start = [arm.arm, f"{arm.grid_nll:.2f}"]
             if (other, arm.arm) not in made:
                 shown.add_row(*start, "", "", "", "", str(sum(arm.solved)), "", "")
                 continue
-            comparison, (loss_holm, solved_holm) = made[other, arm.arm], corrected[other, arm.arm]
-            low, middle, high = comparison.loss
-            shown.add_row(
-                *start, f"{middle:+.3f}", f"{low:+.3f} to {high:+.3f}", f"{comparison.loss_p:.2g}", f"{loss_holm:.2g}",
-                str(sum(arm.solved)), f"{comparison.solved_p:.2g}", f"{solved_holm:.2g}",
-            )  # fmt: skip
+            (low, middle, high), loss_p, solved_p = made[other, arm.arm]
+            loss = f"{middle:+.2f}", f"{low:+.2f} to {high:+.2f}", _p(loss_p), _p(next(adjusted))
+            shown.add_row(*start, *loss, str(sum(arm.solved)), _p(solved_p), _p(next(adjusted)))
         out.print(Text(f"\nAgainst {other}, {len(inputs)} tasks:"))
         out.print(shown)
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}" if value >= 0.001 else "<.001"
 
 
 def recorded(config: TuneConfig) -> list[ArmResult]:

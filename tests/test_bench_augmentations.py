@@ -45,13 +45,16 @@ def test_losses_are_per_task_and_a_mean_over_its_test_inputs():
 
 def test_every_arm_is_beside_both_and_p_are_corrected_for_the_whole_table():
     """Of three arms three pairs are compared, each with two p: six in all. A loss lower by a nat everywhere has the
-    least p there is, 1 / 20001, and Holm's is at most six times that."""
-    text = shown([arm("baseline"), arm("+ color swap", gain=0.001), arm("+ tile", gain=1.0, right=20)])
+    least p there is, 1 / 20001, and Holm's is six times that."""
+    text = shown([arm("baseline"), arm("+ color swap", gain=0.001), arm("+ tile", gain=1.0, right=11)])
     assert text.count("Against") == 2
     nats, difference, low, _, high, p, holm, solved, solved_p, solved_holm = row_of(text, "+ tile", 1)
     assert float(low) < float(difference) < float(high) < -0.8 and nats
-    assert float(p) == pytest.approx(5e-5, rel=0.01) and float(p) < float(holm) <= 6 * float(p) * 1.01
-    assert solved == "20" and float(solved_p) < float(solved_holm) < 0.01  # fifteen more, none less: 2 / 2**15
+    assert (p, holm, solved) == ("<.001", "<.001", "11")
+    assert (solved_p, solved_holm) == (
+        "0.031",
+        "0.12",
+    )  # six more, none less: 2 / 2**6; and four of the six p are as large
     _, difference, *_, solved, solved_p, solved_holm = row_of(text, "+ color swap", 1)
     assert abs(float(difference)) < 0.1 and (solved, solved_p, solved_holm) == ("5", "1", "1")
     # Beside itself an arm has nothing but what it is, nor has a pair that stands above.
