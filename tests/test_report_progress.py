@@ -64,6 +64,25 @@ def test_cells_at_work_beside_each_other_are_told_apart(console):
         assert "55 s left" in text and "50 s left" in text
 
 
+def test_an_adapter_per_task_has_time_left_over_all_tasks(console):
+    """Ten tasks of four steps a second each, and two answers of two seconds: 8 s per task, 80 in all."""
+    seconds = 0.0
+    with ProgressLine(console, clock=lambda: seconds) as progress:
+        for task in range(10):
+            for step in range(1, 5):
+                seconds += 1.0
+                progress.step("n-1", 4 * task + step, 40, 0.5)
+            for done in (1, 2):
+                seconds += 2.0
+                progress.answers(done, 2)
+    text = _texts(console)
+    if _is_live(console):
+        assert "n-1: step 7 of 40, loss 0.500" in text
+        return
+    lines = text.splitlines()
+    assert len(lines) == 6 and lines[0] == "n-1: step 7 of 40, loss 0.500, about 55 s left"
+
+
 def test_progress_of_fine_tuning(console):
     """A step a second: 30 steps, then 30 more of another arm, then 40 answers at four a second.
 

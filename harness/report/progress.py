@@ -31,7 +31,7 @@ class ProgressLine:
         self.cells = self.number = 0
         self.at_work: dict[tuple[str, str, int, str], _AtWork] = {}
         self.later_cells_s = 0.0
-        self.loop = _Loop("", 0)
+        self.loops: dict[str, _Loop] = {}
         self.announced: set[str] = set()
         self.drawn_s = float("-inf")
         self.bar: Progress | None = None
@@ -124,17 +124,20 @@ class ProgressLine:
         self._draw(text, left_s, done, total)
         now = self.clock()
         # A log gets a line every few seconds; a terminal has its live line.
-        if not self.bar and left_s and now - self.loop.printed_s >= _PRINT_EVERY_S:
-            self.loop.printed_s = now
+        loop = self.loops[loop_name]
+        if not self.bar and left_s and now - loop.printed_s >= _PRINT_EVERY_S:
+            loop.printed_s = now
             self.note(f"{text}, about {duration(left_s)} left")
 
     def _seconds_left(self, loop_name: str, done: int, total: int) -> float | None:
-        """Seconds to the end of the loop at its mean speed so far; None at its first call, which starts the clock."""
-        now, loop = self.clock(), self.loop
-        same = (loop.name, loop.total) == (loop_name, total)
+        """Seconds to the end of the loop at its mean speed so far; None at its first call, which starts the clock.
+
+        What is done between its calls counts: with an adapter per task the answers between the trainings.
+        """
+        now, loop = self.clock(), self.loops.get(loop_name)
         # The same loop run once more begins below where it ended.
-        if not same or done <= loop.first or done < loop.done:
-            self.loop = _Loop(loop_name, total, first=done, done=done, started_s=now, printed_s=now)
+        if loop is None or loop.total != total or done <= loop.first or done < loop.done:
+            self.loops[loop_name] = _Loop(total, first=done, done=done, started_s=now, printed_s=now)
             return None
         loop.done = done
         return (now - loop.started_s) / (done - loop.first) * (total - done)
@@ -179,7 +182,6 @@ def _key(cell: Cell) -> tuple[str, str, int, str]:
 class _Loop:
     """A loop under way: what was done at its first call, and what is done now."""
 
-    name: str
     total: int
     first: int = 0
     done: int = 0
