@@ -48,7 +48,9 @@ Select = Annotated[str, typer.Option(help="Attempts by vote, or by score: likeli
 def configure(
     model: Annotated[str | None, typer.Argument(help="A name of models.yaml, a hub id, or a folder.")] = None,
     *,
-    arms: Annotated[str, typer.Option(help='all, or some by name, as in "baseline, n-1"; also "on the fly".')] = "all",
+    arms: Annotated[
+        str, typer.Option(help='all (the usual six), or by name: "baseline, n-1"; also "on the fly", "+ mirror", mixture.')
+    ] = "all",
     tasks: Annotated[int | None, typer.Option(help="How many tasks, drawn from short to long.")] = None,
     dataset: Dataset = None,
     solutions: Annotated[str | None, typer.Option(help="Kaggle's solutions, if not beside the challenges.")] = None,
