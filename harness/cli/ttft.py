@@ -49,7 +49,8 @@ def configure(
     model: Annotated[str | None, typer.Argument(help="A name of models.yaml, a hub id, or a folder.")] = None,
     *,
     arms: Annotated[
-        str, typer.Option(help='all (the usual six), or by name: "baseline, n-1"; also "on the fly", "+ mirror", mixture.')
+        str,
+        typer.Option(help='all (the usual six), or names: "baseline, n-1"; also "on the fly", "+ mirror", mixture.'),
     ] = "all",
     tasks: Annotated[int | None, typer.Option(help="How many tasks, drawn from short to long.")] = None,
     dataset: Dataset = None,

@@ -110,7 +110,7 @@ class Calibration:
 
 def prior(kind: str) -> Calibration:
     """What is assumed of a device that nothing was measured on: seconds within a factor of 2.2 (95 %)."""
-    return Calibration("", kind, dict(_PRIOR[kind]), 0.4, fragmentation=1.1, source="shares of the peak that are assumed, none measured")
+    return Calibration("", kind, dict(_PRIOR[kind]), 0.4, fragmentation=1.1, source="assumed, nothing measured")
 
 
 def fit(
