@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 # What a user's shell may say, and would change what the tests see: a terminal's kind and size, encodings, caches.
 _SHELL = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE",
           "TTY_INTERACTIVE", "PYTHONIOENCODING", "LC_ALL", "LC_CTYPE", "LANG", "RANK", "WORLD_SIZE",
+          "SLURM_ARRAY_TASK_ID", "SKYPILOT_JOB_RANK", "JOB_COMPLETION_INDEX", "CUDA_VISIBLE_DEVICES",
           "XDG_CACHE_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN", "TRANSFORMERS_CACHE")  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from helpers import killed
-from helpers.cli import VERSION
+from helpers.cli import RAY_VERSION, VERSION
 from helpers.cluster import add_node, marked, two_nodes
 from helpers.solving import Solve
 from helpers.sweep import CARD, WORLD, Bench, Watch
@@ -114,12 +114,12 @@ def undisturbed(tmp_path):
 
 def test_a_sweep_whose_node_is_lost_has_the_rows_of_one_that_was_not_disturbed(whole, tmp_path, shipped, undisturbed):
     bench, watch = Bench(tmp_path), Watch()
-    bench.world(WORLD, seconds=4)
+    bench.world(WORLD, seconds=60)
     config, fleet = bench.config(**CELLS), Fleet(whole.ray, (TWO,), bench.command)
     end = in_thread(lambda: pipeline.bench_fleet(config, shipped, watch, fleet, accuracy=False))
     waited(lambda: len(begun(bench.file)) == 2)  # one on each
-    bench.world(WORLD, seconds=0.05)
     lose(whole)
+    bench.world(WORLD, seconds=0.05)
     (result,) = end()
     rows = result.swept.rows
     assert [placeless(row) for row in rows] == [placeless(row) for row in undisturbed]
@@ -168,10 +168,11 @@ def test_a_fine_tune_whose_node_is_lost_has_every_arm_once(whole, arms_of):
         # The second arm is at work: its node says which it is.
         if name == "n-1" and not lost.is_set():
             lost.set()
+            solve.world(seconds=0.05)
             lose(whole, begun(solve.file)[-1].rpartition(" ")[2])
 
     lost, watch.step = threading.Event(), step
-    solve.world(seconds=3)
+    solve.world(seconds=1)
     end = in_thread(lambda: tuning.run(config, watch, fleet=fleet).rows)
     rows = end()
     assert [placeless(row) for row in rows] == [placeless(row) for row in expected]
@@ -185,11 +186,11 @@ def test_a_run_whose_node_is_lost_answers_all_and_tries_one_task_again(whole, tm
     alone.run()
     solve = Solve(tmp_path, arc_folder)
     solve.fleet = Fleet(whole.ray, (TWO,))
-    solve.world(seconds=3)
+    solve.world(seconds=30)
     end = in_thread(lambda: solve.run(workers=2, budget_s=120))
     waited(lambda: len(solve.log) == 2)
-    solve.world(seconds=0.05)
     lose(whole)
+    solve.world(seconds=0.05)
     end()
     assert json.loads(solve.out.read_text()) == json.loads(alone.out.read_text())
     (died,) = (row for row in solve.rows if not row.ok)
@@ -205,7 +206,7 @@ def test_a_run_whose_node_is_lost_answers_all_and_tries_one_task_again(whole, tm
 def test_a_kind_of_which_no_machine_is_left_is_said_and_the_others_go_on(whole, tmp_path, shipped, monkeypatch):
     monkeypatch.setattr(RayExecutor, "patience_s", 1.0)
     bench, watch = Bench(tmp_path), Watch()
-    bench.world({**WORLD, "cards": CARDS}, seconds=2)
+    bench.world({**WORLD, "cards": CARDS}, seconds=30)
     fleet = Fleet(whole.ray, (Kind("L4", 1), Kind("T4", 1)), bench.command)
     config = bench.config(contexts=(256, 512))
 
@@ -217,6 +218,7 @@ def test_a_kind_of_which_no_machine_is_left_is_said_and_the_others_go_on(whole, 
     end = in_thread(run)
     waited(lambda: len(begun(bench.file)) >= 2)
     lose(whole, "L4")
+    bench.world({**WORLD, "cards": CARDS}, seconds=0.05)
     assert end()
     assert [row.status for row in Store(config.results / "t4").rows().values()] == ["ok", "ok"]
     assert all(row.ok for row in Store(config.results / "l4").rows().values())
@@ -362,3 +364,13 @@ def test_a_machine_with_another_version_is_named_and_nothing_runs(nodes, tmp_pat
     done = run_cli(world, *SWEEP, "--ray", nodes.made.address, cwd=tmp_path, **{VERSION: "9.9"})
     assert re.search(r"has ttft-bench \S+ \(9\.9 here\); install the same on all machines", one_line(done))
     assert not begun(world) and not (tmp_path / "rows").exists()
+
+
+def test_another_version_of_ray_is_said_with_both(nodes, tmp_path):
+    import ray
+
+    world = tmp_path / "world.json"
+    done = run_cli(world, *SWEEP, "--ray", nodes.made.address, cwd=tmp_path, **{RAY_VERSION: "2.0.1"})
+    line = one_line(done)
+    assert f"{nodes.made.address}: Ray cannot be reached: Version mismatch" in line
+    assert f"Ray: {ray.__version__}" in line and "Ray: 2.0.1" in line

@@ -10,6 +10,7 @@ import pytest
 from helpers.cluster import add_node, marked, two_nodes
 from helpers.sweep import WORKER, WORLD
 
+from harness.cli import app
 from harness.errors import UserError
 from harness.workers import cluster, ray
 from harness.workers.cluster import Kind
@@ -88,7 +89,7 @@ def test_a_machine_with_other_versions_is_refused_by_name(nodes, world):
 
 def test_a_job_whose_node_is_lost_is_done_again_once_elsewhere(nodes, world, tmp_path):
     connected, made, handles = nodes
-    executor = ray.RayExecutor(connected, Kind("cpu", 2, 1), world(seconds=3))
+    executor = ray.RayExecutor(connected, Kind("cpu", 2, 1), world(seconds=60))
     outcomes = []
 
     def job(number):
@@ -101,6 +102,7 @@ def test_a_job_whose_node_is_lost_is_done_again_once_elsewhere(nodes, world, tmp
     while not (log.exists() and log.read_text().count("\n") == 2):  # both are at work, one on each
         time.sleep(0.1)
     made.remove_node(handles.pop())
+    world(seconds=0.05)
     for thread in threads:
         thread.join(60)
     assert [outcome.status for outcome in outcomes] == ["ok", "ok"]
@@ -171,6 +173,21 @@ def test_a_pools_workers_take_job_after_job_and_one_that_dies_is_an_outcome(node
 
 
 # ---- Reaching a cluster
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "the Ray cluster has no cards; --device cpu uses its machines' processors"),
+        (("--on", "h100"), "the Ray cluster has no cards"),
+        (("--on", "t4", "--device", "cpu"), "--on chooses cards; it does not go with --device cpu"),
+    ],
+)
+def test_what_the_cluster_lacks_is_one_line_and_nothing_runs(nodes, capsys, tmp_path, words, message):
+    with pytest.raises(SystemExit) as end:
+        app.main(["bench", "qwen-0.5b", "--results", str(tmp_path / "rows"), "--ray", nodes[1].address, *words])
+    assert end.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "rows").exists()
 
 
 @pytest.mark.parametrize(

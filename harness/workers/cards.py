@@ -20,16 +20,17 @@ def one_each(executor: LocalExecutor, device: Device, note: Callable[[str], None
     has the executor that was given.
     """
     # Numbers are those of the cards that this process sees.
-    shown = os.environ.get(_VISIBLE, "")
+    environment = executor.environment or {}
+    shown = {**os.environ, **environment}.get(_VISIBLE, "")
     names = [name.strip() for name in shown.split(",") if name.strip()]
     used = [int(device.id.partition(":")[2] or 0)]
-    with ExitStack() as locked:
+    with ExitStack() as held:
         for other, uuid in zip(device.others, device.other_uuids, strict=False):
             number, _, name = other.partition(" ")
             if name != device.name:
                 continue
             try:
-                locked.enter_context(device_lock.hold(replace(device, uuid=uuid, partners=())))
+                held.enter_context(device_lock.hold(replace(device, uuid=uuid, partners=())))
             except device_lock.Busy:
                 note(f"{other} is left to the bench or ttft that uses it")
                 continue
@@ -38,11 +39,7 @@ def one_each(executor: LocalExecutor, device: Device, note: Callable[[str], None
             yield [executor]
             return
         note(f"{len(used)} cards, a cell on each at a time")
+        alone = [{**environment, _VISIBLE: names[number] if names else str(number)} for number in used]
         yield [
-            LocalExecutor(
-                executor.command,
-                {**(executor.environment or {}), _VISIBLE: names[number] if names else str(number)},
-                executor.free_bytes,
-            )
-            for number in used
+            held.enter_context(LocalExecutor(executor.command, variables, executor.free_bytes)) for variables in alone
         ]

@@ -51,8 +51,9 @@ class Kind:
         return {"num_gpus": processes, "num_cpus": 0, **named}
 
 
-def connect(address: str | None) -> Any:
-    """Ray, connected to the cluster at `address`, or to a new one on this machine for LOCAL or None.
+def connect(address: str | None, processors: int | None = None) -> Any:
+    """Ray, connected to the cluster at `address`, or for LOCAL or None to a new one on this machine, which has
+    `processors` to give, by default all.
 
     Raises UserError where Ray is missing, or the cluster does not answer or has another version.
     """
@@ -70,7 +71,9 @@ def connect(address: str | None) -> Any:
         return ray
     if not local:
         _must_answer(str(address))
-    settings: dict[str, Any] = {"object_store_memory": _STORE_BYTES, "include_dashboard": False} if local else {}
+    settings: dict[str, Any] = {}
+    if local:
+        settings = {"object_store_memory": _STORE_BYTES, "include_dashboard": False, "num_cpus": processors}
     # The package goes to the workers with the job, so that no disk must be shared.
     package = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["**/__pycache__/"]}
     try:
@@ -83,7 +86,7 @@ def connect(address: str | None) -> Any:
         )
     except Exception as problem:  # Ray's own errors have no common class
         where = "a local Ray cannot be started" if local else f"{address}: Ray cannot be reached"
-        raise UserError(f"{where}: {first_line(problem)}") from None
+        raise UserError(f"{where}: {' '.join(str(problem).split())[:300]}") from None
     return ray
 
 

@@ -14,10 +14,15 @@ from harness.cli import app, parse  # noqa: E402
 from harness.workers.local import LocalExecutor  # noqa: E402
 
 VERSION = "TTFT_BENCH_TEST_VERSION"  # of this program here, while machines of the cluster have the real one
+RAY_VERSION = "TTFT_BENCH_TEST_RAY_VERSION"  # of Ray, likewise
 
 
 def main(world, *words):
     harness.__version__ = os.environ.get(VERSION, harness.__version__)
+    if version := os.environ.get(RAY_VERSION):
+        import ray
+
+        ray.__version__ = version
     command = (sys.executable, WORKER, world)
     # Verbs take the executors that there are by default.
     LocalExecutor.__init__.__defaults__ = (command, *LocalExecutor.__init__.__defaults__[1:])

@@ -4,7 +4,7 @@ python tests/helpers/worker.py WORLD    WORLD is a JSON file: {"device": ..., "r
 
 It reports the world's device, answers every trace with the world's, and ends each cell's job as "ends" says for its
 model, precision, context and micro-batch ("tiny bf16 256 b4"), by default well. WORLD.log has a line for every
-cell that was run.
+cell that was run, WORLD.visible the cards that it saw.
 """
 
 import json
@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 NODE = "TTFT_BENCH_TEST_NODE"  # names a node of helpers/cluster.py; the world's "cards" has its device
@@ -42,6 +43,16 @@ def trace_of(key: dict, memory: dict, per_sequence: int) -> dict:
     work = {"forward_linear": FLOPS, "forward_quadratic": 0, "backward_linear": FLOPS, "backward_quadratic": 0}
     counts = {"params": 1_000_000, "trainable": 1, "sequences": batch, "tokens": tokens}
     return {"ops": ops, "memory": memory, "work": work, **counts}
+
+
+def nap(world: dict, seconds: float) -> None:
+    """Sleeps for `seconds`, or where the world has "seconds" as long as it says now: a test may cut a nap short."""
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        time.sleep(min(0.05, seconds))
+        with suppress(ValueError):  # it is being written
+            if "seconds" in world:
+                seconds = json.loads(Path(sys.argv[1]).read_text())["seconds"]
 
 
 def solving(world: dict, log: Path, job: str, payload: dict):
@@ -77,7 +88,8 @@ def solving(world: dict, log: Path, job: str, payload: dict):
         time.sleep(60)
     if end == "hang in silence":
         time.sleep(60)
-    time.sleep(world.get("tasks", {}).get(task, world.get("seconds", 0)))
+    own = world.get("tasks", {}).get(task)
+    nap({} if own is not None else world, own if own is not None else world.get("seconds", 0))
     if end == "oom":
         return {**done, "status": "oom", "reason": "CUDA out of memory", "votes": []}
     return done
@@ -95,7 +107,7 @@ def tuning(world: dict, log: Path, payload: dict) -> dict:
         with log.open("a") as f:
             f.write(f"{arm} on {os.environ.get(NODE, '')}\n")
         print(json.dumps({"event": "step", "arm": arm, "step": 1, "total": 2, "loss": 2.0}), flush=True)
-        time.sleep(json.loads(Path(sys.argv[1]).read_text()).get("seconds", 0))
+        nap(world, world.get("seconds", 0))
         row = ArmResult.of(
             job.spec, arm, versions(), commit=None, started="2026-11-26T00:00:00+00:00", environment=job.environment,
             scores=tuple(TaskScore(task.id, *(0.0,) * 5) for task in job.tasks), step_losses=(2.0, 1.0), train_s=0.1,
@@ -122,12 +134,14 @@ def answer(world: dict, log: Path, job: str, payload: dict):
     name = f"{cell['model']['name']} {cell['precision']} {cell['context']}{f' b{batch}' if batch > 1 else ''}"
     with log.open("a") as f:
         f.write(name + "\n")
+    with log.with_suffix(".visible").open("a") as f:
+        f.write(os.environ.get("CUDA_VISIBLE_DEVICES", "") + "\n")
     with log.with_suffix(".seconds").open("a") as f:
         f.write(json.dumps({key: value for key, value in payload.items() if key.endswith("_seconds")}) + "\n")
     end = world.get("ends", {}).get(name, "ok")
     print(json.dumps({"event": "phase", "phase": "load"}), flush=True)
     if end == "ok":
-        time.sleep(world.get("seconds", 0))
+        nap(world, world.get("seconds", 0))
         return OK | world.get("measured", {})
     if end == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
