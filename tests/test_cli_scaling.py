@@ -1,5 +1,6 @@
 """Bad input about clusters and shares, through the command line: one line that says what to do, and exit code 2."""
 
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -60,3 +61,11 @@ def test_folders_of_another_rule_or_device_are_not_merged(refused, tmp_path):
     assert "a record is of one device" in refused("merge", str(ours.folder), str(other.folder), "--into", into)
     assert "has no record" in refused("merge", str(tmp_path / "none"), "--into", into)
     assert not (tmp_path / "all").exists()
+
+
+def test_without_ray_nothing_of_it_is_imported():
+    """Also where it is there, and all that could need it is loaded."""
+    modules = "harness.cli.app, harness.pipeline, harness.tune.run, harness.solve.run"
+    program = f"import sys, {modules}; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
