@@ -234,3 +234,27 @@ def test_a_description_names_the_whole_run():
     run = RunDescription.of_goal(_row(cards=2), GOAL)
     assert (run.views, run.encoding, run.decode, run.select, run.cards) == (2, "rows", "greedy", "vote", 2)
     assert run.steps_for(run.dose) == 1000
+
+
+def test_no_step_is_taken_to_be_faster_than_the_fine_tune_took():
+    """A step of 16 sequences over ARC's lengths takes 10.734 s by the cell; the arm's own took 27 s, or 0.5 s over its
+    shorter tasks."""
+    row = _row(answering=ANSWERS)
+    quick, slow = (_only(row, [replace(result(5), train_s=64 * seconds)]) for seconds in (0.5, 27.0))
+    assert quick.run.step.mid * 3600 == pytest.approx(STEP_S)
+    assert slow.run.step.mid * 3600 == pytest.approx(27.0) and slow.run.step.high > slow.run.step.mid
+    # One adapter per task: the seconds are of all of them.
+    per_task = replace(result(5, scope="task"), train_s=10 * 64 * 27.0)
+    assert _only(row, [per_task]).run.step.mid * 3600 == pytest.approx(400 * 27.0)
+    # On another device they say nothing.
+    elsewhere = replace(result(5, device_name="Tesla T4"), train_s=64 * 27.0)
+    assert _only(row, [elsewhere]).run.step.mid * 3600 == pytest.approx(STEP_S)
+
+
+def test_answers_that_several_processes_shared_are_of_all_of_them():
+    row = _row()
+    alone = replace(result(5), decode_s=100.0)
+    recipe = replace(alone.spec.recipe, data_parallel=2)
+    shared = replace(alone, spec=replace(alone.spec, recipe=recipe, device_name=f"2 x {alone.spec.device_name}"))
+    one, two = (_only(row, [arm]).run.answers.mid for arm in (alone, shared))
+    assert two == pytest.approx(2 * one)

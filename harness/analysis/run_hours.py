@@ -108,6 +108,9 @@ def run_hours(
     arc = arc_hours(curve, like, run.context, 1) if curve else None
     if arc is None and run.context != like.cell.context:
         return None
+    # The arm's tasks may be shorter than ARC's; but no step is faster than the arm's own, of few sequences say.
+    step, own = _step(run, like, arc), _measured_step(like, result)
+    step = own if own and own.mid > step.mid else step
     workers = max(1, run.cards // like.cell.recipe.data_parallel)
     # The last worker of a queue decides.
     rounds = math.ceil(run.adapters / workers) if run.scope == TASK else 1
@@ -115,7 +118,7 @@ def run_hours(
     return RunHours(
         run=run,
         load=fixed_seconds(like) / 3600,
-        step=_step(run, like, arc).times(rounds / 3600),
+        step=step.times(rounds / 3600),
         answers=answers.times(run.test_tasks / run.cards / 3600) if answers else None,
         evidence=evidence,
         arc=arc is not None,
@@ -141,11 +144,29 @@ def _step(run: RunDescription, like: Measurement, arc: ArcHours | None) -> Span:
     return own.times(((own.mid - update_s) * ratio + update_s) / own.mid)
 
 
+def _measured_step(like: Measurement, result: ArmResult | None) -> Span | None:
+    """Seconds of one optimiser step of an adapter as the arm itself took them on such a device: with its sequences, its
+    lengths and its packs; None where it ran on another, or its seconds are not known."""
+    if not result or not _same_device(like, result) or not result.train_s:
+        return None
+    adapters = len(result.spec.tasks) - result.untrained if result.spec.scope == TASK else 1
+    if not adapters * result.steps:
+        return None
+    half, mid = 1.96 * drift(like), result.train_s / (adapters * result.steps)
+    return Span(mid * max(0.0, 1 - half), mid, mid * (1 + half))
+
+
+def _same_device(like: Measurement, result: ArmResult) -> bool:
+    """Whether both are of one kind of device, however many of it."""
+    return result.spec.device_name.split(" x ", 1)[-1] == like.cell.device_name.split(" x ", 1)[-1]
+
+
 def _answers(run: RunDescription, like: Measurement, result: ArmResult | None) -> tuple[str, Span | None]:
     """Where the seconds per task of answering come from, and these on one card."""
-    device = like.cell.device_name.split(" x ", 1)[-1]
-    if result and result.spec.device_name.split(" x ", 1)[-1] == device and result.decode_s_per_task:
-        half, mid = 1.96 * drift(like), result.decode_s_per_task
+    if result and _same_device(like, result) and result.decode_s_per_task:
+        # With one adapter for all, processes share the tasks, and the slowest one's seconds were kept.
+        shared = min(result.spec.recipe.data_parallel, len(result.spec.tasks)) if result.spec.scope != TASK else 1
+        half, mid = 1.96 * drift(like), result.decode_s_per_task * shared
         return MEASURED, Span(mid * max(0.0, 1 - half), mid, mid * (1 + half))
     if like.answering is None or (run.decode, run.select) != (GREEDY, VOTE):
         return UNCOUNTED, None
