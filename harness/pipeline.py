@@ -164,6 +164,8 @@ class _Work:
                 beside = () if first.on_this_machine else executors
                 tuned = tuning.run_on(replace(report, device=device), tune, observer, first, beside)
                 result = replace(result, results=[*result.results, *tuned.rows])
+            except Gone:
+                raise
             except UserError as problem:
                 observer.note(str(problem))
         return result

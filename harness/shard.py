@@ -61,9 +61,11 @@ def _scheduled(environment: Mapping[str, str]) -> Shard | None:
         if not all(re.fullmatch("[0-9]{1,6}", value) for value in values):
             continue
         number, offset, total = map(int, values)
-        if number - offset >= total:
+        # Jobs that are started again, as --array=3,5 of 1-8, are fewer than the shares: their numbers alone would lie.
+        if offset > 1 or number - offset >= total:
             raise UserError(
-                f"{name}={number} is beyond {count}={total}: an array with gaps; name the share with --shard i/n"
+                f"{name}={number} of an array of {total} from {offset}: an array with gaps, or a part of one; "
+                "name the share with --shard i/n"
             )
         return Shard(number - offset + 1, total, name) if total > 1 else None
     return None

@@ -47,7 +47,7 @@ def test_a_step_over_several_cards_does_not_go_with_a_cluster(refused):
 def test_an_array_with_gaps_is_refused(refused, monkeypatch):
     for name, value in {"ID": "9", "MIN": "1", "COUNT": "4"}.items():
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
-    assert "an array with gaps; name the share with --shard i/n" in refused("bench", "qwen-0.5b")
+    assert "an array with gaps, or a part of one; name the share with --shard i/n" in refused("bench", "qwen-0.5b")
 
 
 def test_folders_of_another_rule_or_device_are_not_merged(refused, tmp_path):

@@ -21,6 +21,7 @@ from harness.records.lock import exclusive
 from harness.records.measurement import MatmulSpeed
 from harness.records.store import read
 from harness.tune import run
+from harness.workers.cluster import Gone
 
 NATIVE, EMULATED = MatmulSpeed(1e12, 1e12, True), MatmulSpeed(1e9, 1e8, False)
 
@@ -124,6 +125,20 @@ def test_a_bench_holds_the_device_from_the_probe_to_the_last_fine_tune(bench, ar
         ("find_device", False), ("report_device", True), ("sweep", True), ("result", True), ("step", True),
         ("result", False),
     ]  # fmt: skip
+
+
+def test_a_cluster_without_a_machine_left_is_no_note_between_fine_tunes(bench, arc_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path / "cache"))
+    bench.add(model_folder.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+
+    def lost(*_):
+        raise Gone("the cluster has lost its last machine with T4")
+
+    swept = SweepResult(bench.folder, InProcess.report, bench.rows)
+    monkeypatch.setattr(pipeline.sweep, "run_on", lambda *_: swept)
+    monkeypatch.setattr(pipeline.tuning, "run_on", lost)
+    with pytest.raises(Gone):
+        pipeline.bench(bench.config(), bench.catalogue, Listener(), executor=InProcess())
 
 
 def test_a_bench_measures_the_cell_that_its_fine_tune_is_a_run_of(bench, arc_folder):

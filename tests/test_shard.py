@@ -45,7 +45,11 @@ def test_what_is_no_share_is_refused(text):
         parse(text, {})
 
 
-def test_an_array_with_gaps_is_refused():
-    array = {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "4"}
-    with pytest.raises(UserError, match="an array with gaps"):
-        parse(None, array)
+@pytest.mark.parametrize(("number", "first", "count"), [(9, 1, 4), (3, 3, 1), (4, 3, 2)])
+def test_an_array_with_gaps_and_a_part_of_one_are_refused(number, first, count):
+    """`--array=3` after a job of 1-8 was lost is no array of one share."""
+    array = {"ID": number, "MIN": first, "COUNT": count}
+    variables = {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()}
+    with pytest.raises(UserError, match="an array with gaps, or a part of one; name the share with --shard i/n"):
+        parse(None, variables)
+    assert parse("3/8", variables) == Shard(3, 8)

@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from harness.errors import UserError
+from harness.workers.local import LocalExecutor, RunLimits
 from harness.workers.spread import spread
 
 
@@ -14,6 +16,9 @@ class Executor:
 
     def stop(self):
         self.stopped.set()
+
+    def resume(self):
+        pass
 
 
 def test_results_keep_the_order_of_the_pieces_and_every_executor_works():
@@ -52,3 +57,28 @@ def test_the_first_failure_stops_what_is_at_work_and_begins_nothing_more():
         spread(range(6), executors, do)
     assert sorted(begun) == [0, 1] and time.monotonic() - began < 9
     assert all(executor.stopped.is_set() for executor in executors)
+
+
+def test_after_a_failure_executors_run_again_and_after_an_interruption_they_do_not(tmp_path):
+    """A job that is no job is an outcome; one on an executor that was stopped is none."""
+    executors = [LocalExecutor() for _ in range(2)]
+
+    def ends(executor):
+        return executor.run("no:job", None, RunLimits(log=tmp_path / "log")).status
+
+    def fail(problem):
+        def do(piece, executor):
+            raise problem
+
+        return do
+
+    executors[0].stop()  # by somebody else, who has not taken it back
+    with pytest.raises(UserError):
+        spread(range(2), [*executors, executors[1]], fail(UserError("mend this")))
+    assert ends(executors[1]) == "crashed"
+    with pytest.raises(KeyboardInterrupt):
+        ends(executors[0])
+    with pytest.raises(KeyboardInterrupt):
+        spread(range(2), executors, fail(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        ends(executors[1])

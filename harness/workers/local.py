@@ -1,14 +1,14 @@
 """Runs jobs in other processes of this machine: `ask` one that stays alive, or `run` a job in fresh ones.
 
-Another executor, for other machines say, needs these methods and nothing else: `ask`, `run`, `stop` and `close`.
+Another executor, for other machines say, needs these methods and nothing else: `ask`, `run`, `stop`, `resume`, `close`.
 """
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -52,7 +52,7 @@ class LocalExecutor:
         self.command, self.environment, self.free_bytes = command, environment, free_bytes
         self._held = ExitStack()
         self._child: Child | None = None  # answers `ask`
-        self._stopping = threading.Event()
+        self._stops: SimpleQueue[None] = SimpleQueue()  # one of each `stop` that no `resume` has taken back
 
     def __enter__(self) -> "LocalExecutor":
         return self
@@ -69,7 +69,11 @@ class LocalExecutor:
 
     def stop(self) -> None:
         """Ends a job that runs in another thread, with KeyboardInterrupt there."""
-        self._stopping.set()
+        self._stops.put(None)
+
+    def resume(self) -> None:
+        """Takes one `stop` back: after as many as there were, jobs run again."""
+        self._stops.get_nowait()
 
     def ask(self, job: str, payload: Any) -> Any:
         """The result of a short job, from a process that stays alive for the next one.
@@ -131,7 +135,7 @@ class LocalExecutor:
         first, total = children[0], host_memory.total_bytes()
         keep_bytes, until = max(_KEEP_FREE * total, 256 << 20), time.monotonic() + limits.timeout_s
         while True:
-            if self._stopping.is_set():
+            if not self._stops.empty():
                 raise KeyboardInterrupt
             try:
                 event = first.receive(_POLL_S) or {}

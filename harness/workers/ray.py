@@ -43,7 +43,7 @@ class RayExecutor:
     def __init__(self, ray: Any, kind: Kind, command: Sequence[str] = ()):
         self.ray, self.kind, self.command = ray, kind, tuple(command) or SERVE
         self.versions = own_versions()
-        self._stopping = threading.Event()
+        self._stops: SimpleQueue[None] = SimpleQueue()  # as LocalExecutor's
         self._here, self._asking = LocalExecutor(self.command), threading.Lock()
         self._task = ray.remote(max_retries=0)(_serve)
 
@@ -55,7 +55,11 @@ class RayExecutor:
 
     def stop(self) -> None:
         """As LocalExecutor.stop, of all jobs."""
-        self._stopping.set()
+        self._stops.put(None)
+
+    def resume(self) -> None:
+        """As LocalExecutor.resume."""
+        self._stops.get_nowait()
 
     def close(self) -> None:
         """As LocalExecutor.close."""
@@ -132,7 +136,7 @@ class RayExecutor:
     def _next(self, stream: Any) -> dict[str, Any] | None:
         """The next event, None where there is none for a while. Raises Lost where the machine is."""
         ray = self.ray
-        if self._stopping.is_set():
+        if not self._stops.empty():
             raise KeyboardInterrupt
         ready, _ = ray.wait([stream], timeout=_POLL_S, fetch_local=False)
         if not ready:

@@ -13,7 +13,8 @@ def spread(pieces: Sequence[T], executors: Sequence[Any], do: Callable[[T, Any],
     """`do(piece, executor)` of every piece, in the order of `pieces`; as many at once as there are executors.
 
     Where one raises, or this thread is interrupted, the executors are stopped and what is at work ends; then the first
-    exception is raised. A single executor needs no thread.
+    exception is raised. After a failure, but not after an interruption, they may be used again. A single executor needs
+    no thread.
     """
     if len(executors) == 1 or len(pieces) < 2:
         return [do(piece, executors[0]) for piece in pieces]
@@ -29,19 +30,21 @@ def spread(pieces: Sequence[T], executors: Sequence[Any], do: Callable[[T, Any],
             free.put(executor)
 
     threads = ThreadPoolExecutor(len(executors))
-    futures = [threads.submit(one, piece) for piece in pieces]
     try:
+        futures = [threads.submit(one, piece) for piece in pieces]
         # The first failure ends all; without one all are done.
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         failed = [future for future in done if future.exception()]
         if failed:
             raise failed[0].exception()  # type: ignore[misc]
-    except BaseException:
-        for future in futures:
-            future.cancel()
+    except BaseException as problem:
         for executor in executors:
             executor.stop()
+        threads.shutdown(wait=True, cancel_futures=True)
+        # After a failure there may be other work for them; an interruption is the end of all.
+        if isinstance(problem, Exception):
+            for executor in executors:
+                executor.resume()
         raise
-    finally:
-        threads.shutdown(wait=True)
+    threads.shutdown(wait=True)
     return [future.result() for future in futures]
