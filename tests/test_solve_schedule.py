@@ -9,6 +9,7 @@ from helpers.tuning import RECIPE
 from harness.predict.answering import DecodeSpeed
 from harness.records.arm import DFS, GREEDY, SAMPLE, SCORE, VOTE
 from harness.solve.pace import Pace
+from harness.solve.progress import Outlook
 from harness.solve.schedule import Scheduler
 from harness.solve.simulation import Uncertainty, draw, foresee, uncertainty
 from harness.solve.tokens import TaskTokens
@@ -143,6 +144,34 @@ def test_passes_are_simulated_as_they_are_asked_for():
     one, two = (foresee(expected, least, end, WORKERS, unsure, passes, draws=40) for passes in (1, 2))
     assert one.unused > 0.4 and two.unused < 0.1
     assert one.in_time == two.in_time == 1.0 and one.hours_mid == pytest.approx(two.hours_mid, rel=0.01)
+
+
+def test_later_passes_cost_a_plan_little_and_looking_ahead_a_run_less(monkeypatch):
+    """As many tasks are simulated at ten passes as at two, and of many tasks there are fewer draws."""
+    expected, seen = lengths(400), []
+    unsure = Uncertainty(common=0.0, worker=0.0, task=0.1, startup_s=(0.0, 0.0))
+    begin = Scheduler.next
+    monkeypatch.setattr(Scheduler, "next", lambda *args: seen.append(1) or begin(*args))
+    begun = []
+    for passes in (1, 2, 10):
+        foresee(expected, expected, 1e6, WORKERS, unsure, passes, draws=100)
+        begun.append(len(seen))
+        seen.clear()
+    assert begun[0] < begun[1] == begun[2] < 1.2 * begun[0]
+    foresee(expected, expected, 1e6, WORKERS, unsure, passes=1)
+    assert len(seen) < 1.5e5
+
+
+def test_a_look_ahead_that_took_long_is_followed_by_a_long_pause():
+    pace = Pace(recipe=None, kind="cpu", sequence_s=None, update_s=0.0, decoding=None, rows=1, load_s=2.0,
+                common_sigma=0.1)  # fmt: skip
+    clock = iter([0.0, 3.0, 10.0, 10.1, 20.0, 20.1])  # the first look takes three seconds, others a tenth of one
+    outlook = Outlook(pace, LEAST, clock=lambda: next(clock))
+    first = outlook.at(0.0, TASKS, 1000.0, [1.0])
+    assert 60 < first[0] < 90 and first[1] == 1.0
+    assert outlook.at(149.0, {"a": 10.0}, 1000.0, [1.0]) == first
+    assert outlook.at(151.0, {"a": 10.0}, 1000.0, [1.0])[0] < 20
+    assert outlook.at(162.0, {}, 1000.0, [1.0]) == (0.0, 1.0)
 
 
 def test_other_answers_take_longer_by_assumption_until_they_are_measured():

@@ -1,12 +1,14 @@
 """How a run stands while it goes on: what is done, and what the rest is foreseen to take."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.solve.pace import Pace
 from harness.solve.simulation import foresee, uncertainty
 
 _EVERY_S, _DRAWS = 10.0, 40  # of simulated runs, which take this process's time
+_PAUSE = 50.0  # times the seconds of a look until the next one: workers wait for 2 % of the time at most
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,21 @@ class Progress:
 
 
 class Outlook:
-    """Seconds until all tasks are answered, and the probability that this is in time; found anew every ten seconds."""
+    """Seconds until all tasks are answered, and the probability that this is in time; found anew every ten seconds, or
+    less often where that takes long. `clock` measures how long, in seconds."""
 
-    def __init__(self, pace: Pace, least: Mapping[str, float], passes: int):
-        self.pace, self.least, self.passes = pace, least, passes
-        self.looked_s = float("-inf")
+    def __init__(self, pace: Pace, least: Mapping[str, float], clock: Callable[[], float] = time.perf_counter):
+        self.pace, self.least, self.clock = pace, least, clock
+        self.next_s = float("-inf")
         self.seen: tuple[float | None, float | None] = (None, None)
 
     def at(self, now: float, left: Mapping[str, float], end: float, slowness: Sequence[float]) -> tuple:
         """As seen at `now`: (seconds, probability) for the tasks `left`, with their expected seconds."""
-        if now - self.looked_s > _EVERY_S:
-            self.looked_s, self.seen = now, (0.0, 1.0)
+        if now > self.next_s:
+            began, self.seen = self.clock(), (0.0, 1.0)
             if left:
                 unsure = uncertainty(self.pace, loaded=True)
-                run = foresee(left, self.least, end - now, slowness, unsure, self.passes, _DRAWS)
+                run = foresee(left, self.least, end - now, slowness, unsure, passes=1, draws=_DRAWS)
                 self.seen = run.hours_mid * 3600, run.in_time
+            self.next_s = now + max(_EVERY_S, _PAUSE * (self.clock() - began))
         return self.seen

@@ -45,6 +45,7 @@ class Scheduler:
     def __post_init__(self):
         # Longest first, so that no long task begins last; ids break ties.
         self._waiting = sorted(self.expected, key=lambda task: (-self.expected[task], task))
+        self._work = sum(self.expected.values())  # of what waits, kept and not summed anew: simulations ask often
 
     @property
     def waiting(self) -> list[str]:
@@ -56,6 +57,7 @@ class Scheduler:
         if self._waiting:
             # A worker that joins late takes what it can still do.
             task = self._waiting.pop(0)
+            self._work -= self.expected[task]
             until = min(self.end, now + self._cap(task, worker, now))
         else:
             again = self._least_sure(worker, now)
@@ -83,6 +85,7 @@ class Scheduler:
         if self.attempts[task] > 1 or task in self.confidence:
             return False
         self._waiting.insert(0, task)
+        self._work += self.expected[task]
         return True
 
     def remember(self, task: str, attempt: int, answered: bool, confidence: float) -> None:
@@ -93,6 +96,7 @@ class Scheduler:
         # One that failed is tried once more.
         if task in self._waiting and (answered or self.attempts[task] > 1):
             self._waiting.remove(task)
+            self._work -= self.expected[task]
 
     def anything_left(self, now: float) -> bool:
         """Whether a free worker would have something to do."""
@@ -117,11 +121,11 @@ class Scheduler:
             for other in range(self.workers)
             if other not in self.gone
         )
-        work = self.expected[task] + sum(self.expected[other] for other in self._waiting)
+        work = self.expected[task] + self._work
         stretch = capacity / work
         # Where there is time for all, a task may take some of what is over: few take longer than expected. Half a task
-        # per worker is kept, for the time left is in pieces.
-        waiting = max((self.expected[other] for other in self._waiting), default=0.0)
+        # per worker is kept, for the time left is in pieces. The longest is the first, behind those that failed.
+        waiting = max((self.expected[other] for other in self._waiting[: self.workers + 1]), default=0.0)
         over = capacity - work - self.workers / 2 * waiting
         if over > 0:
             stretch = max(stretch, 1 + SLACK_SHARE * over / self.expected[task])

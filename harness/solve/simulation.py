@@ -10,6 +10,7 @@ from harness.solve.pace import Pace
 from harness.solve.schedule import Scheduler
 
 DRAWS = 1000
+_LEAST_DRAWS, _MOST_TASKS = 100, 100_000  # simulated tasks of all draws together: the start waits for them
 _WORKER_SIGMA = 0.03  # between cards of one kind
 
 
@@ -29,7 +30,7 @@ class Foreseen:
     """Hours until every task was answered once (2.5 %, median, 97.5 %), and shares of the draws.
 
     `in_time` is the probability that every task is answered before the end, `whole` that none of them was cut at its
-    cap; `unused` the mean share of the workers' time that no task filled.
+    cap; `unused` the mean share of the workers' time that no task filled, with two passes at most.
     """
 
     hours_low: float
@@ -80,17 +81,23 @@ def foresee(
     draws: int = DRAWS,
 ) -> Foreseen:
     """What `draws` runs of tasks that take `expected` seconds come to, before `end_s`; `workers` are slownesses, and
-    the queue has as many `passes` as there is time for.
+    the queue has as many `passes` as there is time for. Of many tasks there are fewer draws.
 
     A task that is stopped before `least` seconds has no answer.
 
     Hours are as if there were no end, so that they say what a longer budget would need.
     """
     rng = random.Random(0)
-    runs = [draw(expected, least, end_s, workers, uncertainty, rng, passes) for _ in range(draws)]
+    draws = min(draws, max(_LEAST_DRAWS, _MOST_TASKS // max(1, len(expected))))
+    # Hours and odds are of the first pass, which no later one changes.
+    runs = [draw(expected, least, end_s, workers, uncertainty, rng, passes=1) for _ in range(draws)]
+    filled = runs
+    if passes > 1:
+        filled = [draw(expected, least, end_s, workers, uncertainty, rng) for _ in range(max(1, draws // 20))]
     # Without an end: how long the work itself takes, which a budget is compared with.
     free = sorted(
-        draw(expected, least, float("inf"), workers, uncertainty, rng).answered_s / 3600 for _ in range(draws // 4)
+        draw(expected, least, float("inf"), workers, uncertainty, rng, passes=1).answered_s / 3600
+        for _ in range(max(1, draws // 4))
     )
     low, mid, high = (free[round(share * (len(free) - 1))] for share in (0.025, 0.5, 0.975))
     return Foreseen(
@@ -99,7 +106,7 @@ def foresee(
         hours_high=high,
         in_time=fmean(run.missed == 0 for run in runs),
         whole=fmean(run.missed == 0 and run.cut == 0 for run in runs),
-        unused=fmean(run.unused for run in runs),
+        unused=fmean(run.unused for run in filled),
     )
 
 

@@ -78,7 +78,7 @@ class Queue:
         self.states = [_Worker() for _ in range(self.workers)]
         # Against a clock that somebody sets while it runs.
         self._clock_offset = time.time() - time.monotonic()
-        self.outlook = Outlook(self.pace, self.least, self.config.passes)
+        self.outlook = Outlook(self.pace, self.least)
 
     def now(self) -> float:
         return self._clock_offset + time.monotonic()
