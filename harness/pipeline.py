@@ -13,7 +13,7 @@ from harness.catalog.models import Catalog
 from harness.errors import UserError
 from harness.hardware.cpu_load import CpuMeter
 from harness.hardware.info import DeviceReport
-from harness.measure import sweep
+from harness.measure import plan, sweep
 from harness.measure.config import SweepConfig, SweepObserver, SweepResult
 from harness.records.arm import ArmResult
 from harness.records.cell import ModelSpec
@@ -64,12 +64,20 @@ def bench(
         observer.note("looking at the device ...")
         with reserve(executor, config.device, config.recipe.data_parallel) as report:
             several = config.device == "auto" and config.recipe.data_parallel == 1
-            with one_each(executor, report.device, observer.note) if several else nullcontext([executor]) as executors:
+            cards = one_each(executor, report.device, observer.note, _pieces(config, report))
+            with cards if several else nullcontext([executor]) as executors:
                 work = _Work(config, catalog, observer, on_result, accuracy)
                 result = work.on(report, executors, executor, meter)
     if result.results:
         on_result(result)
     return result
+
+
+def _pieces(config: SweepConfig, report: DeviceReport) -> int:
+    """Parts of the sweep that can be on a card each."""
+    cells = plan.cells(config, config.contexts.get(report.device.kind, ()), report)
+    own = config.shard.of(cells) if config.shard else cells
+    return len(plan.groups(list(enumerate(own))))
 
 
 def bench_fleet(

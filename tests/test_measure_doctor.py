@@ -60,10 +60,14 @@ def locks(tmp_path, monkeypatch):
     monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path / "cache"))
 
 
-def test_a_second_card_is_named_as_idle_and_the_card_is_let_go():
+def test_a_second_card_is_named_and_the_card_is_let_go():
     machine = Machine()
     findings = examine("auto", hub="none:", executor=machine, failures=trained)
-    assert "idle beside it: cuda:1 Tesla T4; measure one with --device cuda:N, or all with --gpus 2" in findings.advice
+    (line,) = [line for line in findings.advice if "cuda:1 Tesla T4" in line]
+    assert line == (
+        "beside it: cuda:1 Tesla T4; bench uses all of one kind, --device cuda:N one; "
+        "--gpus 2 shares each step among all"
+    )
     assert findings.rates == REPORTED.rates and findings.tried
     assert machine.jobs[:4] == [FIND, REPORT, "closed", "step"]
 

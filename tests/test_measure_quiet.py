@@ -92,6 +92,15 @@ def test_a_card_is_marked_where_the_process_that_launches_its_kernels_starves():
     assert busy.quiet.sampled(row(others_cpu=1.8))
 
 
+def test_a_cell_of_another_machine_is_not_judged_by_the_cores_of_this_one():
+    machine = Machine(2.0)
+    notes = []
+    quiet = Quiet(CPU, machine.meter(), notes.append, pytest.fail, force=False, on_this_machine=False)
+    quiet.wait()
+    assert quiet.sampled(row(others_cpu=1.8, steal=0.2)) == ()
+    assert machine.slept == 0 and not notes
+
+
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path / "cache"))

@@ -13,12 +13,15 @@ from harness.analysis.verdict import verdict
 from harness.catalog import accelerators
 from harness.errors import UserError
 from harness.hardware import device_lock
+from harness.hardware.cpu_load import CpuMeter
 from harness.hardware.info import Device
 from harness.measure import sweep
 from harness.predict import calibration_files, prediction
 from harness.records.cell import Goal, Recipe
 from harness.records.store import Store, read
 from harness.report.frame import summary_frame
+from harness.workers.local import LocalExecutor
+from harness.workers.look import reserve
 
 # How much slower than its probe a CPU is taken to be in large products, by the calibration that comes with the program.
 SLOWER = calibration_files.for_cpu(accelerators.cpu("any", 1, {}), Path("none"))[1].slowdown["product"]
@@ -246,6 +249,12 @@ def test_what_was_predicted_stands_in_the_row(bench):
     assert (done.folder / "records.jsonl").read_text().count("predicted_micro_s") == 1
 
 
+def test_the_shorter_context_keeps_the_micro_batch_that_was_asked_for(bench):
+    bench.world(WORLD, rates={"fp32": {"forward": 2e9, "backward": 2e9, "native": True}})
+    bench.run(names=("fp32",), contexts=(2048,), cap_seconds=8 + 8 * 100 * SLOWER, recipe=Recipe(micro_batch=2))
+    assert bench.jobs() == ["tiny fp32 64 b2"]
+
+
 # --- on a card
 
 
@@ -262,6 +271,28 @@ def test_who_samples_shortly_is_soaked_shortly(bench):
     bench.world(WORLD, device=CARD)
     bench.run(contexts=(64, 128), sample_seconds=6)
     assert [seconds["soak_seconds"] for seconds in bench.seconds()] == [18.0, 18.0]
+
+
+def on_two_cards(bench, **cells):
+    """What is said of a sweep's cells, on two cards."""
+    executors, watch = [LocalExecutor(bench.command) for _ in range(2)], Watch()
+    with executors[0], reserve(executors[0], "auto") as report:
+        sweep.run_on(report, bench.config(sample_seconds=60, **cells), watch, executors, CpuMeter())
+    return watch.cells
+
+
+def test_each_of_two_cards_is_soaked_for_long_once(bench):
+    """Cells that have begun count, not those that have ended: short and long ones are on two cards."""
+    bench.world(WORLD, device=CARD, seconds=0.2)
+    on_two_cards(bench, names=("bf16", "fp32"), contexts=(64, 128, 256))
+    assert sorted(seconds["soak_seconds"] for seconds in bench.seconds()) == [45.0] * 4 + [180.0] * 2
+
+
+def test_a_model_in_one_precision_has_one_card_and_is_expected_to_take_as_long(bench):
+    bench.world(WORLD, device=CARD)
+    cells = on_two_cards(bench, contexts=(64, 128, 256))
+    seconds = [seconds for *_, seconds, _ in cells]
+    assert [after for *_, after in cells] == pytest.approx([sum(seconds[1:]), seconds[2], 0.0])
 
 
 def test_on_a_cpu_nothing_is_soaked_and_arc_s_lengths_are_timed_where_they_are_asked_for(bench):

@@ -45,7 +45,7 @@ def is_held(uuid):
 
 def test_each_sees_one_card_of_the_same_name_and_holds_it():
     notes, executor = [], LocalExecutor(("serve",), {"A": "1"}, lambda: 7)
-    with one_each(executor, FOUR, notes.append) as executors:
+    with one_each(executor, FOUR, notes.append, 4) as executors:
         assert visible(executors) == ["0", "1", "3"]  # another kind of card is another device
         assert all(each.command == ("serve",) and each.environment["A"] == "1" for each in executors)
         assert all(each.free_bytes() == 7 for each in executors)
@@ -59,14 +59,14 @@ def test_numbers_are_those_of_the_cards_that_the_user_shows(monkeypatch, by_user
     shown = {"CUDA_VISIBLE_DEVICES": "2, GPU-8932f937,5,7"}
     if by_user:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown["CUDA_VISIBLE_DEVICES"])
-    with one_each(LocalExecutor(("serve",), {} if by_user else shown), FOUR, lambda text: None) as executors:
+    with one_each(LocalExecutor(("serve",), {} if by_user else shown), FOUR, lambda text: None, 4) as executors:
         assert visible(executors) == ["2", "GPU-8932f937", "7"]
 
 
 def test_a_card_that_another_process_has_is_left_to_it_and_said():
     notes = []
     with device_lock.hold(replace(FOUR, uuid="T4-1")):
-        with one_each(LocalExecutor(), FOUR, notes.append) as executors:
+        with one_each(LocalExecutor(), FOUR, notes.append, 4) as executors:
             assert visible(executors) == ["0", "3"]
         assert notes == [
             "cuda:1 Tesla T4 is left to the bench or ttft that uses it",
@@ -74,14 +74,23 @@ def test_a_card_that_another_process_has_is_left_to_it_and_said():
         ]
         with device_lock.hold(replace(FOUR, uuid="T4-3")):
             only = LocalExecutor()
-            with one_each(only, FOUR, notes.append) as executors:
+            with one_each(only, FOUR, notes.append, 4) as executors:
                 assert executors == [only]
+
+
+@pytest.mark.parametrize(("most", "cards", "spare"), [(2, ["0", "1"], "cuda:3"), (1, None, "cuda:1, cuda:3")])
+def test_no_more_cards_are_held_than_there_is_work_for(most, cards, spare):
+    notes, executor = [], LocalExecutor()
+    with one_each(executor, FOUR, notes.append, most) as executors:
+        assert (visible(executors) if cards else executors) == (cards or [executor])
+        assert [is_held(uuid) for uuid in ("T4-1", "T4-3")] == [most > 1, False]
+    assert f"{spare} not needed: a model in one precision keeps to one card" in notes
 
 
 def test_a_machines_only_card_and_a_cpu_have_the_executor_that_there_is():
     executor = LocalExecutor()
     for device in (replace(FOUR, others=(), other_uuids=()), Device("cpu", "a CPU", 8 << 30)):
-        with one_each(executor, device, pytest.fail) as executors:
+        with one_each(executor, device, pytest.fail, 4) as executors:
             assert executors == [executor]
 
 

@@ -107,7 +107,7 @@ def _advise(findings: Findings) -> None:
     advice = findings.advice
     advice += untested(findings.versions)
     if findings.device and findings.device.others:
-        advice.append(_idle(findings.device))
+        advice.append(_beside(findings.device))
     if findings.device and (line := doctor_checks.shared_memory(findings.device)):
         advice.append(line)
     try:
@@ -126,11 +126,11 @@ def _advise(findings: Findings) -> None:
         )
 
 
-def _idle(device: Device) -> str:
+def _beside(device: Device) -> str:
     count = len(device.others) + 1
     alike = device.id == "cuda:0" and all(other.partition(" ")[2] == device.name for other in device.others)
-    together = f", or all with --gpus {count}" if alike else ""
-    return f"idle beside it: {', '.join(device.others)}; measure one with --device cuda:N{together}"
+    together = f"; --gpus {count} shares each step among all" if alike else ""
+    return f"beside it: {', '.join(device.others)}; bench uses all of one kind, --device cuda:N one{together}"
 
 
 def untested(installed: dict[str, str]) -> list[str]:

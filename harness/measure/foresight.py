@@ -60,7 +60,9 @@ class Foresight:
         # Powers of two, halved until one fits the cap.
         context = 1 << ((cell.context - 1).bit_length() - 1)
         while context >= plan.SHORTEST:
-            variant = replace(halved(cell)[-1], context=context, why=f"shorter: {cell.context} and above are too slow")
+            variant = replace(
+                self.variants(cell)[-1], context=context, why=f"shorter: {cell.context} and above are too slow"
+            )
             if not self.judge(variant).status:
                 return self.sized(variant)
             context //= 2

@@ -14,7 +14,7 @@ _LOOK_S = 1.0
 class Quiet:
     """Looks at the load before the cells of one sweep. On a card nothing waits; `force` looks at nothing.
 
-    `note` prints a line, `phase` shows what is waited for.
+    `note` prints a line, `phase` shows what is waited for. Cells that are not `on_this_machine` are not its to judge.
     """
 
     def __init__(
@@ -24,9 +24,11 @@ class Quiet:
         note: Callable[[str], None],
         phase: Callable[[dict[str, Any]], None],
         force: bool,
+        on_this_machine: bool = True,
     ):
+        self.on_this_machine = on_this_machine
         self.device, self.meter, self.note, self.phase = device, meter, note, phase
-        self.left_s = 0.0 if force or device.kind != "cpu" else WAIT_S
+        self.left_s = 0.0 if force or not on_this_machine or device.kind != "cpu" else WAIT_S
         self.was_quiet = False  # while the cell before was sampled
 
     def wait(self) -> None:
@@ -50,7 +52,10 @@ class Quiet:
             self.note(f"quiet after {waited_s:.0f} s")
 
     def sampled(self, row: Measurement) -> Sequence[str]:
-        """The note on `row` if others slowed it while it was sampled."""
+        """The note on `row` if others slowed it while it was sampled. How many cores another machine has is not
+        known here."""
+        if not self.on_this_machine:
+            return ()
         self.meter.start()
         if row.others_cpu is None:
             self.was_quiet = False

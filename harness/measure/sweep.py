@@ -1,5 +1,6 @@
 """The main job: every cell measured once, each in its own process, the record always whole."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -65,9 +66,8 @@ def run_on(
     (store.folder / "logs").mkdir(exist_ok=True)
     store.repair(observer.note)
     plan.check_names([spec for spec, _ in config.models], store.rows().values())
-    # On other machines it is not this one's load that counts.
-    force = config.force or not executors[0].on_this_machine
-    quiet = Quiet(report.device, meter, observer.note, observer.phase, force)
+    here = executors[0].on_this_machine
+    quiet = Quiet(report.device, meter, observer.note, observer.phase, config.force, here)
     rows = _Sweep(config, report, store, observer, executors, quiet).all(contexts)
     return SweepResult(store.folder, report, rows)
 
@@ -94,7 +94,8 @@ class _Sweep:
         self.observer, self.executors, self.quiet = observer, executors, quiet
         self.lock = Lock()  # held by whoever does anything here; not while an executor runs a cell
         self.waiting: list[Cell] = []  # cells that nobody has begun
-        self.soaked = 0  # cells that were measured: each card's first one is soaked for longer
+        self.groups = 1  # that are not done
+        self.soaked: Counter[Executor] = Counter()  # cells that were soaked for longer, by executor: its cards' first
         self.versions, self.commit = versions(), commit()
         self.announced = False  # whether the observer knows that cells are being predicted
         predictor = CellPredictor(report, store.folder, self.versions, executors[0].ask)
@@ -114,6 +115,7 @@ class _Sweep:
         self.waiting = [self.foresight.sized(cell) for cell in cells]
         # A group's cells stay together: what runs out of memory at one context does at every longer one.
         groups = plan.groups(list(enumerate(self.waiting, 1)))
+        self.groups = len(groups)
         return [row for rows in spread(groups, self.executors, self.group) for row in rows]
 
     def group(self, cells: Sequence[tuple[int, Cell]], executor: Executor) -> list[Measurement]:
@@ -126,6 +128,7 @@ class _Sweep:
             # A model too slow at every context is measured at a shorter one, so that it has a row to project from.
             if all(row.status == "too_slow" for row in done) and (shorter := self.foresight.shorter(cells[0][1])):
                 done.insert(0, self.one(_Turn(number, executor), self.foresight.variants(shorter), []))
+            self.groups -= 1
         return done
 
     def tuned(self, turn: "_Turn", cell: Cell, earlier: Sequence[Measurement]) -> Measurement:
@@ -211,13 +214,17 @@ class _Sweep:
             peak = round(predicted.peak_bytes)
             blank = replace(blank, predicted_micro_s=predicted.micro_s, predicted_peak_bytes=peak)
         self.announce(f"predicting {len(self.waiting) + 1} cells ...")
-        later_s = sum(map(self.foresight.expected_s, self.waiting)) / len(self.executors)
+        # A group has one executor at a time.
+        beside = min(len(self.executors), self.groups)
+        later_s = sum(map(self.foresight.expected_s, self.waiting)) / beside
         self.observer.cell(turn.number, cell, self.foresight.expected_s(cell), later_s)
         self.quiet.wait()
         # Twice the cap: a prediction may be off by that much before a process is taken to hang.
         start = datetime.now(UTC)
         ahead = self.foresight
-        soak_s = ahead.soak_s(first=self.soaked < len(self.executors))
+        is_first = self.soaked[turn.executor] < self.executors.count(turn.executor)
+        soak_s = ahead.soak_s(is_first)
+        self.soaked[turn.executor] += is_first
         payload = {
             "cell": to_stored(cell),
             "sample_seconds": ahead.sample_s,
@@ -233,7 +240,8 @@ class _Sweep:
         with self.unlocked():
             hear = partial(self.hear, turn.number)
             outcome = turn.executor.run(CELL, payload, limits, hear, cell.recipe.data_parallel)
-        self.soaked += bool(outcome.result and outcome.result["status"] == "ok")
+        if is_first and (outcome.result or {}).get("status") != "ok":
+            self.soaked[turn.executor] -= 1  # it ended before it was warm
         measured = dict(outcome.result or {"status": outcome.status, "reason": outcome.reason})
         measured |= {name: tuple(measured.get(name, ())) for name in _SAMPLES}
         measured["card"] = tuple(from_stored(state, CardState) for state in measured.get("card", ()))

@@ -112,7 +112,7 @@ def doctor_table(findings: "Findings", out: Console) -> bool:
         if findings.environment:
             lines.add_row("card", Text(", ".join(f"{name} {value}" for name, value in _environment(findings))))
         for other in device.others:
-            lines.add_row("idle", Text(other))
+            lines.add_row("beside", Text(other))
     for name, rate in findings.rates.items():
         word = "native" if rate.native else "emulated"
         lines.add_row(

@@ -199,7 +199,8 @@ class _Run:
         )
         load = meter.read()
         with self.lock:
-            if len(self.executors) == 1 and load.crowds(self.report.device.threads):
+            alone_here = executor.on_this_machine and len(self.executors) == 1
+            if alone_here and load.crowds(self.report.device.threads):
                 self.observer.note(f"others used {load} meanwhile: seconds of training and decoding are too long")
             failure = outcome.result or {"status": outcome.status, "reason": outcome.reason}
             if unfinished := [arm for arm in pending if arm.name not in self.rows]:

@@ -13,9 +13,12 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @contextmanager
-def one_each(executor: LocalExecutor, device: Device, note: Callable[[str], None]) -> Iterator[list[LocalExecutor]]:
-    """An executor per card of `device`'s name, whose jobs see that card alone, as cuda:0; `device` is the caller's.
+def one_each(
+    executor: LocalExecutor, device: Device, note: Callable[[str], None], most: int
+) -> Iterator[list[LocalExecutor]]:
+    """An executor per card of `device`'s name, `most` at most, whose jobs see that card alone, as cuda:0.
 
+    `device` is the caller's.
     The other cards are locked meanwhile; one that another process has is left to it. A machine's only card, or a CPU,
     has the executor that was given.
     """
@@ -23,11 +26,14 @@ def one_each(executor: LocalExecutor, device: Device, note: Callable[[str], None
     environment = executor.environment or {}
     shown = {**os.environ, **environment}.get(_VISIBLE, "")
     names = [name.strip() for name in shown.split(",") if name.strip()]
-    used = [int(device.id.partition(":")[2] or 0)]
+    used, not_needed = [int(device.id.partition(":")[2] or 0)], []
     with ExitStack() as held:
         for other, uuid in zip(device.others, device.other_uuids, strict=False):
             number, _, name = other.partition(" ")
             if name != device.name:
+                continue
+            if len(used) >= most:
+                not_needed.append(number)
                 continue
             try:
                 held.enter_context(device_lock.hold(replace(device, uuid=uuid, partners=())))
@@ -35,6 +41,8 @@ def one_each(executor: LocalExecutor, device: Device, note: Callable[[str], None
                 note(f"{other} is left to the bench or ttft that uses it")
                 continue
             used.append(int(number.partition(":")[2]))
+        if not_needed:
+            note(f"{', '.join(not_needed)} not needed: a model in one precision keeps to one card")
         if len(used) == 1:
             yield [executor]
             return
