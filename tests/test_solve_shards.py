@@ -72,6 +72,17 @@ def test_rows_of_an_earlier_run_are_not_joined(shares, tmp_path):
     assert len(newest) == 6 and len(later) == 3 and {row.run for row in later}.isdisjoint({row.run for row in newest})
 
 
+def test_shards_one_after_the_other_in_one_folder_have_deadlines_of_their_own(tmp_path, arc_folder):
+    solve = Solve(tmp_path, arc_folder)
+    first = solve.run(shard=Shard(1, 2), budget_s=60)
+    second = solve.run(shard=Shard(2, 2), budget_s=90)
+    assert second.end - second.began == pytest.approx(90) and first.end - first.began == pytest.approx(60)
+    assert second.planned and [row.task for row in second.rows] == ["t1", "t2", "t5"]
+    again = solve.run(shard=Shard(1, 2), budget_s=500)
+    assert (again.began, again.end) == (first.began, first.end)
+    assert [row.task for row in again.rows] == ["t0", "t3", "t4"] and len(solve.log) == 6
+
+
 def test_the_key_of_a_run_is_of_all_tasks(shares):
     config = shares[0].config()
     assert len(config.share) == 6

@@ -222,17 +222,18 @@ def _resumed(
     config: SolveConfig, key: str, store: Store, observer: SolveObserver
 ) -> tuple[states.RunState, list[solving.SolvedTask]]:
     """The state of this run and the rows that it has: those of an earlier start, if there was one."""
-    now = time.time()
-    state = None if config.tune.fresh else states.load(store.folder, key)
+    now, name = time.time(), states.name_of(key, config.shard)
+    state = None if config.tune.fresh else states.load(store.folder, name)
     if state is None:
         end = config.end or now + config.budget_s
         if end <= now:
             raise UserError("the deadline is over already; give a later --deadline, or --budget-hours")
-        state = states.RunState(key, now, end)
+        state = states.RunState(name, now, end)
         states.save(store.folder, state)
         return state, []
     began = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(state.began))
-    rows = [row for row in store.rows().values() if row.run == key and row.started >= began]
+    own = {task.id for task in config.share}
+    rows = [row for row in store.rows().values() if row.run == key and row.task in own and row.started >= began]
     until = time.strftime("%H:%M", time.localtime(state.end))
     if state.finished:
         observer.note(f"from the record: {len(rows)} rows; --fresh runs it again")

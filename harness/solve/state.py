@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from harness.files import read_json, replace_atomically
 from harness.records.stored import from_stored, to_stored
+from harness.shard import Shard
 from harness.solve.simulation import Foreseen
 
 _Moment = Annotated[float, Meta(gt=0, lt=1e11)]  # seconds since the epoch
@@ -16,8 +17,9 @@ _Moment = Annotated[float, Meta(gt=0, lt=1e11)]  # seconds since the epoch
 
 @dataclass(frozen=True)
 class RunState:
-    """`began` and `end` in seconds since the epoch; `finished` where nothing is left to do. `planned` is what was
-    foreseen before the first task, `first_pass_h` the hours from `began` until every task had been tried."""
+    """`key` names the run, or its shard (name_of). `began` and `end` in seconds since the epoch; `finished` where
+    nothing is left to do. `planned` is what was foreseen before the first task, `first_pass_h` the hours from `began`
+    until every task had been tried."""
 
     key: str
     began: _Moment
@@ -27,12 +29,17 @@ class RunState:
     first_pass_h: float | None = None
 
 
+def name_of(run: str, shard: Shard | None) -> str:
+    """The key of a run's state: each of its shards in one folder has a deadline of its own."""
+    return f"{run}-{shard.number}-of-{shard.count}" if shard else run
+
+
 def path_of(folder: Path, key: str) -> Path:
     return folder / "runs" / f"{key}.json"
 
 
 def load(folder: Path, key: str) -> RunState | None:
-    """The state of the run `key`; None where there is none, or none that can be read."""
+    """The state called `key`; None where there is none, or none that can be read."""
     try:
         state = from_stored(read_json(path_of(folder, key), 1 << 16), RunState)
     except (OSError, ValueError):
