@@ -4,6 +4,8 @@ import json
 
 import pytest
 from helpers.solving import Solve
+from helpers.sweep import WORLD
+from helpers.tasks import write_tasks
 
 from harness.cli import app
 from harness.records import solving
@@ -61,6 +63,26 @@ def test_merged_they_are_the_submission_of_all(shares, tmp_path, monkeypatch, ca
     raw = json.loads(out.read_text())
     assert submission.faults(raw, shares[0].tasks) == []
     assert all(answer["attempt_1"] == [[0, 0, 0]] for answers in raw.values() for answer in answers)
+
+
+def test_shards_on_different_cards_are_one_submission_and_other_rows_are_named(tmp_path, arc_folder, capsys):
+    for number, name in ((1, "Xeon"), (2, "EPYC")):
+        solve = Solve(tmp_path / f"shard{number}", arc_folder)
+        solve.world(device={**WORLD["device"], "name": name})
+        if number == 1:
+            solve.run(steps=8)  # other settings
+        solve.run(shard=Shard(number, 2))
+    write_tasks(tmp_path / "tasks", solve.tasks, solve.solutions)
+    folders, out = [str(tmp_path / f"shard{number}" / "results") for number in (1, 2)], tmp_path / "all.json"
+    with pytest.raises(SystemExit) as end:
+        app.main(
+            ["merge", *folders, "--into", str(tmp_path / "all"), "--tasks", str(tmp_path / "tasks"), "--out", str(out)]
+        )
+    assert not end.value.code
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "6 of 6 tasks answered" in printed
+    assert "not in it: 6 rows of other settings or earlier runs, made on Xeon" in printed
+    assert len({row.run for row in solving.newest_run(tmp_path / "all")}) == 2
 
 
 def test_rows_of_an_earlier_run_are_not_joined(shares, tmp_path):

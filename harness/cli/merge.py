@@ -40,9 +40,12 @@ def merge(
     corrupt = f", {result.corrupt} corrupt lines left out" if result.corrupt else ""
     print(f"{into}: {result.added} new rows, {result.same} that it had, {len(result.conflicts)} conflicts{corrupt}")
     if tasks:
-        rows = solving.newest_run(into)
+        rows, others = solving.parted(into)
         if not rows:
             raise UserError(f"{into}: has no row of solve")
         submission.write(out, chosen, solving.all_attempts(rows))
         answered = len({row.task for row in rows if any(row.votes)} & {task.id for task in chosen})
         print(f"{answered} of {len(chosen)} tasks answered; submission in {out}")
+        if others:
+            devices = ", ".join(sorted({row.device_name or "a device that the row does not name" for row in others}))
+            print(f"not in it: {len(others)} rows of other settings or earlier runs, made on {devices}")

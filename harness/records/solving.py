@@ -59,6 +59,8 @@ class SolvedTask:
     load_s: Duration = 0.0  # of its worker, from the start of the process until it could begin
     cut: bool = False
     place: Place | None = None  # in a cluster
+    work: str = ""  # the key of what is answered and how, whatever the device; "" in rows from before
+    device_name: str = ""  # the card's
 
     @property
     def answer_s(self) -> float:
@@ -129,10 +131,17 @@ def confidence(rows: Iterable[SolvedTask]) -> Share:
 
 def newest_run(folder: Path) -> list[SolvedTask]:
     """The rows of the run that was at work last, of all its shards; empty without a record of runs."""
+    return parted(folder)[0]
+
+
+def parted(folder: Path) -> tuple[list[SolvedTask], list[SolvedTask]]:
+    """The rows of the newest run, its shards on other devices among them, and the rows of other runs."""
     path = folder / ROWS.name
     rows = read(path, ROWS)[0] if path.exists() else []
     newest = max(rows, key=lambda row: row.started, default=None)
-    return [row for row in rows if newest and row.run == newest.run]
+    own = [row for row in rows if newest and (row.run == newest.run or (row.work and row.work == newest.work))]
+    keys = {row.key for row in own}
+    return own, [row for row in rows if row.key not in keys]
 
 
 def to_json(row: SolvedTask) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.arc.task import Solutions, Task
@@ -79,6 +79,13 @@ class TaskJob:
     train_s: float
     decode_s: float
     cap_s: float
+
+
+def work_key(spec: TuneSpec, arm: str, tasks: Sequence[Task]) -> str:
+    """The key of what a run answers and how, on whatever device and under whatever library versions: shards of it on
+    different cards are one work."""
+    anywhere = replace(spec, device="", device_name="", compute_dtype="")
+    return run_key(anywhere, arm, tasks, {})
 
 
 def run_key(spec: TuneSpec, arm: str, tasks: Sequence[Task], versions: dict[str, str]) -> str:

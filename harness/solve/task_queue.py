@@ -19,7 +19,7 @@ from harness.records.solving import SolvedTask
 from harness.records.store import Store
 from harness.records.stored import to_stored
 from harness.solve import submission
-from harness.solve.config import LOAD, SOLVE, LoadJob, SolveConfig, TaskJob
+from harness.solve.config import LOAD, SOLVE, LoadJob, SolveConfig, TaskJob, work_key
 from harness.solve.pace import Pace
 from harness.solve.progress import Outlook, Progress
 from harness.solve.schedule import Assignment, Scheduler
@@ -74,6 +74,7 @@ class Queue:
         # One view without training is the least that gives an answer.
         self.least = {name: self.pace.parts(self.tokens[name], 0, 1).answer_s for name in self.expected}
         self.scheduler = Scheduler(self.expected, self.least, self.end, self.workers, self.config.passes)
+        self.work = work_key(self.spec, self.config.arm, self.config.tasks)
         self._noted: set[str] = set()
         self.states = [_Worker() for _ in range(self.workers)]
         # Against a clock that somebody sets while it runs.
@@ -205,6 +206,8 @@ class Queue:
             "key": solving.key_of(self.key, assignment.task, assignment.attempt),
             "run": self.key,
             "setting": self.setting,
+            "work": self.work,
+            "device_name": self.spec.device_name,
             "task": assignment.task,
             "attempt": assignment.attempt,
             "started": datetime.fromtimestamp(state.since, UTC).isoformat(timespec="milliseconds"),
