@@ -54,7 +54,8 @@ def bench(
     """Sweeps, and with `accuracy` fine-tunes, on a device that is locked until the end.
 
     Where the user names none, cells of one card are measured on all cards of its kind. `on_result` is called after the
-    sweep, and again after the fine-tunes, so that nothing is lost if one of them is killed.
+    sweep, and again after the fine-tunes, so that nothing is lost if one of them is killed. A share (`config.shard`)
+    has no fine-tune.
 
     A model without weights, or whose fine-tune would take too long here, gets a note instead. Raises UserError for
     invalid input.
@@ -88,7 +89,8 @@ def bench_fleet(
     on_result: Callable[[BenchResult], None] = lambda result: None,
     accuracy: bool = True,
 ) -> list[BenchResult]:
-    """As `bench`, on a cluster: one result per kind of device, each with a record of its own.
+    """As `bench`, on a cluster: one result per kind of device, each with a record of its own: in a folder per kind
+    under `config.results`, where that is given.
 
     Where the cluster loses its last machine of a kind, the others go on to their end before Gone is raised.
     """
@@ -105,9 +107,9 @@ def bench_fleet(
 
     def all_on(executor: RayExecutor) -> BenchResult:
         with executor, reserve(executor, config.device) as report:
-            own = config
-            if config.results and len(executors) > 1:
-                own = replace(config, results=config.results / slug(report.device.name))
+            # Also for a single kind: the same command finds its record when the cluster has more kinds, or fewer.
+            named = config.results and config.results / slug(report.device.name)
+            own = replace(config, results=named)
             work = _Work(own, catalog, together, together.holding(on_result), accuracy)
             result = work.on(report, [executor] * executor.kind.count, executor, CpuMeter())
         if result.results:
@@ -153,7 +155,10 @@ class _Work:
         config, observer = self.config, self.observer
         # The fine-tunes are chosen by the swept rows: which precision is native, and what a step takes.
         swept = sweep.run_on(report, config, observer, executors, meter)
-        tunes = fine_tunes(config, self.catalog, swept, observer.note) if self.accuracy else []
+        measures_accuracy = self.accuracy and not config.shard
+        if self.accuracy and config.shard:
+            observer.note("a share measures speed alone; ttft --shard measures accuracy")
+        tunes = fine_tunes(config, self.catalog, swept, observer.note) if measures_accuracy else []
         # An accuracy joins the cell that is its own run alone, so there must be one.
         for tune in tunes:
             if extra := cell_of(tune, config, swept):
@@ -194,6 +199,7 @@ def cell_of(tune: TuneConfig, config: SweepConfig, swept: SweepResult) -> SweepC
         precisions=[precisions.find(spec.precision)],
         contexts={swept.report.device.kind: [tune.context]},
         recipe=recipe,
+        shard=None,
     )
 
 

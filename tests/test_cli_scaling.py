@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from helpers.records import row
 
-from harness.cli import app
+from harness.cli import app, parse
 from harness.records.store import Store
 
 
@@ -40,6 +40,13 @@ def test_every_verb_says_what_a_cluster_lacks(refused, verb, monkeypatch):
     assert "pip install 'ttft-bench[ray]'" in refused(*verb, "--ray")
 
 
+@pytest.mark.parametrize("host", ["10.0.0.1", "localhost", "head:"])
+def test_an_address_without_its_port_is_no_model(refused, host):
+    words = refused("bench", "--ray", host, "qwen-0.5b")
+    assert f"--ray {host}: an address is HOST:PORT" in words
+    assert parse.ray_words(["--ray", "qwen2.5-0.5b"]) == ["--ray", "local", "qwen2.5-0.5b"]
+
+
 def test_a_step_over_several_cards_does_not_go_with_a_cluster(refused):
     assert "--gpus shares a step among cards of one machine" in refused("bench", "qwen-0.5b", "--ray", "--gpus", "2")
 
@@ -57,7 +64,7 @@ def test_folders_of_another_rule_or_device_are_not_merged(refused, tmp_path):
     made = row(key="3")
     other.add(replace(made, cell=replace(made.cell, device_name="Tesla T4")))
     into = str(tmp_path / "all")
-    assert "has rows of rule 1's" in refused("merge", str(ours.folder), str(older.folder), "--into", into)
+    assert "has rows of older rules alone" in refused("merge", str(ours.folder), str(older.folder), "--into", into)
     assert "a record is of one device" in refused("merge", str(ours.folder), str(other.folder), "--into", into)
     assert "has no record" in refused("merge", str(tmp_path / "none"), "--into", into)
     assert not (tmp_path / "all").exists()

@@ -20,6 +20,7 @@ from harness.records.cell import Goal, ModelSpec
 from harness.records.lock import exclusive
 from harness.records.measurement import MatmulSpeed
 from harness.records.store import read
+from harness.shard import Shard
 from harness.tune import run
 from harness.workers.cluster import Gone
 
@@ -139,6 +140,19 @@ def test_a_cluster_without_a_machine_left_is_no_note_between_fine_tunes(bench, a
     monkeypatch.setattr(pipeline.tuning, "run_on", lost)
     with pytest.raises(Gone):
         pipeline.bench(bench.config(), bench.catalogue, Listener(), executor=InProcess())
+
+
+def test_a_share_measures_speed_alone_and_says_so(bench, arc_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path / "cache"))
+    bench.add(model_folder.from_folder(arc_folder), str(arc_folder), row((0.01,) * 12))
+    swept = SweepResult(bench.folder, InProcess.report, bench.rows)
+    monkeypatch.setattr(pipeline.sweep, "run_on", lambda *_: swept)
+    for accuracy in (True, False):
+        listener = Listener()
+        config = bench.config(shard=Shard(1, 2))
+        done = pipeline.bench(config, bench.catalogue, listener, executor=InProcess(), accuracy=accuracy)
+        assert done.swept == swept and not done.results
+        assert ("a share measures speed alone; ttft --shard measures accuracy" in listener.notes) == accuracy
 
 
 def test_a_bench_measures_the_cell_that_its_fine_tune_is_a_run_of(bench, arc_folder):

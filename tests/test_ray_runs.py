@@ -123,7 +123,7 @@ def test_a_sweep_whose_node_is_lost_has_the_rows_of_one_that_was_not_disturbed(w
     (result,) = end()
     rows = result.swept.rows
     assert [placeless(row) for row in rows] == [placeless(row) for row in undisturbed]
-    assert len(lines(config.results)) == 8 and len(begun(bench.file)) == 9
+    assert len(lines(result.swept.folder)) == 8 and len(begun(bench.file)) == 9
     again = [row for row in rows if row.place.attempt == 2]
     assert len(again) == 1 and again[0].notes == ("its machine was lost at first; done again on another",)
     assert all(row.place.host and row.place.attempt == 1 for row in rows if row is not again[0])
@@ -246,6 +246,9 @@ def test_two_kinds_of_card_have_a_record_each_and_stand_side_by_side(nodes, tmp_
     before = lines(tmp_path / "both" / "t4")
     again = run_cli(world, *words, cwd=tmp_path)
     assert again.returncode == 0 and lines(tmp_path / "both" / "t4") == before
+    # On one kind too.
+    alone = run_cli(world, *words, "--on", "t4", cwd=tmp_path)
+    assert alone.returncode == 0 and lines(tmp_path / "both" / "t4") == before and "from the record" in alone.stdout
 
 
 def environment(tmp_path):
@@ -263,6 +266,7 @@ def run_cli(world, *words, cwd, **more):
 # ---- The driver ends
 SWEEP = ["bench", "qwen-0.5b", "smollm2-135m", "--precisions", "fp32 bf16", "--contexts", "256 512", "--no-accuracy",
          "--device", "cpu", "--results", "rows"]  # fmt: skip
+ROWS_OF_CPU = "rows/a-red-cpu"  # by the stand-in's name of its device
 
 
 def start_cli(world, *words, cwd, **more):
@@ -285,15 +289,15 @@ def test_a_sweep_whose_driver_is_killed_leaves_no_process_and_goes_on(nodes, tmp
     run.kill()
     run.communicate()
     no_process_is_left()
-    held = lines(tmp_path / "rows")
+    held = lines(tmp_path / ROWS_OF_CPU)
     assert 1 <= len(held) < 8
     world.write_text(json.dumps(WORLD))
     at_kill = len(begun(world))
     done = run_cli(world, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    after = lines(tmp_path / "rows")
+    after = lines(tmp_path / ROWS_OF_CPU)
     assert after[: len(held)] == held and len(after) == 8
-    assert len(Store(tmp_path / "rows").rows()) == 8 and len(begun(world)) == at_kill + 8 - len(held)
+    assert len(Store(tmp_path / ROWS_OF_CPU).rows()) == 8 and len(begun(world)) == at_kill + 8 - len(held)
 
 
 def test_a_run_whose_driver_is_killed_leaves_no_process_and_goes_on(nodes, tmp_path, arc_folder):
@@ -339,12 +343,13 @@ def test_control_c_ends_a_sweep_on_a_local_ray_and_leaves_a_record_that_goes_on(
     assert run.returncode == 130
     assert "interrupted; every finished cell is in the record" in error and "Traceback" not in error
     no_process_is_left()
-    held = lines(tmp_path / "rows")
+    held = lines(tmp_path / ROWS_OF_CPU)
     assert 1 <= len(held) < 8
     # Without Ray too: the record does not say by what it is to go on.
     world.write_text(json.dumps(WORLD))
-    assert run_cli(world, *SWEEP, "--force", cwd=tmp_path).returncode == 0
-    assert lines(tmp_path / "rows")[: len(held)] == held and len(lines(tmp_path / "rows")) == 8
+    assert run_cli(world, *SWEEP, "--results", ROWS_OF_CPU, "--force", cwd=tmp_path).returncode == 0
+    after = lines(tmp_path / ROWS_OF_CPU)
+    assert after[: len(held)] == held and len(after) == 8
 
 
 # ---- Bad input

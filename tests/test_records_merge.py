@@ -7,6 +7,7 @@ from helpers.records import cell, result, row
 
 from harness.errors import UserError
 from harness.records import arm
+from harness.records.cell import MEASURING_RULE
 from harness.records.merge import merge
 from harness.records.store import Store
 
@@ -63,11 +64,13 @@ def test_a_row_that_went_well_stays_before_a_later_failure(folder, tmp_path):
 
 def test_folders_of_other_rules_or_devices_or_without_a_record_are_refused(folder, tmp_path):
     ours, older = folder("ours", row(key="1")), folder("older", replace(row(key="2"), rule=1))
+    later = folder("later", row(key="4"), replace(row(key="5"), rule=MEASURING_RULE + 1))
     other = folder("other", row(key="3", cell=cell(device_name="Tesla T4")))
     (tmp_path / "empty").mkdir()
     into = tmp_path / "all"
     for folders, words in (
-        ([ours, older], "has rows of rule 1's"),
+        ([ours, older], "has rows of older rules alone"),
+        ([ours, later], "has rows of a later version's rule"),
         ([ours, other], "a record is of one device"),
         ([ours, tmp_path / "empty"], "has no record"),
         ([tmp_path / "none"], "has no record"),
@@ -83,3 +86,23 @@ def test_corrupt_lines_are_left_out_and_counted(folder, tmp_path):
         file.write("half a li")
     merged = merge([a], tmp_path / "all")
     assert merged.corrupt == 1 and keys(tmp_path / "all") == ["1"]
+
+
+def test_rows_of_older_rules_are_left_out_and_counted_and_the_folders_own_stay(folder, tmp_path):
+    a = folder("a", replace(row(key="1"), rule=1), row(key="2"))
+    into = folder("all", replace(row(key="3"), rule=1))
+    before = (into / "records.jsonl").read_bytes()
+    merged = merge([a], into)
+    assert (merged.added, merged.older) == (1, 1) and keys(into) == ["2"]
+    assert (into / "records.jsonl").read_bytes().startswith(before)
+    after = (into / "records.jsonl").read_bytes()
+    assert merge([a], into).same == 1 and (into / "records.jsonl").read_bytes() == after
+
+
+def test_corrupt_lines_of_the_folder_itself_go_to_the_file_beside_it(folder, tmp_path):
+    a, into, notes = folder("a", row(key="1")), folder("all", row(key="2")), []
+    with (into / "records.jsonl").open("a") as file:
+        file.write("half a li")
+    merge([a], into, notes.append)
+    assert keys(into) == ["1", "2"] and (into / "records.corrupt.jsonl").read_text() == "half a li\n"
+    assert "1 corrupt lines" in notes[0]

@@ -163,7 +163,6 @@ def bench(
             _write_and_show(result, config, out)
 
         fleet = parse.fleet_of(ray, on, config.device, config.recipe.data_parallel)
-        accuracy = accuracy and not config.shard
         if fleet:
             results = pipeline.bench_fleet(config, catalog, progress, fleet, on_result, accuracy=accuracy)
         else:

@@ -34,11 +34,13 @@ def merge(
 
         chosen = load(tasks)[0]
         submission.check(out, chosen)
-    result = merged(folders, into)
+    result = merged(folders, into, print)
     for line in result.conflicts:
         print(line)
     corrupt = f", {result.corrupt} corrupt lines left out" if result.corrupt else ""
-    print(f"{into}: {result.added} new rows, {result.same} that it had, {len(result.conflicts)} conflicts{corrupt}")
+    older = f", {result.older} rows of older rules left out" if result.older else ""
+    counts = f"{result.added} new rows, {result.same} that it had, {len(result.conflicts)} conflicts"
+    print(f"{into}: {counts}{corrupt}{older}")
     if tasks:
         rows, others = solving.parted(into)
         if not rows:

@@ -58,7 +58,9 @@ def ray_words(words: list[str]) -> list[str]:
     out = []
     for word, following in zip(words, [*words[1:], ""], strict=True):
         out.append(word)
-        if word == "--ray" and not re.fullmatch(r"auto|local|[^-/][^/]*:[0-9]+|[a-z]+://.*", following):
+        # A host without its port is taken for one too, so that it is said what lacks.
+        address = r"auto|local|localhost|[^-/][^/]*:[0-9]*|[0-9]+(\.[0-9]+){3}|[a-z]+://.*"
+        if word == "--ray" and not re.fullmatch(address, following):
             out.append(cluster.LOCAL)
     return out
 

@@ -44,12 +44,15 @@ class Merged:
     same: int = 0
     conflicts: list[str] = field(default_factory=list)
     corrupt: int = 0
+    older: int = 0  # rows of an older rule, which are left out
 
 
-def merge(folders: Sequence[Path], into: Path) -> Merged:
-    """Merges the records of `folders` into the folder `into`, which may have one already.
+def merge(folders: Sequence[Path], into: Path, note: Callable[[str], None] = lambda text: None) -> Merged:
+    """Merges the records of `folders` into the folder `into`, which may have one already; its corrupt lines are moved
+    aside, which `note` says, and its rows of an older rule stay.
 
-    Raises UserError where a folder has no record, or its rows were made under another rule, or are of another device.
+    Raises UserError where a folder has no record, or nothing but rows of an older rule, or rows of a later one, or of
+    another device.
     """
     for folder in folders:
         if not any((folder / kind.rows.name).is_file() for kind in _KINDS):
@@ -59,9 +62,14 @@ def merge(folders: Sequence[Path], into: Path) -> Merged:
     parts = [(kind, _parts(kind, [into, *folders])) for kind in _KINDS]
     for kind, sources in parts:
         _must_be_alike(kind, sources)
+    for number, folder in enumerate(folders, 1):
+        are_older = [_is_older(row, kind) for kind, sources in parts for _, row in sources[number][1]]
+        if are_older and all(are_older):
+            raise UserError(f"{folder}: has rows of older rules alone; measure them again with this version")
     for kind, sources in parts:
         if any(rows for _, rows, _ in sources[1:]):
-            _merge(kind, sources, into, result)
+            _merge(kind, sources, into, note, result)
+        result.older += sum(_is_older(row, kind) for _, rows, _ in sources[1:] for _, row in rows)
         result.corrupt += sum(corrupt for _, _, corrupt in sources[1:])
     return result
 
@@ -82,19 +90,24 @@ def _parts(kind: _Kind, folders: Sequence[Path]) -> list[_Part]:
     return found
 
 
+def _is_older(row: Any, kind: _Kind) -> bool:
+    return row is not None and row.rule < kind.rows.rule
+
+
 def _must_be_alike(kind: _Kind, sources: Sequence[_Part]) -> None:
-    """Raises UserError for rows of another rule or device: they would stand side by side as if they were alike."""
+    """Raises UserError for rows of a later rule or another device: they would stand side by side as if they were
+    alike."""
     devices: dict[str, Path] = {}
     for folder, rows, _ in sources:
+        path, rule = folder / kind.rows.name, kind.rows.rule
+        if any(row is None or row.rule > rule for _, row in rows):
+            raise UserError(
+                f"{path}: has rows of a later version's rule, and this version's is {rule}; "
+                "merge them with the version that wrote them"
+            )
         for _, row in rows:
-            rule = None if row is None else row.rule
-            if rule != kind.rows.rule:
-                theirs = "a later version's" if rule is None else f"rule {rule}'s"
-                raise UserError(
-                    f"{folder}/{kind.rows.name}: has rows of {theirs}, and this version's rule is {kind.rows.rule}; "
-                    "merge them with the version that wrote them, or measure them again"
-                )
-            devices.setdefault(kind.device(row), folder)
+            if not _is_older(row, kind):
+                devices.setdefault(kind.device(row), folder)
     if len(devices) > 1:
         (first, a), (second, b), *_ = devices.items()
         raise UserError(
@@ -102,15 +115,22 @@ def _must_be_alike(kind: _Kind, sources: Sequence[_Part]) -> None:
         )
 
 
-def _merge(kind: _Kind, sources: Sequence[_Part], into: Path, result: Merged) -> None:
+def _newest(kind: _Kind, rows: Sequence[tuple[bytes, Any]]) -> dict[str, tuple[bytes, Any]]:
+    """The newest row of each key, of this version's rule, with its line."""
+    return {row.key: (line, row) for line, row in rows if not _is_older(row, kind)}
+
+
+def _merge(kind: _Kind, sources: Sequence[_Part], into: Path, note: Callable[[str], None], result: Merged) -> None:
     store = Store(into, kind=kind.rows)
+    store.repair(note)
     with store.locked():
         # What was added since it was read counts too.
         _, own, _ = _parts(kind, [into])[0]
-        kept = {row.key: (line, row, into) for line, row in own if row is not None}
+        older = [line for line, row in own if row is None or _is_older(row, kind)]
+        kept = {row.key: (line, row, into) for line, row in own if row is not None and not _is_older(row, kind)}
         for folder, rows, _ in sources[1:]:
             # The newest row of a folder answers for its key.
-            for key, (line, row) in {row.key: (line, row) for line, row in rows}.items():
+            for key, (line, row) in _newest(kind, rows).items():
                 held_line, held, held_in = kept.get(key, (None, None, None))
                 if held_line == line:
                     result.same += 1
@@ -124,6 +144,6 @@ def _merge(kind: _Kind, sources: Sequence[_Part], into: Path, result: Merged) ->
                 result.conflicts.append(f"{kind.name(row)}: in {held_in} and {folder}; that of {loser} is left out")
                 if newer:
                     kept[key] = (line, row, folder)
-        lines = [line for line, _, _ in kept.values()]
+        lines = [*older, *(line for line, _, _ in kept.values())]
         if lines != [line for line, _ in own]:
             replace_atomically(store.path, b"".join(line + b"\n" for line in lines))
