@@ -64,6 +64,24 @@ def test_cells_at_work_beside_each_other_are_told_apart(console):
         assert "55 s left" in text and "50 s left" in text
 
 
+def test_cells_of_two_kinds_of_card_have_a_phase_each_and_rows_count_as_done(console):
+    """Both kinds have a first cell; what comes from the record counts as done, though it was never begun."""
+    first, second = (cell(device_name=name) for name in ("Tesla T4", "NVIDIA L4"))
+    with ProgressLine(console, clock=lambda: 0.0) as progress:
+        progress.begin("Tesla T4", 4)
+        progress.begin("NVIDIA L4", 2)
+        for context in (2048, 4096):
+            progress.row(row(cell=cell(context=context, device_name="Tesla T4")), measured=False)
+        progress.cell(1, first, 30.0, 0.0)
+        progress.cell(1, second, 30.0, 0.0)
+        if _is_live(console):
+            (bar,) = progress.bar.tasks
+            assert (bar.completed, bar.total) == (2, 6)
+        progress.phase({"phase": "warm-up", "cell": 1, "device": "NVIDIA L4"})
+        progress.phase({"phase": "load", "cell": 1, "device": "Tesla T4"})
+        assert [work.phase for work in progress.at_work.values()] == ["load", "warm-up"]
+
+
 def test_an_adapter_per_task_has_time_left_over_all_tasks(console):
     """Ten tasks of four steps a second each, and two answers of two seconds: 8 s per task, 80 in all."""
     seconds = 0.0

@@ -266,7 +266,7 @@ class _Sweep:
         """Events of the process of a cell."""
         if event.get("event") != "place":
             with self.lock:
-                self.observer.phase({**event, "cell": number})
+                self.observer.phase({**event, "cell": number, "device": self.report.device.name})
 
 
 def _done_again(outcome: Outcome) -> bool:

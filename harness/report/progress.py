@@ -28,7 +28,7 @@ class ProgressLine:
 
     def __init__(self, console: Console, goal_steps: int = 1000, clock: Callable[[], float] = time.monotonic):
         self.console, self.goal_steps, self.clock = console, goal_steps, clock
-        self.cells = self.number = 0
+        self.cells = self.rows = self.number = 0  # cells of all sweeps under way, their rows, and the last cell begun
         self.at_work: dict[tuple[str, str, int, str], _AtWork] = {}
         self.later_cells_s = 0.0
         self.loops: dict[str, _Loop] = {}
@@ -63,13 +63,15 @@ class ProgressLine:
 
     def begin(self, device_name: str, cells: int) -> None:
         """A sweep of `cells` cells starts; one on another kind of device may be under way."""
-        self.cells = cells + (self.cells if self.at_work else 0)
+        if not self.at_work and self.rows >= self.cells:
+            self.cells = self.rows = 0
+        self.cells += cells
         self.note(f"{device_name}: {cells} cells")
 
     def cell(self, number: int, cell: Cell, seconds: float, seconds_after: float) -> None:
         """Cell `number` (from 1) starts; it is expected to take `seconds`, and all later ones `seconds_after`."""
         self.number = number
-        self.at_work[_key(cell)] = now = _AtWork(number, cell_name(cell), self.clock() + seconds)
+        self.at_work[_key(cell)] = now = _AtWork(number, cell.device_name, cell_name(cell), self.clock() + seconds)
         self.later_cells_s = seconds_after
         if not self.bar:
             left = duration(seconds + seconds_after)
@@ -77,10 +79,11 @@ class ProgressLine:
         self._draw_cell(now, now=True)
 
     def phase(self, event: dict[str, Any]) -> None:
-        """An event of the process of cell `event["cell"]` (its number), by default the last one: a phase, perhaps with
-        the seconds of a micro-step, or nothing, a sign of life."""
-        number_of = event.get("cell", self.number)
-        cell = next((cell for cell in self.at_work.values() if cell.number == number_of), None)
+        """An event of the process of cell `event["cell"]` (its number) on `event["device"]`, by default the last one: a
+        phase, perhaps with the seconds of a micro-step, or nothing, a sign of life."""
+        number_of, device = event.get("cell", self.number), event.get("device")
+        of_number = [cell for cell in self.at_work.values() if cell.number == number_of]
+        cell = next((cell for cell in of_number if device in (None, cell.device)), None)
         if not cell:
             return
         if "phase" in event:
@@ -91,6 +94,7 @@ class ProgressLine:
     def row(self, row: Measurement, measured: bool) -> None:
         """The result of a cell, measured just now or taken from the record."""
         self.at_work.pop(_key(row.cell), None)
+        self.rows += 1
         if row.ok:
             p = project(row, self.goal_steps)
             result = f"{number(60 / p.step_s)} steps/min, {self.goal_steps} steps in {number(p.hours_mid)} h"
@@ -145,7 +149,9 @@ class ProgressLine:
     def _draw_cell(self, cell: "_AtWork", now: bool = False) -> None:
         left_s = max(0.0, max(other.end_s for other in self.at_work.values()) - self.clock()) + self.later_cells_s
         beside = f" (+{len(self.at_work) - 1})" if len(self.at_work) > 1 else ""
-        text, done = f"{cell.number}/{self.cells} {cell.name}{beside}: {cell.phase}", self.number - len(self.at_work)
+        text = f"{cell.number}/{self.cells} {cell.name}{beside}: {cell.phase}"
+        # A cell may have more rows than one: of variants, and of a shorter context.
+        done = min(self.rows, self.cells - len(self.at_work))
         self._draw(text, left_s, done, self.cells, now)
 
     def _draw(self, text: str, left_s: float | None, done: int, total: int, now: bool = False) -> None:
@@ -168,6 +174,7 @@ class _AtWork:
     """A cell that is being measured: expected to end at `end_s` on the observer's clock."""
 
     number: int
+    device: str
     name: str
     end_s: float
     phase: str = "start"
