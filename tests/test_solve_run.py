@@ -76,6 +76,16 @@ def test_it_ends_before_the_deadline_whatever_tasks_do(solve):
     assert solve.answered()
 
 
+def test_an_answer_a_little_after_the_last_moment_is_kept(tmp_path, arc_folder):
+    """Steps for much more time than there is: the task's time is the run's."""
+    solve = Solve(tmp_path, arc_folder, count=1)
+    solve.world(ends={"t0": "late"})
+    result = solve.run(budget_s=10.0, steps=10**6)
+    (row,) = solve.rows
+    assert row.ok and 1.0 < row.cap_s < 6.5 and solve.answered() == {"t0"}
+    assert result.ended <= result.end
+
+
 def test_out_of_memory_is_a_row_and_the_worker_goes_on(solve):
     solve.world(ends={"t1": "oom"})
     solve.run()

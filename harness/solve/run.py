@@ -143,6 +143,7 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
         tokens=ready.tokens,
         workers=workers,
         end=state.end - reserve_s(state),
+        reserve_s=reserve_s(state),
         observer=observer,
         pool=ready.pool(store.folder / "logs" / f"solve-{key}"),
     )

@@ -31,6 +31,8 @@ from harness.workers.ray_pool import RayPool
 _POLL_S = 0.2
 _LEAST_GRACE_S = 3.0  # after a task's time, before its worker is killed: or what loading the model anew would take
 _LOADS = 3  # of one worker in a row that may fail
+_ANSWERS_S = 1.0  # before the end, when tasks must be over: what an answer needs to get here
+_HEARD_S = 1.5  # after the end, of the reserve, for answers that are on their way
 _SAFE = 1.25  # times the expected answering time is kept for it
 
 
@@ -50,7 +52,8 @@ class _Worker:
 
 @dataclass(kw_only=True)
 class Queue:
-    """One run's queue. `end` is when nothing may compute any more, in seconds since the epoch."""
+    """One run's queue. `end` is when nothing may compute any more, in seconds since the epoch; `reserve_s` is kept free
+    after it."""
 
     config: SolveConfig
     spec: TuneSpec
@@ -61,6 +64,7 @@ class Queue:
     tokens: Mapping[str, TaskTokens]
     workers: int
     end: float
+    reserve_s: float
     observer: Any
     pool: Pool | RayPool
     rows: list[SolvedTask] = field(default_factory=list)
@@ -105,6 +109,11 @@ class Queue:
                 self._assign()
                 self._watch()
                 self.observer.progress(self.progress())
+            # Answers that were given just before the end are on their way.
+            heard_until = self.end + min(_HEARD_S, self.reserve_s / 2)
+            while any(state.at for state in self.states) and self.now() < heard_until:
+                for worker, event in pool.events(_POLL_S):
+                    self._hear(worker, event)
             # Who is still at work keeps what it has answered.
             for worker, state in enumerate(self.states):
                 if state.at:
@@ -139,6 +148,8 @@ class Queue:
                 self._finish(worker, event.status, event.reason)
             elif state.loading:
                 state.failed_loads += 1
+            if self.now() >= self.end:
+                return
             if state.failed_loads < _LOADS:
                 self._start(worker)
                 return
@@ -166,11 +177,12 @@ class Queue:
                 self._finish(worker, state.heard["status"], state.heard["reason"])
 
     def _assign(self) -> None:
-        now = self.now()
+        now, latest = self.now(), self.end - min(_ANSWERS_S, self.reserve_s / 2)
         for worker, state in enumerate(self.states):
-            if state.loading or state.at or now >= self.end:
+            if state.loading or state.at or now >= latest:
                 continue
             if assignment := self.scheduler.next(worker, now):
+                assignment = replace(assignment, until=min(latest, assignment.until))
                 state.at, state.since, state.heard = assignment, now, {}
                 cap = assignment.until - now
                 slow, parts = self.scheduler.slowness_of(worker), self.parts[assignment.task]
