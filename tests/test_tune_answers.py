@@ -1,5 +1,6 @@
 """Arms that are decoded and selected in other ways: keys, confidence, resumption, and the choice by likelihood."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from harness.errors import UserError
 from harness.records.arm import DFS, GREEDY, SCORE, TASK, VOTE, from_json, to_json
 from harness.records.cell import TUNING_RULE, record_key
 from harness.records.stored import to_stored
+from harness.tune import answers
 from harness.tune.answers import chosen, decoded, scored
 from harness.tune.config import TuneConfig
 from harness.tune.runner import ArmRunner
@@ -91,6 +93,24 @@ def test_the_score_is_the_likelihood_over_all_views(arc_folder):
     # By vote, a share of the votes.
     _, choices, _ = chosen(model, tokenizer, questions, texts, spec)
     assert [share for _, share in choices["t0"][0]] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, -math.inf])
+def test_a_likelihood_that_is_no_number_leaves_it_to_the_votes(arc_folder, monkeypatch, wrong):
+    tasks, solutions = made_tasks(2)
+    spec = spec_of(arc_folder, tasks, views=3, select=SCORE)
+    runner = ArmRunner(spec, tasks, solutions)
+    questions = Questions(tasks, runner.prompts, spec.views)
+    # Two views of three gave the first grid; the model is sure of the second one, or so it seems for t1.
+    monkeypatch.setattr(answers, "log_likelihoods", lambda model, rows, **_: [
+        [-5.0, wrong if n < 3 else -1.0] for n in range(len(rows))
+    ])  # fmt: skip
+    grids = [((1, 2), (3, 4)), ((5,),)]
+    order = iter([0, 1, 0] * 2)
+    texts = [rows(questions.in_view(n, grids[next(order)])) for n in range(len(questions.prompts))]
+    _, choices, _ = chosen(runner.model, runner.tokenizer, questions, texts, spec)
+    assert choices["t0"] == [[(grids[0], pytest.approx(2 / 3)), (grids[1], pytest.approx(1 / 3))]]
+    assert choices["t1"][0][0][0] == grids[1]
 
 
 def test_only_grids_come_out_of_an_untrained_model(arc_folder):

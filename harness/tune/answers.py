@@ -1,5 +1,6 @@
 """From a model and its questions to answers and attempts: decoded as the spec says, then chosen by vote or by score."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -112,7 +113,7 @@ def scored(
     """Of all grids in `votes`, per task and test input: log-likelihoods in nats, the mean over the views.
 
     A single candidate needs none, and a test input that `stop`, once true, left without those of all its views has
-    none: sums over some views would say less than the votes of all.
+    none: sums over some views would say less than the votes of all. Nor has one with a mean that is not finite.
     """
     encode = ENCODINGS[encoding][0]
 
@@ -131,7 +132,10 @@ def scored(
         views = [values for values in by_view.get((id, i), ()) if values is not None]
         if not views or len(views) < len(by_view[id, i]):
             return {}
-        sums = map(sum, zip(*views, strict=True))
+        sums = [sum(values) for values in zip(*views, strict=True)]
+        # A model that gives NaN or no chance at all says nothing about which is likelier.
+        if not all(map(math.isfinite, sums)):
+            return {}
         return {grid: min(0.0, total / len(views)) for grid, total in zip(votes[id][i], sums, strict=True)}
 
     return {id: [means(id, i) for i in range(len(inputs))] for id, inputs in votes.items()}
