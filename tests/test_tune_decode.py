@@ -92,6 +92,21 @@ def test_the_size_of_batches_changes_no_text(tuned, batch_tokens):
     assert len(heard) > 3
 
 
+def test_a_batch_that_is_stopped_keeps_what_is_finished(tuned, monkeypatch):
+    """In the way of models without a static cache; at the sixteenth token of the first row that goes on so long."""
+    model, tokens, prompts = tuned
+    limits = [40] * len(prompts)
+    monkeypatch.setattr(decode, "ways_of", lambda config, prompts, limits: [Way()] * len(prompts))
+    whole, kept = decode.greedy(model, tokens, prompts, limits), {}
+
+    def stopped(text):
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        decode.greedy(model, tokens, prompts, limits, hopeless=stopped, on_texts=kept.update)
+    assert len(kept) < len(prompts) and kept == {i: whole[i] for i in kept} and any(kept.values())
+
+
 def test_an_endless_answer_is_no_answer(tuned):
     """Without a token for the end there is no text, however good its beginning: a grid cut short is not guessed at."""
     model, tokens, prompts = tuned

@@ -67,8 +67,11 @@ def greedy(
         for members in batches(prompts, max_new_tokens, room, ways, others):
             steps = Steps(model, *left_padded([prompts[i] for i in members], pad, device), ways[members[0]])
             answers = {i: answer_of(i) for i in members}
-            _decode(steps, list(answers.values()))
-            done(answers)
+            try:
+                _decode(steps, list(answers.values()))
+            finally:
+                # Of a batch that was stopped, what is finished counts.
+                done({i: answer for i, answer in answers.items() if answer.finished})
 
     model.eval()
     try:
