@@ -200,6 +200,8 @@ def test_other_answers_take_longer_by_assumption_until_they_are_measured():
     known = assumed.measured_by(rows, "measured")
     assert known.parts(tokens, 1, 4).answer_s == pytest.approx(3 / 1.9 * assumed.parts(tokens, 1, 4).answer_s)
     assert known.score_share == pytest.approx(1 / 3) and known.common_sigma < 0.1 and known.source == "measured"
+    # Of these seconds none are kept for scores that nobody asks for.
+    assert known.answering(GREEDY, VOTE).score_share == 0.0
 
 
 def test_a_measured_pace_narrows_what_is_foreseen():

@@ -84,8 +84,8 @@ class Pace:
     def answering(self, decode: str, select: str) -> "Pace":
         """The pace with answers decoded and selected in these ways, by assumption."""
         cost = DECODE_COST[decode] * (SCORE_COST if select == SCORE else 1.0)
-        if cost == 1.0:
-            return self
+        if cost == 1.0:  # what others measured may have had scores
+            return replace(self, score_share=0.0) if self.score_share else self
         ways = " and ".join([decode] * (decode != GREEDY) + [SCORE] * (select == SCORE))
         return replace(
             self,
