@@ -71,7 +71,7 @@ class TaskSolver:
     def solve(self, job: TaskJob, emit: Emit) -> dict[str, Any]:
         """Trains until `job.train_s` at the latest, then answers until `job.cap_s`; what is answered by then counts.
 
-        Another attempt has other training examples and other views.
+        Another attempt has other training examples, and beyond the eight turns and reflections other views.
         """
         start = time.perf_counter()
         seed = self.spec.seed + job.attempt - 1
