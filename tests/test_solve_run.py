@@ -15,6 +15,7 @@ from helpers.sweep import CARD
 
 from harness.errors import UserError
 from harness.records import solving
+from harness.shard import Shard
 from harness.solve import submission
 
 
@@ -86,6 +87,16 @@ def test_an_answer_a_little_after_the_last_moment_is_kept(tmp_path, arc_folder):
     assert result.ended <= result.end
 
 
+def test_what_fewer_views_were_predicted_to_take_is_of_these(solve):
+    whole = solve.run().rows
+    solve.world(answers={"votes": [[["000", 1]]], "views": 1})
+    for few, all_views in zip(solve.run(fresh=True).rows, whole, strict=True):
+        assert few.views == 1 and all_views.views == 2
+        assert (
+            0 < few.nominal_answer_s < all_views.nominal_answer_s and few.nominal_train_s == all_views.nominal_train_s
+        )
+
+
 def test_out_of_memory_is_a_row_and_the_worker_goes_on(solve):
     solve.world(ends={"t1": "oom"})
     solve.run()
@@ -137,6 +148,9 @@ def test_answers_that_were_known_tell_how_many_of_others_are_right(solve):
     solve.tasks, solve.solutions = [replace(task, id=f"w{task.id}") for task in tasks], {}
     seen = solve.run()
     assert seen.expected.known == 12 and seen.expected.tasks == 6 and seen.expected.high < 4
+    # Of a shard only its own tasks are counted.
+    solve.tasks = [replace(task, id=f"x{task.id}") for task in tasks]
+    assert solve.run(shard=Shard(1, 2)).expected.tasks == 3
     with (solve.folder / "out").open("w") as file:
         summary(seen, solve.config(), Console(file=file, width=80))
     assert "expected correct: " in (solve.folder / "out").read_text()

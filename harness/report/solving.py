@@ -158,7 +158,7 @@ def _score(rows: Sequence[solving.SolvedTask], config: "SolveConfig") -> list[st
 
 def _right(result: "SolveResult", config: "SolveConfig") -> list[str]:
     """How many of the tasks without a solution are expected right, or that nothing is known."""
-    if all(task.id in config.solutions for task in config.tasks):
+    if all(task.id in config.solutions for task in config.share):
         return []
     if (seen := result.expected) is None:
         return ["confidence is a share of the views: too few answers of this setting are known to be right or wrong"]

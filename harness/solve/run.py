@@ -120,6 +120,11 @@ class _Ready:
     command: Sequence[str]
     fleet: Fleet | None
 
+    @property
+    def sharing(self) -> int:
+        """Workers that share a machine's cores, on which their seconds depend."""
+        return RayPool.sharing if self.fleet else self.workers
+
     def pool(self, folder: Path) -> Pool | RayPool:
         """The workers; those of this machine have their logs in `folder`."""
         if self.fleet:
@@ -129,10 +134,10 @@ class _Ready:
 
 
 def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObserver) -> SolveResult:
-    spec, workers = ready.spec, ready.workers
-    key, setting = run_key(spec, config.arm, config.tasks, versions()), estimate.setting_of(spec, config.arm, workers)
+    spec, workers, sharing = ready.spec, ready.workers, ready.sharing
+    key, setting = run_key(spec, config.arm, config.tasks, versions()), estimate.setting_of(spec, config.arm, sharing)
     state, rows = _resumed(config, key, store, observer)
-    pace = estimate.known_pace(ready.pace, list(store.rows().values()), spec, config.arm, workers)
+    pace = estimate.known_pace(ready.pace, list(store.rows().values()), spec, config.arm, sharing)
     queue = Queue(
         config=config,
         spec=spec,
@@ -173,21 +178,21 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
         began=state.began,
         ended=time.time(),
         end=state.end,
-        expected=_expected(config, store, spec, workers, queue.rows),
+        expected=_expected(config, store, spec, sharing, queue.rows),
     )
 
 
 def _expected(
-    config: SolveConfig, store: Store, spec: TuneSpec, workers: int, rows: Sequence[solving.SolvedTask]
+    config: SolveConfig, store: Store, spec: TuneSpec, sharing: int, rows: Sequence[solving.SolvedTask]
 ) -> confidence.Expected | None:
     """How many of the tasks without a solution are right, by answers of this setting; None where too few are known."""
-    setting = estimate.setting_of(spec, config.arm, workers)
+    setting = estimate.setting_of(spec, config.arm, sharing)
     own = [row for row in store.rows().values() if row.setting == setting]
     known = confidence.known_of(own)
     for result in Store(store.folder, kind=ARMS).rows().values():
-        if result.ok and estimate.setting_of(result.spec, result.arm, workers) == setting:
+        if result.ok and estimate.setting_of(result.spec, result.arm, sharing) == setting:
             known += confidence.known_of_arm(result)
-    inputs = {task.id: len(task.test_inputs) for task in config.tasks if task.id not in config.solutions}
+    inputs = {task.id: len(task.test_inputs) for task in config.share if task.id not in config.solutions}
     if not inputs or len(known) < confidence.LEAST:
         return None
     shares = {task: confidence.both_shares(row for row in rows if row.task == task) for task in inputs}

@@ -71,7 +71,6 @@ class Queue:
 
     def __post_init__(self) -> None:
         steps, views = self.spec.steps, self.spec.views
-        self.nominal = {name: self.pace.nominal(tokens, steps, views) for name, tokens in self.tokens.items()}
         self.parts = {name: self.pace.parts(tokens, steps, views) for name, tokens in self.tokens.items()}
         # A task that no question of fits takes no time, and is never answered.
         self.expected = {name: max(0.01, self.parts[name].seconds) for name, t in self.tokens.items() if t.questions}
@@ -212,7 +211,9 @@ class Queue:
         assert assignment
         if status not in ("ok", "oom") and not heard.get("train_s"):
             heard["train_s"] = now - state.since
-        nominal = self.nominal[assignment.task]
+        # Fewer views were asked where there was no time for more.
+        views = heard.get("views") or self.spec.views
+        nominal = self.pace.nominal(self.tokens[assignment.task], self.spec.steps, views)
         fields = {
             **heard,
             "key": solving.key_of(self.key, assignment.task, assignment.attempt),
