@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from harness.catalog import model_folder, precisions, weights
+from harness.errors import UserError
 from harness.records.cell import Recipe
 from harness.train import model as models
 
@@ -27,7 +28,9 @@ def test_it_is_the_default_and_its_weights_are_found_without_asking(shipped, spe
     assert re.fullmatch(r"bundled:arc-tiny@[0-9a-f]{8}", named)
     assert Path(weights.folder(named)) == FOLDER
     assert weights.resolve(spec, "random") == "random"
-    assert weights.folder("/elsewhere") == "/elsewhere"
+    assert weights.folder(str(FOLDER)) == str(FOLDER)
+    with pytest.raises(UserError, match="has no folder /elsewhere"):
+        weights.folder("/elsewhere")
 
 
 def test_the_folder_is_small_and_holds_nothing_that_runs():

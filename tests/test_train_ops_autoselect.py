@@ -326,13 +326,14 @@ def test_the_row_says_which_backend_attends_on_a_card(tiny_spec, monkeypatch):
 
 def test_rows_say_which_kernels_ran():
     from harness.records.cell import Goal
-    from harness.report import frame
-    from harness.report import speed as summary
+    from harness.report import frame, speed_notes
 
     one = replace(row(), kernels=FIRST)
     other = replace(one, kernels="attention=sdpa pointwise=plain", cell=replace(one.cell, precision="int8"))
-    assert summary._kernels([one, one]) == [f"Kernels: {FIRST}; the fastest on this device unless --kernels sets them."]
-    for each, line in zip([one, other], summary._kernels([one, other]), strict=True):
+    assert speed_notes.kernels([one, one]) == [
+        f"Kernels: {FIRST}; the fastest on this device unless --kernels sets them."
+    ]
+    for each, line in zip([one, other], speed_notes.kernels([one, other]), strict=True):
         assert f"{each.kernels} ({each.cell.model.name} {each.cell.label})" in line
     assert [each["kernels"] for each in frame.summary_frame([one, other], Goal(12, 1000, 400))] == [
         FIRST,

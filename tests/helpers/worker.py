@@ -34,7 +34,7 @@ OK = {
 FLOPS = 1e9
 
 
-def trace_of(key: dict, memory: dict, per_sequence: int) -> dict:
+def trace_of(key: dict, memory: dict, per_sequence: int = 0) -> dict:
     """A micro-step that is two products, forward and backward, of 1e9 FLOPs per token each; every sequence holds
     `per_sequence` bytes of activations."""
     dtype, tokens, batch = key["compute_dtype"], key["context"], key["recipe"]["micro_batch"]
