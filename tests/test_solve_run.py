@@ -14,9 +14,12 @@ from helpers.solving import Solve, Watch
 from helpers.sweep import CARD
 
 from harness.errors import UserError
+from harness.hardware.info import Device, DeviceReport
 from harness.records import solving
+from harness.records.measurement import MatmulSpeed
 from harness.shard import Shard
-from harness.solve import submission
+from harness.solve import run, submission
+from harness.workers.cluster import Fleet, Kind
 
 
 @pytest.fixture
@@ -258,3 +261,17 @@ def test_rows_of_elsewhere_are_checked(solve):
     solve.run()
     assert len(solve.answered()) == 6 and len(solve.log) == 7
     assert any("2 corrupt lines" in note for note in solve.watch.notes)
+
+
+def test_cards_of_a_cluster_that_compute_in_other_dtypes_are_not_mixed(monkeypatch):
+    t4 = {"fp16": MatmulSpeed(1e13, 1e13, True), "bf16": MatmulSpeed(1e11, 1e11, False)}
+    l4 = {"fp16": MatmulSpeed(1e13, 1e13, True), "bf16": MatmulSpeed(1e13, 1e13, True)}
+    first = DeviceReport(Device("cuda:0", "NVIDIA L4", 1), l4)
+    fleet = Fleet(None, (Kind("L4", 2), Kind("T4", 2)))
+    monkeypatch.setattr(run, "RayExecutor", lambda *_: None)
+    monkeypatch.setattr(run, "find", lambda *_: None)
+    monkeypatch.setattr(run, "report_on", lambda *_: DeviceReport(Device("cuda:0", "Tesla T4", 1), t4))
+    with pytest.raises(UserError, match=r"NVIDIA L4 computes in bf16 and T4 in fp16: .* choose cards with --on"):
+        run._must_compute_alike(fleet, first, ())
+    monkeypatch.setattr(run, "report_on", lambda *_: first)
+    run._must_compute_alike(fleet, first, ())

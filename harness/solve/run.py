@@ -13,9 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from harness.catalog.precisions import native_dtype
 from harness.errors import UserError
 from harness.hardware.environment import versions
-from harness.hardware.info import Device
+from harness.hardware.info import Device, DeviceReport
 from harness.predict.cells import device_at_hand
 from harness.records import solving
 from harness.records.arm import ROWS as ARMS
@@ -33,7 +34,7 @@ from harness.solve.tokens import TaskTokens
 from harness.tune.run import alone_in, spec_of
 from harness.workers.cluster import Fleet
 from harness.workers.local import LocalExecutor
-from harness.workers.look import find, reserve
+from harness.workers.look import find, report_on, reserve
 from harness.workers.pool import Pool
 from harness.workers.ray import RayExecutor
 from harness.workers.ray_pool import RayPool
@@ -79,6 +80,8 @@ def run(
         cards = _workers(config, device, fleet)
         gpus = cards if device.kind == "cuda" and not fleet else 1
         with reserve(there, device.id, gpus) as report:
+            if fleet:
+                _must_compute_alike(fleet, report, here.command)
             store = Store(config.tune.results or RESULTS / slug(device.name), kind=solving.ROWS)
             with alone_in(store.folder):
                 store.repair(observer.note)
@@ -93,6 +96,20 @@ def run(
                     )
                 ready = _Ready(spec=spec, workers=cards, tokens=tokens, pace=pace, command=here.command, fleet=fleet)
                 return _run_on(ready, config, store, observer)
+
+
+def _must_compute_alike(fleet: Fleet, first: DeviceReport, command: Sequence[str]) -> None:
+    """Raises UserError where the kinds of a cluster's cards have other native 16-bit dtypes: a run has one, which would
+    be emulated on some of them."""
+    wanted = native_dtype(first.rates)
+    for kind in fleet.kinds[1:]:
+        other = RayExecutor(fleet.ray, kind, command)
+        own = native_dtype(report_on(other, find(other, "cuda")).rates)
+        if own != wanted:
+            raise UserError(
+                f"{first.device.name} computes in {wanted} and {kind.name} in {own}: one run cannot be of both; "
+                "choose cards with --on"
+            )
 
 
 def _workers(config: SolveConfig, device: Device, fleet: Fleet | None) -> int:
