@@ -269,10 +269,15 @@ SWEEP = ["bench", "qwen-0.5b", "smollm2-135m", "--precisions", "fp32 bf16", "--c
 ROWS_OF_CPU = "rows/a-red-cpu"  # by the stand-in's name of its device
 
 
+def _interruptible():
+    """A background job of a shell ignores SIGINT, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start_cli(world, *words, cwd, **more):
     return subprocess.Popen(
         [sys.executable, CLI, str(world), *words], cwd=cwd, env=environment(cwd) | more, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=_interruptible,
     )  # fmt: skip
 
 
