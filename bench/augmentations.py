@@ -3,7 +3,7 @@
 Fine-tunes as `ttft` does, into a results folder of its own; an arm that the folder has is not run again, so a run that
 was stopped goes on where it was. Every arm is compared with "baseline" and with "+ color swap", task by task: the
 difference of the loss by a paired bootstrap over tasks (95 %) and by flipping its signs (p), what is solved by exact
-McNemar; Holm's p are over all p of the table. Differences are of one training seed.
+McNemar; Holm's p are over all p of both tables. What another training seed changes is part of them.
 
     python -m bench.augmentations                             120 generated tasks, one adapter for all
     python -m bench.augmentations --set small --minutes 60    257 ARC tasks, one adapter each; again, to go on
@@ -14,20 +14,21 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.text import Text
 
-from harness.analysis.stats import holm, mcnemar, paired_difference, paired_p
+from harness.analysis.comparison import compare, holm_adjusted
+from harness.analysis.retraining import Noise, noise_for
 from harness.arc.arms import ARMS
 from harness.cli.ttft import configure
 from harness.errors import UserError
 from harness.records.arm import ROWS, ArmResult
 from harness.records.store import Store
+from harness.report.comparison import comparison_table
 from harness.report.progress import ProgressLine
-from harness.report.style import console, plain_table
+from harness.report.style import console
 from harness.tune import run
 from harness.tune.config import TuneConfig
 
@@ -41,56 +42,24 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class Comparison(NamedTuple):
-    """Of an arm with another: loss per grid less the other's in nats (low, mean, high), its p, and McNemar's p."""
-
-    loss: tuple[float, float, float]
-    loss_p: float
-    solved_p: float
-
-
-def compared(other: ArmResult, arm: ArmResult, inputs: Sequence[int]) -> Comparison:
-    """`inputs` are the numbers of the tasks' test inputs."""
-    before, after = per_task(other, inputs), per_task(arm, inputs)
-    return Comparison(paired_difference(before, after), paired_p(before, after), mcnemar(other.solved, arm.solved))
-
-
-def per_task(arm: ArmResult, inputs: Sequence[int]) -> list[float]:
-    """Nats per grid of each task, the mean over its test inputs. Raises UserError where some were too long to read."""
-    if len(arm.answer_losses) != sum(inputs):
-        raise UserError(
-            f"{arm.arm}: {len(arm.answer_losses)} of {sum(inputs)} true outputs fit {arm.spec.context} tokens; ask for "
-            "a longer --context"
-        )
-    grids = iter([loss * tokens for loss, tokens in arm.answer_losses])
-    return [sum(islice(grids, count)) / count for count in inputs]
-
-
-def table(arms: Sequence[ArmResult], inputs: Sequence[int], out: Any) -> None:
-    """Prints each arm beside each of BESIDE that is among them; no two arms are compared twice."""
-    made = {
-        (other.arm, arm.arm): compared(other, arm, inputs)
+def table(arms: Sequence[ArmResult], noise: Noise, out: Any) -> None:
+    """Prints each arm beside each of BESIDE that is among them; no two arms are compared twice. Raises UserError where
+    true outputs were too long to read."""
+    for arm in arms:
+        if missing := len(arm.scores) - len(arm.nats_by_task()):
+            raise UserError(f"{arm.arm}: {missing} tasks over {arm.spec.context} tokens; ask for a longer context")
+    made = [
+        compare(other, arm, noise)
         for other in arms
         for arm in arms
         if other.arm in BESIDE and arm is not other and (other.arm, arm.arm) != BESIDE[::-1]
-    }
-    adjusted = iter(holm([p for comparison in made.values() for p in (comparison.loss_p, comparison.solved_p)]))
-    for other in [arm.arm for arm in arms if arm.arm in BESIDE]:
-        shown = plain_table("<arm|nats/\ngrid|diff.|95 %|p|Holm|solved|p|Holm")
-        for arm in arms:
-            start = [arm.arm, f"{arm.grid_nll:.2f}"]
-            if (other, arm.arm) not in made:
-                shown.add_row(*start, "", "", "", "", str(sum(arm.solved)), "", "")
-                continue
-            (low, middle, high), loss_p, solved_p = made[other, arm.arm]
-            loss = f"{middle:+.2f}", f"{low:+.2f} to {high:+.2f}", _p(loss_p), _p(next(adjusted))
-            shown.add_row(*start, *loss, str(sum(arm.solved)), _p(solved_p), _p(next(adjusted)))
-        out.print(Text(f"\nAgainst {other}, {len(inputs)} tasks:"))
-        out.print(shown)
-
-
-def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 0.001 else "<.001"
+    ]
+    adjusted = holm_adjusted(made)
+    for other in [arm for arm in arms if arm.arm in BESIDE]:
+        solved = f"{other.grid_nll:.2f} nats per grid, {sum(other.solved)} solved"
+        out.print(Text(f"\nAgainst {other.arm}, {len(other.scores)} tasks ({solved}):"))
+        out.print(comparison_table([c for c in adjusted if c.first is other]))
+    out.print(Text(f"\n{noise.sentence}"))
 
 
 def recorded(config: TuneConfig) -> list[ArmResult]:
@@ -140,7 +109,7 @@ def main() -> None:
         except KeyboardInterrupt:
             out.print(Text("stopped; the same command goes on"))
         signal.setitimer(signal.ITIMER_REAL, 0)
-        table(recorded(config), [len(task.test_inputs) for task in config.tasks], out)
+        table(recorded(config), noise_for(Store(config.results, kind=ROWS).rows().values(), config.scope), out)
     except UserError as problem:
         sys.exit(str(problem))
 

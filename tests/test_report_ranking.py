@@ -77,7 +77,7 @@ def test_the_whole_report_shows_speed_then_accuracy_then_the_pick():
     text = _flat(shown)
     assert max(map(len, shown.splitlines())) <= 80
     assert "Best candidate" not in text  # one pick, and by accuracy
-    order = ["A step is 16 sequences", "Best arm: n-1, 50.0 % of 10 tasks", "Best arm: n-1, 40.0 %", "Pick: "]
+    order = ["A step is 16 sequences", "highest: n-1, 50.0 % of 10 tasks.", "Best arm: n-1, 40.0 %", "Pick: "]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
     assert "n-1: measured 50.0 % at 64 steps; projected to 256 steps" in text

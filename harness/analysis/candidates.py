@@ -7,17 +7,19 @@ through those that were measured.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 
+from harness.analysis.comparison import Interval, chosen
 from harness.analysis.learning_curve import Estimate, accuracy_after, chance_of_best
+from harness.analysis.retraining import NONE, Noise, noise_for
 from harness.analysis.run_description import RunDescription, differences, trained_dose
 from harness.analysis.run_hours import RunHours, default_runs, run_hours
 from harness.analysis.stats import wilson
 from harness.analysis.token_curve import TokenCurve, by_curve, curve_key, fit_curves
 from harness.catalog import trainable
-from harness.records.arm import TASK, ArmResult
+from harness.records.arm import SCOPES, TASK, ArmResult
 from harness.records.cell import OPTIMIZED, Goal
 from harness.records.measurement import Measurement
 
@@ -35,6 +37,8 @@ class Candidate:
     run: RunHours
     bought: RunHours
     result: ArmResult | None = None
+    chosen_from: tuple[ArmResult, ...] = ()  # the arms of which `result` is the best
+    noise: Noise = NONE
     baseline: ArmResult | None = None
     estimate: Estimate | None = None
     chance: float | None = None
@@ -53,6 +57,16 @@ class Candidate:
         """Model, precision and weights: with other weights it is another candidate."""
         cell = self.row.cell
         return cell.model.name, cell.precision, cell.weights
+
+    @property
+    def accuracy(self) -> Interval:
+        """(low, middle, high) of the measured accuracy, less what being the best of its arms flatters it by. Raises
+        ValueError where there is none."""
+        if not self.result:
+            raise ValueError("no accuracy was measured")
+        return chosen(
+            [arm.by_task for arm in self.chosen_from], self.chosen_from.index(self.result), self.noise.accuracy
+        )
 
     @property
     def hours_high(self) -> float:
@@ -78,14 +92,16 @@ def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: 
     trained = [row for row in rows if row.ok and all(map(isfinite, row.losses)) and not _refused(row)]
     trained = [row for row in trained if row.cell.recipe.implementation == OPTIMIZED] or trained
     curves, comparable = fit_curves(rows), comparable_results(results)
+    noise = {scope: noise_for(results, scope) for scope in SCOPES}
     pairs = [(row, row.cell.context) for row in trained]
     for group in by_curve(trained).values():
         pairs += [(_nearest(group, context), context) for context in _contexts_between(group, comparable)]
-    made = [_candidate(row, context, curves[curve_key(row)], comparable, goal) for row, context in pairs]
+    made = [_candidate(row, context, curves[curve_key(row)], comparable, goal, noise) for row, context in pairs]
     listed = [c for c in made if c and (c.at_own_context or (c.result and c.run.reach <= FARTHEST))]
     # What several cells share counts once.
     compared = {(*c.subject, c.context): c.result.by_task for c in listed if c.result}
-    chances = chance_of_best(compared) if len(compared) > 1 else {}
+    largest = max((c.noise.accuracy for c in listed if c.result), default=0.0)
+    chances = chance_of_best(compared, largest) if len(compared) > 1 else {}
     return [replace(c, chance=chances.get((*c.subject, c.context))) if c.result else c for c in listed]
 
 
@@ -154,7 +170,12 @@ def _matches(row: Measurement, context: int, result: ArmResult) -> bool:
 
 
 def _candidate(
-    row: Measurement, context: int, curve: TokenCurve | None, results: Sequence[ArmResult], goal: Goal
+    row: Measurement,
+    context: int,
+    curve: TokenCurve | None,
+    results: Sequence[ArmResult],
+    goal: Goal,
+    noise: Mapping[str, Noise],
 ) -> Candidate | None:
     cell = row.cell
     # Weights count too: an accuracy is never carried over to others.
@@ -169,27 +190,38 @@ def _candidate(
     # The best arm of each scope is a run of its own: those that fit first, then by accuracy.
     runs = []
     for scope in {r.spec.scope for r in matching}:
-        arm = best_arm([r for r in matching if r.spec.scope == scope])
+        arms = [r for r in matching if r.spec.scope == scope]
+        arm = best_arm(arms)
         if hours := run_hours(RunDescription.of_result(row, arm, goal), row, curve, arm):
-            runs.append((hours.fits(goal.budget_hours), arm.mean("attempts"), scope, arm, hours))
+            runs.append((hours.fits(goal.budget_hours), arm.mean("attempts"), scope, arms, hours))
     if not runs:
         return None
-    *_, result, run = max(runs, key=lambda entry: entry[:3])
+    *_, arms, run = max(runs, key=lambda entry: entry[:3])
+    result = best_arm(arms)
+    chosen_from = tuple(arm for arm in arms if trained_dose(arm) == trained_dose(result))
     # What the budget allows, up to the goal's dose.
     goal_dose = goal.steps * cell.recipe.sequences_per_step / goal.test_tasks
     most = max(run.run.steps, run.run.steps_for(goal_dose))
     bought = run.with_steps(run.most_steps(goal.budget_hours, most))
+    seeds = noise[result.spec.scope]
     return Candidate(
-        row, run, bought, result, baseline=_baseline(row, result, own), estimate=_estimate(result, run, bought)
+        row,
+        run,
+        bought,
+        result,
+        chosen_from,
+        noise=seeds,
+        baseline=_baseline(row, result, own),
+        estimate=_estimate(result, run, bought, seeds),
     )
 
 
-def _estimate(result: ArmResult, run: RunHours, bought: RunHours) -> Estimate | None:
+def _estimate(result: ArmResult, run: RunHours, bought: RunHours, noise: Noise) -> Estimate | None:
     """The accuracy at the dose that was bought, on the curve of the arm's own steps."""
     if bought.run.steps in (0, run.run.steps):
         return None
     share = 1.0 if run.run.scope == TASK else len(result.spec.tasks) / run.run.test_tasks
-    return accuracy_after(result.curve_points, max(1, round(bought.run.steps * share)))
+    return accuracy_after(result.curve_points, max(1, round(bought.run.steps * share)), noise.accuracy)
 
 
 def _baseline(row: Measurement, result: ArmResult | None, own: Sequence[ArmResult]) -> ArmResult | None:

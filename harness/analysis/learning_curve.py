@@ -37,10 +37,11 @@ class Estimate:
     refused: str = ""
 
 
-def accuracy_after(checkpoints: Sequence[CurvePoint], steps: int, seed: int = 0) -> Estimate:
+def accuracy_after(checkpoints: Sequence[CurvePoint], steps: int, noise: float = 0.0, seed: int = 0) -> Estimate:
     """The accuracy after `steps`, on these tasks; refused with a reason where the checkpoints do not carry so far.
 
-    Checkpoints before the first step do not count: a curve in log2(steps) has no zero.
+    `noise` is the standard deviation over training seeds that all tasks share: the run that is projected to is another
+    training. Checkpoints before the first step do not count: a curve in log2(steps) has no zero.
     """
     # Where a curve does not carry to `steps`, and why.
     points = sorted((c for c in checkpoints if c.steps > 0), key=lambda c: c.steps)
@@ -66,7 +67,7 @@ def accuracy_after(checkpoints: Sequence[CurvePoint], steps: int, seed: int = 0)
     ends = np.concatenate([_linear(curves, curve_steps, steps, rng), _saturating(curves, curve_steps, steps, rng)])
     # Tasks flip between right and wrong from one checkpoint to the next, and will once more at the end.
     flips = np.abs(np.diff(scores, axis=1)).mean() / 2
-    ends = ends + rng.standard_normal(len(ends)) * np.sqrt(flips / tasks)
+    ends = ends + rng.standard_normal(len(ends)) * np.sqrt(flips / tasks + noise**2)
     low, mid, high = (float(end) for end in np.clip(np.percentile(ends, (2.5, 50, 97.5)), 0.0, 1.0))
     # Drawing tasks again shows no spread where all are right or all wrong; few tasks leave some all the same.
     least, most = wilson(mid * tasks, tasks)
@@ -105,17 +106,22 @@ def _ends(
     return coefficients @ end + noise, misfit, coefficients[:, 1] < 0
 
 
-def chance_of_best(scores: Mapping[Name, Sequence[float]], draws: int = 4000, seed: int = 0) -> dict[Name, float]:
+def chance_of_best(
+    scores: Mapping[Name, Sequence[float]], noise: float = 0.0, draws: int = 4000, seed: int = 0
+) -> dict[Name, float]:
     """For each candidate the share of bootstrap draws of the tasks in which it scores best; ties share a draw.
 
-    All candidates on the same tasks in one order. Raises ValueError for none, or for different numbers of tasks.
+    In each draw a candidate is trained anew: `noise` is the standard deviation of its accuracy over seeds. All
+    candidates on the same tasks in one order. Raises ValueError for none, or for different numbers of tasks.
     """
     if not scores or len({len(by_task) for by_task in scores.values()}) != 1:
         raise ValueError("candidates are compared on the same tasks")
     table = np.array(list(scores.values()))  # [candidates, tasks]
     tasks = table.shape[1]
     rng = np.random.default_rng(seed)
-    accuracies = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=draws) @ table.T  # [draws, candidates]
+    accuracies = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=draws) @ table.T / tasks  # [draws, candidates]
+    if noise:
+        accuracies += rng.standard_normal(accuracies.shape) * noise
     # Ties share a draw, within rounding.
     best = accuracies >= accuracies.max(1, keepdims=True) - 1e-9
     return dict(zip(scores, (best / best.sum(1, keepdims=True)).mean(0).tolist(), strict=True))

@@ -7,14 +7,16 @@ candidate without a measured accuracy is given none.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from harness.analysis.candidates import Candidate, candidates, interval, left_out
-from harness.analysis.stats import mcnemar, paired_difference
+from harness.analysis.comparison import Comparison, chosen, compare, holm_adjusted
 from harness.arc.lengths import PUBLISHED
 from harness.records.cell import Goal
 
 __all__ = ["Candidate", "Ranking", "candidates", "interval", "left_out", "rank_candidates"]
 _HALF = 0.5  # of ARC's sequences: a context that admits fewer is of little use
+_ALL_PAIRS = 5  # candidates, whose pairs a person still reads
 _TIED = 0.05  # two candidates whose difference has a larger p are not told apart
 
 
@@ -26,6 +28,7 @@ class Ranking:
     too_slow: tuple[Candidate, ...]
     tied: tuple[Candidate, ...]
     why: str
+    pairs: tuple[Comparison, ...] = ()  # the accuracies of those that fit, each two beside each other
 
 
 def rank_candidates(measured: Sequence[Candidate], goal: Goal) -> Ranking:
@@ -45,12 +48,14 @@ def rank_candidates(measured: Sequence[Candidate], goal: Goal) -> Ranking:
     projected = bool(estimates) and not any(estimate.refused for estimate in estimates)
     scored.sort(key=lambda c: (-_accuracy(c, projected), -_accuracy(c), c.hours_high))
     others = sorted((c for c in longest.values() if not c.result), key=lambda c: (-(c.row.params or 0), c.hours_high))
-    tied = tuple(c for c in scored[1:] if not _told_apart(scored[0], c))
+    pairs = _pairs(scored)
+    apart = {id(pair.second) for pair in pairs if pair.first is scored[0].result and _told_apart(pair)}
+    tied = tuple(c for c in scored[1:] if id(c.result) not in apart)
     if not longest:
         why = _none(slow, goal)
     else:
         why = _why(scored, tied, projected, goal) if scored else _by_size(others, slow, goal)
-    return Ranking((*scored, *others), slow, tied, why)
+    return Ranking((*scored, *others), slow, tied, why, tuple(pairs))
 
 
 def _preference(candidate: Candidate) -> tuple[bool, int, float]:
@@ -90,13 +95,20 @@ def _accuracy(candidate: Candidate, projected: bool = False) -> float:
     return candidate.result.mean("attempts") if candidate.result else 0.0
 
 
-def _told_apart(first: Candidate, second: Candidate) -> bool:
-    a, b = first.result, second.result
-    if not a or not b:
-        return True
+def _pairs(scored: Sequence[Candidate]) -> list[Comparison]:
+    """Every two of the candidates, the better one first, with Holm's p over all; of many those with the first alone."""
+    made = [
+        compare(a.result, b.result, max(a.noise, b.noise, key=lambda noise: noise.accuracy))
+        for a, b in combinations(scored, 2)
+        if a.result and b.result and (len(scored) <= _ALL_PAIRS or a is scored[0])
+    ]
+    return holm_adjusted(made)
+
+
+def _told_apart(pair: Comparison) -> bool:
     # Two tests on the same tasks must agree: exact McNemar, and a bootstrap of the gains.
-    low, _, high = paired_difference(b.by_task, a.by_task)
-    return mcnemar(a.solved, b.solved) < _TIED and not low <= 0 <= high
+    low, _, high = pair.gain
+    return pair.solved_p < _TIED and not low <= 0 <= high
 
 
 def _why(scored: Sequence[Candidate], tied: Sequence[Candidate], projected: bool, goal: Goal) -> str:
@@ -104,12 +116,24 @@ def _why(scored: Sequence[Candidate], tied: Sequence[Candidate], projected: bool
     accuracy, run = 100 * _accuracy(first, projected), first.bought if projected else first.run
     which = f"the highest {by} accuracy of {len(scored)}" if len(scored) > 1 else f"the only one with a {by} accuracy"
     text = (
-        f"Pick: {first.name} at {first.context} tokens: {which}, {accuracy:.1f} %; {run.sentence(goal.budget_hours)}."
+        f"Pick: {first.name} at {first.context} tokens: {which}, {accuracy:.1f} %{_less_luck(scored, projected)}; "
+        f"{run.sentence(goal.budget_hours)}."
     )
     if tied:
         names = ", ".join(c.name for c in tied)
         text += f" Not told apart from {names} on these tasks (p >= {_TIED}): a tie; more --tasks would tell."
     return text
+
+
+def _less_luck(scored: Sequence[Candidate], projected: bool) -> str:
+    """The accuracy less what being the best of all arms of all candidates flatters it by; empty where nothing was
+    chosen, or where the accuracy is projected."""
+    arms = [arm for c in scored for arm in c.chosen_from]
+    if projected or len(arms) < 2 or len({len(arm.scores) for arm in arms}) > 1:
+        return ""
+    best = next(i for i, arm in enumerate(arms) if arm is scored[0].result)
+    low, middle, high = chosen([arm.by_task for arm in arms], best, scored[0].noise.accuracy)
+    return f" (less the luck of being chosen {100 * middle:.1f} %, {100 * low:.0f} to {100 * high:.0f})"
 
 
 def _none(slow: Sequence[Candidate], goal: Goal) -> str:

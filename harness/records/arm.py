@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
@@ -142,6 +143,8 @@ class ArmResult:
     step_losses: tuple[float, ...] = ()
     # For each true test output that fits the context: (nats per token, its tokens).
     answer_losses: tuple[tuple[float, Size], ...] = ()
+    # By task, in the spec's order: how many of `answer_losses` are its own. Empty in rows from before.
+    answer_counts: tuple[Size, ...] = ()
     train_s: Duration = 0.0
     decode_s: Duration = 0.0
     score_s: Duration = 0.0  # of finding the candidates' likelihoods
@@ -185,6 +188,24 @@ class ArmResult:
     def by_task(self) -> list[float]:
         """Share of each task's test inputs that the two attempts solved, in the spec's order."""
         return [score.attempts for score in self.scores]
+
+    def nats_by_task(self) -> dict[str, float]:
+        """Nats per grid of each task, a mean over its test outputs; without tasks of which one was too long to read.
+
+        Empty where the row does not say which loss is of which task.
+        """
+        # Rows without attempts were made by hand: one output per task.
+        inputs = [len(self.attempts.get(name, ())) or 1 for name in self.spec.tasks]
+        counts = self.answer_counts or inputs
+        if sum(counts) != len(self.answer_losses) or len(counts) != len(inputs):
+            return {}
+        grids = iter([loss * tokens for loss, tokens in self.answer_losses])
+        own = [list(islice(grids, count)) for count in counts]
+        return {
+            name: sum(nats) / len(nats)
+            for name, nats, count in zip(self.spec.tasks, own, inputs, strict=True)
+            if len(nats) == count
+        }
 
     def mean(self, name: str) -> float:
         """The mean of the TaskScore field `name` over all tasks, including those without an answer."""

@@ -95,4 +95,11 @@ COLUMNS = (
     "run_hours_mid",
     "run_hours_high",
     "answer_evidence",
+    "accuracy_corrected",
+    "nats_gain_low",
+    "nats_gain",
+    "nats_gain_high",
+    "nats_gain_p",
+    "solved_gain_p",
+    "tasks_to_tell",
 )

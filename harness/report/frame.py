@@ -5,7 +5,8 @@ from statistics import fmean, median
 from typing import Any
 
 from harness.analysis import projection, token_curve
-from harness.analysis.candidates import Candidate, candidates, interval, judged_runs
+from harness.analysis.candidates import Candidate, candidates, judged_runs
+from harness.analysis.comparison import compare
 from harness.analysis.run_hours import RunHours
 from harness.analysis.verdict import verdict
 from harness.records.arm import ArmResult
@@ -38,11 +39,12 @@ def _accuracy(candidate: Candidate | None, goal: Goal) -> dict[str, Any]:
         return {}
     # The measured accuracy and its costs, then what is projected.
     result, estimate = candidate.result, candidate.estimate
-    low, high = interval(result)
+    low, corrected, high = candidate.accuracy
     inference_h = result.decode_s_per_task * goal.test_tasks / 3600
     columns = {
         "accuracy_arm": result.label,
         "accuracy": result.mean("attempts"),
+        "accuracy_corrected": corrected,
         "accuracy_low": low,
         "accuracy_high": high,
         "accuracy_steps": result.steps,
@@ -58,6 +60,14 @@ def _accuracy(candidate: Candidate | None, goal: Goal) -> dict[str, Any]:
         "inference_hours": inference_h,
         "total_hours_high": projection.project(candidate.row, goal.steps).hours_high + inference_h,  # full contexts
     }
+    if candidate.baseline:
+        gain = compare(candidate.baseline, result, candidate.noise)
+        columns |= {
+            "nats_gain_p": gain.nats_p,
+            "solved_gain_p": gain.solved_p,
+            "tasks_to_tell": gain.tasks_to_tell,
+            **dict(zip(("nats_gain_low", "nats_gain", "nats_gain_high"), gain.nats or (None,) * 3, strict=True)),
+        }
     if estimate:
         columns |= {
             "projected_accuracy_low": estimate.low,

@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from harness.analysis.candidates import Candidate, interval
+from harness.analysis.candidates import Candidate
+from harness.analysis.comparison import Comparison
 from harness.analysis.ranking import Ranking
 from harness.analysis.run_hours import MEASURED, PREDICTED
 from harness.arc.lengths import PUBLISHED
 from harness.catalog.published import ACCURACIES, SOURCE
 from harness.catalog.weights import RANDOM
+from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.report import run_notes
+from harness.report.comparison import comparison_table
 from harness.report.format import number
 from harness.report.speed_notes import merged
 from harness.report.style import plain_table
@@ -36,7 +39,7 @@ def ranking_table(choice: Ranking, goal: Goal, out: Console) -> None:
             f"{c.hours_high:.3g}",
             "yes" if c in choice.fits else "no",
             f"{100 * c.baseline.mean('attempts'):.1f}" if c.baseline else "-",
-            _span(c.result.mean("attempts"), *interval(c.result)) if c.result else "not measured",
+            _span(*c.accuracy) if c.result else "not measured",
             number(c.run.run.dose) if c.result else "-",
             f"{100 * c.chance:.0f}" if c.chance is not None else "-",
             _projected(c),
@@ -45,13 +48,25 @@ def ranking_table(choice: Ranking, goal: Goal, out: Console) -> None:
     if ranked:
         out.print()
         out.print(shown)
+    if choice.pairs:
+        out.print(Text("\nEach against another, on the same tasks:"))
+        out.print(comparison_table(choice.pairs, "model\nand another", _pair))
     out.print()
     for line in _notes(ranked, goal):
         out.print(Text(f"- {line}"))
     out.print(Text(f"\n{choice.why}", style="bold"))
 
 
-def _span(mid: float, low: float, high: float) -> str:
+def _pair(c: Comparison) -> str:
+    """The two models, the one that the row's figures are of above."""
+    return f"{_model(c.second)}\n- {_model(c.first)}"
+
+
+def _model(result: ArmResult) -> str:
+    return f"{result.spec.model.name} {result.spec.precision}"
+
+
+def _span(low: float, mid: float, high: float) -> str:
     """Shares as "50 (24-76)" %."""
     return f"{100 * mid:.0f} ({100 * low:.0f}-{100 * high:.0f})"
 
@@ -59,7 +74,7 @@ def _span(mid: float, low: float, high: float) -> str:
 def _projected(c: Candidate) -> str:
     if c.estimate is None:
         return "-"
-    return "refused" if c.estimate.refused else _span(c.estimate.mid, c.estimate.low, c.estimate.high)
+    return "refused" if c.estimate.refused else _span(c.estimate.low, c.estimate.mid, c.estimate.high)
 
 
 def _notes(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
@@ -117,7 +132,8 @@ def _of_accuracies(ranked: Sequence[Candidate]) -> list[str]:
     if joined and (result := joined[0].result):
         spec = result.spec
         notes = [
-            f"tuned: measured on {len(spec.tasks)} tasks of {spec.dataset}, 2 attempts, {spec.views} views; dose: "
+            f"tuned: measured on {len(spec.tasks)} tasks of {spec.dataset}, 2 attempts, {spec.views} views, less what "
+            "being the best of its arms flatters it by (nested bootstrap), with Wilson's interval; dose: "
             "training sequences per task, of the accuracy and of the hours alike; best: chance of being the best "
             "candidate on such tasks; projected: from the checkpoints, on the same tasks, to what the budget allows."
         ]

@@ -23,7 +23,7 @@ def show(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, 
     speed.summary(rows[-MOST_ROWS:], judged_runs(rows, listed, goal), goal, out)
     choice = rank_candidates(listed, goal)
     for group in ttft.by_comparison(results):
-        ttft.arms_table(group, out, goal.steps)
+        ttft.arms_table(group, out, goal.steps, results)
     if results:
         ranking.ranking_table(choice, goal, out)
     elif rows:

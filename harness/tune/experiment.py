@@ -115,6 +115,8 @@ def _filled(blank: ArmResult, outcome: ArmOutcome, truths: Solutions, coverage: 
         confidence=confidence,
         step_losses=tuple(outcome.step_losses),
         answer_losses=tuple(outcome.losses),
+        # A checkpoint of an earlier version has none for the tasks that it had finished.
+        answer_counts=tuple(outcome.counts.values()) if list(outcome.counts) == list(blank.spec.tasks) else (),
         train_s=outcome.train_s,
         decode_s=outcome.decode_s,
         score_s=outcome.score_s,

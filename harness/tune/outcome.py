@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from statistics import fmean
 
 from harness.arc.dataset import Answers
@@ -30,6 +31,11 @@ class ArmOutcome:
     questions: int = 0
     skipped: int = 0
     overflows: int = 0  # steps in fp16 whose gradients were too large for the scale, and that were run again
+    counts: dict[str, int] = field(default_factory=dict)  # by task: how many of `losses` are its own, in this order
+
+    def losses_by_task(self) -> dict[str, list[tuple[float, int]]]:
+        losses = iter(self.losses)
+        return {name: list(islice(losses, count)) for name, count in self.counts.items()}
 
 
 def joined(outcomes: Sequence[ArmOutcome]) -> ArmOutcome:
@@ -39,6 +45,7 @@ def joined(outcomes: Sequence[ArmOutcome]) -> ArmOutcome:
         total.answers |= outcome.answers
         total.choices |= outcome.choices
         total.losses += outcome.losses
+        total.counts |= outcome.counts
         for name in (
             "train_s",
             "decode_s",

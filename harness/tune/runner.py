@@ -198,8 +198,10 @@ class ArmRunner:
             self.adapter.values(), questions.prompts, questions.max_new_tokens, self._decode, self.on_answers
         )
         answers, choices, score_s = chosen(self.model, self.tokenizer, questions, texts, self.spec, limit=self.decoding)
-        losses = decode.losses(self.model, solved_sequences(own, self.truths, self.prompts))
-        part = ArmOutcome(answers, losses, choices=choices, decode_s=seconds, score_s=score_s)
+        solved = {task.id: solved_sequences([task], self.truths, self.prompts) for task in own}
+        losses = decode.losses(self.model, [sequence for sequences in solved.values() for sequence in sequences])
+        counts = {name: len(sequences) for name, sequences in solved.items()}
+        part = ArmOutcome(answers, losses, counts=counts, choices=choices, decode_s=seconds, score_s=score_s)
         part.questions, part.skipped = len(texts), questions.skipped
         # Every rank merges all parts: answers in the order of the tasks, the slowest rank's seconds.
         parts = distributed.all_gather(part)
@@ -207,7 +209,9 @@ class ArmRunner:
         merged = joined(parts)
         outcome.answers = {task.id: merged.answers[task.id] for task in tasks}
         outcome.choices = {task.id: merged.choices[task.id] for task in tasks}
-        outcome.losses = [loss for part in parts for loss in part.losses]
+        by_task = {name: own for part in parts for name, own in part.losses_by_task().items()}
+        outcome.losses = [loss for task in tasks for loss in by_task[task.id]]
+        outcome.counts = {task.id: len(by_task[task.id]) for task in tasks}
         outcome.questions = sum(part.questions for part in parts)
         outcome.skipped = sum(part.skipped for part in parts)
         outcome.decode_s = max(part.decode_s for part in parts)
