@@ -51,8 +51,8 @@ def arms_table(rows: Sequence[ArmResult], out: Console, project_to: int | None =
     out.print()
     out.print(shown)
     out.print()
-    out.print(Text(_definition(rows[0].spec)))
-    for line in _notes(rows, project_to):
+    out.print(Text(definition(rows[0].spec)))
+    for line in notes(rows, project_to):
         out.print(Text(f"- {line}"))
     # Of equal accuracies the lower loss.
     best = max(rows, key=lambda row: (row.mean("attempts"), -(row.token_loss or 0)))
@@ -64,7 +64,7 @@ def arms_table(rows: Sequence[ArmResult], out: Console, project_to: int | None =
     return best
 
 
-def _definition(spec: TuneSpec) -> str:
+def definition(spec: TuneSpec) -> str:
     scope = "one adapter for all" if spec.scope == SHARED else "one adapter per task"
     return (
         f"{spec.model.name} {spec.precision} on {len(spec.tasks)} tasks of {spec.dataset}, {scope}, measured. "
@@ -75,7 +75,7 @@ def _definition(spec: TuneSpec) -> str:
     )
 
 
-def _notes(rows: Sequence[ArmResult], project_to: int | None) -> list[str]:
+def notes(rows: Sequence[ArmResult], project_to: int | None) -> list[str]:
     """Notes on coverage, gains over the first arm, projections, and the chance of being the best arm."""
     notes = [_covered(rows[0])]
     notes += [f"{row.label}: {gaps}." for row in rows if (gaps := _gaps(row))]
