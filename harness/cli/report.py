@@ -97,7 +97,7 @@ def pick(
     """
     from harness.analysis.candidates import candidates, left_out
     from harness.analysis.ranking import rank_candidates
-    from harness.report import ranking, style
+    from harness.report import ranking, style, weight_notes
 
     goal = parse.goal(model_table.load(models_file), budget_hours, steps, test_tasks)
     record = parse.record(results)
@@ -107,6 +107,7 @@ def pick(
     for line in left_out(record.rows):
         out.print(f"- {line}", markup=False)
     ranking.ranking_table(chosen, goal, out)
+    weight_notes.show(record.rows, record.results, out)
     if emit and chosen.fits:
         from harness.files import write_output
         from harness.solve import recipe_file
