@@ -10,7 +10,7 @@ GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--st
 
 .DEFAULT_GOAL := help
 .PHONY: help bench ttft report pick plan models doctor setup test lint format benchmarks backtest-projection \
-  backtest-accuracy backtest predict calibrate tiny zoo fuzz kill first-contact compat clean
+  backtest-accuracy backtest predict calibrate tiny zoo fuzz kill first-contact real compat clean
 
 help:
 	@echo 'make bench [MODEL="qwen-0.5b phi-3-mini"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12]'
@@ -64,6 +64,10 @@ compat: .venv/.ready
 # What holds on a device that is new: ten minutes on a card, five on a CPU. The report is in results/first-contact.
 first-contact: .venv/.ready
 	@$(PY) -m bench.first_contact $(if $(DEVICE),--device "$(DEVICE)") $(ARGS)
+
+# SmolLM2-135M from a package through bench, all arms of ttft, and pick: hours on a CPU; started again it goes on.
+real: .venv/.ready-dev
+	@$(PY) -m bench.real $(if $(RESULTS),--results "$(RESULTS)") $(ARGS)
 
 backtest-projection: .venv/.ready-dev
 	$(PY) -m bench.backtest_projection $(ARGS)

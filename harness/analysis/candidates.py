@@ -31,7 +31,8 @@ class Candidate:
     """A run with its hours, and the accuracy that was measured of it, if any. `row` is the cell that the hours come
     from; its context may be another than the run's. `bought` is the same run with the steps that the budget allows, at
     most the goal's dose or the run's own, and `estimate` its accuracy, None where that is the measured one. `unmatched`
-    says in what accuracies of this model are of other runs."""
+    says in what accuracies of this model are of other runs. `scopes` are all runs that `run` was chosen from, each with
+    its accuracy: those that fit first, then by accuracy."""
 
     row: Measurement
     run: RunHours
@@ -43,6 +44,7 @@ class Candidate:
     estimate: Estimate | None = None
     chance: float | None = None
     unmatched: str = ""
+    scopes: tuple[tuple[float, RunHours], ...] = ()
 
     @property
     def name(self) -> str:
@@ -213,6 +215,7 @@ def _candidate(
         noise=seeds,
         baseline=_baseline(row, result, own),
         estimate=_estimate(result, run, bought, seeds),
+        scopes=tuple((accuracy, hours) for _, accuracy, _, _, hours in runs),
     )
 
 

@@ -30,6 +30,13 @@ class Ranking:
     why: str
     pairs: tuple[Comparison, ...] = ()  # the accuracies of those that fit, each two beside each other
 
+    @property
+    def best(self) -> Candidate | None:
+        """The one that `why` names; None where none fits."""
+        if not self.fits or self.fits[0].result:
+            return self.fits[0] if self.fits else None
+        return _largest(self.fits)
+
 
 def rank_candidates(measured: Sequence[Candidate], goal: Goal) -> Ranking:
     """The candidates ranked: those that fit the budget with all steps, by accuracy where there is one.
@@ -63,17 +70,10 @@ def _preference(candidate: Candidate) -> tuple[bool, int, float]:
 
 
 def _by_size(fitting: Sequence[Candidate], slow: Sequence[Candidate], goal: Goal) -> str:
-    """Names the largest model, at a context that admits half of ARC's sequences if any such fits.
-
-    Among the cells of that model the longest context wins, then the fewest hours.
-    """
-
-    def useful(candidate: Candidate) -> bool:
-        return PUBLISHED.coverage(candidate.context) >= _HALF
-
-    best = max(fitting, key=lambda c: (useful(c), c.row.params or 0, c.context, -c.run.mid))
+    """Names the largest model."""
+    best = _largest(fitting)
     models = {c.row.cell.model.name for c in fitting}
-    alike = {c.row.cell.model.name for c in fitting if useful(c) == useful(best)}
+    alike = {c.row.cell.model.name for c in fitting if _useful(c) == _useful(best)}
     why = f"the largest of {len(alike)} models that fit" if len(alike) > 1 else "the only model that fits"
     where = " at a context that admits half of ARC's sequences" if alike != models else ""
     span, over = best.run.span, " over ARC's lengths" if best.run.arc else ""
@@ -86,6 +86,18 @@ def _by_size(fitting: Sequence[Candidate], slow: Sequence[Candidate], goal: Goal
         f"{100 * PUBLISHED.coverage(best.context):.0f} % of ARC's leave-one-out sequences. {unknown}: "
         "it may not be the best."
     )
+
+
+def _useful(candidate: Candidate) -> bool:
+    return PUBLISHED.coverage(candidate.context) >= _HALF
+
+
+def _largest(fitting: Sequence[Candidate]) -> Candidate:
+    """The largest model, at a context that admits half of ARC's sequences if any such fits.
+
+    Among the cells of that model the longest context wins, then the fewest hours.
+    """
+    return max(fitting, key=lambda c: (_useful(c), c.row.params or 0, c.context, -c.run.mid))
 
 
 def _accuracy(candidate: Candidate, projected: bool = False) -> float:

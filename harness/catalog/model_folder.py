@@ -1,10 +1,13 @@
-"""A model's config.json, in a folder or on the hub, as a ModelSpec: data from elsewhere, none of whose code is run."""
+"""A model's config.json, in a folder or on the hub, or its GGUF file, as a ModelSpec.
+
+It is data from elsewhere, none of whose code is run.
+"""
 
 from pathlib import Path
 from typing import Any
 
 from harness import limits, network
-from harness.catalog import folder_name
+from harness.catalog import folder_name, gguf_model
 from harness.catalog.trainable import quantization_of
 from harness.errors import UserError, first_line
 from harness.files import home_relative, read_json
@@ -53,6 +56,13 @@ def from_folder(folder: Path, window: int | None = None) -> ModelSpec:
         path=home_relative(folder.resolve()),
         quantized=quantized,
     )
+
+
+def from_gguf(file: Path) -> ModelSpec:
+    """The model in a GGUF file, called as the file is. Raises UserError for a file that is not read."""
+    config, path = gguf_model.read(file).config, file.resolve()
+    name = folder_name.name_of(path.with_suffix(""), config)
+    return ModelSpec(name, config, config["max_position_embeddings"], path=home_relative(path))
 
 
 def from_hub(hub_id: str, window: int | None = None) -> ModelSpec:

@@ -1,4 +1,4 @@
-"""The candidates: models.yaml, a folder with a config.json, or a hub id."""
+"""The candidates: models.yaml, a folder with a config.json, a GGUF file, or a hub id."""
 
 import re
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from harness import limits
 from harness.catalog import model_folder
 from harness.catalog.precisions import REQUESTS
 from harness.catalog.strict_yaml import Document, Strict, parse_file
+from harness.catalog.weights import is_gguf
 from harness.errors import unknown
 from harness.files import user_path
 from harness.records.cell import OPTIMIZED, RECOMPUTE, REFERENCE, TARGETS, ModelSpec, Recipe
@@ -150,7 +151,7 @@ class Catalog:
     models: dict[str, ModelSpec]
 
     def find(self, name: str, window: int | None = None) -> ModelSpec:
-        """The model called `name`: a name or alias of the file, a folder with a config.json, or a hub id.
+        """The model called `name`: a name or alias of the file, a folder with a config.json, a GGUF file, or a hub id.
 
         `window`, tokens, is the longest context of a folder or hub id whose config says none. Raises UserError, with
         the nearest names, if it is none of these, and WindowUnknown.
@@ -164,6 +165,8 @@ class Catalog:
         folder = user_path(name)
         if folder.is_dir():
             return model_folder.from_folder(folder, window)
+        if is_gguf(name):
+            return model_folder.from_gguf(folder)
         if len(name) <= _LONGEST_HUB_ID and _HUB_ID.fullmatch(name):
             return model_folder.from_hub(name, window)
         raise unknown("model", name, [*self.models, *(alias for m in self.models.values() for alias in m.aliases)])

@@ -4,9 +4,10 @@ import hashlib
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 from harness import network
-from harness.catalog import trainable
+from harness.catalog import gguf_model, trainable
 from harness.errors import UserError, first_line
 from harness.files import home_relative, read_json, user_path
 from harness.records.cell import ModelSpec
@@ -14,20 +15,22 @@ from harness.text import quoted, say_once
 
 RANDOM = "random"
 BUNDLED = "bundled:"  # before the name of a model that comes with the program, and a digest of its weights
+GGUF = "gguf:"  # before the quantisation of a GGUF file and its path, as in "gguf:Q4_1@~/model.gguf"
 # A folder of the hub's cache: the model, and the revision.
 _SNAPSHOT = re.compile(r"models--([^/]+)/snapshots/([0-9a-f]{40})/?$")
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def resolve(spec: ModelSpec, choice: str) -> str:
-    """Where the weights are: "random", a folder, or "bundled:NAME@DIGEST" (see `folder`).
+    """Where the weights are: "random", a folder, "gguf:QUANTISATION@FILE" or "bundled:NAME@DIGEST" (see `folder`).
 
     `choice` is auto (the program's own, a folder or the hub's cache where the weights are there, else random: never a
-    download), hub, random, or a folder. Speed and memory do not depend on the values: random weights measure the same,
-    except int8 on a card (harness.catalog.precisions.lower_bound).
+    download), hub, random, a folder, or a GGUF file. Speed and memory do not depend on the values: random weights
+    measure the same, except int8 on a card (harness.catalog.precisions.lower_bound).
 
-    Weights that are quantised already are not loaded: auto takes random ones and says so. Raises UserError for a folder
-    without safetensors or with quantised ones, and for hub where the model has no hub id.
+    Weights that are quantised already are not loaded: auto takes random ones and says so. Those of a GGUF are
+    dequantised. Raises UserError for a folder without safetensors or with quantised ones, for a GGUF that is not read
+    (harness.catalog.gguf_model), and for hub where the model has no hub id.
     """
     if choice == RANDOM:
         return RANDOM
@@ -42,6 +45,8 @@ def resolve(spec: ModelSpec, choice: str) -> str:
             _check_same(spec, _ASSETS / spec.name)
             digest = hashlib.sha256((_ASSETS / spec.name / "model.safetensors").read_bytes()).hexdigest()
             return f"{BUNDLED}{spec.name}@{digest[:8]}"
+        if spec.path and is_gguf(spec.path):
+            return _of_gguf(spec, user_path(spec.path))
         if spec.path:
             return spec.path if _has_safetensors(user_path(spec.path)) else RANDOM
         # Never a download unless it is asked for.
@@ -51,8 +56,10 @@ def resolve(spec: ModelSpec, choice: str) -> str:
             raise UserError(f"{spec.name} has no hub_id to download from; use --weights auto, random or a folder")
         return _cached(spec.hub_id) or _download(spec.hub_id)
     path = user_path(choice)
+    if path.is_file() or is_gguf(choice):
+        return _of_gguf(spec, path)
     if not path.is_dir():
-        raise UserError(f"--weights {quoted(choice)} is none of auto, hub, random, and no folder")
+        raise UserError(f"--weights {quoted(choice)} is none of auto, hub, random, no folder and no GGUF file")
     # A folder of the user's own: complete, and of the architecture that was named.
     for needed, exists in (
         ("config.json", (path / "config.json").exists()),
@@ -66,14 +73,30 @@ def resolve(spec: ModelSpec, choice: str) -> str:
     return home_relative(path.resolve())
 
 
+def is_gguf(path: str) -> bool:
+    return path.lower().endswith(gguf_model.SUFFIX)
+
+
+def label(weights: str) -> str:
+    """What rows and tables call weights that are not as they were published: "gguf Q4_1, dequantised"; else empty."""
+    return f"gguf {weights.removeprefix(GGUF).partition('@')[0]}, dequantised" if weights.startswith(GGUF) else ""
+
+
 def folder(weights: str) -> str:
-    """The folder that weights named by `resolve` lie in, on this machine; `resolve` may have been another one's.
+    """The folder, or the GGUF file, that weights named by `resolve` lie in, on this machine; `resolve` may have been
+    another one's.
 
     What that one had in its cache of the hub is in this one's cache, or is downloaded. Raises UserError where they are
     not here.
     """
     if weights.startswith(BUNDLED):
         return str(_ASSETS / weights.removeprefix(BUNDLED).partition("@")[0])
+    if weights.startswith(GGUF):
+        path = user_path(weights.partition("@")[2])
+        if not path.is_file():
+            raise UserError(f"{socket.gethostname()} has no file {path}; put it there, under this path")
+        gguf_model.must_have_package(path)
+        return str(path)
     path = user_path(weights)
     if path.is_dir():
         return str(path)
@@ -105,6 +128,12 @@ def _download(hub_id: str, revision: str | None = None) -> str:
     raise UserError(f"{hub_id} cannot be downloaded: {reason}; use --weights auto, random or a folder")
 
 
+def _of_gguf(spec: ModelSpec, path: Path) -> str:
+    model = gguf_model.read(path)
+    _check_shape(spec, model.config, path)
+    return f"{GGUF}{model.quantization}@{home_relative(path.resolve())}"
+
+
 def _check_same(spec: ModelSpec, folder: Path) -> None:
     """Raises UserError where the folder's config.json is of another architecture than the model named."""
     try:
@@ -117,10 +146,14 @@ def _check_same(spec: ModelSpec, folder: Path) -> None:
         raise UserError(
             f"--weights {folder}: quantised already ({as_what}), and such are not loaded; name unquantised ones"
         )
+    _check_shape(spec, config, folder)
+
+
+def _check_shape(spec: ModelSpec, config: dict[str, Any], where: Path) -> None:
     for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
-        in_folder, in_spec = config.get(key), spec.architecture.get(key)
-        if None not in (in_folder, in_spec) and in_folder != in_spec:
-            raise UserError(f"--weights {folder}: holds a model of {key} {in_folder}, but {spec.name} has {in_spec}")
+        there, in_spec = config.get(key), spec.architecture.get(key)
+        if None not in (there, in_spec) and there != in_spec:
+            raise UserError(f"--weights {where}: holds a model of {key} {there}, but {spec.name} has {in_spec}")
 
 
 def _has_safetensors(folder: Path) -> bool:

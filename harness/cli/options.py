@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 Models = Annotated[
-    list[str] | None, typer.Argument(help="Names of models.yaml, hub ids, or folders with a config.json.")
+    list[str] | None, typer.Argument(help="Names of models.yaml, hub ids, folders with a config.json, or GGUF files.")
 ]
 Contexts = Annotated[str | None, typer.Option("--contexts", "--context", help='Tokens, as in "1024 4096".')]
 Precisions = Annotated[
@@ -46,7 +46,7 @@ MicroBatch = Annotated[
 Gpus = Annotated[int, typer.Option(help="Cards that share each step's sequences (on a CPU: processes).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Weights = Annotated[
-    str, typer.Option(help="auto (a local copy if there is one, else random), hub, random, or a folder.")
+    str, typer.Option(help="auto (a local copy if there is one, else random), hub, random, a folder, or a GGUF file.")
 ]
 ShardOption = Annotated[
     str | None, typer.Option("--shard", help="A share of the work, as in 3/8; in a scheduler's array its own.")

@@ -114,9 +114,9 @@ def words(text: Words) -> list[str]:
 
 
 def model_words(names: Words) -> list[str]:
-    """The names in `names`, as `words` has them; a path, whose folder may have spaces and commas, is one name."""
+    """The names in `names`, as `words` has them; a path that exists, which may have spaces and commas, is one name."""
     parts = [str(names)] if isinstance(names, str | int) else list(map(str, names or ()))
-    found = [[part] if part.strip() and user_path(part).is_dir() else words(part) for part in parts]
+    found = [[part] if part.strip() and user_path(part).exists() else words(part) for part in parts]
     return list(dict.fromkeys(name for some in found for name in some))
 
 

@@ -9,6 +9,7 @@ import typer
 from harness.catalog import models as model_table
 from harness.cli import parse
 from harness.cli.options import Budget, ModelsFile, Results, Steps
+from harness.records.cell import Goal
 from harness.records.store import without_collector
 
 
@@ -21,6 +22,12 @@ def report(
     file_format: Annotated[
         str | None, typer.Option("--format", help="Write csv or pytest-benchmark beside the record, or both.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page of tables and pictures, which needs no network, to this file.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Draw the page's pictures as SVG and PNG into this folder.")
+    ] = None,
     models_file: ModelsFile = None,
 ) -> None:
     """Print a record's tables again; needs no torch, and may judge by another budget.
@@ -30,6 +37,8 @@ def report(
       harness report
 
       harness report --budget-hours 9 --results results/tesla-t4 --csv t4.csv
+
+      harness report --html report.html --figures pictures
     """
     from harness.report import formats, style
     from harness.report.terminal import show
@@ -42,11 +51,27 @@ def report(
         formats.FORMATS["csv"].write(*content, csv)
     for name in parse.words(file_format):
         formats.write(name, *content, record.folder)
+    if html or figures:
+        _draw(record, goal, html, figures)
     out = style.console()
     out.print(f"{record.folder}", soft_wrap=True, markup=False)
     if record.corrupt:
         print(f"{record.corrupt} corrupt lines were left out", file=sys.stderr)
     show(*content, out)
+
+
+def _draw(record: parse.RecordRows, goal: Goal, html: Path | None, folder: Path | None) -> None:
+    """Writes the page and the pictures, each drawn once."""
+    from harness.report.page.figures import pictures, write_figures
+    from harness.report.page.judged import Content, Judged
+    from harness.report.page.render import write_page
+
+    judged = Judged.of(Content.of(record.folder, record.rows, record.results, record.corrupt), goal)
+    drawn = pictures(judged)
+    if html:
+        write_page(judged, html, drawn)
+    if folder:
+        write_figures(drawn, folder)
 
 
 @without_collector()
@@ -72,7 +97,7 @@ def pick(
     """
     from harness.analysis.candidates import candidates, left_out
     from harness.analysis.ranking import rank_candidates
-    from harness.report import ranking, style
+    from harness.report import ranking, style, weight_notes
 
     goal = parse.goal(model_table.load(models_file), budget_hours, steps, test_tasks)
     record = parse.record(results)
@@ -82,6 +107,7 @@ def pick(
     for line in left_out(record.rows):
         out.print(f"- {line}", markup=False)
     ranking.ranking_table(chosen, goal, out)
+    weight_notes.show(record.rows, record.results, out)
     if emit and chosen.fits:
         from harness.files import write_output
         from harness.solve import recipe_file

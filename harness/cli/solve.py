@@ -39,7 +39,7 @@ _MOST_DAYS = 1.0  # of a deadline given as a time of day
 
 
 def configure(
-    model: Annotated[str | None, typer.Argument(help="A name of models.yaml, a hub id, or a folder.")] = None,
+    model: Annotated[str | None, typer.Argument(help="A name of models.yaml, a hub id, a folder, a GGUF file.")] = None,
     *,
     tasks: Annotated[str | None, typer.Option(help="Kaggle's file of challenges, a folder, or a set.")] = None,
     arm: Annotated[str, typer.Option(help="How the training examples vary, as in ttft.")] = _ARM,

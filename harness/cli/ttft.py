@@ -46,7 +46,7 @@ Select = Annotated[str, typer.Option(help="Attempts by vote, or by score: likeli
 
 
 def configure(
-    model: Annotated[str | None, typer.Argument(help="A name of models.yaml, a hub id, or a folder.")] = None,
+    model: Annotated[str | None, typer.Argument(help="A name of models.yaml, a hub id, a folder, a GGUF file.")] = None,
     *,
     arms: Annotated[
         str,
@@ -154,7 +154,7 @@ def ttft(
       harness ttft ./my-model --arms "baseline, + color swap" --steps 128 --views 8 --project-to 1000 --show 3
     """
     from harness.report import pictures as drawing
-    from harness.report import style
+    from harness.report import style, weight_notes
     from harness.report import ttft as table
     from harness.report.progress import ProgressLine
     from harness.tune import run
@@ -172,6 +172,7 @@ def ttft(
     with ProgressLine(out) as progress:
         fleet = parse.fleet_of(ray, on, config.device, config.recipe.data_parallel)
         result = run.run(config, progress, fleet=fleet)
+    weight_notes.show((), result.rows, out)
     best = table.arms_table(result.rows, out, project_to)
     if best is None:
         raise typer.Exit(1)

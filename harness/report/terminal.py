@@ -10,7 +10,7 @@ from harness.analysis.ranking import rank_candidates
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.records.measurement import Measurement
-from harness.report import ranking, speed, ttft
+from harness.report import ranking, speed, ttft, weight_notes
 
 MOST_ROWS = 300  # of a table that a person reads, and that is drawn within a second or two
 
@@ -21,6 +21,7 @@ def show(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, 
         out.print(f"The record has {len(rows):,} cells. The tables show the newest {MOST_ROWS}; --csv FILE writes all.")
     listed = candidates(rows, results, goal)
     speed.summary(rows[-MOST_ROWS:], judged_runs(rows, listed, goal), goal, out)
+    weight_notes.show(rows, results, out)
     choice = rank_candidates(listed, goal)
     for group in ttft.by_comparison(results):
         ttft.arms_table(group, out, goal.steps, results)

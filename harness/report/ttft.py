@@ -63,20 +63,20 @@ def arms_table(
     out.print()
     out.print(shown)
     out.print()
-    out.print(Text(_definition(rows[0].spec)))
+    out.print(Text(definition(rows[0].spec)))
     noise = noise_for(record or rows, rows[0].spec.scope)
     if len(rows) > 1:
         out.print(Text(f"\nAgainst {rows[0].label}:"))
         out.print(comparison_table(against(rows[0], rows[1:], noise)))
         out.print()
-    for line in _notes(rows, noise, project_to):
+    for line in notes(rows, noise, project_to):
         out.print(Text(f"- {line}"))
     best, sentence = best_line(rows, noise)
     out.print(Text(f"\n{sentence}", style="bold"))
     return best
 
 
-def _definition(spec: TuneSpec) -> str:
+def definition(spec: TuneSpec) -> str:
     scope = "one adapter for all" if spec.scope == SHARED else "one adapter per task"
     return (
         f"{spec.model.name} {spec.precision} on {len(spec.tasks)} tasks of {spec.dataset}, {scope}, measured. "
@@ -87,7 +87,7 @@ def _definition(spec: TuneSpec) -> str:
     )
 
 
-def _notes(rows: Sequence[ArmResult], noise: Noise, project_to: int | None) -> list[str]:
+def notes(rows: Sequence[ArmResult], noise: Noise, project_to: int | None) -> list[str]:
     """Notes on coverage, projections, the chance of being the best arm, and what the comparisons say."""
     notes = [_covered(rows[0])]
     notes += [f"{row.label}: {gaps}." for row in rows if (gaps := _gaps(row))]

@@ -63,7 +63,7 @@ def _quantize(model: Any, quantization: Quantization, dtype: torch.dtype, kind: 
         model,
         quantization,
         meta,
-        lambda shape: quantized_weight(torch.empty(shape, dtype=dtype, device=meta), quantization),
+        lambda layer: quantized_weight(torch.empty(layer.weight.shape, dtype=dtype, device=meta), quantization),
     )
     for layer in layers if quantization.kind == INT8 else ():
         layer.state.CB, layer.state.SCB = layer.weight.CB, layer.weight.SCB

@@ -12,11 +12,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.catalog.kernels import ATTENTION, POINTWISE
 from harness.catalog.precisions import Precision
-from harness.catalog.weights import RANDOM, folder
+from harness.catalog.weights import RANDOM, folder, is_gguf
 from harness.errors import Unsupported, first_line
 from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
-from harness.train import adapter, check, confirm, distributed, recompute, special_tokens, trim_vocab
+from harness.train import adapter, check, confirm, distributed, gguf_weights, recompute, special_tokens, trim_vocab
 from harness.train.adapter import adapted_names, add_adapter
 from harness.train.compat import bitsandbytes_for, keep_freed, quiet
 from harness.train.ops import attention, autoselect, nf4_cpu
@@ -70,7 +70,8 @@ def load(
     if weights == RANDOM:
         model = random_model(as_measured(spec, recipe), precision, dtype, device)
     else:
-        model = _pretrained(folder(weights), precision, dtype, device)
+        where = folder(weights)
+        model = (gguf_weights.load if is_gguf(where) else _pretrained)(where, precision, dtype, device)
         if recipe.trim_vocab:
             special_tokens.must_fit(load_tokenizer(weights), model)
             trim_vocab.trim(model, _used_token_ids(weights))
@@ -184,9 +185,12 @@ def load_tokenizer(weights: str) -> Any:
     from transformers import AutoTokenizer
 
     where = folder(weights)
+    source = gguf_weights.source(where) if is_gguf(where) else (where, {})
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(
+                source[0], local_files_only=True, trust_remote_code=False, **source[1]
+            )
             digits = tokenizer("012").input_ids
     except Exception as problem:  # of a file that is none of theirs, the libraries raise whatever they like
         raise Unsupported(f"no tokenizer at {where}: {first_line(problem)}") from None

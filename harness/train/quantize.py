@@ -1,8 +1,8 @@
 """Linear layers whose frozen matrix bitsandbytes keeps in 8 or 4 bits, built from a precision's `Quantization`.
 
-Random weights and models without storage are quantised layer by layer here; real weights by transformers, as
-`bnb_config` tells it. A new kind is an entry in harness.catalog.precisions, and a case in `linear_layer`,
-`quantized_weight` and `bnb_config`.
+Random weights, those of a GGUF and models without storage are quantised layer by layer here; other real weights by
+transformers, as `bnb_config` tells it. A new kind is an entry in harness.catalog.precisions, and a case in
+`linear_layer`, `quantized_weight` and `bnb_config`.
 """
 
 from collections.abc import Callable
@@ -23,23 +23,26 @@ def replace_linear_layers(
     model: Any,
     quantization: Quantization,
     device: torch.device,
-    weight_of: Callable[[torch.Size], torch.nn.Parameter],
+    weight_of: Callable[[torch.nn.Linear], torch.nn.Parameter],
 ) -> list[Any]:
     """Puts a quantised layer in the place of every linear layer but the head, as transformers does; returns them.
 
-    `weight_of` gives the quantised matrix for a shape [out, in], a new one at every call. Biases are zero.
+    `weight_of` gives the quantised matrix for a layer of weight [out, in], a new one at every call. Biases stay; those
+    without storage are zero.
     """
     head, layers = model.get_output_embeddings(), []
     for name, layer in list(model.named_modules()):
         if not isinstance(layer, torch.nn.Linear) or layer is head:
             continue
-        # The layer of bitsandbytes takes the shape, the new matrix and a bias of zeros.
+        # The layer of bitsandbytes takes the shape, the new matrix and the bias.
         quantized = linear_layer(layer, quantization, device)
-        quantized.weight = weight_of(layer.weight.shape)
+        quantized.weight = weight_of(layer)
         mark_initialized(quantized.weight)
         if layer.bias is not None:
-            zeros = torch.zeros(layer.out_features, dtype=layer.weight.dtype, device=device)
-            quantized.bias = torch.nn.Parameter(zeros, requires_grad=False)
+            bias = layer.bias.detach()
+            if bias.is_meta:
+                bias = torch.zeros(layer.out_features, dtype=layer.weight.dtype, device=device)
+            quantized.bias = torch.nn.Parameter(bias, requires_grad=False)
             mark_initialized(quantized.bias)
         # It takes the place of the linear layer in its parent module.
         parent, _, leaf = name.rpartition(".")

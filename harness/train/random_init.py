@@ -166,7 +166,8 @@ def _quantize_at_random(
     """Random values of every shape are quantised once and copied: each layer still holds storage of its own."""
     by_shape: dict[torch.Size, torch.nn.Parameter] = {}
 
-    def weight_of(shape: torch.Size) -> torch.nn.Parameter:
+    def weight_of(layer: torch.nn.Linear) -> torch.nn.Parameter:
+        shape = layer.weight.shape
         if shape not in by_shape:
             values = _fill(torch.empty(shape, dtype=dtype, device=device), block)
             by_shape[shape] = quantized_weight(values, quantization)

@@ -1,0 +1,155 @@
+"""Fills the page's template, and writes it: one file, in which nothing is loaded from elsewhere.
+
+python -m harness report --html report.html
+"""
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.analysis.candidates import interval
+from harness.arc.lengths import PUBLISHED
+from harness.errors import UserError
+from harness.files import home_relative, write_output
+from harness.report.format import GIB, hours
+from harness.report.page import arms, cells, evidence, figures
+from harness.report.page.canvas import Picture
+from harness.report.page.judged import Judged
+from harness.text import visible
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_page(judged: Judged, path: Path, pictures: Sequence[Picture] | None = None) -> None:
+    """Writes the record's page, with `pictures` or all that there are, to `path`, whole or not at all.
+
+    Raises UserError where it cannot be written, or jinja2 or matplotlib is missing.
+    """
+    write_output(path, page(judged, figures.pictures(judged) if pictures is None else pictures))
+
+
+def page(judged: Judged, pictures: Sequence[Picture]) -> str:
+    """The page as HTML. Raises UserError where jinja2 or matplotlib is missing."""
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as problem:
+        raise UserError(f"the page needs jinja2, which is missing ({problem}): pip install jinja2") from None
+
+    # All text is from outside: names, reasons, ids. What is not marked as safe is escaped, and shown where it would
+    # else hide.
+    def shown(value: Any) -> Any:
+        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, finalize=shown,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    drawn = {picture.name: Markup(picture.inline) for picture in pictures}
+    return environment.get_template("page.html").render(
+        style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        digest=digest,
+        data=Markup(_json_in_html(cells.for_script(judged))),
+        pictures=pictures,
+        drawn=drawn,
+        headline=headline(judged),
+        tiles=tiles(judged),
+        judged=judged,
+        goal=judged.goal,
+        columns=cells.COLUMNS,
+        rows=cells.table(judged),
+        counts=cells.counts(list(judged.words.values())),
+        arms=arms.tables(judged),
+        arm_headings=arms.HEADINGS,
+        legend=evidence.LEGEND,
+        origin=origin(judged),
+    )
+
+
+def _json_in_html(value: Any) -> str:
+    """JSON that cannot end its script element, with null for numbers that are none."""
+    text = json.dumps(_finite(value), separators=(",", ":"))
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_finite(member) for member in value]
+    if isinstance(value, float):
+        return float(f"{value:.12g}") if math.isfinite(value) else None
+    return visible(value) if isinstance(value, str) else value
+
+
+def headline(judged: Judged) -> tuple[str, str]:
+    """The verdict in one sentence, and the one that says why."""
+    goal, choice = judged.goal, judged.choice
+    if not judged.content.rows:
+        return "The record is empty", "No cell was measured: run `harness bench` first."
+    if (best := choice.best) is None:
+        return f"No measured cell fits {goal.budget_hours:g} h", choice.why
+    span = best.run.span
+    return (
+        f"{best.name} at {best.context} tokens fits {goal.budget_hours:g} h: "
+        f"{span.mid:.3g} h ({span.low:.3g} to {span.high:.3g})",
+        choice.why,
+    )
+
+
+def tiles(judged: Judged) -> list[tuple[str, str, str, str]]:
+    """(label, value, remark, mark of evidence) of the candidate that was chosen."""
+    if (best := judged.choice.best) is None:
+        return []
+    goal, span, row = judged.goal, best.run.span, best.row
+    whole = f"{hours(span.low, span.mid, span.high)} h"
+    made = [("whole run", whole, f"of {goal.budget_hours:g} h", cells.mark_of(best.run))]
+    if best.result:
+        low, high = interval(best.result)
+        remark = f"{100 * low:.0f} to {100 * high:.0f} %, {len(best.result.scores)} tasks"
+        made.append(("tasks solved", f"{100 * best.result.mean('attempts'):.1f} %", remark, evidence.MEASURED.mark))
+    else:
+        made.append(("tasks solved", "not measured", "harness ttft measures it", ""))
+    if row.peak_bytes and best.at_own_context:
+        of = f"of {row.device_total_bytes / GIB:.1f} GiB" if row.device_total_bytes else "at the peak"
+        made.append(("memory", f"{row.peak_bytes / GIB:.1f} GiB", of, evidence.MEASURED.mark))
+    made.append(("ARC's sequences", f"{100 * PUBLISHED.coverage(best.context):.0f} %", "fit the context", ""))
+    return made
+
+
+def origin(judged: Judged) -> list[tuple[str, str]]:
+    """Where the numbers come from, and the command that makes this page again."""
+    rows, results = judged.content.rows, judged.content.results
+    every: list[Any] = [*rows, *results]
+
+    def names(values: Sequence[str | None]) -> str:
+        kept = sorted({value for value in values if value})
+        return ", ".join(kept[:6]) + (f" and {len(kept) - 6} more" if len(kept) > 6 else "") or "not recorded"
+
+    started = sorted(row.started for row in every if row.started)
+    versions = {
+        name: names([row.versions.get(name) for row in every])
+        for name in ("torch", "transformers", "peft", "bitsandbytes")
+    }
+    goal = judged.goal
+    made = [
+        ("device", names([row.cell.device_name for row in rows] + [row.spec.device_name for row in results])),
+        ("measured", f"{started[0]} to {started[-1]}" if started else "not recorded"),
+        ("commit", names([row.commit for row in every])),
+        *versions.items(),
+        ("record", f"{home_relative(judged.content.folder)}: {len(rows)} cells, {len(results)} arms"),
+        ("page", f"harness report --results {home_relative(judged.content.folder)} "
+                 f"--budget-hours {goal.budget_hours:g} --steps {goal.steps} --html FILE"),
+    ]  # fmt: skip
+    if judged.content.corrupt:
+        made.append(("left out", f"{judged.content.corrupt} corrupt lines"))
+    return made

@@ -1,0 +1,133 @@
+"""The HTML page of a record: what it holds, what it escapes, and what it needs."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.pages import HOSTILE, NOTHING, arms, hostile, many, rows_of_all_kinds
+
+from harness.cli import app
+from harness.records.cell import Goal
+from harness.report.page import figures
+from harness.report.page.judged import Content, Judged
+from harness.report.page.render import page, write_page
+
+REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "make-bench-qwen-0.5b"
+GOAL = Goal(12, 1000, 400)
+
+
+def judged(rows, results=(), solved=(), goal=GOAL):
+    return Judged.of(Content(folder=Path("results/x"), rows=rows, results=results, solved=solved), goal)
+
+
+def run(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        app.main(list(words))
+    return end.value.code or 0, capsys.readouterr()
+
+
+def test_the_verb_writes_the_reference_record_as_one_page_and_its_pictures(capsys, tmp_path):
+    words = ("report", "--results", str(REFERENCE), "--html", "r.html", "--figures", str(tmp_path / "f"))
+    assert run(capsys, *words)[0] == 0
+    text = Path("r.html").read_text()
+    # The verdict with its interval comes first; every cell and the failure's reason are there.
+    assert re.search(r"<h1[^>]*>qwen2.5-0.5b bf16 at 512 tokens fits 12 h: 4.63 h \(4.21 to 5.04\)</h1>", text)
+    assert text.count("<td>qwen2.5-0.5b") == 6 and "fp16 is emulated here: use bf16" in text
+    # Nothing is loaded from elsewhere.
+    assert not re.search(r"""(?:src|href)=["'](?!#|data:,)""", text) and "@import" not in text
+    assert len(text) < 200_000
+    names = sorted(path.name for path in (tmp_path / "f").iterdir())
+    assert names == [
+        f"{name}.{kind}" for name in ("accuracy", "hours", "memory-1", "seconds-1") for kind in ("png", "svg")
+    ]
+    svg = (tmp_path / "f" / "hours.svg").read_text()
+    assert "<title>Hours of the whole run</title>" in svg and "qwen2.5-0.5b bf16 512" in svg and "var(--" not in svg
+    assert (tmp_path / "f" / "hours.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_record_gives_the_same_page():
+    own = judged(*rows_of_all_kinds())
+    assert page(own, figures.pictures(own)) == page(own, figures.pictures(own))
+
+
+def test_every_kind_of_picture_is_drawn_where_the_record_has_it():
+    rows, results, solved = rows_of_all_kinds()
+    own = judged(rows, results, solved)
+    names = [picture.name for picture in figures.pictures(own)]
+    assert names == ["hours", "accuracy", "learning-1", "solve-queue", "solve-seconds", "memory-1", "seconds-1"]
+    text = page(own, figures.pictures(own))
+    # The ids of two pictures are different ones, or a picture would be clipped by another one's frame.
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    # In the page's own colours; as a file in fixed ones.
+    assert "var(--s0)" in text and not re.search(r"#0b6bcb", text.partition("</style>")[2])
+
+
+def test_an_empty_record_says_so_in_one_sentence():
+    text = page(judged(NOTHING), [])
+    assert "<h1" in text and "The record is empty" in text and "<figure" not in text and "<table" not in text
+
+
+def test_hostile_text_is_only_ever_text():
+    rows, results = hostile()
+    own = judged(rows, results)
+    text = page(own, figures.pictures(own))
+    assert "<script>alert" not in text and "<img src=x" not in text and "onerror=alert(1)>" not in text
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text)
+    # One script is the page's, one is data, and nothing else is run.
+    assert len(re.findall("<script", text)) == 2
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
+    assert len(data["cells"]) == len(rows) == len(HOSTILE)
+
+
+def test_the_page_needs_no_torch(tmp_path):
+    code = (
+        "import sys; from harness.cli import app\n"
+        f"sys.argv = ['harness', 'report', '--results', {str(REFERENCE)!r}, '--html', {str(tmp_path / 'p.html')!r}]\n"
+        "try: app.main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'torch', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "PIL", "jinja2"])
+def test_a_missing_library_is_one_line_with_the_remedy(missing, monkeypatch, capsys, tmp_path):
+    for name in [name for name in sys.modules if name.split(".")[0] in (missing, "matplotlib")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    words = ("report", "--results", str(REFERENCE), "--html", "r.html", "--figures", str(tmp_path / "f"))
+    code, shown = run(capsys, *words)
+    assert code == 2 and len(shown.err.strip().splitlines()) == 1
+    assert "pip install" in shown.err and missing in shown.err
+
+
+@pytest.mark.parametrize("words", [("--html", "nowhere/r.html"), ("--html", "."), ("--figures", "file")])
+def test_what_cannot_be_written_is_refused_in_one_line(words, capsys):
+    Path("file").write_text("mine")
+    code, shown = run(capsys, "report", "--results", str(REFERENCE), *words)
+    assert code == 2 and "cannot be written" in shown.err and len(shown.err.strip().splitlines()) == 1
+    assert Path("file").read_text() == "mine"
+
+
+def test_two_thousand_rows_are_below_two_megabytes(tmp_path):
+    own = judged(many(2000))
+    write_page(own, tmp_path / "p.html")
+    assert (tmp_path / "p.html").stat().st_size < 2_000_000
+
+
+def test_a_number_that_is_none_is_null_for_the_script():
+    rows, _, _ = rows_of_all_kinds()
+    odd = replace(rows[0], key="odd", losses=(float("nan"),))
+    text = page(judged([odd]), [])
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1], parse_constant=pytest.fail)
+    assert data["cells"][0]["word"] == "unstable"
+
+
+def test_arms_that_failed_stand_with_their_reason():
+    text = page(judged(rows_of_all_kinds()[0], arms()), [])
+    assert "ran out of &lt;memory&gt;" in text and "n-1" in text

@@ -1,0 +1,154 @@
+"""Weights of GGUF files: the model that was written comes back, and whatever else a file holds is one line."""
+
+import json
+import sys
+
+import pytest
+import torch
+from helpers.gguf_files import TOKENS, random_model, rounded, write
+
+from harness.catalog import gguf_header, gguf_model, model_folder, weights
+from harness.catalog import models as catalog
+from harness.catalog.precisions import find
+from harness.cli.app import main
+from harness.errors import UserError
+from harness.records.cell import ModelSpec, Recipe
+from harness.train import model as models
+from harness.train.model import load_tokenizer
+
+CPU = torch.device("cpu")
+KINDS = {"llama": {}, "qwen2": {}, "qwen3": {}, "llama-head": {"tie_word_embeddings": False}}
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return random_model()
+
+
+@pytest.fixture(scope="module")
+def q8(tmp_path_factory, llama):
+    return write(tmp_path_factory.mktemp("gguf") / "small.gguf", llama, quantization="Q8_0")
+
+
+def _logits(model):
+    with torch.no_grad():
+        return model(torch.arange(40)[None] + 7).logits.float()
+
+
+def _loaded(path, precision="fp32", **changes):
+    spec = model_folder.from_gguf(path)
+    recipe = Recipe(**{"implementation": "reference", **changes})
+    return models.load(spec, find(precision), "fp32", recipe, weights.resolve(spec, "auto"), CPU)
+
+
+def test_every_architecture_that_is_taken_is_tried():
+    assert {kind.partition("-")[0] for kind in KINDS} == set(gguf_model.LAYER_TENSORS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_model_that_was_written_comes_back(tmp_path, kind):
+    model = random_model(kind.partition("-")[0], **KINDS[kind])
+    loaded = _loaded(write(tmp_path / "model.gguf", model))
+    # A fresh adapter changes nothing.
+    torch.testing.assert_close(_logits(loaded.model.eval()), _logits(model), rtol=1e-4, atol=1e-4)
+    assert loaded.params == sum(p.numel() for p in model.parameters())
+
+
+def test_quantised_weights_come_back_as_they_are_dequantised(q8):
+    expected = rounded(random_model(), "Q8_0")
+    torch.testing.assert_close(_logits(_loaded(q8).model.eval()), _logits(expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_they_are_quantised_anew_where_the_precision_says_so(tmp_path, kind):
+    model = random_model(kind)
+    loaded = _loaded(write(tmp_path / "model.gguf", model), "int4")
+    base = loaded.model.get_base_model().model.layers[0]
+    assert base.self_attn.q_proj.base_layer.weight.quant_state.quant_type == "nf4"
+    if kind == "qwen2":
+        torch.testing.assert_close(base.self_attn.q_proj.base_layer.bias, model.model.layers[0].self_attn.q_proj.bias)
+    exact, rough = _logits(model), _logits(loaded.model.eval())
+    assert 0 < (exact - rough).norm() < 0.3 * exact.norm()
+
+
+def test_the_tokenizer_is_the_files(q8):
+    tokenizer = load_tokenizer(weights.resolve(model_folder.from_gguf(q8), "auto"))
+    ids = tokenizer("01 t\n")["input_ids"]
+    assert [TOKENS[i] for i in ids] == ["0", "1", "Ġt", "Ċ"]
+    assert tokenizer.eos_token == "<|end|>"
+
+
+def test_a_file_is_a_model_by_its_path_and_says_its_quantisation(q8, tmp_path):
+    spec = catalog.load().find(str(q8))
+    assert (spec.name, spec.max_context, spec.path) == ("small", 256, str(q8.resolve()))
+    name = weights.resolve(spec, "auto")
+    assert name == f"gguf:Q8_0@{q8.resolve()}"
+    assert weights.label(name) == "gguf Q8_0, dequantised"
+    assert weights.folder(name) == str(q8.resolve())
+    assert not weights.label("random") and not weights.label(str(tmp_path))
+
+
+def test_a_file_of_another_shape_than_the_model_named_is_refused(q8):
+    with pytest.raises(UserError, match="hidden_size 64, but other has 32"):
+        weights.resolve(ModelSpec("other", {"model_type": "llama", "hidden_size": 32}, 256), str(q8))
+
+
+def test_a_file_that_went_is_one_line(q8, tmp_path):
+    with pytest.raises(UserError, match="has no file"):
+        weights.folder(f"gguf:Q8_0@{tmp_path}/gone.gguf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "mamba"}, "its architecture, 'mamba', is not read from GGUF"),
+        ({"tokenizer": None}, "it has no tokenizer"),
+        ({"tokenizer": "t5"}, "its tokenizer, 't5', is not read"),
+        ({"end": False}, "no end-of-text token"),
+        ({"extra": ["rope_freqs.weight"]}, "its tensor 'rope_freqs.weight' would be left out"),
+        ({"left_out": ["blk.1.ffn_up.weight"]}, "it lacks 1 tensors, as blk.1.ffn_up.weight"),
+    ],
+)
+def test_what_would_not_be_read_right_is_refused(tmp_path, llama, capsys, changes, message):
+    path = write(tmp_path / "odd.gguf", llama, **changes)
+    for words in (["bench", str(path)], ["ttft", "smollm2-135m", "--weights", str(path)], ["solve", str(path)]):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        printed = capsys.readouterr().err
+        assert end.value.code == 2 and printed.count("\n") == 1 and message in printed, printed
+
+
+def test_no_gguf_and_none_that_ends_early_is_taken(tmp_path, q8):
+    """Cut at every place of its header, and a few of its values: one sentence each, quickly."""
+    whole = q8.read_bytes()
+    start = gguf_header.read(q8).start
+    path = tmp_path / "cut.gguf"
+    for size in [*range(0, start, 97), start, len(whole) // 2, len(whole) - 40]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=r"is no whole GGUF file \("):
+            gguf_model.read(path)
+    path.write_bytes(json.dumps({"no": "GGUF"}).encode())
+    with pytest.raises(UserError, match="it does not begin with GGUF"):
+        gguf_model.read(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        gguf_model.read(tmp_path / "nowhere.gguf")
+
+
+def test_a_header_with_any_byte_changed_is_read_or_refused(tmp_path, q8):
+    whole = bytearray(q8.read_bytes())
+    path = tmp_path / "changed.gguf"
+    for at in range(4, gguf_header.read(q8).start, 53):
+        changed = whole.copy()
+        changed[at] ^= 0xFF
+        path.write_bytes(changed)
+        try:
+            gguf_model.read(path)
+        except UserError as problem:
+            assert "\n" not in str(problem)
+
+
+def test_without_the_package_the_remedy_is_named(q8, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    gguf_model._read.cache_clear()
+    with pytest.raises(UserError, match="pip install gguf"):
+        gguf_model.read(q8)
