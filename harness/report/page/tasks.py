@@ -71,8 +71,9 @@ def _shown(
 ) -> Shown | None:
     by_id = {task.id: task for task in tasks}
     scores = {score.id: score.attempts for score in arm.scores} if arm else {}
+    answered = [name for name in names if any(attempts.get(name, ()))]
     cards, size = [], 0
-    for name in names[:MOST_TASKS]:
+    for name in answered[:MOST_TASKS]:
         card = _card(name, attempts, by_id.get(name), solutions, scores)
         size += sum(len(svg) for row in (*card.rows, *card.demonstrations) for _, svg in row)
         if size > MOST_BYTES:
@@ -80,7 +81,11 @@ def _shown(
         cards.append(card)
     if not cards:
         return None
-    count = f"The first {len(cards)} of {len(names)} tasks" if len(cards) < len(names) else f"All {len(names)} tasks"
+    count = (
+        f"{len(cards)} of {len(answered)} tasks with an answer" if len(cards) < len(answered) else f"{len(cards)} tasks"
+    )
+    if silent := len(names) - len(answered):
+        count += f" ({silent} more have none)"
     marks = (
         " Dots mark wrong cells." if any("stroke-linecap" in s for c in cards for row in c.rows for _, s in row) else ""
     )
