@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from helpers.pages import HOSTILE, NOTHING, arms, hostile, many, rows_of_all_kinds
+from helpers.tasks import made_tasks
 
 from harness.cli import app
 from harness.records.cell import Goal
 from harness.report.page import figures
+from harness.report.page import tasks as tasks_of
 from harness.report.page.judged import Content, Judged
 from harness.report.page.render import page, write_page
 
@@ -131,3 +133,43 @@ def test_a_number_that_is_none_is_null_for_the_script():
 def test_arms_that_failed_stand_with_their_reason():
     text = page(judged(rows_of_all_kinds()[0], arms()), [])
     assert "ran out of &lt;memory&gt;" in text and "n-1" in text
+
+
+def test_answers_are_drawn_in_arcs_colours_beside_the_truth_where_the_tasks_are_at_hand():
+    rows, results, _ = rows_of_all_kinds()
+    tasks, solutions = made_tasks(20)
+    alone = tasks_of.shown(judged(rows, results))
+    assert "are not at hand" in alone.sentence and [card.status for card in alone.cards] == ["solved", "solved"]
+    at_hand = Content(folder=Path("x"), rows=rows, results=results, tasks=(tasks, solutions))
+    shown = tasks_of.shown(Judged.of(at_hand, GOAL))
+    first = shown.cards[0]
+    assert [label for label, _ in first.rows[0]] == ["input", "attempt 1: wrong", "attempt 2: wrong", "truth"]
+    assert len(first.demonstrations) == 3 and "Dots mark wrong cells" in shown.sentence
+    assert [card.status for card in shown.cards] == ["wrong", "wrong"] and "(18 more have none)" in shown.sentence
+    # What is drawn is the grid.
+    for row in first.demonstrations:
+        pair = tasks[0].demonstrations[first.demonstrations.index(row)]
+        for (_, svg), grid in zip(row, (pair.input, pair.output), strict=True):
+            assert painted(svg) == grid
+    text = page(Judged.of(at_hand, GOAL), [])
+    assert 'class="grid"' in text and ".k7{fill:#FF851B}" in text
+
+
+def painted(svg):
+    """The colours that an SVG of `tasks.svg` shows: the later path covers the earlier."""
+    width, height = map(int, re.search(r'viewBox="0 0 (\d+) (\d+)"', svg).groups())
+    cells = [[None] * width for _ in range(height)]
+    for colour, path in re.findall(r'class="k(\d)" d="([^"]+)"', svg):
+        for x, y, run, down in re.findall(r"M(\d+) (\d+)h(\d+)v(\d+)h", path):
+            for line in range(int(y), int(y) + int(down)):
+                cells[line][int(x) : int(x) + int(run)] = [int(colour)] * int(run)
+    return tuple(map(tuple, cells))
+
+
+def test_a_record_cannot_name_a_file_to_be_opened(tmp_path):
+    rows, results, _ = rows_of_all_kinds()
+    secret = tmp_path / "t.json"
+    secret.write_text("{}")
+    named = [replace(r, spec=replace(r.spec, dataset=str(secret))) for r in results]
+    secret.chmod(0)
+    assert "not at hand" in tasks_of.shown(judged(rows, named)).sentence

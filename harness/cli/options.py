@@ -95,7 +95,8 @@ PANELS = {
     ),
     "Device": ("device", "gpus", "workers", "ray", "on", "shard"),
     "Output": (
-        "results", "fresh", "retry", "force", "csv", "file_format", "show", "pictures", "out", "emit", "into", "help",
+        "results", "fresh", "retry", "force", "csv", "file_format", "published", "show", "pictures", "out", "emit",
+        "into", "help",
     ),
 }  # fmt: skip
 

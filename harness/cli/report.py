@@ -28,6 +28,9 @@ def report(
     figures: Annotated[
         Path | None, typer.Option(help="Draw the page's pictures as SVG and PNG into this folder.")
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show the arms beside those that others published, unranked.")
+    ] = False,
     models_file: ModelsFile = None,
 ) -> None:
     """Print a record's tables again; needs no torch, and may judge by another budget.
@@ -39,6 +42,8 @@ def report(
       harness report --budget-hours 9 --results results/tesla-t4 --csv t4.csv
 
       harness report --html report.html --figures pictures
+
+      harness report --published
     """
     from harness.report import formats, style
     from harness.report.terminal import show
@@ -58,6 +63,10 @@ def report(
     if record.corrupt:
         print(f"{record.corrupt} corrupt lines were left out", file=sys.stderr)
     show(*content, out)
+    if published:
+        from harness.report import published as beside
+
+        beside.show(record.results, out)
 
 
 def _draw(record: parse.RecordRows, goal: Goal, html: Path | None, folder: Path | None) -> None:

@@ -39,7 +39,7 @@ def write_pictures(
     paths = []
     for task in tasks[: max(0, most)]:
         paths.append(folder / f"{_slug(task.id)}.svg")
-        picture = _picture(task, _test_inputs(task, attempts, solutions), title)
+        picture = _picture(task, test_inputs(task, attempts, solutions), title)
         replace_atomically(paths[-1], picture, make_folder=True)
     return paths
 
@@ -51,13 +51,13 @@ def show_grids(tasks: Sequence[Task], attempts: Attempts, solutions: Solutions, 
     stay. Raises ValueError for attempts at more than the test inputs.
     """
     for task in tasks[: max(0, most)]:
-        tests = _test_inputs(task, attempts, solutions)
-        out.print(Text(f"\n{_printable(task.id)}: {_status(tests)}", style="bold"))
+        tests = test_inputs(task, attempts, solutions)
+        out.print(Text(f"\n{printable(task.id)}: {status_of(tests)}", style="bold"))
         for number, test in enumerate(tests, 1):
             if number > 1:
                 out.print()
             name = f"test input {number}" if len(tests) > 1 else "test input"
-            question, attempt, *_, truth = _panels(name, test)
+            question, attempt, *_, truth = panels_of(name, test)
             # Only the first attempt is shown; its label says so where a later one is right.
             if test.truth in test.tried and attempt.grid != test.truth:
                 label = f"{attempt.label} ({test.tried.index(test.truth) + 1}: right)"
@@ -65,7 +65,7 @@ def show_grids(tasks: Sequence[Task], attempts: Attempts, solutions: Solutions, 
             _beside([question, attempt._replace(truth=test.truth), truth], out)
 
 
-def _test_inputs(task: Task, attempts: Attempts, solutions: Solutions) -> list[TestInput]:
+def test_inputs(task: Task, attempts: Attempts, solutions: Solutions) -> list[TestInput]:
     count = len(task.test_inputs)
     tried = [tuple(grid for text in texts if (grid := from_rows(text))) for texts in attempts.get(task.id, ())]
     truths = solutions.get(task.id, (None,) * count)
@@ -75,7 +75,7 @@ def _test_inputs(task: Task, attempts: Attempts, solutions: Solutions) -> list[T
     return [TestInput(*test) for test in zip(task.test_inputs, tried, truths, strict=True)]
 
 
-def _status(tests: Sequence[TestInput]) -> str:
+def status_of(tests: Sequence[TestInput]) -> str:
     """The task in words; as in `TaskScore` it is solved only where every test input has its output among the tried."""
     if not any(test.tried for test in tests):
         return "no answer"
@@ -85,7 +85,7 @@ def _status(tests: Sequence[TestInput]) -> str:
     return "solved" if right == len(tests) else f"wrong ({right} of {len(tests)} right)" if right else "wrong"
 
 
-def _panels(name: str, test: TestInput) -> list[Panel]:
+def panels_of(name: str, test: TestInput) -> list[Panel]:
     """The panels of one test input: the input, every attempt (or that there is none), and the truth."""
     panels = [Panel(name, test.grid)]
     for number, grid in enumerate(test.tried, 1):
@@ -100,7 +100,7 @@ def _panels(name: str, test: TestInput) -> list[Panel]:
     return [*panels, Panel("truth" if test.truth else "truth unknown", test.truth)]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """`text` on one visible line: XML forbids what a terminal obeys."""
     return visible(" ".join(text.split()))
 
@@ -147,9 +147,9 @@ def _picture(task: Task, tests: Sequence[TestInput], title: str) -> str:
         [Panel(f"input {number}", pair.input), Panel("output", pair.output)]
         for number, pair in enumerate(task.demonstrations, 1)
     ]
-    rows = [_panels(f"input {number}" if len(tests) > 1 else "input", test) for number, test in enumerate(tests, 1)]
-    name = _printable(task.id)
-    return svg.document(name, f"{name}: {_status(tests)}", _printable(title), demonstrations, rows)
+    rows = [panels_of(f"input {number}" if len(tests) > 1 else "input", test) for number, test in enumerate(tests, 1)]
+    name = printable(task.id)
+    return svg.document(name, f"{name}: {status_of(tests)}", printable(title), demonstrations, rows)
 
 
 def _slug(name: str) -> str:

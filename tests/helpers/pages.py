@@ -17,6 +17,8 @@ HOSTILE = (
     "\x1b[2Jgone", "\u202egnp.exe", "a\x00b", "\ud800half", "x" * 3000, "</title><h1>mine", "_hidden", "日本語 😀",
 )  # fmt: skip
 _GIB = 1 << 30
+# Of the first tasks of helpers.tasks.made_tasks: one nearly right, one without a grid, one of another shape.
+ANSWERS = {"t0": (("866\n630", "123\n456"),), "t1": ((),), "t2": (("12\n34\n56",),)}
 
 
 def _cells(model: ModelSpec, peaks=(1.0, 1.5, 2.5), seconds=(0.5, 1.0, 2.2), precision="bf16", **changes) -> list:
@@ -55,7 +57,9 @@ def arms():
     return [
         result(4, 20, steps=0, arm="baseline", **spec),
         result(9, 20, decode_s=40.0, curve_points=curve(20, 3, 5, 7, 9), **spec),
-        result(11, 20, arm="+ color swap", decode_s=40.0, curve_points=curve(20, 4, 6, 9, 11), **spec),
+        result(
+            11, 20, arm="+ color swap", decode_s=40.0, curve_points=curve(20, 4, 6, 9, 11), attempts=ANSWERS, **spec
+        ),
         replace(result(1, 20, arm="+ scale", **spec), status="oom", reason="ran out of <memory>", scores=()),
     ]
 

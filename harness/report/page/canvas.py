@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, HEIGHT = 460, 300  # pixels; narrow, so that letters stay readable on a phone
+WIDTH, HEIGHT = 440, 290  # pixels; narrow, so that letters stay readable on a phone
 # Colours by the name of the page's variable. Series are told apart by colour-blind readers too (Okabe and Ito 2008).
 COLOURS = {
     "ink": "#1d2430",
@@ -38,7 +38,7 @@ _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _STYLE: Any = {
     "svg.fonttype": "none",  # letters stay letters: they can be searched, and read aloud
     "text.parse_math": False,  # a "$" in a model's name is a dollar
-    "font.size": 11,
+    "font.size": 12,
     "font.family": ["DejaVu Sans"],
     "axes.edgecolor": COLOURS["muted"],
     "axes.labelcolor": COLOURS["muted"],
@@ -50,14 +50,15 @@ _STYLE: Any = {
     "grid.linewidth": 0.8,
     "xtick.color": COLOURS["muted"],
     "ytick.color": COLOURS["muted"],
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
     "text.color": COLOURS["ink"],
     "lines.linewidth": 1.6,
     "lines.markersize": 6,
     "legend.frameon": False,
-    "legend.fontsize": 10,
+    "legend.fontsize": 10.5,
 }
+_ABOVE = 22  # pixels over the axes
 MISSING = "pictures need matplotlib, which is missing or broken here ({}): pip install matplotlib"
 
 
@@ -112,7 +113,7 @@ class Picture:
         with matplotlib.rc_context(_STYLE):
             figure = Figure((WIDTH / 72, self.height / 72), dpi=144)
             figure.patch.set_facecolor(COLOURS["paper"] if paper else "none")
-            axes = figure.add_axes((0.13, 54 / self.height, 0.83, 1 - 66 / self.height))
+            axes = figure.add_axes((0.14, 42 / self.height, 0.83, 1 - (42 + _ABOVE) / self.height))
             axes.patch.set_alpha(0.0)
             self.paint(axes, tips)
         return figure, tips
@@ -136,10 +137,9 @@ class Picture:
             if child.tag.endswith("metadata"):
                 root.remove(child)
         used = {value.partition("#")[2].rstrip(")") for e in root.iter() for value in e.attrib.values() if "#" in value}
+        tips.put(root)
         for element in root.iter():
             own = element.get("id")
-            if own in tips.texts:
-                ET.SubElement(element, f"{{{_SVG}}}title").text = tips.texts[own]
             if own and own not in used:
                 del element.attrib["id"]
         for place, (tag, text) in enumerate((("title", self.title), ("desc", self.alt))):
@@ -152,16 +152,23 @@ class Picture:
 
 
 class Tips:
-    """Texts that show when a mark is pointed at."""
+    """Texts that show when a mark is pointed at: by id of the drawn marks, one per mark in their order."""
 
     def __init__(self) -> None:
-        self.texts: dict[str, str] = {}
+        self.texts: dict[str, list[str]] = {}
 
-    def add(self, text: str, *artists: Any) -> None:
+    def add(self, marks: Any, texts: Sequence[str]) -> None:
+        """Gives the marks of one line of a plot their texts."""
         name = f"tip-{len(self.texts)}"
-        for artist in artists[:1]:
-            artist.set_gid(name)
-        self.texts[name] = visible(text)
+        marks.set_gid(name)
+        self.texts[name] = [visible(text) for text in texts]
+
+    def put(self, root: ET.Element) -> None:
+        """Writes the texts into the drawing."""
+        for group in root.iter(f"{{{_SVG}}}g"):
+            marks = list(group.iter(f"{{{_SVG}}}use"))
+            for mark, text in zip(marks, self.texts.get(group.get("id", ""), ()), strict=False):
+                ET.SubElement(mark, f"{{{_SVG}}}title").text = text
 
 
 def colour_of(names: Sequence[str]) -> dict[str, str]:
@@ -174,6 +181,17 @@ def short(text: str, most: int) -> str:
     text = visible(" ".join(text.split())) or "-"
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
+
+
+def legend_above(axes: "Axes") -> None:
+    """Names the lines over the axes, where they hide nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 3 if max(map(len, labels), default=0) < 16 else 2 if max(map(len, labels)) < 24 else 1
+    lines, box = -(-len(handles) // columns), axes.get_position()
+    height = axes.figure.bbox.height / axes.figure.dpi * 72
+    axes.set_position((box.x0, box.y0, box.width, box.height - 15 * (lines - 1) / height))
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=columns, borderaxespad=0.2, columnspacing=1.4,
+                handletextpad=0.5, labelspacing=0.25)  # fmt: skip
 
 
 def plain_ticks(axis: Any, values: Sequence[float]) -> None:

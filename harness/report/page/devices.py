@@ -9,7 +9,7 @@ from harness.analysis.projection import relative_half_width
 from harness.analysis.token_curve import by_curve, curve_key
 from harness.records.measurement import Measurement
 from harness.report.format import GIB, number
-from harness.report.page.canvas import COLOURS, Picture, Tips, colour_of, log_ticks, plain_ticks, short
+from harness.report.page.canvas import COLOURS, Picture, Tips, colour_of, legend_above, log_ticks, plain_ticks, short
 from harness.report.page.judged import Judged
 
 if TYPE_CHECKING:
@@ -57,19 +57,19 @@ def _memory(model: str, rows: list[Measurement], models: list[str]) -> list[Pict
     limit = max(limits) / GIB if limits else None
     fits = {label: fit_memory(group) for label, group in lines.items()}
     colours = colour_of(list(lines))
-    peaks = [row.peak_bytes / GIB for group in lines.values() for row in group if row.peak_bytes]
+    peaks = [_gib(row) for group in lines.values() for row in group if row.peak_bytes]
 
     def paint(axes: "Axes", tips: Tips) -> None:
         contexts = sorted({row.cell.context for group in lines.values() for row in group})
         for i, (label, group) in enumerate(lines.items()):
             colour = colours[label]
-            for row in group:
-                if row.ok and row.peak_bytes:
-                    dot = axes.plot([row.cell.context], [row.peak_bytes / GIB], _MARKERS[i % 6], color=colour)
-                    tips.add(f"{label} {row.cell.context}: {row.peak_bytes / GIB:.2f} GiB, measured", *dot)
-                elif row.status == "oom":
-                    dot = axes.plot([row.cell.context], [limit or max(peaks)], "x", color=COLOURS["bad"], markersize=8)
-                    tips.add(f"{label} {row.cell.context}: out of memory", *dot)
+            peaked = [row for row in group if row.ok and row.peak_bytes]
+            (dots,) = axes.plot([row.cell.context for row in peaked], [_gib(row) for row in peaked], _MARKERS[i % 6],
+                                color=colour)  # fmt: skip
+            tips.add(dots, [f"{label} {row.cell.context}: {_gib(row):.2f} GiB, measured" for row in peaked])
+            burst = [row.cell.context for row in group if row.status == "oom"]
+            (crosses,) = axes.plot(burst, [limit or max(peaks)] * len(burst), "x", color=COLOURS["bad"], markersize=8)
+            tips.add(crosses, [f"{label} {context}: out of memory" for context in burst])
             if line := fits[label]:
                 axes.plot(line.contexts, [line.at(n) / GIB for n in line.contexts], color=colour)
                 ends = [line.contexts[-1], line.reach]
@@ -92,7 +92,7 @@ def _memory(model: str, rows: list[Measurement], models: list[str]) -> list[Pict
         axes.set_ylim(0, top)
         axes.set_xlabel("context, tokens")
         axes.set_ylabel("peak memory, GiB")
-        axes.legend(loc="upper left", bbox_to_anchor=(0, 0.93), fontsize=9)
+        legend_above(axes)
 
     where = [f"{label} at about {fit.full_at:,.0f} tokens" for label, fit in fits.items() if fit and fit.full_at]
     out = f" By the dotted line it would run out: {'; '.join(where)} (projected)." if where else ""
@@ -108,6 +108,10 @@ def _memory(model: str, rows: list[Measurement], models: list[str]) -> list[Pict
     ]
 
 
+def _gib(row: Measurement) -> float:
+    return (row.peak_bytes or 0) / GIB
+
+
 def _seconds(model: str, rows: list[Measurement], judged: Judged, models: list[str]) -> list[Picture]:
     """Seconds of a sequence against its tokens, with the fit that all hours are made with."""
     lines = {label: ok for label, group in _lines(rows).items() if (ok := [row for row in group if row.ok])}
@@ -120,12 +124,15 @@ def _seconds(model: str, rows: list[Measurement], judged: Judged, models: list[s
         contexts = sorted({row.cell.context for group in lines.values() for row in group})
         for i, (label, group) in enumerate(lines.items()):
             colour, curve = colours[label], fits[label]
-            for row in group:
-                batch = row.cell.recipe.micro_batch
-                mid, half = fmean(row.micro_s) / batch, min(0.95, relative_half_width(row))
-                dot = axes.errorbar([row.cell.context], [mid], yerr=[half * mid], fmt=_MARKERS[i % 6], color=colour,
-                                    elinewidth=1.1)  # fmt: skip
-                tips.add(f"{label} {row.cell.context}: {number(mid)} s ± {100 * half:.0f} %, measured", dot.lines[0])
+            mids = [fmean(row.micro_s) / row.cell.recipe.micro_batch for row in group]
+            halves = [min(0.95, relative_half_width(row)) for row in group]
+            errors = [half * mid for half, mid in zip(halves, mids, strict=True)]
+            drawn = axes.errorbar([row.cell.context for row in group], mids, yerr=errors, fmt=_MARKERS[i % 6],
+                                  color=colour, elinewidth=1.1)  # fmt: skip
+            tips.add(drawn.lines[0], [
+                f"{label} {row.cell.context}: {number(mid)} s ± {100 * half:.0f} %, measured"
+                for row, mid, half in zip(group, mids, halves, strict=True)
+            ])  # fmt: skip
             if curve:
                 batch = group[-1].cell.recipe.micro_batch
                 measured = [row.cell.context for row in group]
@@ -142,10 +149,10 @@ def _seconds(model: str, rows: list[Measurement], judged: Judged, models: list[s
         plain_ticks(axes.xaxis, ticks)
         axes.set_xlabel("tokens of a sequence")
         axes.set_ylabel("seconds per sequence")
-        axes.legend(loc="upper left", fontsize=9)
+        legend_above(axes)
 
-    errors = [f"{label} {100 * fit.error:.0f} %" for label, fit in fits.items() if fit and fit.contexts > 1]
-    misfit = f" Largest misfit: {', '.join(errors)}." if errors else ""
+    misfits = [f"{label} {100 * fit.error:.0f} %" for label, fit in fits.items() if fit and fit.contexts > 1]
+    misfit = f" Largest misfit: {', '.join(misfits)}." if misfits else ""
     sequences = rows[0].cell.recipe.sequences_per_step
     return [
         Picture(

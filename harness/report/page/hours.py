@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING
 
 from harness.analysis.candidates import Candidate, interval
+from harness.analysis.run_hours import Span
 from harness.analysis.verdict import FITS, TIGHT, TOO_SLOW, UNSURE
-from harness.catalog.published import ACCURACIES, SOURCE
+from harness.catalog.published import ACCURACIES, SOURCE, Published
+from harness.records.measurement import Measurement
 from harness.report.format import cell_name, hours
 from harness.report.page.canvas import COLOURS, Picture, Tips, log_ticks, short
 from harness.report.page.judged import Judged
@@ -12,7 +14,7 @@ from harness.report.page.judged import Judged
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_BARS = 20
+MOST_BARS, MOST_NAMES = 20, 12
 _OF_WORD = {FITS: "good", TIGHT: "warn", UNSURE: "warn", TOO_SLOW: "bad"}
 
 
@@ -30,16 +32,14 @@ def _by_cell(judged: Judged) -> list[Picture]:
 
     def paint(axes: "Axes", tips: Tips) -> None:
         axes.set_position((0.35, axes.get_position().y0, 0.61, axes.get_position().height))
-        for y, (row, span) in enumerate(zip(shown, spans, strict=True)):
-            colour = COLOURS[_OF_WORD.get(judged.words[row.key], "muted")]
-            bar = axes.plot([span.low, span.high], [y, y], color=colour, linewidth=4, alpha=0.45, solid_capstyle="butt")
-            dot = axes.plot([span.mid], [y], "o", color=colour)
-            text = f"{cell_name(row.cell)}: {hours(span.low, span.mid, span.high)} h, {judged.words[row.key]}"
-            tips.add(text, *bar)
-            tips.add(text, *dot)
-        axes.axvline(goal.budget_hours, color=COLOURS["ink"], linestyle=(0, (4, 3)), linewidth=1.2)
-        axes.annotate(f"budget {goal.budget_hours:g} h", (goal.budget_hours, 1), (0, 3), textcoords="offset points",
-                      xycoords=("data", "axes fraction"), ha="center", fontsize=10)  # fmt: skip
+        colours = [COLOURS[_OF_WORD.get(judged.words[row.key], "muted")] for row in shown]
+        axes.hlines(range(len(shown)), [s.low for s in spans], [s.high for s in spans], colors=colours, linewidth=4,
+                    alpha=0.45)  # fmt: skip
+        for colour in dict.fromkeys(colours):
+            own = [y for y in range(len(shown)) if colours[y] == colour]
+            (dots,) = axes.plot([spans[y].mid for y in own], own, "o", color=colour)
+            tips.add(dots, [_text(shown[y], spans[y], judged.words[shown[y].key]) for y in own])
+        _draw_budget(goal.budget_hours, axes)
         axes.set_yticks(range(len(shown)), [short(cell_name(row.cell), 25) for row in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
@@ -60,9 +60,13 @@ def _by_cell(judged: Judged) -> list[Picture]:
             f"{goal.budget_hours:g} h and {goal.steps} steps.{left_out}",
             f"Hours of {len(shown)} cells with a line at the budget of {goal.budget_hours:g} hours.",
             paint,
-            height=96 + 20 * max(4, len(shown)),
+            height=76 + 22 * max(4, len(shown)),
         )
     ]
+
+
+def _text(row: Measurement, span: Span, word: str) -> str:
+    return f"{cell_name(row.cell)}: {hours(span.low, span.mid, span.high)} h, {word}"
 
 
 def _against_accuracy(judged: Judged) -> list[Picture]:
@@ -75,42 +79,29 @@ def _against_accuracy(judged: Judged) -> list[Picture]:
     front = pareto(scored)
 
     def paint(axes: "Axes", tips: Tips) -> None:
-        for c in scored:
-            result, span = c.result, c.run.span
-            if result is None:
-                continue
-            low, high = interval(result)
-            mean, on_front = result.mean("attempts"), c in front
-            colour = COLOURS["s0" if on_front else "muted"]
-            drawn = axes.errorbar(
-                [span.mid], [100 * mean], xerr=[[span.mid - span.low], [span.high - span.mid]],
-                yerr=[[100 * (mean - low)], [100 * (high - mean)]], fmt="o", color=colour, elinewidth=1.1,
-            )  # fmt: skip
-            name = f"{c.name} {c.context}"
-            tips.add(f"{name}: {100 * mean:.1f} % ({100 * low:.0f}-{100 * high:.0f}), "
-                     f"{hours(span.low, span.mid, span.high)} h", drawn.lines[0])  # fmt: skip
-            if len(scored) <= 12:
-                axes.annotate(short(name, 24), (span.mid, 100 * mean), (7, 5), textcoords="offset points", fontsize=9)
-        steps = sorted((c.run.mid, 100 * c.result.mean("attempts")) for c in front if c.result)
-        if len(steps) > 1:
-            axes.step(*zip(*steps, strict=True), where="post", color=COLOURS["s0"], linewidth=1, alpha=0.6)
-        for c, paper in published:
-            mark = axes.plot([c.run.mid], [100 * paper.after], "^", color=COLOURS["s1"], markerfacecolor="none")
-            tips.add(f"{paper.model}, published: {100 * paper.after:.1f} %; hours of {c.name} {c.context}", *mark)
-            axes.annotate(f"{paper.model}, published", (c.run.mid, 100 * paper.after), (8, -4), fontsize=9,
-                          textcoords="offset points")  # fmt: skip
-        axes.axvline(goal.budget_hours, color=COLOURS["ink"], linestyle=(0, (4, 3)), linewidth=1.2)
-        axes.annotate(f"budget {goal.budget_hours:g} h", (goal.budget_hours, 1), (0, 3), textcoords="offset points",
-                      xycoords=("data", "axes fraction"), ha="center", fontsize=10)  # fmt: skip
-        axes.set_xlim(0, 1.25 * max([goal.budget_hours, *(c.hours_high for c in scored)]))
-        top = max([100 * interval(c.result)[1] for c in scored if c.result] + [100 * p.after for _, p in published])
-        axes.set_ylim(0, min(104, 1.15 * top + 2))
+        for group, colour in ((front, "s0"), ([c for c in scored if c not in front], "muted")):
+            _draw_scored(group, COLOURS[colour], axes, tips)
+        if len(scored) <= MOST_NAMES:
+            for c in scored:
+                axes.annotate(short(f"{c.name} {c.context}", 24), (c.run.mid, _percent(c)), (7, 5), fontsize=9,
+                              textcoords="offset points")  # fmt: skip
+        if len(front) > 1:
+            axes.step(*zip(*sorted((c.run.mid, _percent(c)) for c in front), strict=True), where="post",
+                      color=COLOURS["s0"], linewidth=1, alpha=0.6)  # fmt: skip
+        _draw_published(published, axes, tips)
+        _draw_budget(goal.budget_hours, axes)
+        ends = [c.hours_high for c in scored] + [c.run.mid for c, _ in published]
+        axes.set_xlim(0, 1.2 * max(goal.budget_hours, *ends))
+        tops = [100 * interval(c.result)[1] for c in scored if c.result] + [100 * p.after for _, p in published]
+        axes.set_ylim(0, min(104, 1.15 * max(tops) + 2))
         axes.set_xlabel("hours of the whole run")
         axes.set_ylabel("tasks solved, %")
 
     caption = (
         "Filled: measured, with 95 % intervals both ways; blue ones and their line: nothing measured is both quicker "
         "and more accurate (Pareto front)."
+        if scored
+        else "No accuracy was measured."
     )
     if published:
         caption += (
@@ -119,6 +110,47 @@ def _against_accuracy(judged: Judged) -> list[Picture]:
         )
     alt = f"{len(scored)} measured accuracies and {len(published)} published ones against hours."
     return [Picture("accuracy", "Hours against accuracy", caption, alt, paint)]
+
+
+def _percent(c: Candidate) -> float:
+    return 100 * c.result.mean("attempts") if c.result else 0.0
+
+
+def _draw_scored(group: list[Candidate], colour: str, axes: "Axes", tips: Tips) -> None:
+    if not group:
+        return
+    x, y, ends, texts = [c.run.span for c in group], [_percent(c) for c in group], [], []
+    for c, span in zip(group, x, strict=True):
+        low, high = (100 * end for end in interval(c.result)) if c.result else (0.0, 0.0)
+        ends.append((low, high))
+        own = hours(span.low, span.mid, span.high)
+        texts.append(f"{c.name} {c.context}: {_percent(c):.1f} % ({low:.0f}-{high:.0f}), {own} h, measured")
+    drawn = axes.errorbar(
+        [s.mid for s in x], y, xerr=[[s.mid - s.low for s in x], [s.high - s.mid for s in x]],
+        yerr=[[max(0.0, v - low) for v, (low, _) in zip(y, ends, strict=True)],
+              [max(0.0, high - v) for v, (_, high) in zip(y, ends, strict=True)]],
+        fmt="o", color=colour, elinewidth=1.1,
+    )  # fmt: skip
+    tips.add(drawn.lines[0], texts)
+
+
+def _draw_published(published: list[tuple[Candidate, Published]], axes: "Axes", tips: Tips) -> None:
+    """Hollow marks; the name stands once per model, at its first one."""
+    published = sorted(published, key=lambda pair: pair[0].run.mid)
+    named = set()
+    for c, paper in published:
+        (mark,) = axes.plot([c.run.mid], [100 * paper.after], "^", color=COLOURS["s1"], markerfacecolor="none")
+        tips.add(mark, [f"{paper.model}, published: {100 * paper.after:.1f} %; hours of {c.name} {c.context}"])
+        if paper.model not in named:
+            axes.annotate(f"{paper.model}, published", (c.run.mid, 100 * paper.after), (0, 8), fontsize=9,
+                          textcoords="offset points")  # fmt: skip
+            named.add(paper.model)
+
+
+def _draw_budget(budget_hours: float, axes: "Axes") -> None:
+    axes.axvline(budget_hours, color=COLOURS["ink"], linestyle=(0, (4, 3)), linewidth=1.2)
+    axes.annotate(f"budget {budget_hours:g} h", (budget_hours, 1), (0, 3), textcoords="offset points",
+                  xycoords=("data", "axes fraction"), ha="center", fontsize=10)  # fmt: skip
 
 
 def pareto(scored: list[Candidate]) -> list[Candidate]:

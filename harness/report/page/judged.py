@@ -10,6 +10,7 @@ from harness.analysis.ranking import Ranking, rank_candidates
 from harness.analysis.run_hours import RunHours
 from harness.analysis.token_curve import TokenCurve, fit_curves
 from harness.analysis.verdict import verdict
+from harness.arc.task import Solutions, Task
 from harness.errors import UserError
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
@@ -19,13 +20,17 @@ from harness.records.solving import SolvedTask, newest_run
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What a results folder holds; `solved` are the rows of its newest run of solve, `corrupt` lines are left out."""
+    """What a results folder holds; `solved` are the rows of its newest run of solve, `corrupt` lines are left out.
+
+    `tasks` are those of the arms or of that run, with their solutions, where whoever asks has them.
+    """
 
     folder: Path
     rows: Sequence[Measurement]
     results: Sequence[ArmResult]
     solved: Sequence[SolvedTask] = ()
     corrupt: int = 0
+    tasks: tuple[Sequence[Task], Solutions] | None = None
 
     @classmethod
     def of(cls, folder: Path, rows: Sequence[Measurement], results: Sequence[ArmResult], corrupt: int = 0) -> "Content":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from harness.analysis.learning_curve import MAX_REACH, MIN_CHECKPOINTS, accuracy_after
 from harness.analysis.stats import wilson
 from harness.records.arm import ArmResult, CurvePoint
-from harness.report.page.canvas import Picture, Tips, colour_of, plain_ticks, short
+from harness.report.page.canvas import Picture, Tips, colour_of, legend_above, plain_ticks, short
 from harness.report.page.judged import Judged
 from harness.report.ttft import by_comparison
 
@@ -51,7 +51,9 @@ def _picture(group: list[ArmResult], number: int) -> Picture:
             colour = colours[row.label]
             drawn = axes.errorbar(steps, shares, yerr=[below, above], fmt="o-", color=colour, elinewidth=1,
                                   label=short(row.label, 24))  # fmt: skip
-            tips.add(f"{row.label}, measured: {shares[-1]:.1f} % after {steps[-1]} steps", drawn.lines[0])
+            tips.add(drawn.lines[0], [
+                f"{row.label}: {share:.1f} % after {n} steps, measured" for n, share in zip(steps, shares, strict=True)
+            ])  # fmt: skip
             tops += [high for _, high in ends]
             if row.label in refused:
                 continue
@@ -59,16 +61,17 @@ def _picture(group: list[ArmResult], number: int) -> Picture:
             ahead = [accuracy_after(points, round(steps[-1] * times)) for times in _BEYOND]
             x = [estimate.steps for estimate in ahead]
             axes.plot([steps[-1], *x], [shares[-1], *(100 * e.mid for e in ahead)], "--", color=colour, linewidth=1.2)
-            axes.fill_between(x, [100 * e.low for e in ahead], [100 * e.high for e in ahead], color=colour, alpha=0.13,
+            lows, highs = [100 * e.low for e in ahead], [100 * e.high for e in ahead]
+            axes.fill_between([steps[-1], *x], [ends[-1][0], *lows], [ends[-1][1], *highs], color=colour, alpha=0.13,
                               linewidth=0)  # fmt: skip
-            tops += [100 * e.high for e in ahead]
+            tops += highs
         axes.set_xscale("log", base=2)
         shown = sorted({point.steps for row in group for point in row.curve_points if point.steps})
         plain_ticks(axes.xaxis, [shown[0] * 2**k for k in range(25) if shown[0] * 2**k <= axes.get_xlim()[1]])
         axes.set_ylim(0, min(104, 1.08 * max(tops)))
         axes.set_xlabel("optimiser steps")
         axes.set_ylabel("tasks solved, %")
-        axes.legend(loc="upper left", fontsize=9)
+        legend_above(axes)
 
     why = "; ".join(f"{label}: no projection: {reason}" for label, reason in refused.items())
     return Picture(

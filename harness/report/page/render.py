@@ -16,7 +16,7 @@ from harness.arc.lengths import PUBLISHED
 from harness.errors import UserError
 from harness.files import home_relative, write_output
 from harness.report.format import GIB, hours
-from harness.report.page import arms, cells, evidence, figures
+from harness.report.page import arms, cells, evidence, figures, tasks
 from harness.report.page.canvas import Picture
 from harness.report.page.judged import Judged
 from harness.text import visible
@@ -51,9 +51,10 @@ def page(judged: Judged, pictures: Sequence[Picture]) -> str:
     )  # fmt: skip
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    shown_tasks = tasks.shown(judged)
     drawn = {picture.name: Markup(picture.inline) for picture in pictures}
     return environment.get_template("page.html").render(
-        style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8") + (tasks.STYLE if shown_tasks else "")),
         script=Markup(script),
         digest=digest,
         data=Markup(_json_in_html(cells.for_script(judged))),
@@ -68,6 +69,8 @@ def page(judged: Judged, pictures: Sequence[Picture]) -> str:
         counts=cells.counts(list(judged.words.values())),
         arms=arms.tables(judged),
         arm_headings=arms.HEADINGS,
+        tasks=shown_tasks,
+        svg=Markup,
         legend=evidence.LEGEND,
         origin=origin(judged),
     )

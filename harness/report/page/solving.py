@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from harness.records.solving import SolvedTask
-from harness.report.page.canvas import COLOURS, Picture, Tips, short
+from harness.report.page.canvas import COLOURS, Picture, Tips, legend_above, short
 from harness.report.page.judged import Judged
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ def _gantt(rows: list[SolvedTask]) -> Picture:
                 axes.plot([((_began(r) or 0.0) - first + r.seconds) / unit[0] for r in bad], [y] * len(bad), "x",
                           color=COLOURS["bad"])  # fmt: skip
         axes.set_yticks(range(len(workers)), [short(name, 12) for name, _ in workers])
-        axes.set_ylim(len(workers) - 0.4, -1.1)
+        axes.set_ylim(len(workers) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(unit[1])
-        axes.legend(loc="upper left", ncols=2, fontsize=9)
+        legend_above(axes)
 
     left_out = f" The first {MOST_TASKS} attempts." if len(rows) > MOST_TASKS else ""
     return Picture(
@@ -74,7 +74,7 @@ def _gantt(rows: list[SolvedTask]) -> Picture:
         f"A row per worker, a bar per attempt at a task; loading a model leaves a gap; cross: failed.{left_out}",
         f"{len(shown)} attempts by {len(workers)} workers against time.",
         paint,
-        height=130 + 26 * min(16, len(workers)),
+        height=100 + 26 * min(16, len(workers)),
     )
 
 
@@ -89,12 +89,12 @@ def _seconds(rows: list[SolvedTask]) -> Picture:
         expected = [row.expected_s or None for row in ordered]
         if any(expected):
             axes.plot(x, [value if value else float("nan") for value in expected], ".", color=COLOURS["ink"],
-                      markersize=3, label="expected before it began")  # fmt: skip
+                      markersize=3, label="expected before")  # fmt: skip
         axes.set_xlim(0.5, len(ordered) + 0.5)
-        axes.set_ylim(0, 1.25 * max(total))
+        axes.set_ylim(0, 1.08 * max(total))
         axes.set_xlabel("attempts, the longest first")
         axes.set_ylabel("seconds")
-        axes.legend(loc="upper right", fontsize=9)
+        legend_above(axes)
 
     return Picture(
         "solve-seconds",

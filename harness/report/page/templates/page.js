@@ -5,6 +5,7 @@
   if (!table) return;
   const body = table.tBodies[0];
   const rows = Array.from(body.rows);
+  rows.forEach((row, i) => { row.dataset.i = i; });
   const PAGE = 200, RUN = 5, TRAIN = 4, WORD = 9;
   let budget = data.budget, steps = data.goalSteps, all = false, column = -1, direction = 1;
 
@@ -84,6 +85,7 @@
     }
     put(document.getElementById("judged"), text);
     document.getElementById("reset").hidden = !moved;
+    Object.assign(document.documentElement.dataset, {budget, steps});
     document.documentElement.dataset.best = best ? `${best.name} at ${best.context}` : "";
     words(counts);
     show();
