@@ -34,7 +34,9 @@ from harness.tune.config import TuneConfig
 
 BESIDE = ("baseline", "+ color swap")  # what every arm is compared with
 SETTINGS: dict[str, dict[str, Any]] = {
-    "generated": {"dataset": "generated", "tasks": 120, "scope": "shared", "steps": 128},
+    "generated": {"dataset": "generated", "tasks": 120, "scope": "shared", "steps": 128, "sequences_per_step": 16,
+        "lora_targets": "attention", "learning_rate": 1e-3,
+    },
     "small": {
         "tasks": 257, "scope": "task", "steps": 24, "sequences_per_step": 4, "lora_targets": "all-linear",
         "learning_rate": 4e-3,

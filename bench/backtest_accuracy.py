@@ -1,105 +1,192 @@
-"""Is the projected accuracy true? arc-tiny tuned for the real 1000 steps against the interval from its first 125.
+"""Are projected accuracies true? Whole curves of arc-tiny against the intervals from their beginnings.
 
-python -m bench.backtest_accuracy [--set generated] [--tasks 60] [--steps 1000] [--seeds 0 1] [--out FILE]
+One adapter for all tasks is trained and evaluated after 2, 4, 8 ... steps up to the end: two sets of tasks, two arms
+and three seeds, twelve curves. Every beginning of four checkpoints or more is projected to every later one that is at most
+eight times as far, and the interval is compared with what was measured there. A curve is a line of FILE; a run that was
+stopped goes on with the next one.
 
-One run a seed: the same tasks, step and arm as `harness ttft`. It is evaluated at halving steps up to an eighth of the
-way, as a short run would be, and once more at the end. One line a seed is added to FILE, so that a run that was
-stopped goes on with the next seed.
+    python -m bench.backtest_accuracy               the curves that FILE lacks, then the table
+    python -m bench.backtest_accuracy --only-table  of the curves that it has
 """
 
 import argparse
 import json
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from statistics import fmean, quantiles
+from typing import Any
 
-import torch
+from harness.analysis.learning_curve import MAX_REACH, MIN_CHECKPOINTS, accuracy_after
+from harness.analysis.retraining import RECORDED
+from harness.records.arm import SHARED, CurvePoint
+from harness.report.style import console, plain_table
 
-from harness.analysis.learning_curve import MAX_REACH, accuracy_after
-from harness.arc.dataset import Questions, TrainingSequences, cannot_be_grid, solved_sequences
-from harness.arc.prompt import PromptFormat
-from harness.arc.score import score
-from harness.catalog import models as catalog
-from harness.catalog import weights as weights_of
-from harness.catalog.recipes import RecipeOptions, resolve
-from harness.records.arm import CurvePoint, mean_loss
-from harness.train import model as models
-from harness.train.packing import Packing, PackSetting, default_tokens_at_once
-from harness.train.step import TrainingStep
-from harness.tune import decode, finetune
-from harness.tune.config import TuneConfig, settings_for
-from harness.tune.outcome import eval_steps
+FILE = Path("results/reference/projected-accuracy/curves.jsonl")
+SETS = {"generated": {"set": "generated"}, "small": {}}  # the second: what models.yaml says for arc-tiny
+ARMS = ("+ color swap", "n-1")
+TRAINING = {"scope": SHARED, "learning_rate": 1e-3, "sequences_per_step": 16, "lora_targets": "attention", "views": 2}
 
 
-def run(source: str | None, tasks: int, steps: int, seed: int, arm: str) -> list[CurvePoint]:
-    """The checkpoints of one run of `steps`: at halving steps up to steps / MAX_REACH, and the end."""
+@dataclass(frozen=True)
+class Curve:
+    """The measured accuracies of one training, the last point at its end."""
+
+    set: str
+    arm: str
+    seed: int
+    points: tuple[CurvePoint, ...]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """From a beginning of a curve to a later point of it; `truth` is what was measured there. All are shares."""
+
+    curve: Curve
+    reach: float
+    low: float
+    mid: float
+    high: float
+    truth: float
+    refused: str
+
+    @property
+    def held(self) -> bool:
+        return self.low <= self.truth <= self.high
+
+
+def measure(name: str, arm: str, seed: int, tasks: int, steps: int) -> Curve:
+    """Trains arc-tiny for `steps` and evaluates it at every power of two from 2 on, and at the end."""
+    import torch
+
+    from harness.arc.dataset import Questions, TrainingSequences, cannot_be_grid, solved_sequences
+    from harness.arc.prompt import PromptFormat
+    from harness.arc.score import score
+    from harness.catalog import models as catalog_of
+    from harness.catalog import weights
     from harness.catalog.precisions import DTYPES, find, native_dtype
+    from harness.catalog.recipes import RecipeOptions, resolve
     from harness.hardware.probe import rates
+    from harness.records.arm import mean_loss
+    from harness.train import model as models
+    from harness.train.packing import Packing, PackSetting, default_tokens_at_once
+    from harness.train.step import TrainingStep
+    from harness.tune import decode, finetune
+    from harness.tune.config import TuneConfig, settings_for
 
-    known = catalog.load()
-    spec = known.find("arc-tiny")
-    settings = settings_for(known, spec).override(set=source, tasks=tasks, steps=steps)
-    recipe = resolve(known.recipe, RecipeOptions(learning_rate=settings.learning_rate))
-    exam = TuneConfig.of(spec, weights_of.resolve(spec, "auto"), settings, arms=arm, recipe=recipe, seed=seed)
+    catalog = catalog_of.load()
+    spec = catalog.find("arc-tiny")
+    settings = settings_for(catalog, spec).override(tasks=tasks, steps=steps, **SETS[name], **TRAINING)
+    recipe = resolve(catalog.recipe, RecipeOptions(**settings.of_recipe))
+    # Every seed has the tasks of the first.
+    config = TuneConfig.of(spec, weights.resolve(spec, "auto"), settings, arms=arm, recipe=recipe)
     device = torch.device("cpu")
     dtype = native_dtype(rates(device, DTYPES))
-    loaded = models.load(spec, find(dtype), dtype, exam.recipe, exam.weights, device, seed)
-    tokenizer = models.load_tokenizer(exam.weights)
-    prompts = PromptFormat(tokenizer=tokenizer, encoding="rows", context=exam.context)
-    questions = Questions(exam.tasks, prompts, exam.views, seed)
-    truths = {task.id: exam.solutions[task.id] for task in exam.tasks}
-    truth_sequences = solved_sequences(exam.tasks, truths, prompts)
-    points, seen, begun = {*eval_steps(int(steps / MAX_REACH)), steps}, [], time.monotonic()
+    loaded = models.load(spec, find(dtype), dtype, recipe, config.weights, device, seed)
+    tokenizer = models.load_tokenizer(config.weights)
+    prompts = PromptFormat(tokenizer=tokenizer, encoding="rows", context=config.context)
+    questions = Questions(config.tasks, prompts, config.views, seed)
+    truths = {task.id: config.solutions[task.id] for task in config.tasks}
+    sequences = solved_sequences(config.tasks, truths, prompts)
+    wanted = {steps, *(2**i for i in range(1, steps.bit_length()) if 2**i <= steps)}
+    points: list[CurvePoint] = []
+    begun = time.monotonic()
 
-    def on_step(step: int, loss: float, state) -> None:
-        if step in points:
+    def on_step(step: int, loss: float, state: Any) -> None:
+        if step in wanted:
             texts = decode.greedy(
                 loaded.model, tokenizer, questions.prompts, questions.max_new_tokens, hopeless=cannot_be_grid
             )
             scores = tuple(each.attempts for each in score(questions.answers(texts), truths))
-            seen.append(CurvePoint(step, mean_loss(decode.losses(loaded.model, truth_sequences)), scores))
-            took = time.monotonic() - begun
-            print(f"  step {step}: {100 * sum(scores) / len(scores):.1f} %, {took:.0f} s", flush=True)
+            points.append(CurvePoint(step, mean_loss(decode.losses(loaded.model, sequences)), scores))
+            print(f"  step {step}: {100 * fmean(scores):.1f} %, {time.monotonic() - begun:.0f} s", flush=True)
 
     finetune.tune(
-        TrainingStep(loaded.model, exam.recipe, dtype, device),
-        TrainingSequences(exam.arms[0].stream(exam.tasks, seed), prompts),
+        TrainingStep(loaded.model, recipe, dtype, device),
+        TrainingSequences(config.arms[0].stream(config.tasks, seed), prompts),
         steps,
         on_step=on_step,
-        packing=Packing(loaded.model, PackSetting(max(exam.context, default_tokens_at_once(loaded.model)))),
+        packing=Packing(loaded.model, PackSetting(max(config.context, default_tokens_at_once(loaded.model)))),
     )
-    return seen
+    return Curve(name, arm, seed, tuple(points))
+
+
+def projections(curve: Curve) -> Iterator[Projection]:
+    """Every beginning of the curve against every later point within reach."""
+    for last, end in product(range(MIN_CHECKPOINTS - 1, len(curve.points)), range(len(curve.points))):
+        point = curve.points[end]
+        if end <= last or point.steps > MAX_REACH * curve.points[last].steps:
+            continue
+        made = accuracy_after(curve.points[: last + 1], point.steps, RECORDED[SHARED][0])
+        yield Projection(curve, made.reach, made.low, made.mid, made.high, fmean(point.scores), made.refused)
+
+
+def read(path: Path) -> list[Curve]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [
+        Curve(raw["set"], raw["arm"], raw["seed"], tuple(CurvePoint(s, loss, tuple(x)) for s, loss, x in raw["points"]))
+        for raw in map(json.loads, lines)
+    ]
+
+
+def write(curve: Curve, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    points = [[point.steps, point.loss, point.scores] for point in curve.points]
+    with path.open("a") as file:
+        file.write(json.dumps({"set": curve.set, "arm": curve.arm, "seed": curve.seed, "points": points}) + "\n")
+
+
+def table(curves: Sequence[Curve], out: Any) -> None:
+    """Prints what was projected beside what was measured at eight times the beginning, then how many intervals held."""
+    made = [projection for curve in curves for projection in projections(curve)]
+    shown = plain_table("<set|<arm|seed|tasks|from\n%|projected\n%|95 %|measured\n%|held")
+    for p in (p for p in made if p.reach == MAX_REACH):
+        start = [p.curve.set, p.curve.arm, str(p.curve.seed), str(len(p.curve.points[0].scores))]
+        before = next(c for c in p.curve.points if c.steps * p.reach == p.curve.points[-1].steps)
+        if p.refused:
+            shown.add_row(*start, f"{100 * fmean(before.scores):.1f}", "refused", "-", f"{100 * p.truth:.1f}", "-")
+            continue
+        span = f"{100 * p.low:.0f} to {100 * p.high:.0f}"
+        shown.add_row(
+            *start, f"{100 * fmean(before.scores):.1f}", f"{100 * p.mid:.1f}", span, f"{100 * p.truth:.1f}",
+            "yes" if p.held else "NO",
+        )  # fmt: skip
+    out.print(shown)
+    summary = plain_table("reach|projections|refused|held\n%|width\npoints|needed\npoints|error\npoints")
+    for reach in (*sorted({p.reach for p in made}), None):
+        own = [p for p in made if reach in (None, p.reach)]
+        tried = [p for p in own if not p.refused]
+        if not tried:
+            continue
+        errors = [abs(p.truth - p.mid) for p in tried]
+        # Twice the error that 95 % stay below is the width that an interval around the middle needs.
+        needed = 2 * quantiles(errors, n=20, method="inclusive")[-1] if len(errors) > 1 else 2 * errors[0]
+        summary.add_row(
+            "all" if reach is None else f"x{reach:g}", str(len(own)), str(len(own) - len(tried)),
+            f"{100 * fmean(p.held for p in tried):.1f}", f"{100 * fmean(p.high - p.low for p in tried):.0f}",
+            f"{100 * needed:.0f}", f"{100 * fmean(errors):.1f}",
+        )  # fmt: skip
+    out.print()
+    out.print(summary)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--set", dest="source", help="by default what models.yaml says for arc-tiny")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--set", nargs="+", choices=SETS, default=list(SETS), dest="sets")
     parser.add_argument("--tasks", type=int, default=60)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--arm", default="+ color swap")
-    parser.add_argument("--out", type=Path, default=Path("results/backtest-accuracy.jsonl"))
-    asked = parser.parse_args()
-    inside = 0
-    for seed in asked.seeds:
-        seen = run(asked.source, asked.tasks, asked.steps, seed, asked.arm)
-        *early, end = seen
-        found = accuracy_after(early, asked.steps, seed)
-        truth = sum(end.scores) / len(end.scores)
-        line = {"set": asked.source, "tasks": asked.tasks, "seed": seed, "arm": asked.arm, "truth": truth}
-        line |= {"checkpoints": [[c.steps, c.loss, sum(c.scores) / len(c.scores)] for c in seen], **vars(found)}
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        with asked.out.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        if found.refused:
-            print(f"seed {seed}: refused: {found.refused}; measured {100 * truth:.1f} %")
-            continue
-        inside += found.low <= truth <= found.high
-        where = "inside" if found.low <= truth <= found.high else "OUTSIDE"
-        print(
-            f"seed {seed}: projected {100 * found.mid:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f}), "
-            f"measured {100 * truth:.1f} % at {asked.steps} steps: {where}"
-        )
-    print(f"{inside} of {len(asked.seeds)} inside")
+    parser.add_argument("--steps", type=int, default=128)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=FILE)
+    parser.add_argument("--only-table", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    have = {(curve.set, curve.arm, curve.seed) for curve in read(options.out)}
+    for seed, name, arm in product(() if options.only_table else options.seeds, options.sets, ARMS):
+        if (name, arm, seed) not in have:
+            print(f"{name}, {arm}, seed {seed}", flush=True)
+            write(measure(name, arm, seed, options.tasks, options.steps), options.out)
+    table(read(options.out), console())
 
 
 if __name__ == "__main__":

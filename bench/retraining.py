@@ -4,7 +4,7 @@ Rows go into a results folder of their own; what it has is not run again, so a r
 at the end are those of harness.analysis.retraining.
 
     python -m bench.retraining                  one adapter for the 120 generated tasks, 128 steps
-    python -m bench.retraining --set small      one adapter for each of 40 small ARC tasks, 24 steps
+    python -m bench.retraining --set small      one adapter for each of the 20 tasks of `ttft arc-tiny`
     python -m bench.retraining --only-table     of what the folder has
 """
 
@@ -28,8 +28,8 @@ from harness.report.style import console, plain_table
 from harness.tune import run
 
 SETS: dict[str, dict[str, Any]] = {
-    "generated": {**SETTINGS["generated"], "arms": "+ color swap, n-1"},
-    "small": {**SETTINGS["small"], "tasks": 40, "arms": "+ color swap"},
+    "generated": {**SETTINGS["generated"], "views": 2, "arms": "+ color swap"},
+    "small": {**SETTINGS["small"], "tasks": 20, "views": 4, "arms": "+ color swap"},
 }
 
 
@@ -65,13 +65,12 @@ def main() -> None:
     parser.add_argument("--set", choices=SETS, default="generated")
     parser.add_argument("--model", default="arc-tiny")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--results", type=Path, default=Path("results/retraining"))
     parser.add_argument("--only-table", action="store_true", help="run nothing")
     options = parser.parse_args()
     out = console()
     try:
-        config = configure(options.model, **SETS[options.set], views=options.views, results=options.results)
+        config = configure(options.model, **SETS[options.set], results=options.results)
         with ProgressLine(out) as progress:
             for seed in range(0 if options.only_table else options.seeds):
                 progress.note(f"seed {seed}")

@@ -27,6 +27,7 @@ Passes = Annotated[int, Meta(ge=1, le=100)]  # of a queue
 NoTasks = Annotated[int, Meta(ge=0, le=10**6)]
 Side = Annotated[int, Meta(ge=1, le=1000)]  # cells of a grid
 Views = Annotated[int, Meta(ge=1, le=10**4)]
+Repeats = Annotated[int, Meta(ge=1, le=1000)]
 Shown = Annotated[int, Meta(ge=0, le=10**6)]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # what torch takes
 Hours = Annotated[float, Meta(gt=0, le=10**6)]

@@ -15,7 +15,7 @@ from harness.hardware.cpu_load import CpuMeter
 from harness.hardware.info import DeviceReport
 from harness.measure import plan, sweep
 from harness.measure.config import SweepConfig, SweepObserver, SweepResult
-from harness.records.arm import ArmResult
+from harness.records.arm import TASK, ArmResult
 from harness.records.cell import ModelSpec
 from harness.records.measurement import Measurement
 from harness.records.store import slug
@@ -242,14 +242,20 @@ def _fine_tune(spec: ModelSpec, weights: str, config: SweepConfig, catalog: Cata
     native = [row for row in rows if row.cell.precision == row.cell.compute_dtype] or rows
     # Several models are compared on the same tasks, each with its own learning rate.
     settings = settings_for(catalog, spec, alone=len(config.models) == 1)
-    recipe = catalog.recipe
-    if settings.learning_rate is not None:
-        recipe = replace(recipe, learning_rate=settings.learning_rate)
+    own = {name: value for name, value in settings.of_recipe.items() if value is not None}
+    # Targets that the user names for the sweep are those of the fine-tune too.
+    if config.recipe.lora_targets != catalog.recipe.lora_targets:
+        own["lora_targets"] = config.recipe.lora_targets
+    recipe = replace(
+        catalog.recipe, **own, **{name: getattr(config.recipe, name) for name in ("trim_vocab", "kernels")}
+    )
     # A bench is to end in minutes; the user may still ask for a long fine-tune alone.
-    expected_s = settings.steps * step_seconds(native[0])
+    steps = settings.steps * (settings.tasks if settings.scope == TASK else 1)
+    share = recipe.sequences_per_step / native[0].cell.recipe.sequences_per_step
+    expected_s = steps * share * step_seconds(native[0])
     if expected_s > LONGEST_S:
         raise UserError(
-            f"{spec.name}: accuracy not measured: {settings.steps} steps would take about {expected_s / 60:.0f} min "
+            f"{spec.name}: accuracy not measured: {steps} steps would take about {expected_s / 60:.0f} min "
             f"here; harness ttft {spec.name} measures it all the same"
         )
     return TuneConfig.of(
@@ -257,9 +263,7 @@ def _fine_tune(spec: ModelSpec, weights: str, config: SweepConfig, catalog: Cata
         weights,
         settings,
         arms=ARMS,
-        recipe=replace(
-            recipe, **{name: getattr(config.recipe, name) for name in ("trim_vocab", "kernels", "lora_targets")}
-        ),
+        recipe=recipe,
         precision=native[0].cell.precision,
         curve=True,
         autotune=config.autotune,

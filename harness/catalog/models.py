@@ -15,6 +15,7 @@ from harness.catalog.strict_yaml import Document, Strict, parse_file
 from harness.catalog.weights import is_gguf
 from harness.errors import unknown
 from harness.files import user_path
+from harness.records.arm import SCOPES, SHARED
 from harness.records.cell import OPTIMIZED, RECOMPUTE, REFERENCE, TARGETS, ModelSpec, Recipe
 from harness.text import quoted
 
@@ -64,7 +65,7 @@ class Defaults(Strict, frozen=True):
 class TuneDefaults(Strict, frozen=True):
     """A fine-tune's settings where the command line gives none; a model of models.yaml may have its own.
 
-    `grid_limit` is the most cells per side of the grids that a task shows; `learning_rate` None is the recipe's.
+    `grid_limit` is the most cells per side of the grids that a task shows; None is the recipe's.
     """
 
     set: str
@@ -73,7 +74,10 @@ class TuneDefaults(Strict, frozen=True):
     steps: limits.Steps
     context: limits.Prompt
     views: limits.Views
+    scope: Literal[SCOPES] = SHARED  # type: ignore[valid-type]  # mypy reads no constants here
     learning_rate: limits.LearningRate | None = None
+    sequences_per_step: limits.Sequences | None = None
+    lora_targets: Literal[TARGETS] | None = None  # type: ignore[valid-type]
 
     def override(self, **given: Any) -> "TuneDefaults":
         """These settings with the values that are given; None changes nothing."""
@@ -81,6 +85,17 @@ class TuneDefaults(Strict, frozen=True):
 
     def of(self, spec: ModelSpec) -> "TuneDefaults":
         return self.override(**(spec.ttft or {}))
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Of how a model is trained; the others say what it is trained and tried on."""
+        names = ("scope", "steps", "learning_rate", "sequences_per_step", "lora_targets")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def of_recipe(self) -> dict[str, Any]:
+        """The training settings that a recipe has, None where it keeps its own."""
+        return {name: getattr(self, name) for name in ("learning_rate", "sequences_per_step", "lora_targets")}
 
 
 class _RecipeBlock(Strict, frozen=True):

@@ -94,15 +94,9 @@ def configure(
     # models.yaml's settings for this model, then what the user changes; all tasks, however large.
     settings = settings_for(catalog, spec).override(
         set=tasks, grid_limit=LARGEST, tasks=limits.MOST_TASKS, steps=steps, context=context, views=views,
-        learning_rate=learning_rate,
+        learning_rate=learning_rate, sequences_per_step=sequences_per_step, lora_targets=lora_targets,
     )  # fmt: skip
-    options = RecipeOptions(
-        kernels=kernels,
-        trim_vocab=trim_vocab,
-        lora_targets=lora_targets,
-        learning_rate=settings.learning_rate,
-        sequences_per_step=sequences_per_step,
-    )
+    options = RecipeOptions(kernels=kernels, trim_vocab=trim_vocab, **settings.of_recipe)
     tune = TuneConfig.of(
         spec,
         weights_table.resolve(spec, weights),
@@ -182,10 +176,12 @@ def plan_tasks(  # the options of `plan` that are about tasks
         steps=limits.within("--steps", steps, limits.Steps),
         views=limits.within("--views", views, limits.Views),
         context=limits.within("--context", lengths[0], limits.Prompt) if lengths else None,
+        sequences_per_step=sequences_per_step,
+        lora_targets=lora_targets,
     )
     if settings.context > specs[0].max_context:
         raise UserError(f"--context {settings.context} is beyond the window of {specs[0].name}")
-    options = RecipeOptions(lora_targets=lora_targets, sequences_per_step=sequences_per_step)
+    options = RecipeOptions(**settings.of_recipe)
     config = PlanConfig(
         model=specs[0],
         weights=weights_table.resolve(specs[0], weights),

@@ -61,7 +61,9 @@ def configure(
         int | None, typer.Option("--context", "--contexts", help="Tokens of the longest prompt.")
     ] = None,
     too_long: Annotated[str, typer.Option(help="Longer prompts: shorten (fewer demonstrations), or drop.")] = "shorten",
-    scope: Annotated[str, typer.Option(help="One adapter for all tasks (shared), or one per task (task).")] = "shared",
+    scope: Annotated[
+        str | None, typer.Option(help="One adapter for all tasks (shared), or one per task (task).")
+    ] = None,
     views: Annotated[int | None, typer.Option(help="Augmented views that vote on each answer.")] = None,
     encoding: Encoding = "rows",
     decode: Decode = "greedy",
@@ -99,16 +101,12 @@ def configure(
         context=context,
         views=views,
         learning_rate=learning_rate,
-    )
-    # `settings` has the learning rate of the user, the model or the file, in this order.
-    options = RecipeOptions(
-        gpus=gpus,
-        kernels=kernels,
-        trim_vocab=trim_vocab,
-        lora_targets=lora_targets,
-        learning_rate=settings.learning_rate,
+        scope=scope,
         sequences_per_step=sequences_per_step,
+        lora_targets=lora_targets,
     )
+    # `settings` has what the user, the model or the file says, in this order.
+    options = RecipeOptions(gpus=gpus, kernels=kernels, trim_vocab=trim_vocab, **settings.of_recipe)
     return TuneConfig.of(
         spec,
         weights_table.resolve(spec, weights),
@@ -118,7 +116,7 @@ def configure(
         recipe=resolve(catalog.recipe, options),
         precision=precision,
         encoding=encoding,
-        scope=scope,
+        scope=settings.scope,
         too_long=too_long,
         decode=decode,
         select=select,
@@ -134,6 +132,7 @@ def configure(
 @options_of(configure)
 def ttft(
     project_to: Annotated[int | None, typer.Option(help="Estimate the accuracy after so many steps.")] = None,
+    repeats: Annotated[int, typer.Option(help="Train each arm with so many seeds: what another seed changes.")] = 1,
     show: Annotated[int, typer.Option(help="Show the first so many tasks with their predictions here.")] = 0,
     pictures: Annotated[int, typer.Option(help="Draw the first so many tasks as SVG beside the record.")] = 0,
     old_set: Annotated[str | None, typer.Option("--set", hidden=True)] = None,
@@ -160,6 +159,7 @@ def ttft(
     from harness.tune import run
 
     limits.within("--project-to", project_to, limits.Steps)
+    limits.within("--repeats", repeats, limits.Repeats)
     limits.within("--show", show, limits.Shown)
     limits.within("--pictures", pictures, limits.Shown)
     # Older words of the same options.
@@ -172,8 +172,14 @@ def ttft(
     with ProgressLine(out) as progress:
         fleet = parse.fleet_of(ray, on, config.device, config.recipe.data_parallel)
         result = run.run(config, progress, fleet=fleet)
+        record = list(result.rows)
+        # The same tasks; an arm that does not train has no seed.
+        trained = [arm for arm in config.arms if arm.examples]
+        for seed in range(config.seed + 1, config.seed + repeats) if trained else ():
+            progress.note(f"seed {seed}")
+            record += run.run(replace(config, seed=seed, arms=trained), progress, fleet=fleet).rows
     weight_notes.show((), result.rows, out)
-    best = table.arms_table(result.rows, out, project_to)
+    best = table.arms_table(result.rows, out, project_to, record)
     if best is None:
         raise typer.Exit(1)
     # The best arm's answers, beside the true outputs.

@@ -72,6 +72,7 @@ class TuneConfig:
         tasks, solutions = _tasks(settings.set, solutions_file, settings.grid_limit, answered)
         # The set's name in records says so when large tasks are left out: such scores are not comparable.
         whole = settings.grid_limit >= LARGEST
+        more.setdefault("scope", settings.scope)
         return cls(
             model=trimmed(model) if more["recipe"].trim_vocab else model,
             weights=weights,
@@ -104,11 +105,11 @@ class ArmsJob:
 def settings_for(catalog: Catalog, model: ModelSpec, alone: bool = True) -> TuneDefaults:
     """models.yaml's settings for fine-tuning `model`, with the context cut to the model's longest.
 
-    Where several models are compared (not `alone`), only the learning rate is the model's own, so that all have the
+    Where several models are compared (not `alone`), only how it is trained is the model's own, so that all have the
     same tasks.
     """
     own = catalog.ttft.of(model)
-    settings = own if alone else catalog.ttft.override(learning_rate=own.learning_rate)
+    settings = own if alone else catalog.ttft.override(**own.training)
     return settings.override(context=min(settings.context, model.max_context))
 
 
