@@ -9,7 +9,7 @@ GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--st
   $(if $(RESULTS),--results "$(RESULTS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help bench ttft report pick plan models doctor setup test lint format benchmarks backtest-projection \
+.PHONY: wheels help bench ttft report pick plan models doctor setup test lint format benchmarks backtest-projection \
   backtest-accuracy backtest predict calibrate tiny zoo fuzz kill first-contact real compat clean
 
 help:
@@ -68,6 +68,10 @@ first-contact: .venv/.ready
 # SmolLM2-135M from a package through bench, all arms of ttft, and pick: hours on a CPU; started again it goes on.
 real: .venv/.ready-dev
 	@$(PY) -m bench.real $(if $(RESULTS),--results "$(RESULTS)") $(ARGS)
+
+# What a notebook without internet needs, everything but torch: dist/wheels.
+wheels: .venv/.ready
+	@$(PY) -m notebooks.wheels $(ARGS)
 
 backtest-projection: .venv/.ready-dev
 	$(PY) -m bench.backtest_projection $(ARGS)

@@ -129,7 +129,9 @@ def test_wheels_are_installed_without_an_index(without_harness, monkeypatch, tmp
 
 def test_wheels_that_cannot_be_installed_end_it_in_a_sentence(without_harness, monkeypatch, tmp_path):
     (tmp_path / "ttft_bench-0.1.0-py3-none-any.whl").touch()
-    done = subprocess.CompletedProcess([], 1, "", "WARNING: old pip\nERROR: No matching distribution found for torch>=2.6\n")
+    done = subprocess.CompletedProcess(
+        [], 1, "", "WARNING: old pip\nERROR: No matching distribution found for torch>=2.6\n"
+    )
     monkeypatch.setattr(subprocess, "run", lambda command, **options: done)
     with pytest.raises(SystemExit, match="cannot be installed: ERROR: No matching"):
         install(str(tmp_path))
