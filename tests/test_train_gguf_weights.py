@@ -1,11 +1,16 @@
 """Weights of GGUF files: the model that was written comes back, and whatever else a file holds is one line."""
 
+import io
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from helpers.gguf_files import TOKENS, random_model, rounded, write
+from helpers.tasks import made_tasks
+from helpers.tuning import RECIPE, arms_of, spec_of
+from rich.console import Console
 
 from harness.catalog import gguf_header, gguf_model, model_folder, weights
 from harness.catalog import models as catalog
@@ -13,6 +18,7 @@ from harness.catalog.precisions import find
 from harness.cli.app import main
 from harness.errors import UserError
 from harness.records.cell import ModelSpec, Recipe
+from harness.report import weight_notes
 from harness.train import model as models
 from harness.train.model import load_tokenizer
 
@@ -69,6 +75,20 @@ def test_they_are_quantised_anew_where_the_precision_says_so(tmp_path, kind):
         torch.testing.assert_close(base.self_attn.q_proj.base_layer.bias, model.model.layers[0].self_attn.q_proj.bias)
     exact, rough = _logits(model), _logits(loaded.model.eval())
     assert 0 < (exact - rough).norm() < 0.3 * exact.norm()
+
+
+def test_a_fine_tune_trains_on_them_and_its_rows_and_tables_say_so(tmp_path):
+    path = write(tmp_path / "small.gguf", random_model(max_position_embeddings=512), "Q4_1")
+    tasks, solutions = made_tasks(2)
+    model = catalog.load().find(str(path))
+    recipe = replace(RECIPE, kernels="plain")
+    spec = spec_of(None, tasks, model=model, weights=weights.resolve(model, "auto"), recipe=recipe, views=1)
+    rows, _ = arms_of(spec, tasks, solutions, tmp_path / "results", "baseline, n-1")
+    assert [row.ok for row in rows] == [True, True] and rows[1].step_losses[-1] < rows[1].step_losses[0]
+    assert {row.spec.weights for row in rows} == {f"gguf:Q4_1@{path}"}
+    out = Console(width=80, file=io.StringIO())
+    weight_notes.show((), rows, out)
+    assert out.file.getvalue() == "- small: weights gguf Q4_1, dequantised.\n"
 
 
 def test_the_tokenizer_is_the_files(q8):
