@@ -1,13 +1,16 @@
 """The real model's run: what is downloaded is what is known, its tasks fit whole, and the record is kept."""
 
 import hashlib
+import random
 import zipfile
 
 import pytest
 from helpers.gguf_files import random_model, write
+from helpers.records import result
 from helpers.tasks import made_tasks
 
 from bench import real
+from harness.analysis.retraining import NONE
 from harness.arc.arms import TABLE
 from harness.arc.examples import questions
 from harness.arc.prompt import PromptFormat
@@ -73,3 +76,26 @@ def test_the_record_is_copied_whole(tmp_path):
         (results / name).write_text(name)
     real.keep(results, tmp_path / "kept")
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["accuracy.jsonl", "records.jsonl"]
+
+
+def losing(arm, nats, steps=32):
+    noise = random.Random(arm)
+    losses = tuple((nats + noise.gauss(0, 0.05), 10) for _ in range(24))
+    return result(0, tasks=24, arm=arm, steps=steps, answer_losses=losses)
+
+
+def test_the_story_stands_beside_the_published_one_with_p_and_says_what_is_missing():
+    rows = [losing("baseline", 2.0, 0), losing("+ color swap", 1.5), losing("n-1", 1.7)]
+    cells = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in real.story(rows, NONE)]
+    lines = {arm: rest for arm, *rest in cells}
+    assert lines["baseline"][:2] == ["0.1445", f"{rows[0].grid_nll:.4g}"]
+    assert lines["n-1"][0] == "0.1398 (-3 %)" and lines["n-1"][1].endswith("(-15 %)")
+    less, p, beside, p_beside = lines["n-1"][2:6]
+    # 20 nats, 17 and 15, each with noise of half a nat per task.
+    assert float(less.split()[0]) == pytest.approx(-3, abs=0.3) and float(beside.split()[0]) == pytest.approx(
+        2, abs=0.3
+    )
+    assert p == p_beside == "<.001"
+    assert lines["n-2"][:2] == ["no gain", "not measured yet"]
+    with pytest.raises(UserError, match="no baseline"):
+        real.story(rows[1:], NONE)
