@@ -92,9 +92,8 @@ def test_the_story_stands_beside_the_published_one_with_p_and_says_what_is_missi
     assert lines["n-1"][0] == "0.1398 (-3 %)" and lines["n-1"][1].endswith("(-15 %)")
     less, p, beside, p_beside = lines["n-1"][2:6]
     # 20 nats, 17 and 15, each with noise of half a nat per task.
-    assert float(less.split()[0]) == pytest.approx(-3, abs=0.3) and float(beside.split()[0]) == pytest.approx(
-        2, abs=0.3
-    )
+    assert float(less.split()[0]) == pytest.approx(-3, abs=0.3)
+    assert float(beside.split()[0]) == pytest.approx(2, abs=0.3)
     assert p == p_beside == "<.001"
     assert lines["n-2"][:2] == ["no gain", "not measured yet"]
     with pytest.raises(UserError, match="no baseline"):

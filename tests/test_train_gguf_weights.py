@@ -93,6 +93,7 @@ def test_a_fine_tune_trains_on_them_and_its_rows_and_tables_say_so(tmp_path):
 
 def test_the_tokenizer_is_the_files(q8):
     tokenizer = load_tokenizer(weights.resolve(model_folder.from_gguf(q8), "auto"))
+    assert load_tokenizer(str(q8)).get_vocab() == tokenizer.get_vocab()  # as coverage names it
     ids = tokenizer("01 t\n")["input_ids"]
     assert [TOKENS[i] for i in ids] == ["0", "1", "Ġt", "Ċ"]
     assert tokenizer.eos_token == "<|end|>"
@@ -113,7 +114,9 @@ def test_a_file_of_another_shape_than_the_model_named_is_refused(q8):
         weights.resolve(ModelSpec("other", {"model_type": "llama", "hidden_size": 32}, 256), str(q8))
 
 
-def test_a_file_that_went_is_one_line(q8, tmp_path):
+def test_a_file_that_went_is_one_line_and_a_folder_is_a_folder(tmp_path):
+    (tmp_path / "folder.gguf").mkdir()
+    assert weights.folder(str(tmp_path / "folder.gguf")) == str(tmp_path / "folder.gguf")
     with pytest.raises(UserError, match="has no file"):
         weights.folder(f"gguf:Q8_0@{tmp_path}/gone.gguf")
 

@@ -189,7 +189,7 @@ def coverage(
     source: Annotated[str, typer.Argument(help="A set, a folder, or Kaggle's file.")] = "arc1-evaluation",
     contexts: Contexts = "1024 2048 4096 8192",
     tokenizer: Annotated[
-        str | None, typer.Option(help="Folder of a tokenizer; without one lengths are estimated.")
+        str | None, typer.Option(help="Folder of a tokenizer, or a GGUF file; without one lengths are estimated.")
     ] = None,
     encoding: Encoding = "rows",
 ) -> None:
