@@ -13,12 +13,13 @@
 MODELS = []  # names or folders; none: the weights that are attached, else arc-tiny, which comes along
 TASKS = None  # a file of challenges; None: the competition's
 BUDGET_HOURS = 11.5  # of the scored run, for all of it; Kaggle stops at 12
-REHEARSAL_HOURS = 0.1  # for solving, whenever Kaggle does not score this run
+REHEARSAL_HOURS = 0.05  # for solving, whenever Kaggle does not score this run
 CONTEXTS = None  # tokens, as in [1024, 4096]; None: models.yaml's
 PRECISIONS = None  # as in ["native", "int4"]; None: models.yaml's
 STEPS, VIEWS = None, None  # per task; None: models.yaml's
 KAGGLE_CARDS = "t4 l4"  # predicted for these, too
-BENCH = {}  # further options of `bench`, as in {"accuracy": False}
+ACCURACY = False  # True: each model is fine-tuned for a short time too, up to half an hour
+BENCH = {}  # further options of `bench`, as in {"sample_seconds": 10}
 SOLVE = {}  # and of `solve`, as in {"decode": "dfs"}
 INPUT, WORKING = "/kaggle/input", "/kaggle/working"
 
@@ -48,7 +49,7 @@ print(here)
 
 # %%
 options = {"contexts": CONTEXTS, "precisions": PRECISIONS, "budget_hours": BUDGET_HOURS}
-record = harness.bench(*here.models, results=here.results, **(options | BENCH))
+record = harness.bench(*here.models, accuracy=ACCURACY, results=here.results, **(options | BENCH))
 
 # %% [markdown]
 # ## The verdict

@@ -50,7 +50,7 @@ def test_kaggle_from_an_empty_kernel_to_a_valid_submission(tmp_path):
         | {
             "INPUT": str(tmp_path / "input"),
             "WORKING": str(working),
-            "BENCH": {"accuracy": False, "sample_seconds": 1, "force": True, "kernels": "plain"},
+            "BENCH": {"sample_seconds": 1, "force": True, "kernels": "plain"},
             "SOLVE": {"sequences_per_step": 1, "kernels": "plain", "passes": 1, "workers": 1},
             "STEPS": 1,
             "VIEWS": 1,
@@ -163,3 +163,25 @@ def test_verbs_are_called_after_their_packages_were_imported():
 
 def test_a_users_error_is_one_line_in_a_notebook():
     assert harness.UserError("no such model")._render_traceback_() == ["error: no such model"]
+
+
+def test_a_record_says_what_to_take_and_with_which_options():
+    record = harness.load(str(make.FOLDER.parent / "results/reference/make-bench-qwen-0.5b"))
+    assert record.verdict.startswith("Best candidate: qwen2.5-0.5b bf16 at 512 tokens")
+    assert record.pick | {"learning_rate": None} == {
+        "model": "qwen2.5-0.5b", "precision": "bf16", "context": 512, "sequences_per_step": 16,
+        "lora_targets": "attention", "learning_rate": None,
+    }  # fmt: skip
+    # Under a budget that none fits it is the nearest.
+    assert harness.load(record.folder, budget_hours=0.1).pick["model"] == "qwen2.5-0.5b"
+
+
+def test_a_records_plot_has_a_bar_per_cell_and_both_limits(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    record = harness.load(str(make.FOLDER.parent / "results/reference/make-bench-qwen-0.5b"), budget_hours=7)
+    memory, hours = record.plot().axes
+    assert [label.get_text() for label in memory.get_yticklabels()][-1] == "qwen2.5-0.5b int4 512"
+    # What was not measured has no bar.
+    assert [bar.get_width() for bar in hours.patches][2:] == list(record.frame["run_hours_mid"])[2:]
+    assert len(hours.patches) == len(record.rows) == 6
+    assert [line.get_xdata()[0] for line in hours.lines if len(set(line.get_xdata())) == 1][-1] == 7

@@ -3,20 +3,21 @@
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
+from harness.report.page.canvas import COLOURS, MISSING
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-_INK, _PALE, _LIMIT = "tab:blue", "lightsteelblue", "tab:red"
+_INK, _PALE, _LIMIT = COLOURS["s0"], COLOURS["grid"], COLOURS["bad"]
 
 
 def _pyplot() -> Any:
     """Raises UserError where there is no matplotlib."""
     try:
         from matplotlib import pyplot
-    except ImportError:
-        raise UserError("plots are drawn by matplotlib, which is missing: pip install matplotlib") from None
+    except ImportError as problem:
+        raise UserError(MISSING.format(problem)) from None
     return pyplot
 
 
