@@ -156,6 +156,7 @@ def ttft(
     from harness.report import pictures as drawing
     from harness.report import style, weight_notes
     from harness.report import ttft as table
+    from harness.report.page.beside import write_beside
     from harness.report.progress import ProgressLine
     from harness.tune import run
 
@@ -174,6 +175,9 @@ def ttft(
         result = run.run(config, progress, fleet=fleet)
     weight_notes.show((), result.rows, out)
     best = table.arms_table(result.rows, out, project_to)
+    goal = parse.goal(model_table.load(options["models_file"]), steps=project_to)
+    if page := write_beside(result.folder, goal, (config.tasks, config.solutions)):
+        out.print(f"\nRecord and page: {page}", soft_wrap=True, markup=False)
     if best is None:
         raise typer.Exit(1)
     # The best arm's answers, beside the true outputs.
