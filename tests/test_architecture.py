@@ -18,7 +18,7 @@ FLOORS = (
     {"predict", "tiny"},
     {"measure", "tune"},
     {"solve"},
-    {"report", "pipeline"},
+    {"report", "pipeline", "kaggle"},
     {"cli"},
     {"api"},
 )

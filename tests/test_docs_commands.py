@@ -14,6 +14,7 @@ SCRIPTS = {
     "backtest-projection": "bench/backtest_projection.py",
     "backtest-accuracy": "bench/backtest_accuracy.py",
     "tiny": "harness/tiny/pretrain.py",
+    "wheels": "notebooks/wheels.py",
 }
 
 
@@ -48,7 +49,9 @@ def script_options(path):
 
 
 ANY_OPTION = {name for verb in VERBS for name in options_of(verb)}
-ANY_OPTION |= {name for path in ROOT.glob("bench/*.py") for name in script_options(path)}
+ANY_OPTION |= {
+    name for path in (*ROOT.glob("bench/*.py"), *ROOT.glob("notebooks/*.py")) for name in script_options(path)
+}
 
 
 def long_options(words):
@@ -90,7 +93,7 @@ def check(text, whole):
         check_verb(words[1:], whole)
     elif words[0] == "make":
         check_make(words[1:], whole)
-    elif words[:2] == ["python", "-m"] and words[2].startswith("bench."):
+    elif words[:2] == ["python", "-m"] and words[2].startswith(("bench.", "notebooks.")):
         path = words[2].replace(".", "/") + ".py"
         assert (ROOT / path).exists(), text
         assert long_options(words) <= script_options(path), text

@@ -89,6 +89,7 @@ def test_it_leaves_the_csv_and_the_benchmark_file(swept):
     with (folder / "summary.csv").open() as file:
         assert [r["status"] for r in csv.DictReader(file)] == ["ok", "beyond_window"] * 2
     assert '"micro_step[tiny-int4-64]"' in (folder / "benchmark.json").read_text()
+    assert 'id="memory-1"' in (folder / "report.html").read_text()
 
 
 def test_a_finished_sweep_measures_nothing_again(swept, tiny_folder):

@@ -1,11 +1,16 @@
 """Weights of GGUF files: the model that was written comes back, and whatever else a file holds is one line."""
 
+import io
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from helpers.gguf_files import TOKENS, random_model, rounded, write
+from helpers.tasks import made_tasks
+from helpers.tuning import RECIPE, arms_of, spec_of
+from rich.console import Console
 
 from harness.catalog import gguf_header, gguf_model, model_folder, weights
 from harness.catalog import models as catalog
@@ -13,6 +18,7 @@ from harness.catalog.precisions import find
 from harness.cli.app import main
 from harness.errors import UserError
 from harness.records.cell import ModelSpec, Recipe
+from harness.report import weight_notes
 from harness.train import model as models
 from harness.train.model import load_tokenizer
 
@@ -71,8 +77,23 @@ def test_they_are_quantised_anew_where_the_precision_says_so(tmp_path, kind):
     assert 0 < (exact - rough).norm() < 0.3 * exact.norm()
 
 
+def test_a_fine_tune_trains_on_them_and_its_rows_and_tables_say_so(tmp_path):
+    path = write(tmp_path / "small.gguf", random_model(max_position_embeddings=512), "Q4_1")
+    tasks, solutions = made_tasks(2)
+    model = catalog.load().find(str(path))
+    recipe = replace(RECIPE, kernels="plain")
+    spec = spec_of(None, tasks, model=model, weights=weights.resolve(model, "auto"), recipe=recipe, views=1)
+    rows, _ = arms_of(spec, tasks, solutions, tmp_path / "results", "baseline, n-1")
+    assert [row.ok for row in rows] == [True, True] and rows[1].step_losses[-1] < rows[1].step_losses[0]
+    assert {row.spec.weights for row in rows} == {f"gguf:Q4_1@{path}"}
+    out = Console(width=80, file=io.StringIO())
+    weight_notes.show((), rows, out)
+    assert out.file.getvalue() == "- small: weights gguf Q4_1, dequantised.\n"
+
+
 def test_the_tokenizer_is_the_files(q8):
     tokenizer = load_tokenizer(weights.resolve(model_folder.from_gguf(q8), "auto"))
+    assert load_tokenizer(str(q8)).get_vocab() == tokenizer.get_vocab()  # as coverage names it
     ids = tokenizer("01 t\n")["input_ids"]
     assert [TOKENS[i] for i in ids] == ["0", "1", "Ġt", "Ċ"]
     assert tokenizer.eos_token == "<|end|>"
@@ -93,7 +114,9 @@ def test_a_file_of_another_shape_than_the_model_named_is_refused(q8):
         weights.resolve(ModelSpec("other", {"model_type": "llama", "hidden_size": 32}, 256), str(q8))
 
 
-def test_a_file_that_went_is_one_line(q8, tmp_path):
+def test_a_file_that_went_is_one_line_and_a_folder_is_a_folder(tmp_path):
+    (tmp_path / "folder.gguf").mkdir()
+    assert weights.folder(str(tmp_path / "folder.gguf")) == str(tmp_path / "folder.gguf")
     with pytest.raises(UserError, match="has no file"):
         weights.folder(f"gguf:Q8_0@{tmp_path}/gone.gguf")
 

@@ -74,7 +74,8 @@ def resolve(spec: ModelSpec, choice: str) -> str:
 
 
 def is_gguf(path: str) -> bool:
-    return path.lower().endswith(gguf_model.SUFFIX)
+    """Whether `path` names a GGUF file, which need not be there."""
+    return path.lower().endswith(gguf_model.SUFFIX) and not user_path(path).is_dir()
 
 
 def label(weights: str) -> str:
@@ -91,8 +92,8 @@ def folder(weights: str) -> str:
     """
     if weights.startswith(BUNDLED):
         return str(_ASSETS / weights.removeprefix(BUNDLED).partition("@")[0])
-    if weights.startswith(GGUF):
-        path = user_path(weights.partition("@")[2])
+    if weights.startswith(GGUF) or is_gguf(weights):
+        path = user_path(weights.partition("@")[2] if weights.startswith(GGUF) else weights)
         if not path.is_file():
             raise UserError(f"{socket.gethostname()} has no file {path}; put it there, under this path")
         gguf_model.must_have_package(path)

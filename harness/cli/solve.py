@@ -34,6 +34,7 @@ from harness.errors import UserError, unknown
 if TYPE_CHECKING:
     from harness.solve.config import SolveConfig
 
+_PAGE_S = 10.0  # more than the page takes
 _ARM = "+ color swap"
 _MOST_DAYS = 1.0  # of a deadline given as a time of day
 
@@ -250,6 +251,7 @@ def solve(
     Killed at any time and started again, it goes on, and keeps to the first start's deadline.
     """
     from harness.report import style
+    from harness.report.page.beside import write_beside
     from harness.report.solving import SolveLine, summary
     from harness.solve import run
 
@@ -258,5 +260,10 @@ def solve(
     with SolveLine(out) as line:
         result = run.run(config, line, fleet=parse.fleet_of(ray, on, config.tune.device))
     summary(result, config, out)
+    # Drawing takes seconds, which a run that has used up its time does not have.
+    if result.end - time.time() > _PAGE_S:
+        goal = parse.goal(model_table.load(options["models_file"]), config.budget_s / 3600)
+        if page := write_beside(result.folder, goal, (config.share, config.solutions)):
+            out.print(f"page: {page}", soft_wrap=True, markup=False)
     if not any(row.votes for row in result.rows):
         raise typer.Exit(1)

@@ -155,6 +155,7 @@ def ttft(
     from harness.report import pictures as drawing
     from harness.report import style, weight_notes
     from harness.report import ttft as table
+    from harness.report.page.beside import write_beside
     from harness.report.progress import ProgressLine
     from harness.tune import run
 
@@ -180,6 +181,9 @@ def ttft(
             record += run.run(replace(config, seed=seed, arms=trained), progress, fleet=fleet).rows
     weight_notes.show((), result.rows, out)
     best = table.arms_table(result.rows, out, project_to, record)
+    goal = parse.goal(model_table.load(options["models_file"]), steps=project_to)
+    if page := write_beside(result.folder, goal, (config.tasks, config.solutions)):
+        out.print(f"\nRecord and page: {page}", soft_wrap=True, markup=False)
     if best is None:
         raise typer.Exit(1)
     # The best arm's answers, beside the true outputs.
@@ -195,7 +199,7 @@ def coverage(
     source: Annotated[str, typer.Argument(help="A set, a folder, or Kaggle's file.")] = "arc1-evaluation",
     contexts: Contexts = "1024 2048 4096 8192",
     tokenizer: Annotated[
-        str | None, typer.Option(help="Folder of a tokenizer; without one lengths are estimated.")
+        str | None, typer.Option(help="Folder of a tokenizer, or a GGUF file; without one lengths are estimated.")
     ] = None,
     encoding: Encoding = "rows",
 ) -> None:

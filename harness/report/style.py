@@ -1,5 +1,6 @@
 """The style that all tables share, and the console that they are printed on."""
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,11 +17,15 @@ _VERDICT_COLOURS = {"fits": "green", **_YELLOW, **_RED, "unstable": "magenta"}
 _LABEL_WIDTH = 9  # "bf16/ckpt"
 
 
+# In a notebook rich would make a picture of every line; there, too, lines are text.
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "force_jupyter": False}
+
+
 class PlainConsole(Console):
     """A console to which all text is text: no markup, and what would act on the terminal is written out."""
 
     def __init__(self, **options: Any):
-        super().__init__(**{"highlight": False, "markup": False, "emoji": False} | options)
+        super().__init__(**_PLAIN | options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         # Of tables' cells, before they are measured.
@@ -34,9 +39,11 @@ class PlainConsole(Console):
 
 def console(quiet: bool = False) -> Console:
     """Standard output for rich: as wide as the terminal, and without a terminal at least 80 columns."""
+    # A notebook's kernel calls itself a terminal, but keeps every drawing of a live line.
+    kernel: dict[str, Any] = {"force_terminal": False} if "ipykernel" in sys.modules else {}
+    out = PlainConsole(quiet=quiet, **kernel)
     # Without a terminal the width may be anything; the tables need 80 columns.
-    out = PlainConsole(quiet=quiet)
-    return out if out.is_terminal else PlainConsole(quiet=quiet, width=max(80, out.width))
+    return out if out.is_terminal else PlainConsole(quiet=quiet, width=max(80, out.width), **kernel)
 
 
 class PlainTable(Table):

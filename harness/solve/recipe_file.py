@@ -44,7 +44,12 @@ def read(path: Path) -> RecipeFile:
 
 
 def text_of(candidate: Candidate, name: str) -> str:
-    """The settings of a ranked candidate: its cell, and how its accuracy was measured, where that was.
+    """The `settings_of` a ranked candidate as the file `name`."""
+    return _HEAD.format(name=name) + yaml.safe_dump(settings_of(candidate), sort_keys=False)
+
+
+def settings_of(candidate: Candidate) -> dict[str, Any]:
+    """Options of `solve`: the candidate's cell, and how its accuracy was measured, where that was.
 
     Steps of a fine-tune that all tasks shared are none per task, so they are left to `solve`.
     """
@@ -70,4 +75,4 @@ def text_of(candidate: Candidate, name: str) -> str:
             "views": spec.views,
             "steps": spec.steps if spec.scope == TASK and result.steps else None,
         }
-    return _HEAD.format(name=name) + yaml.safe_dump({k: v for k, v in settings.items() if v}, sort_keys=False)
+    return {name: value for name, value in settings.items() if value}

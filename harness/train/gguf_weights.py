@@ -28,6 +28,16 @@ def source(file: str) -> tuple[str, dict[str, str]]:
     return str(path.parent), {"gguf_file": path.name}
 
 
+def must_be_as_said(file: str, tokenizer: Any) -> None:
+    """Raises Unsupported where transformers made another tokenizer than the file describes, as its version 5.0 does."""
+    end = gguf_model.read(Path(file)).config["eos_token_id"]
+    if tokenizer.eos_token_id != end:
+        raise Unsupported(
+            f"transformers {transformers.__version__} reads another end-of-text token from {file} than the file's; "
+            "install a newer one"
+        )
+
+
 def load(file: str, precision: Precision, dtype: torch.dtype, device: torch.device) -> transformers.PreTrainedModel:
     """The model in the GGUF `file` on `device`, in `dtype`; where `precision` quantises, layer by layer from there.
 

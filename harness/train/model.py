@@ -192,6 +192,8 @@ def load_tokenizer(weights: str) -> Any:
                 source[0], local_files_only=True, trust_remote_code=False, **source[1]
             )
             digits = tokenizer("012").input_ids
+            if is_gguf(where):
+                gguf_weights.must_be_as_said(where, tokenizer)
     except Exception as problem:  # of a file that is none of theirs, the libraries raise whatever they like
         raise Unsupported(f"no tokenizer at {where}: {first_line(problem)}") from None
     # transformers makes an empty one from a config.json alone.

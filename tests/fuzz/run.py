@@ -138,13 +138,22 @@ class World:
 
     def _end(self, example: Example) -> End:
         from harness.cli import app
+        from harness.report.page import figures
 
         out, err = (
             io.TextIOWrapper(io.BytesIO(), encoding=example.encoding, errors=errors, write_through=True)
             for errors in ("strict", "backslashreplace")
         )
         code, problem = None, None
-        with world.workers(example.real) as died, _limited(), mock.patch.multiple(sys, stdout=out, stderr=err):
+        # Pictures take long to draw: only where the page is what is asked for.
+        families = figures.FAMILIES if example.words[:1] == ("report",) else ()
+        pictures = mock.patch.object(figures, "FAMILIES", families)
+        with (
+            pictures,
+            world.workers(example.real) as died,
+            _limited(),
+            mock.patch.multiple(sys, stdout=out, stderr=err),
+        ):
             try:
                 app.main(list(example.words))
                 code = 0
@@ -221,7 +230,7 @@ def faults(example: Example, end: End, at: World) -> Iterator[Fault]:
 
 def _files(verb: str, example: Example, at: World) -> Iterator[Fault]:
     # What these name is written, whatever was there; solve writes a submission in any case.
-    outputs = {after for before, after in pairwise(example.words) if before in ("--csv", "--out", "--emit")}
+    outputs = {after for before, after in pairwise(example.words) if before in ("--csv", "--out", "--emit", "--html")}
     outputs |= {"submission.json"} if example.words[:1] == ("solve",) else set()
     for name, content in {**at.read("*.yaml"), **at.read("*.json"), **at.read("tasks/*"), **at.read("m/*")}.items():
         expected = example.files.get(name, content)

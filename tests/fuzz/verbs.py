@@ -30,6 +30,7 @@ READERS: tuple[Words, ...] = (
     ("plan",),
     ("bench", "bare", f"./{world.MODEL}", "--precisions", "fp32 bf16", *RECORD),
 )
+PAGE: Words = ("report", *RECORD, "--html", "out.html", "--figures", "pictures")
 TUNES: tuple[Words, ...] = (("ttft", f"./{world.MODEL}", "--project-to", "30", "--show", "1", *RECORD),)
 PREDICT: tuple[Words, ...] = (
     ("predict", "bare", "--gpu", "t4"),
@@ -161,8 +162,8 @@ class Row:
 ENCODINGS = st.sampled_from(["utf-8"] * 18 + ["ascii", "latin-1"])
 MODEL = f"./{world.MODEL}"
 ROWS = (
-    Row("records", f"{world.RESULTS}/records.jsonl", json_lines, READERS, 24),
-    Row("accuracies", f"{world.RESULTS}/accuracy.jsonl", json_lines, (*READERS[:4], READERS[-1], *TUNES), 16),
+    Row("records", f"{world.RESULTS}/records.jsonl", json_lines, (*READERS, PAGE), 24),
+    Row("accuracies", f"{world.RESULTS}/accuracy.jsonl", json_lines, (*READERS[:4], READERS[-1], *TUNES, PAGE), 16),
     Row("models.yaml", "models.yaml", yaml_file, CATALOG, 16),
     Row("cards", "card.yaml", yaml_file, (("predict", "bare", "--gpu", "{}"), ("plan", "bare", "--gpu", "{}"),
                                           ("predict", "bare", "--gpu", "2x{}", "--max-batch", "--csv", "out.csv"))),
@@ -188,6 +189,9 @@ ROWS = (
     Row("configs", "m/config.json", json_file, (
         ("plan", MODEL), ("predict", MODEL, "--gpu", "t4"), ("bench", MODEL, "--results", "new"),
         ("ttft", MODEL, "--results", "new"))),
+    Row("GGUF files", world.GGUF, lambda content: values.damaged(content), (
+        ("plan", "./{}"), ("bench", "./{}", "--results", "new"), ("ttft", "./{}", "--results", "new"),
+        ("ttft", "bare", "--weights", "{}", "--results", "new")), 4),
     # These train for real, or load what a training would.
     Row("tokenizers", "m/tokenizer*.json", json_file, (("coverage", "tasks", "--tokenizer", "m"),), 1),
     Row("model folders", "m/*", lambda content: values.damaged(content), (
@@ -206,7 +210,7 @@ ROWS = (
 
 # Words that let a verb begin; those of a verb without a row are none.
 BASES: dict[str, tuple[Words, ...]] = {
-    "bench": (("bare", "--results", "new"), (MODEL, "--results", "new")),
+    "bench": (("bare", "--results", "new"), (MODEL, "--results", "new"), (f"./{world.GGUF}", "--results", "new")),
     "plan": (("bare",), (MODEL, "--tasks", "tasks", "--gpu", "t4", "--context", "256")),
     "report": (RECORD, ()),
     "pick": (RECORD,),
@@ -222,7 +226,7 @@ VALID = [
     "tasks", "n-1", "baseline, n-1", "all", "attention", "all-linear", "q_proj v_proj", "own", "reference", "arc24",
     "lora", "full", "layers", "rows", "spaced", "drop", "task", "csv", "models.yaml", "card.yaml", "new",
     world.RESULTS, "kaggle_challenges.json", "kaggle_solutions.json", "generated", "plain", "attention=sdpa", "mlp",
-    "random", "out.csv", "23:59", "0.0001", "solved", "greedy", "sample", "dfs", "vote", "score", "1/2",
+    "random", "out.csv", "out.html", "23:59", "0.0001", "solved", "greedy", "sample", "dfs", "vote", "score", "1/2",
 ]  # fmt: skip
 # No devices, nothing above the working folder: the verbs write to what they are given.
 ODD = [

@@ -20,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 import yaml
+from helpers import gguf_files
 from helpers.records import TINY
 from helpers.tasks import made_tasks, write_tasks
 from helpers.worker import OK, trace_of
@@ -81,6 +82,7 @@ CATALOGUE = {
 CARD = {"name": "mine", "memory": "24 GiB", "bandwidth": "300 GB/s", "fp32": "30 TFLOP/s", "fp16": "65 TFLOP/s",
         "bf16": "emulated", "capability": "8.9"}  # fmt: skip
 MODEL = "m"  # the folder with weights
+GGUF = "small.gguf"
 RESULTS = "results/a-cpu"
 RECIPE = "run.yaml"  # what pick chose
 SOLVED = ("solve", f"./{MODEL}", "--tasks", "tasks", "--results", "solved", "--steps", "4", "--budget-hours", "1",
@@ -104,6 +106,7 @@ def make(folder: Path) -> None:
     (folder / "kaggle_challenges.json").write_text(json.dumps(challenges))
     (folder / "kaggle_solutions.json").write_text(json.dumps(outputs))
     tiny.save(tiny.new(seed=0, hidden=32, layers=2, heads=2), folder / MODEL)
+    gguf_files.write(folder / GGUF, gguf_files.random_model())
 
 
 # ---- The workers' jobs

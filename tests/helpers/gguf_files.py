@@ -47,6 +47,7 @@ def write(path, model, quantization="F32", **changes):
         writer.add_token_list(TOKENS)
         writer.add_token_types([_NORMAL] * (len(TOKENS) - 1) + [_CONTROL])
         writer.add_token_merges(["Ġ t"])
+        writer.add_bos_token_id(len(TOKENS) - 1)  # transformers 5.0 reads no tokenizer without it
         if end:
             writer.add_eos_token_id(len(TOKENS) - 1)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[config.model_type.upper()], config.num_hidden_layers)

@@ -30,7 +30,7 @@ RECIPE = Recipe(lora_r=4, sequences_per_step=2, learning_rate=1e-2)
 
 def spec_of(folder, tasks, **changes):
     fields = {
-        "model": model_folder.from_folder(folder),
+        "model": folder and model_folder.from_folder(folder),
         "weights": str(folder),
         "precision": "fp32",
         "compute_dtype": "fp32",

@@ -33,13 +33,20 @@ class Content:
     tasks: tuple[Sequence[Task], Solutions] | None = None
 
     @classmethod
-    def of(cls, folder: Path, rows: Sequence[Measurement], results: Sequence[ArmResult], corrupt: int = 0) -> "Content":
+    def of(
+        cls,
+        folder: Path,
+        rows: Sequence[Measurement],
+        results: Sequence[ArmResult],
+        corrupt: int = 0,
+        tasks: tuple[Sequence[Task], Solutions] | None = None,
+    ) -> "Content":
         """With the newest run of solve in `folder`. Raises UserError where its rows cannot be read."""
         try:
             solved = newest_run(folder)
         except OSError as problem:
             raise UserError(f"{problem.filename or folder}: cannot be read ({problem.strerror})") from None
-        return cls(folder=folder, rows=rows, results=results, solved=solved, corrupt=corrupt)
+        return cls(folder=folder, rows=rows, results=results, solved=solved, corrupt=corrupt, tasks=tasks)
 
 
 @dataclass(frozen=True, kw_only=True)

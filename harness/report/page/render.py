@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.candidates import interval
+from harness.analysis.candidates import best_arm, interval
 from harness.arc.lengths import PUBLISHED
 from harness.errors import UserError
 from harness.files import home_relative, write_output
@@ -98,7 +98,7 @@ def headline(judged: Judged) -> tuple[str, str]:
     """The verdict in one sentence, and the one that says why."""
     goal, choice = judged.goal, judged.choice
     if not judged.content.rows:
-        return "The record is empty", "No cell was measured: run `harness bench` first."
+        return _without_cells(judged)
     if (best := choice.best) is None:
         return f"No measured cell fits {goal.budget_hours:g} h", choice.why
     span = best.run.span
@@ -107,6 +107,26 @@ def headline(judged: Judged) -> tuple[str, str]:
         f"{span.mid:.3g} h ({span.low:.3g} to {span.high:.3g})",
         choice.why,
     )
+
+
+def _without_cells(judged: Judged) -> tuple[str, str]:
+    """Of a folder that holds arms or a run of solve alone, or nothing."""
+    content, none = (
+        judged.content,
+        "No cell was measured here, so there are no hours to judge: harness bench does that.",
+    )
+    if ok := [row for row in content.results if row.ok]:
+        best = best_arm(ok)
+        low, high = interval(best)
+        solved = (
+            f"{100 * best.mean('attempts'):.1f} % of {len(best.scores)} tasks ({100 * low:.0f} to {100 * high:.0f} %)"
+        )
+        return f"{best.spec.model.name} {best.spec.precision}, {best.label}: {solved}", none
+    if content.solved:
+        names = {row.task for row in content.solved}
+        answered = {row.task for row in content.solved if any(row.votes)}
+        return f"{len(answered)} of {len(names)} tasks that were tried are answered", none
+    return "The record is empty", "No cell was measured: run `harness bench` first."
 
 
 def tiles(judged: Judged) -> list[tuple[str, str, str, str]]:
