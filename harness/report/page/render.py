@@ -69,6 +69,7 @@ def page(judged: Judged, pictures: Sequence[Picture]) -> str:
         counts=cells.counts(list(judged.words.values())),
         arms=arms.tables(judged),
         arm_headings=arms.HEADINGS,
+        compared_headings=arms.COMPARED,
         tasks=shown_tasks,
         svg=Markup,
         legend=evidence.LEGEND,
