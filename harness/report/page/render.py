@@ -66,6 +66,7 @@ def page(judged: Judged, pictures: Sequence[Picture]) -> str:
         goal=judged.goal,
         columns=cells.COLUMNS,
         rows=cells.table(judged),
+        failures=any(not row.ok for row in judged.content.rows),
         counts=cells.counts(list(judged.words.values())),
         arms=arms.tables(judged),
         arm_headings=arms.HEADINGS,
