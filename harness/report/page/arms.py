@@ -1,24 +1,31 @@
-"""The table of arms: losses, accuracy with its interval, p against the row above."""
+"""The tables of arms: losses and accuracy with its interval, and what tells them from the first one."""
 
 from typing import NamedTuple
 
 from harness.analysis.candidates import interval
+from harness.analysis.comparison import Comparison, against
 from harness.analysis.retraining import noise_for
 from harness.analysis.stats import mcnemar
 from harness.records.arm import ArmResult
 from harness.report import ttft
+from harness.report.comparison import best_line, count, p_value
 from harness.report.format import number
 from harness.report.page.judged import Judged
 
 HEADINGS = ("arm", "solved %", "95 %", "nats per token", "nats per grid", "views %", "cells %", "shape %", "steps",
             "train s", "s per task", "p")  # fmt: skip
+COMPARED = ("arm", "nats per grid", "95 %", "p", "p by Holm", "points solved", "p", "p by Holm", "tasks to tell")
 
 
 class ArmsTable(NamedTuple):
-    """The arms of one model and precision on the same tasks; `failures` and `notes` are sentences."""
+    """The arms of one model and precision on the same tasks; `compared` are rows against the first of them, whose name
+    is `first`; `best`, `failures` and `notes` are sentences."""
 
     title: str
+    best: str
     rows: list[tuple[str, ...]]
+    first: str
+    compared: list[tuple[str, ...]]
     failures: list[str]
     notes: list[str]
     definition: str
@@ -29,35 +36,47 @@ def tables(judged: Judged) -> list[ArmsTable]:
 
 
 def _table(group: list[ArmResult], judged: Judged) -> ArmsTable:
-    rows: list[tuple[str, ...]] = []
-    before: ArmResult | None = None
-    ok = [row for row in group if row.ok]
-    for row in ok:
-        low, high = interval(row)
-        p = mcnemar(before.solved, row.solved) if before else None
-        rows.append(
-            (
-                row.label,
-                f"{100 * row.mean('attempts'):.1f}",
-                f"{100 * low:.0f}-{100 * high:.0f}",
-                number(row.token_loss),
-                number(row.grid_nll),
-                f"{100 * row.mean('views'):.1f}",
-                f"{100 * row.mean('cells'):.0f}",
-                f"{100 * row.mean('shape'):.0f}",
-                str(row.steps),
-                f"{row.train_s:.0f}",
-                number(row.decode_s_per_task, 2),
-                number(p, 2),
-            )
-        )
-        before = row
-    spec = group[0].spec
+    spec, ok = group[0].spec, [row for row in group if row.ok]
     noise = noise_for(judged.content.results, spec.scope)
     return ArmsTable(
-        f"{spec.model.name} {spec.precision}, {len(spec.tasks)} tasks of {spec.dataset}",
-        rows,
-        [f"{row.label}: {row.status}: {row.reason}" for row in group if not row.ok],
-        ttft.notes(ok, noise, judged.goal.steps) if ok else [],
-        ttft.definition(spec),
+        title=f"{spec.model.name} {spec.precision}, {len(spec.tasks)} tasks of {spec.dataset}",
+        best=best_line(ok, noise)[1] if ok else "",
+        rows=[_row(row, ok[i - 1] if i else None) for i, row in enumerate(ok)],
+        first=ok[0].label if ok else "",
+        compared=[_compared(c) for c in against(ok[0], ok[1:], noise)] if len(ok) > 1 else [],
+        failures=[f"{row.label}: {row.status}: {row.reason}" for row in group if not row.ok],
+        notes=ttft.notes(ok, noise, judged.goal.steps) if ok else [],
+        definition=ttft.definition(spec),
+    )
+
+
+def _row(row: ArmResult, before: ArmResult | None) -> tuple[str, ...]:
+    low, high = interval(row)
+    return (
+        row.label,
+        f"{100 * row.mean('attempts'):.1f}",
+        f"{100 * low:.0f}-{100 * high:.0f}",
+        number(row.token_loss),
+        number(row.grid_nll),
+        f"{100 * row.mean('views'):.1f}",
+        f"{100 * row.mean('cells'):.0f}",
+        f"{100 * row.mean('shape'):.0f}",
+        str(row.steps),
+        f"{row.train_s:.0f}",
+        number(row.decode_s_per_task, 2),
+        number(mcnemar(before.solved, row.solved), 2) if before else "-",
+    )
+
+
+def _compared(c: Comparison) -> tuple[str, ...]:
+    nats = (f"{c.nats[1]:+.2f}", f"{c.nats[0]:+.2f} to {c.nats[2]:+.2f}") if c.nats else ("-", "-")
+    return (
+        c.second.label,
+        *nats,
+        p_value(c.nats_p),
+        p_value(c.nats_holm),
+        f"{100 * c.gain[1]:+.1f}",
+        p_value(c.solved_p),
+        p_value(c.solved_holm),
+        count(c.tasks_to_tell),
     )

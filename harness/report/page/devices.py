@@ -71,9 +71,9 @@ def _memory(model: str, rows: list[Measurement], models: list[str]) -> list[Pict
             (crosses,) = axes.plot(burst, [limit or max(peaks)] * len(burst), "x", color=COLOURS["bad"], markersize=8)
             tips.add(crosses, [f"{label} {context}: out of memory" for context in burst])
             if line := fits[label]:
-                axes.plot(line.contexts, [line.at(n) / GIB for n in line.contexts], color=colour)
-                ends = [line.contexts[-1], line.reach]
-                axes.plot(ends, [line.at(n) / GIB for n in ends], color=colour, linestyle=_DOTTED)
+                inside, beyond = _between(line.contexts[0], line.contexts[-1]), _between(line.contexts[-1], line.reach)
+                axes.plot(inside, [line.at(n) / GIB for n in inside], color=colour)
+                axes.plot(beyond, [line.at(n) / GIB for n in beyond], color=colour, linestyle=_DOTTED)
             axes.plot([], [], _MARKERS[i % 6] + "-", color=colour, label=short(label, 22))
         top = 1.3 * max(peaks)
         if limit and limit < 6 * max(peaks):

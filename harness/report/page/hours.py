@@ -74,7 +74,7 @@ def _against_accuracy(judged: Judged) -> list[Picture]:
     scored, goal = [c for c in judged.listed if c.result], judged.goal
     published = [(c, ACCURACIES[c.row.cell.model.name]) for c in judged.choice.fits
                  if not c.result and c.row.cell.model.name in ACCURACIES]  # fmt: skip
-    if not scored and not published:
+    if not scored:
         return []
     front = pareto(scored)
 
@@ -100,8 +100,6 @@ def _against_accuracy(judged: Judged) -> list[Picture]:
     caption = (
         "Filled: measured, with 95 % intervals both ways; blue ones and their line: nothing measured is both quicker "
         "and more accurate (Pareto front)."
-        if scored
-        else "No accuracy was measured."
     )
     if published:
         caption += (
