@@ -2,8 +2,8 @@
 
 One adapter for all tasks is trained and evaluated after 2, 4, 8 ... steps up to the end: two sets of tasks, two arms
 and three seeds, twelve curves. Every beginning of four checkpoints or more is projected to every later one that is at
-most eight times as far, and the interval is compared with what was measured there. A curve is a line of FILE; a run that
-was stopped goes on with the next one.
+most eight times as far, and the interval is compared with what was measured there. A curve is a line of FILE; a run
+that was stopped goes on with the next one.
 
     python -m bench.backtest_accuracy               the curves that FILE lacks, then the table
     python -m bench.backtest_accuracy --only-table  of the curves that it has

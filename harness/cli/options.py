@@ -91,12 +91,12 @@ PANELS = {
     ),
     "Budget": (
         "budget_hours", "steps", "test_tasks", "sample_seconds", "cap_seconds", "arc_lengths", "accuracy", "project_to",
-        "max_context", "max_batch", "deadline", "passes",
+        "max_context", "max_batch", "deadline", "passes", "repeats",
     ),
     "Device": ("device", "gpus", "workers", "ray", "on", "shard"),
     "Output": (
         "results", "fresh", "retry", "force", "csv", "file_format", "published", "show", "pictures", "out", "emit",
-        "into", "help",
+        "into", "html", "figures", "help",
     ),
 }  # fmt: skip
 
