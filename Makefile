@@ -16,7 +16,7 @@ help:
 	@echo 'make bench [MODEL="qwen-0.5b phi-3-mini"] [CONTEXTS="1024 4096"] [PRECISIONS="fp16 int4"] [BUDGET_HOURS=12]'
 	@echo 'make ttft MODEL=./my-model   make plan|report|pick|models|doctor   make test|lint|fuzz|kill   make benchmarks|tiny'
 	@echo 'make predict MODEL=phi-3-mini PRECISIONS=int4 CONTEXTS=4096 GPU=t4   make calibrate   make backtest'
-	@echo 'make first-contact [DEVICE=cuda:0]   what holds on this device   make real   SmolLM2 through all arms, hours on a CPU'
+	@echo 'make first-contact [DEVICE=cuda:0]   what holds on this device   make wheels   make real   SmolLM2 through all arms, hours on a CPU'
 
 bench: .venv/.ready
 	@$(RUN) bench $(MODEL) $(OPTIONS) $(GOAL) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)

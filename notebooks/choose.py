@@ -8,7 +8,7 @@
 # Change the settings, run all, read the last sentence.
 
 # %% settings
-MODELS = ["smollm2-135m", "qwen-0.5b", "qwen2.5-1.5b"]
+MODELS = ["qwen-0.5b", "qwen2.5-1.5b", "phi-3-mini"]
 CARDS = "t4 l4 3090 h100"  # python -m harness predict --help says which there are
 PRECISIONS = ["native", "int4"]
 CONTEXTS = [1024, 4096]

@@ -20,7 +20,7 @@ STEPS, VIEWS = None, None  # per task; None: models.yaml's
 KAGGLE_CARDS = "t4 l4"  # predicted for these, too
 ACCURACY = False  # True: each model is fine-tuned for a short time too, up to half an hour
 BENCH = {}  # further options of `bench`, as in {"sample_seconds": 10}
-SOLVE = {}  # and of `solve`, as in {"decode": "dfs"}
+SOLVE = {}  # and of `solve`, as in {"decode": "dfs"}; {"fresh": True} begins again instead of going on
 INPUT, WORKING = "/kaggle/input", "/kaggle/working"
 
 # %% [markdown]
@@ -74,11 +74,15 @@ figure = record.plot()
 # **Predicted for Kaggle's cards**, one of each; nothing of this was measured.
 
 # %%
-predicted = harness.predict(*here.models, gpu=KAGGLE_CARDS, **options)
-print(predicted.advice)
-predicted.frame[
-    ["model", "card", "precision", "context", "peak_gib", "card_gib", "hours_low", "hours_mid", "hours_high", "verdict"]
-].round(2)
+hours = ["hours_low", "hours_mid", "hours_high"]
+try:
+    predicted = harness.predict(*here.models, gpu=KAGGLE_CARDS, **options)
+except harness.UserError as problem:
+    print(f"Not predicted: {problem}")
+else:
+    print(predicted.advice)
+    columns = ["model", "card", "precision", "context", "peak_gib", "card_gib", *hours, "verdict"]
+    display(predicted.frame[columns].round(2))
 
 # %% [markdown]
 # ## Solve

@@ -21,7 +21,7 @@ QUICK = {"CONTEXTS": [256], "PRECISIONS": ["native"]}
 def run(name, folder, settings):
     """The notebook after it has run in `folder`; raises for a cell that fails."""
     made = make.with_settings(make.notebook(name), settings)
-    nbclient.NotebookClient(made, timeout=240, resources={"metadata": {"path": str(folder)}}).execute()
+    nbclient.NotebookClient(made, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
     return made
 
 
@@ -35,6 +35,7 @@ def pictures(made):
     return [o for cell in made.cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})]
 
 
+@pytest.mark.timeout(900)  # a machine that others use
 def test_kaggle_from_an_empty_kernel_to_a_valid_submission(tmp_path):
     tasks = made_tasks(2)[0]
     inputs, working = tmp_path / "input" / "arc-prize-2025", tmp_path / "working"
@@ -52,6 +53,7 @@ def test_kaggle_from_an_empty_kernel_to_a_valid_submission(tmp_path):
             "WORKING": str(working),
             "BENCH": {"sample_seconds": 1, "force": True, "kernels": "plain"},
             "SOLVE": {"sequences_per_step": 1, "kernels": "plain", "passes": 1, "workers": 1},
+            "REHEARSAL_HOURS": 0.2,
             "STEPS": 1,
             "VIEWS": 1,
             "KAGGLE_CARDS": "t4",

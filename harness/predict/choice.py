@@ -30,9 +30,9 @@ def advice(predictions: Sequence[Prediction], goal: Goal) -> str:
     chosen = min(alike, key=lambda cell: max(forward for forward, _ in cell.accelerator.rates.values()))
     count = len({cell.spec.name for cell in predictions})
     which = f"the largest of {count} models" if count > 1 else "the only model that was asked for"
+    where = ", on the slowest of the cards where it does" if len({id(cell.accelerator) for cell in alike}) > 1 else ""
     return (
-        f"Choose {_named(chosen)}: {which} that is predicted to fit {budget}, "
-        f"on the slowest of the cards where it does; {_hours(chosen, goal)}. "
+        f"Choose {_named(chosen)}: {which} that is predicted to fit {budget}{where}; {_hours(chosen, goal)}. "
         "Predicted, not measured: a bench on that card takes minutes."
     )
 
