@@ -13,6 +13,7 @@ from helpers.ranking import shown as _shown
 from helpers.records import cell, curve, result, row
 from rich.console import Console
 
+from harness.analysis import retraining
 from harness.analysis.candidates import candidates
 from harness.analysis.learning_curve import accuracy_after
 from harness.analysis.ranking import rank_candidates
@@ -177,3 +178,74 @@ def test_another_precision_of_a_model_with_weights_says_how_to_measure_it():
     text = _flat(_shown(rank_candidates(candidates([_row("small", precision="int4", weights="/a")], [], GOAL), GOAL)))
     assert "small int4: accuracy not measured; harness ttft small --precision int4 does." in text
     assert "no weights" not in text
+
+
+def test_an_accuracy_on_other_tasks_is_named_and_not_compared():
+    rows = [_row("a"), _row("b")]
+    results = [_result("a", 5), _result("a", 2, steps=0, arm="baseline"), _result("b", 4, dataset="other", views=8)]
+    text = _flat(_shown(rank_candidates(candidates(rows, results, GOAL), GOAL)))
+    assert (
+        "b fp32 1024: its accuracy is of other tasks (10 tasks of other, 8 views) than the others' (10 tasks of made, "
+        "2 views): not joined." in text
+    )
+    assert "harness ttft b" not in text and "Each against another" not in text
+
+
+def test_every_two_models_are_compared_by_loss_and_by_tasks_solved():
+    rows = [_row(name) for name in "abc"]
+    nats = {"a": 0.3, "b": 0.5, "c": 0.5}
+    results = [
+        _result(n, right, answer_losses=((nats[n], 12),) * 10) for n, right in zip("abc", (8, 1, 1), strict=True)
+    ]
+    choice = rank_candidates(candidates(rows, results, GOAL), GOAL)
+    assert [(p.first.spec.model.name, p.second.spec.model.name) for p in choice.pairs] == [
+        ("a", "b"), ("a", "c"), ("b", "c"),
+    ]  # fmt: skip
+    shown = _shown(choice)
+    assert max(map(len, shown.splitlines())) <= 80 and "Each against another, on the same tasks:" in _flat(shown)
+    assert choice.pairs[0].nats[1] == pytest.approx(2.4) and choice.pairs[0].solved_p == pytest.approx(2 / 2**7)
+    # The pick is the best of three, and its figure less that luck is said.
+    assert (
+        "80.0 % (less the luck of being chosen 7" in choice.why
+        or "80.0 % (less the luck of being chosen 80" in choice.why
+    )
+
+
+def test_what_arms_cannot_say_is_named():
+    def printed(*rows):
+        out = io.StringIO()
+        best = ttft.arms_table(rows, Console(file=out, width=80, highlight=False))
+        assert max(map(len, out.getvalue().splitlines())) <= 80
+        return best, _flat(out.getvalue())
+
+    _, text = printed(_result("a", 5), _result("a", 4, arm="n-2"))
+    assert "No untuned model is among these arms" in text and "none is told apart from n-1" in text
+    one = [result(1, tasks=1, arm="baseline", steps=0), result(1, tasks=1)]
+    best, text = printed(*one)
+    assert "One task tells no arms apart" in text and "No untuned model" not in text and best
+    _, text = printed(result(1, tasks=1))
+    assert "Best arm: n-1, 100.0 % of 1 tasks." in text
+
+
+def test_the_last_line_says_what_tells_tuning_from_none(monkeypatch):
+    monkeypatch.setattr(retraining, "RECORDED", dict.fromkeys(retraining.RECORDED, (0.0, 0.0)))
+
+    def arm(name, shift, right, steps=64):
+        losses = tuple(((20 + i % 7 - shift - 0.3 * (i % 3)) / 12, 12) for i in range(30))
+        return result(right, tasks=30, arm=name, steps=steps, answer_losses=losses)
+
+    def last(*rows):
+        out = io.StringIO()
+        best = ttft.arms_table(rows, Console(file=out, width=80, highlight=False))
+        return best.arm, _flat(out.getvalue()).rpartition("Best arm: ")[2]
+
+    base, better, worse = arm("baseline", 0, 3, steps=0), arm("n-1", 8, 6), arm("n-2", -8, 2)
+    best, line = last(base, better, worse)
+    assert best == "n-1" and line.startswith("n-1, 20.0 % of 30 tasks; less the luck of being chosen ")
+    assert "Tuning works: 8 nats per grid (8 to 8) less than baseline, p <.001." in line
+    assert "Tasks solved: +10.0 points, not told apart (p 0.5); some 77 tasks would tell such a gain." in line
+    # More tasks right and a higher loss: both are said.
+    assert "+8 nats per grid against baseline" in last(base, arm("n-1", -8, 6))[1]
+    # Nothing better than no tuning, and worse ones named.
+    best, line = last(base, worse)
+    assert best == "baseline" and line.endswith("n-2 told apart from it, and worse.")

@@ -19,7 +19,7 @@ from harness.analysis.run_hours import RunHours, default_runs, run_hours
 from harness.analysis.stats import wilson
 from harness.analysis.token_curve import TokenCurve, by_curve, curve_key, fit_curves
 from harness.catalog import trainable
-from harness.records.arm import SCOPES, TASK, ArmResult
+from harness.records.arm import SCOPES, TASK, ArmResult, TuneSpec
 from harness.records.cell import OPTIMIZED, Goal
 from harness.records.measurement import Measurement
 
@@ -99,7 +99,9 @@ def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: 
     for group in by_curve(trained).values():
         pairs += [(_nearest(group, context), context) for context in _contexts_between(group, comparable)]
     made = [_candidate(row, context, curves[curve_key(row)], comparable, goal, noise) for row, context in pairs]
-    listed = [c for c in made if c and (c.at_own_context or (c.result and c.run.reach <= FARTHEST))]
+    elsewhere = {subject(r): r for r in results if r.ok and r.steps}
+    named = [_with_reason(c, elsewhere.get(c.subject), comparable) for c in made if c]
+    listed = [c for c in named if (c.at_own_context or (c.result and c.run.reach <= FARTHEST))]
     # What several cells share counts once.
     compared = {(*c.subject, c.context): c.result.by_task for c in listed if c.result}
     largest = max((c.noise.accuracy for c in listed if c.result), default=0.0)
@@ -237,6 +239,20 @@ def _baseline(row: Measurement, result: ArmResult | None, own: Sequence[ArmResul
     if result:
         return next((r for r in untuned if way(r) == way(result)), None)
     return next((r for r in untuned if r.spec.context == row.cell.context), None)
+
+
+def _with_reason(candidate: Candidate, other: ArmResult | None, comparable: Sequence[ArmResult]) -> Candidate:
+    """The candidate; one without an accuracy whose own, `other`, is of other tasks than the table's says so."""
+    if candidate.result or candidate.unmatched or not other or not comparable:
+        return candidate
+    if other.spec.comparison_key == comparable[0].spec.comparison_key:
+        return candidate
+
+    def tasks(spec: TuneSpec) -> str:
+        return f"{len(spec.tasks)} tasks of {spec.dataset}, {spec.views} views"
+
+    reason = f"its accuracy is of other tasks ({tasks(other.spec)}) than the others' ({tasks(comparable[0].spec)})"
+    return replace(candidate, unmatched=reason)
 
 
 def _unmatched(row: Measurement, own: Sequence[ArmResult]) -> str:

@@ -91,6 +91,12 @@ def notes(rows: Sequence[ArmResult], noise: Noise, project_to: int | None) -> li
     """Notes on coverage, projections, the chance of being the best arm, and what the comparisons say."""
     notes = [_covered(rows[0])]
     notes += [f"{row.label}: {gaps}." for row in rows if (gaps := _gaps(row))]
+    if all(row.steps for row in rows):
+        notes.append(
+            "No untuned model is among these arms, so what tuning gains cannot be said; add baseline to --arms."
+        )
+    if len(rows[0].scores) == 1:
+        notes.append("One task tells no arms apart; ask for more --tasks.")
     if project_to:
         notes += [f"{row.label}: {projected(row, project_to, noise)}" for row in rows if row.curve_points and row.steps]
     if len(rows) > 1:
