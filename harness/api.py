@@ -73,6 +73,13 @@ class Record:
 
         return rank_candidates(candidates(self.rows, self.results, self.goal), self.goal)
 
+    def write_page(self, path: str | Path) -> None:
+        """Writes the record as one HTML file without network (docs/report.md), judged by this goal."""
+        from harness.report.page.judged import Content, Judged
+        from harness.report.page.render import write_page
+
+        write_page(Judged.of(Content.of(self.folder, self.rows, self.results), self.goal), Path(path))
+
 
 @dataclass(frozen=True)
 class Predictions:

@@ -11,6 +11,7 @@ import pytest
 from helpers.pages import HOSTILE, NOTHING, arms, hostile, many, rows_of_all_kinds
 from helpers.tasks import made_tasks
 
+import harness
 from harness.cli import app
 from harness.records.arm import ROWS as ARMS
 from harness.records.cell import Goal
@@ -222,3 +223,8 @@ def test_a_page_that_cannot_be_written_costs_a_run_nothing(folder, capsys):
     (folder / "report.html").mkdir()
     assert write_beside(folder, GOAL) is None
     assert "no report.html" in capsys.readouterr().err
+
+
+def test_a_notebook_writes_the_page_of_a_loaded_record():
+    harness.load(REFERENCE, budget_hours=1).write_page("p.html")
+    assert "No measured cell fits 1 h" in Path("p.html").read_text()

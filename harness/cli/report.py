@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from harness.cli import parse
 from harness.cli.options import Budget, ModelsFile, Results, Steps
 from harness.records.cell import Goal
 from harness.records.store import without_collector
+
+if TYPE_CHECKING:
+    from harness.analysis.history import History
 
 
 @without_collector()  # a report of many rows ends before it would have freed anything
@@ -31,6 +34,9 @@ def report(
     published: Annotated[
         bool, typer.Option("--published", help="Show the arms beside those that others published, unranked.")
     ] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="Show what cells took before, in this record and those beside it.")
+    ] = False,
     models_file: ModelsFile = None,
 ) -> None:
     """Print a record's tables again; needs no torch, and may judge by another budget.
@@ -44,6 +50,8 @@ def report(
       harness report --html report.html --figures pictures
 
       harness report --published
+
+      harness report --history --html report.html
     """
     from harness.report import formats, style
     from harness.report.terminal import show
@@ -56,8 +64,9 @@ def report(
         formats.FORMATS["csv"].write(*content, csv)
     for name in parse.words(file_format):
         formats.write(name, *content, record.folder)
+    past, files = _history(record.folder) if history else ([], 0)
     if html or figures:
-        _draw(record, goal, html, figures)
+        _draw(record, goal, html, figures, (past, files))
     out = style.console()
     out.print(f"{record.folder}", soft_wrap=True, markup=False)
     if record.corrupt:
@@ -67,16 +76,32 @@ def report(
         from harness.report import published as beside
 
         beside.show(record.results, out)
+    if history:
+        from harness.report import history as over_time
+
+        over_time.show(past, files, out)
 
 
-def _draw(record: parse.RecordRows, goal: Goal, html: Path | None, folder: Path | None) -> None:
+def _history(folder: Path) -> "tuple[list[History], int]":
+    """The cells that were measured more than once, here or in the folders beside it, and how many files hold them."""
+    from harness.analysis.history import histories
+    from harness.records.history import read_beside
+
+    rows, files = read_beside(folder)
+    return histories(rows), len(files)
+
+
+def _draw(
+    record: parse.RecordRows, goal: Goal, html: Path | None, folder: Path | None, past: "tuple[list[History], int]"
+) -> None:
     """Writes the page and the pictures, each drawn once."""
+    from harness.report.page import history
     from harness.report.page.figures import pictures, write_figures
     from harness.report.page.judged import Content, Judged
     from harness.report.page.render import write_page
 
     judged = Judged.of(Content.of(record.folder, record.rows, record.results, record.corrupt), goal)
-    drawn = pictures(judged)
+    drawn = [*pictures(judged), *history.pictures(*past)]
     if html:
         write_page(judged, html, drawn)
     if folder:

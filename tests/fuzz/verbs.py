@@ -30,7 +30,7 @@ READERS: tuple[Words, ...] = (
     ("plan",),
     ("bench", "bare", f"./{world.MODEL}", "--precisions", "fp32 bf16", *RECORD),
 )
-PAGE: Words = ("report", *RECORD, "--html", "out.html", "--figures", "pictures")
+PAGE: Words = ("report", *RECORD, "--html", "out.html", "--figures", "pictures", "--history")
 TUNES: tuple[Words, ...] = (("ttft", f"./{world.MODEL}", "--project-to", "30", "--show", "1", *RECORD),)
 PREDICT: tuple[Words, ...] = (
     ("predict", "bare", "--gpu", "t4"),
