@@ -53,3 +53,9 @@ def test_a_link_in_the_logs_of_a_folder_from_elsewhere_is_not_written_through(tm
 def test_the_last_line(tmp_path, text, line):
     (tmp_path / "log").write_text(text)
     assert last_line(tmp_path / "log") == line
+
+
+def test_a_child_whose_log_was_removed_while_it_ran_has_failed_without_a_reason(tmp_path):
+    log = tmp_path / "log"
+    outcome = run(log, f"import os; os.unlink({str(log)!r}); os._exit(3)")
+    assert outcome.status == "crashed" and not log.exists()

@@ -49,9 +49,13 @@ def fatal_line(log: Path) -> str:
 
 def _lines_from_end(log: Path) -> Iterator[str]:
     """The lines that are not empty, the last one first, visible, 300 characters of each at most."""
-    with log.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _CHUNK))
-        text = file.read().decode("utf-8", errors="backslashreplace")
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _CHUNK))
+            text = file.read().decode("utf-8", errors="backslashreplace")
+    except OSError:
+        # Somebody tidied up while it ran: why the process died is then not known, but a row must say that it did.
+        text = ""
     return (visible(line)[:_LONGEST] for line in reversed(text.splitlines()) if line.strip())
 
 
