@@ -32,6 +32,9 @@ def own_world(tmp_path_factory):
             world.delenv(name, raising=False)
         home, temporary = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("tmp")
         world.setattr(tempfile, "tempdir", str(temporary))
+        # With several processes of tests each has a folder in that of the run.
+        run = tmp_path_factory.getbasetemp()
+        compiled = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "inductor"
         for name, value in {
             "HOME": home,
             "HF_HOME": home / "huggingface",
@@ -40,7 +43,7 @@ def own_world(tmp_path_factory):
             # Processes that tests start run this harness, wherever they start and whichever is installed.
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             # Compiled once for all processes of the tests, also for those with another temporary folder.
-            "TORCHINDUCTOR_CACHE_DIR": home / "inductor",
+            "TORCHINDUCTOR_CACHE_DIR": compiled,
             "TERM": "xterm-256color",
             "PYTHONUTF8": 1,
         }.items():
