@@ -25,7 +25,7 @@ FLOORS = (
 LEVEL = {package: level for level, floor in enumerate(FLOORS) for package in floor}
 # Of packages that may import torch, where only some modules do.
 TORCH = ("train", "hardware", "tiny", "tune.runner", "tune.finetune", "tune.decode", "tune.autotune", "tune.checkpoint",
-         "predict.op_trace", "predict.tracer", "predict.flops", "measure.worker",
+         "predict.op_trace", "predict.meta_kernels", "predict.tracer", "predict.flops", "measure.worker",
          "tune.experiment", "tune.saved_state", "tune.answers", "tune.candidates", "tune.grid_tokens", "tune.scoring",
          "tune.search", "solve.worker")  # fmt: skip
 EXCEPTIONS: set[tuple[str, str]] = set()

@@ -10,6 +10,7 @@ from harness.errors import UserError
 from harness.records.cell import ALL, DORA, FULL, MLP, NONE, REFERENCE, Recipe
 
 BASE = Recipe(micro_batch=2, gradient_checkpointing=MLP)
+HF = {"implementation": "reference", "micro_batch": 1, "prepared_for_kbit": True}  # transformers' and PEFT's step
 TRL = replace(BASE, implementation=REFERENCE, micro_batch=1, gradient_checkpointing=ALL)
 
 
@@ -23,10 +24,10 @@ def test_by_default_nothing_changes():
     [
         ({"name": "own"}, {}),
         ({"name": "optimized"}, {}),
-        ({"name": "reference"}, {"implementation": "reference", "micro_batch": 1, "gradient_checkpointing": ALL}),
+        ({"name": "reference"}, HF | {"gradient_checkpointing": ALL}),
         (
             {"name": "reference", "micro_batch": 4, "recompute": NONE},
-            {"implementation": "reference", "micro_batch": 4, "gradient_checkpointing": NONE},
+            HF | {"micro_batch": 4, "gradient_checkpointing": NONE},
         ),
         ({"gpus": 2}, {"data_parallel": 2}),
         ({"gpus": 2, "split": "layers"}, {"layer_split": 2}),
@@ -41,6 +42,9 @@ def test_by_default_nothing_changes():
         ({"lora_targets": "q_proj, v_proj q_proj"}, {"lora_targets": "q_proj v_proj"}),
         ({"lora_targets": "Wqkv dense"}, {"lora_targets": "Wqkv dense"}),
         ({"learning_rate": 1e-3}, {"learning_rate": 1e-3}),
+        ({"lora_r": 256}, {"lora_r": 256}),
+        ({"adapter_dtype": "bf16"}, {"adapter_dtype": "bf16"}),
+        ({"optimizer": "adamw-8bit"}, {"optimizer": "adamw-8bit"}),
         ({"sequences_per_step": 5}, {"sequences_per_step": 5, "micro_batch": 1}),
         ({"sequences_per_step": 8, "micro_batch": 4}, {"sequences_per_step": 8, "micro_batch": 4}),
         ({"sequences_per_step": 6, "gpus": 3}, {"sequences_per_step": 6, "micro_batch": 1, "data_parallel": 3}),
@@ -65,6 +69,9 @@ def test_arc24_says_itself_how_its_cards_are_used(quantized, recompute):
         ({"method": "qlora"}, "unknown method 'qlora'; did you mean lora or dora?"),
         ({"split": "zzz"}, "unknown split 'zzz'; known: data, layers"),
         ({"recompute": "zzz"}, "unknown checkpointing 'zzz'; known: none, mlp, all"),
+        ({"adapter_dtype": "fp8"}, "unknown adapter dtype 'fp8'"),
+        ({"optimizer": "sgd"}, "unknown optimizer 'sgd'"),
+        ({"lora_r": 0}, "--lora-r must be a whole number from 1"),
         ({"lora_targets": "mlp"}, "unknown LoRA target 'mlp'; known: attention, all-linear"),
         ({"lora_targets": ""}, "unknown LoRA target ''; known: attention, all-linear"),
         ({"lora_targets": "q_proj all-linear"}, "unknown LoRA target 'all-linear'; did you mean all-linear?"),
@@ -99,3 +106,5 @@ def test_what_can_only_be_predicted_is_not_measured():
         assert measurable(RecipeOptions(name=name)) == RecipeOptions(name=name)
     with pytest.raises(UserError, match=r"^unknown recipe 'arc24'; known: own, reference$"):
         measurable(RecipeOptions(name="arc24"))
+    with pytest.raises(UserError, match=r"^--optimizer adamw-8bit can be predicted only"):
+        measurable(RecipeOptions(optimizer="adamw-8bit"))

@@ -11,7 +11,7 @@ import torch
 from helpers.predictions import trace
 
 from harness.catalog import accelerators
-from harness.predict import calibration, gemm_4bit, roofline
+from harness.predict import calibration, gemm_4bit, roofline, tiles
 from harness.predict.roofline import DEQUANTIZE, FUSED_4BIT, GEMM, Op
 
 CARDS = [card for card in accelerators.ACCELERATORS.values() if card.capability]
@@ -55,7 +55,7 @@ def test_the_choice_is_bitsandbytes_own(capability, dtype):
 
 
 def test_every_card_of_the_table_has_its_number_of_processors():
-    assert [card.name for card in CARDS if card.name not in gemm_4bit._PROCESSORS] == []
+    assert [card.name for card in CARDS if card.name not in tiles._PROCESSORS] == []
 
 
 def test_beyond_1536_rows_off_blocks_and_on_a_cpu_nothing_is_fused():

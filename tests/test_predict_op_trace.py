@@ -1,18 +1,20 @@
 """The trace against counts by hand, against a real step's, and across the kinds of model, precision and device."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 
 from harness.catalog import accelerators
+from harness.catalog.optimizers import OPTIMIZERS
 from harness.catalog.precisions import PRECISIONS, find
 from harness.errors import Unsupported
 from harness.predict import op_trace as tracing
 from harness.predict import prediction, roofline
 from harness.predict.roofline import ATTENTION, DEQUANTIZE, FUSED_4BIT, Trace
-from harness.records.cell import DORA, FULL, MLP, ModelSpec, Recipe
+from harness.records.cell import DORA, FULL, MLP, REFERENCE, ModelSpec, Recipe
 from harness.records.stored import from_stored, to_stored
 from harness.train import meta_model
 from harness.train.batches import random_batch
@@ -74,6 +76,65 @@ def test_peak_of_a_real_step(tiny_spec, precision):
     assert expected.flops == pytest.approx(sum(key[3] * n for key, n in watch.ops.items()), rel=1e-6)
 
 
+@pytest.mark.parametrize("adapter_dtype", ["fp32", "bf16"])
+def test_the_reference_step_is_traced_as_autocast_runs_it(tiny_spec, adapter_dtype):
+    """What torch.autocast really multiplies and holds on a CPU, with checkpointing, dtype by dtype, is what is traced:
+    no product in fp32, whatever the adapter's dtype."""
+    recipe = replace(RECIPE, implementation=REFERENCE, gradient_checkpointing="all", adapter_dtype=adapter_dtype)
+    loaded = load(tiny_spec, find("bf16"), "bf16", recipe, "random", torch.device("cpu"))
+    batch = random_batch(320, 200, recipe, torch.device("cpu"), 0)
+    step = TrainingStep(loaded.model, recipe, "bf16", torch.device("cpu"))
+    step.micro_step(batch)
+    watch = tracing.OpRecorder(320)
+    with watch:
+        loss = step.loss_of(loaded.model, batch)
+        watch.backward = True
+        loss.backward()
+    model = meta_model.build_meta_model(tiny_spec, find("bf16"), "bf16", recipe, "cpu")
+    expected = tracing.trace(model, recipe, 200, "cpu", "bf16")
+    products = Counter()
+    for kind, _, dtype, flops, *_ in watch.ops.elements():
+        if kind != ATTENTION and flops:
+            products[dtype] += flops
+    planned = Counter()
+    for op in expected.ops:
+        if op.kind != ATTENTION and op.flops:
+            planned[op.dtype] += op.flops * op.count
+    assert planned == pytest.approx(products) and set(products) == {"bf16"}
+    assert expected.memory.total - expected.memory.persistent == pytest.approx(watch.peak_bytes, rel=0.05)
+    assert 0 < expected.by_engine < sum(op.count for op in expected.ops)
+
+
+def test_a_prepared_base_is_wide_between_its_matrices(tiny_spec):
+    """PEFT's preparation makes embeddings, head and norms fp32, and with them what layers hand on; products stay."""
+    recipe = replace(RECIPE, implementation=REFERENCE, gradient_checkpointing="all")
+    plain, prepared = (
+        tracing.trace(
+            meta_model.build_meta_model(tiny_spec, find("int4"), "bf16", each, "cuda"), each, 128, "cuda", "bf16"
+        )
+        for each in (recipe, replace(recipe, prepared_for_kbit=True))
+    )
+    unquantised = 320 * 64 + 5 * 64
+    assert prepared.memory.weights - plain.memory.weights == pytest.approx(2 * unquantised, abs=100)
+    made = [trace.memory.total - trace.memory.persistent for trace in (plain, prepared)]
+    assert made[1] > 1.1 * made[0]
+    assert {op.dtype for op in prepared.ops if op.flops} == {"bf16"}
+
+
+def test_the_update_may_be_the_peak(tiny_spec):
+    """An AdamW of one operation after the other makes two more tensors per value; masters are fp32 copies."""
+    recipe = replace(RECIPE, lora_r=64)
+    fused, foreach, eight, masters = (
+        traced(tiny_spec, "bf16", recipe=replace(recipe, optimizer=name, adapter_dtype="bf16")).memory
+        for name in OPTIMIZERS
+    )
+    assert fused.optimizer == 2 * fused.adapters and fused.update == 0
+    assert foreach.update == 2 * fused.adapters and eight.optimizer == fused.adapters
+    assert masters.optimizer == (4 + 8) // 2 * fused.adapters
+    late = replace(foreach, activations=1, temporaries=0, logits=0)
+    assert late.total == late.persistent + late.update
+
+
 def test_fused_attention_holds_nothing_of_tokens_times_tokens(tiny_spec):
     short, long = (traced(tiny_spec, context=n).memory.transient for n in (128, 256))
     assert long < 2.05 * short
@@ -96,7 +157,7 @@ def test_four_bit_weights_are_packed_with_their_constants(tiny_spec):
     # Forward, the card decides how to multiply; backward the matrices are always dequantised.
     assert {op.backward for op in packed.ops if op.kind == FUSED_4BIT} == {False}
     assert {op.backward for op in packed.ops if op.kind == DEQUANTIZE} == {True}
-    assert {op.shape[1:] for op in packed.ops if op.shape} == {(32, 64), (64, 64), (64, 128), (128, 64)}
+    assert {op.shape[1:] for op in packed.ops if op.kind == FUSED_4BIT} == {(32, 64), (64, 64), (64, 128), (128, 64)}
     two_steps = roofline.as_run(packed.ops, accelerators.find("v100"))
     assert {op.backward for op in two_steps if op.kind == DEQUANTIZE} == {False, True}
 

@@ -20,7 +20,7 @@ from harness.records.store import MEASUREMENTS, Store
 from harness.report.page import figures
 from harness.report.page import tasks as tasks_of
 from harness.report.page.beside import write_beside
-from harness.report.page.judged import Content, Judged
+from harness.report.page.judged import MOST_ROWS, Content, Judged
 from harness.report.page.render import page, write_page
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "make-bench-qwen-0.5b"
@@ -123,6 +123,24 @@ def test_two_thousand_rows_are_below_two_megabytes(tmp_path):
     own = judged(many(2000))
     write_page(own, tmp_path / "p.html")
     assert (tmp_path / "p.html").stat().st_size < 2_000_000
+
+
+def test_of_very_many_cells_the_newest_are_shown_and_the_others_counted():
+    content = Content.of(Path("x"), many(MOST_ROWS + 7), [])
+    text = page(Judged.of(content, GOAL), [])
+    assert text.count("<tr>") == MOST_ROWS + 1 and "7 older cells" in text
+
+
+def test_a_folder_of_arms_or_of_solve_alone_has_a_page_too(folder, capsys, tmp_path):
+    for kind in (ARMS, SOLVED):
+        alone = tmp_path / "alone"
+        alone.mkdir(exist_ok=True)
+        (alone / kind.name).write_bytes((folder / kind.name).read_bytes())
+        assert run(capsys, "report", "--results", str(alone), "--html", "p.html")[0] == 0
+        (alone / kind.name).unlink()
+        assert "<h1" in Path("p.html").read_text()
+    code, shown = run(capsys, "report", "--results", str(alone), "--html", "p.html")
+    assert code == 2 and "cannot be read" in shown.err
 
 
 def test_a_number_that_is_none_is_null_for_the_script():

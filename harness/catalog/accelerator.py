@@ -36,6 +36,7 @@ class Accelerator:
     context_bytes: Size = CONTEXT_BYTES
     capability: limits.Capability | None = None
     count: limits.Cards = 1
+    power_w: float | None = None  # that the card may take, by its sheet; None where it is not known
     origin: str = ""  # of figures that are no datasheet's: how they were found
 
     def rate(self, dtype: str) -> tuple[float, float]:
@@ -52,7 +53,12 @@ class Accelerator:
 
 
 def from_figures(
-    name: str, memory_bytes: float, bandwidth: float, rates: dict[str, float | str], capability: str | None = None
+    name: str,
+    memory_bytes: float,
+    bandwidth: float,
+    rates: dict[str, float | str],
+    capability: str | None = None,
+    power_w: float | None = None,
 ) -> Accelerator:
     """An accelerator whose backward products are as fast as the forward ones; `rates` are FLOP/s, or EMULATED."""
     widened = float(rates["fp32"]) * _EMULATED_SHARE
@@ -61,7 +67,7 @@ def from_figures(
     least = NATIVE_FACTOR * flops["fp32"]
     native = tuple(dtype for dtype in DTYPES if dtype == "fp32" or flops.get(dtype, 0.0) >= least)
     both_ways = {dtype: (rate, rate) for dtype, rate in flops.items()}
-    return Accelerator(name, int(memory_bytes), bandwidth, both_ways, native, capability=capability)
+    return Accelerator(name, int(memory_bytes), bandwidth, both_ways, native, capability=capability, power_w=power_w)
 
 
 def from_probe(name: str, memory_bytes: int, bandwidth: float, rates: dict[str, MatmulSpeed]) -> Accelerator:

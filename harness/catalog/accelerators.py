@@ -18,40 +18,42 @@ from harness.text import quoted
 __all__ = ["ACCELERATORS", "CPU", "CUDA", "Accelerator", "counted", "cpu", "find", "is_slice", "of_probe", "same"]
 
 
-def _card(name: str, capability: str, gib: float, tflops: tuple[float, float | str, float], gb_s: float) -> Accelerator:
+def _card(
+    name: str, capability: str, gib: float, tflops: tuple[float, float | str, float], gb_s: float, watts: float
+) -> Accelerator:
     """A row of the table; `tflops` are fp16's, bf16's and fp32's."""
     rates = dict(zip(("fp16", "bf16", "fp32"), tflops, strict=True))
     by_dtype = {dtype: rate if rate == EMULATED else float(rate) * 1e12 for dtype, rate in rates.items()}
-    return from_figures(name, gib * 2**30, gb_s * 1e9, by_dtype, capability)
+    return from_figures(name, gib * 2**30, gb_s * 1e9, by_dtype, capability, watts)
 
 
-# name: compute capability, usable GiB, TFLOP/s of fp16 (tensor cores where there are), bf16 and fp32, GB/s, and
-# patterns of its other names, above all the driver's (see `find`). A new card is one row. The 16-bit rates of
-# the RTX PRO 6000 are its makers' approximate ones, and its fp32 rates have not been checked against their sheet.
+# name: compute capability, usable GiB, TFLOP/s of fp16 (tensor cores where there are), bf16 and fp32, GB/s, watts, and
+# patterns of its other names, above all the driver's (see `find`). A new card is one row. The 16-bit rates of the
+# RTX PRO 6000 are its makers' approximate ones, and its fp32 rates have not been checked against their sheet.
 # The P100's sheet has 18.7 in fp16, but PyTorch's products accumulate in fp32 there, at fp32's rate. 16-bit rates of
 # GeForce cards are those of products that accumulate in fp32, as PyTorch's do.
-_ROWS: dict[str, tuple[str, float, tuple[float, float | str, float], float, tuple[str, ...]]] = {
-    "t4": ("7.5", 14.7, (65, EMULATED, 8.1), 320, ()),
-    "p100": ("6.0", 15.9, (9.3, EMULATED, 9.3), 732, ("p100 16gb", "p100 pcie 16gb", "p100 sxm2 16gb")),
-    "v100": ("7.0", 15.8, (112, EMULATED, 14), 900, ("v100 16gb", "v100 pcie 16gb", "v100 sxm2 16gb")),
-    "rtx-3090": ("8.6", 23.7, (71, 71, 35.6), 936, ()),
-    "a10g": ("8.6", 22.1, (70, 70, 35), 600, ()),
-    "rtx-a6000": ("8.6", 47.5, (155, 155, 38.7), 768, ()),
-    "rtx-4090": ("8.9", 23.6, (165, 165, 82.6), 1008, ()),
-    "rtx-5090": ("12.0", 31.3, (209, 209, 104.8), 1792, ()),
-    "l4": ("8.9", 22.2, (121, 121, 30.3), 300, ()),
-    "l40s": ("8.9", 44.4, (362, 362, 91.6), 864, ()),
-    "a100-40gb": ("8.0", 39.4, (312, 312, 19.5), 1555, ("a100 sxm4 40gb", "a100 pcie 40gb")),
-    "a100-80gb": ("8.0", 79.2, (312, 312, 19.5), 2039, ("a100", "a100 sxm4 80gb", "a100 80gb pcie")),
-    "h100": ("9.0", 79.1, (989, 989, 67), 3350, ("h100 sxm", "h100 80gb hbm3")),
-    "h100-pcie": ("9.0", 79.1, (756, 756, 51), 2039, ()),
-    "h100-nvl": ("9.0", 93.1, (835, 835, 60), 3938, ()),
-    "h200": ("9.0", 139.8, (989, 989, 67), 4800, ("h200 sxm",)),
-    "b200": ("10.0", 178, (2250, 2250, 75), 7700, ("b200 sxm",)),
-    "rtx-pro-6000": ("12.0", 95, (500, 500, 125), 1792, ("pro 6000 blackwell workstation edition",)),
-    "rtx-pro-6000-server": ("12.0", 95, (500, 500, 120), 1597, ("pro 6000 blackwell server edition",)),
+_ROWS: dict[str, tuple[str, float, tuple[float, float | str, float], float, float, tuple[str, ...]]] = {
+    "t4": ("7.5", 14.7, (65, EMULATED, 8.1), 320, 70, ()),
+    "p100": ("6.0", 15.9, (9.3, EMULATED, 9.3), 732, 250, ("p100 16gb", "p100 pcie 16gb", "p100 sxm2 16gb")),
+    "v100": ("7.0", 15.8, (112, EMULATED, 14), 900, 300, ("v100 16gb", "v100 pcie 16gb", "v100 sxm2 16gb")),
+    "rtx-3090": ("8.6", 23.7, (71, 71, 35.6), 936, 350, ()),
+    "a10g": ("8.6", 22.1, (70, 70, 35), 600, 300, ()),
+    "rtx-a6000": ("8.6", 47.5, (155, 155, 38.7), 768, 300, ()),
+    "rtx-4090": ("8.9", 23.6, (165, 165, 82.6), 1008, 450, ()),
+    "rtx-5090": ("12.0", 31.3, (209, 209, 104.8), 1792, 575, ()),
+    "l4": ("8.9", 22.2, (121, 121, 30.3), 300, 72, ()),
+    "l40s": ("8.9", 44.4, (362, 362, 91.6), 864, 350, ()),
+    "a100-40gb": ("8.0", 39.4, (312, 312, 19.5), 1555, 400, ("a100 sxm4 40gb", "a100 pcie 40gb")),
+    "a100-80gb": ("8.0", 79.2, (312, 312, 19.5), 2039, 400, ("a100", "a100 sxm4 80gb", "a100 80gb pcie")),
+    "h100": ("9.0", 79.1, (989, 989, 67), 3350, 700, ("h100 sxm", "h100 80gb hbm3")),
+    "h100-pcie": ("9.0", 79.1, (756, 756, 51), 2039, 350, ()),
+    "h100-nvl": ("9.0", 93.1, (835, 835, 60), 3938, 400, ()),
+    "h200": ("9.0", 139.8, (989, 989, 67), 4800, 700, ("h200 sxm",)),
+    "b200": ("10.0", 178, (2250, 2250, 75), 7700, 1000, ("b200 sxm",)),
+    "rtx-pro-6000": ("12.0", 95, (500, 500, 125), 1792, 600, ("pro 6000 blackwell workstation edition",)),
+    "rtx-pro-6000-server": ("12.0", 95, (500, 500, 120), 1597, 600, ("pro 6000 blackwell server edition",)),
 }
-ACCELERATORS: dict[str, Accelerator] = {name: _card(name, *row[:4]) for name, row in _ROWS.items()}
+ACCELERATORS: dict[str, Accelerator] = {name: _card(name, *row[:5]) for name, row in _ROWS.items()}
 
 
 def _words(name: str) -> frozenset[str]:

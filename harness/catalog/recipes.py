@@ -10,6 +10,8 @@ from typing import Any
 from harness import limits
 from harness.catalog import kernels as kernel_table
 from harness.catalog.kernels import AUTO
+from harness.catalog.optimizers import FUSED, OPTIMIZERS
+from harness.catalog.precisions import DTYPES
 from harness.errors import UserError, unknown
 from harness.records.cell import ALL, DORA, FULL, LORA, NONE, OPTIMIZED, RECOMPUTE, REFERENCE, TARGETS, Recipe
 
@@ -42,6 +44,9 @@ class RecipeOptions:
     lora_targets: str | None = None  # one of harness.records.cell.TARGETS, or names of modules: "q_proj v_proj"
     learning_rate: float | None = None
     sequences_per_step: int | None = None
+    lora_r: int | None = None
+    adapter_dtype: str | None = None  # one of harness.catalog.precisions.DTYPES
+    optimizer: str | None = None  # one of harness.catalog.optimizers
 
 
 def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Recipe:
@@ -54,6 +59,8 @@ def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Re
         ("method", options.method, METHODS),
         ("split", options.split, SPLITS),
         ("checkpointing", options.recompute, RECOMPUTE),
+        ("adapter dtype", options.adapter_dtype, DTYPES),
+        ("optimizer", options.optimizer, OPTIMIZERS),
     ):
         if value is not None and value not in allowed:
             raise unknown(what, value, allowed)
@@ -62,6 +69,7 @@ def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Re
         ("--gpus", options.gpus, limits.Cards),
         ("--micro-batch", options.micro_batch, limits.Sequences),
         ("--sequences-per-step", options.sequences_per_step, limits.Sequences),
+        ("--lora-r", options.lora_r, limits.Rank),
     ):
         limits.within(option, count, kind)
 
@@ -73,6 +81,9 @@ def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Re
         "lora_targets": targets,
         "learning_rate": limits.within("--learning-rate", options.learning_rate, limits.LearningRate),
         "sequences_per_step": options.sequences_per_step,
+        "lora_r": options.lora_r,
+        "adapter_dtype": options.adapter_dtype,
+        "optimizer": options.optimizer,
         "trim_vocab": options.trim_vocab,
     }
     recipe = replace(recipe, **{field: value for field, value in changes.items() if value is not None})
@@ -88,25 +99,30 @@ def resolve(base: Recipe, options: RecipeOptions, quantized: bool = False) -> Re
 def measurable(options: RecipeOptions) -> RecipeOptions:
     """`options`, if a step of theirs can be measured here. Raises UserError for arc24: its split can be predicted only.
 
-    Raises it for an unknown recipe too, so that arc24 is not among the names that it offers.
+    Raises it for another optimiser, and for an unknown recipe too, so that arc24 is not among the names that it offers.
     """
     if _ALIASES.get(options.name or "", options.name) not in (None, OPTIMIZED, REFERENCE):
         raise unknown("recipe", options.name or "", (OPTIMIZED, REFERENCE))
+    if options.optimizer not in (None, FUSED):
+        raise UserError(f"--optimizer {options.optimizer} can be predicted only; what is measured is {FUSED}")
     return options
 
 
 def _named(name: str | None, base: Recipe, quantized: bool = False) -> Recipe:
     """`base` as the recipe `name` has it; None changes nothing. Raises UserError for a name that is not in NAMES.
 
-    own: this program's step. reference: the step of transformers and PEFT, one sequence at a time and with gradient
-    checkpointing, TRL's default. arc24: what ironbar/arc24 ran in August 2024. That is DoRA of rank 32, alpha 64 and
-    dropout 0.1 on q, k, v, o, with logits of every token and the layers on two cards, one at work at a time. Over a
-    quantised base PEFT's prepare_model_for_kbit_training widens the 16-bit parameters and turns checkpointing on.
+    own: this program's step. reference: the step of transformers and PEFT under autocast, one sequence at a time and
+    with gradient checkpointing, TRL's default, and over a quantised base with PEFT's prepare_model_for_kbit_training.
+    arc24: what ironbar/arc24 ran in August 2024. That is DoRA of rank 32, alpha 64 and dropout 0.1 on q, k, v, o, with
+    logits of every token and the layers on two cards, one at work at a time, without autocast. Over a quantised base
+    PEFT's preparation widens the 16-bit parameters and turns checkpointing on.
     """
     if name is not None and name not in NAMES:
         raise unknown("recipe", name, NAMES)
     if name == REFERENCE:
-        return replace(base, implementation=REFERENCE, micro_batch=1, gradient_checkpointing=ALL)
+        return replace(
+            base, implementation=REFERENCE, micro_batch=1, gradient_checkpointing=ALL, prepared_for_kbit=True
+        )
     if name == ARC24:
         return replace(
             base,
@@ -120,6 +136,7 @@ def _named(name: str | None, base: Recipe, quantized: bool = False) -> Recipe:
             implementation=REFERENCE,
             method=DORA,
             prepared_for_kbit=True,
+            autocast=False,
             layer_split=2,
         )
     return replace(base, implementation=name or base.implementation)

@@ -96,7 +96,7 @@ PANELS = {
     "Device": ("device", "gpus", "workers", "ray", "on", "shard"),
     "Output": (
         "results", "fresh", "retry", "force", "csv", "file_format", "published", "show", "pictures", "out", "emit",
-        "into", "html", "figures", "help",
+        "into", "html", "history", "figures", "help",
     ),
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ from harness.catalog.model_folder import WindowUnknown
 from harness.catalog.models import Catalog, Seconds
 from harness.errors import UserError
 from harness.files import user_path
-from harness.records import arm, store
+from harness.records import arm, solving, store
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal, ModelSpec
 from harness.records.measurement import Measurement
@@ -79,13 +79,16 @@ def fleet_of(ray: str | None, on: str | None, device: str, gpus: int = 1) -> Fle
     return cluster.reach(ray, types, device)
 
 
-def record(results: Path | None) -> RecordRows:
-    """The record in the folder `results`, by default the newest one. Raises UserError where there is none."""
+def record(results: Path | None, with_cells: bool = True) -> RecordRows:
+    """The record in the folder `results`, by default the newest one. Raises UserError where there is none; without
+    `with_cells` what ttft or solve left alone is one too."""
     folder = results or store.latest_folder()
     # Accuracies are optional; measurements are what makes a folder a record.
     path, accuracy = folder / store.NAME, folder / arm.ROWS.name
+    others = (accuracy, folder / solving.ROWS.name)
+    alone = not with_cells and not path.exists() and any(other.exists() for other in others)
     try:
-        rows, corrupt = store.read(path)
+        rows, corrupt = ([], 0) if alone else store.read(path)
         arms, more = store.read(accuracy, arm.ROWS) if accuracy.exists() else ([], 0)
     except OSError as problem:
         where = problem.filename or path

@@ -57,7 +57,7 @@ def report(
     from harness.report.terminal import show
 
     goal = parse.goal(model_table.load(models_file), budget_hours, steps)
-    record = parse.record(results)
+    record = parse.record(results, with_cells=False)
     # Files first: they are wanted even where nobody looks at the tables.
     content = record.rows, record.results, goal
     if csv:

@@ -100,7 +100,7 @@ class DecodeSpeed:
     @classmethod
     def of(cls, trace: Trace, accelerator: Accelerator, calibration: Calibration, cache: CacheSize) -> "DecodeSpeed":
         """The speed of the traced model: reading is a forward pass, scaled from the trace's tokens to one."""
-        forward = replace(trace, ops=tuple(op for op in trace.ops if not op.backward))
+        forward = replace(trace, ops=tuple(op for op in trace.ops if not op.backward), by_engine=0)
         read_s = roofline.seconds(roofline.nominal_seconds(forward, accelerator), calibration.slowdown)
         # A token's weights come over the bus, and every operation is launched, for all rows together.
         launches = sum(op.count for op in roofline.as_run(forward.ops, accelerator))

@@ -15,25 +15,25 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
+from harness.catalog import accelerators, efficiency
 from harness.catalog.accelerators import CPU, CUDA, Accelerator
 from harness.errors import UserError, first_line
 from harness.files import read_json, replace_atomically
 from harness.predict import roofline
-from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, FUSED_4BIT, GEMM, KINDS, LAUNCH, SKINNY_GEMM
+from harness.predict.allocator import Allocator, MemoryPoint, fit_memory, memory_left_out
+from harness.predict.roofline import FUSED_4BIT, HOST, KINDS, OVERLAP
 from harness.records.cell import OPTIMIZED
 from harness.records.measurement import Duration, Flops, Size
 from harness.records.stored import from_stored, to_stored
 
+# What a number rests on, the best first.
+MEASURED_HERE, MEASURED_ELSEWHERE = "measured here", "measured elsewhere on such a device"
+FITTED, SPECIFICATION = "fitted from other cards", "specification only"
+EVIDENCE = (MEASURED_HERE, MEASURED_ELSEWHERE, FITTED, SPECIFICATION)
 # What a calibration from a file may say.
 _Factor = Annotated[float, Meta(gt=0, le=1e6)]
 _Spread = Annotated[float, Meta(ge=0, le=10)]  # of logarithms
 
-# How much slower than nominal a kind is where nothing is known of the device: large products reach half of a
-# datasheet's rate, memory four fifths of its bandwidth.
-_PRIOR = {
-    CUDA: {GEMM: 2.0, SKINNY_GEMM: 4.0, FUSED_4BIT: 3.0, ATTENTION: 3.0, BANDWIDTH: 1.25, DEQUANTIZE: 2.0, LAUNCH: 1.0},
-    CPU: {GEMM: 1.1, SKINNY_GEMM: 2.0, FUSED_4BIT: 1.1, ATTENTION: 2.0, BANDWIDTH: 1.5, DEQUANTIZE: 4.0, LAUNCH: 1.0},
-}
 # Standard deviations of logarithms: of the prior, and of a measured cell's seconds.
 _PRIOR_LOG_SIGMA = 0.5
 _MEASURED_LOG_SIGMA = 0.03  # how much a shared machine drifts within minutes
@@ -47,34 +47,6 @@ class Point:
     nominal: Mapping[str, float]
     seconds: float
     log_sigma: float = _MEASURED_LOG_SIGMA
-
-
-@dataclass(frozen=True)
-class MemoryPoint:
-    """A measured process, in bytes: the persistent tensors (with logits) and the transient ones of its trace, and its
-    peak. `fp32`: whether it computed in fp32."""
-
-    model: str
-    persistent: int
-    transient: int
-    peak: int
-    fp32: bool = False
-
-
-@dataclass(frozen=True)
-class Allocator:
-    """Fixed overhead of a process in bytes, and the fragmentation factor on transient tensors: in 16 bits, and in fp32,
-    whose larger tensors leave larger gaps."""
-
-    base_bytes: float
-    fragmentation: float
-    fragmentation_fp32: float
-
-    def held(self, transient: float, fp32: bool) -> float:
-        return transient * (self.fragmentation_fp32 if fp32 else self.fragmentation)
-
-    def peak(self, process: MemoryPoint) -> float:
-        return self.base_bytes + process.persistent + self.held(process.transient, process.fp32)
 
 
 @dataclass(frozen=True)
@@ -101,6 +73,7 @@ class Calibration:
     seconds_high: Duration = 0.0
     source: str = ""
     step: str = OPTIMIZED  # whose step was measured: a recipe's implementation
+    evidence: str = MEASURED_HERE  # one of EVIDENCE
     nominal: Accelerator | None = None  # whose figures it is relative to, where no catalogue has it
 
     @property
@@ -108,9 +81,25 @@ class Calibration:
         return Allocator(self.base_bytes, self.fragmentation, self.fragmentation_fp32 or self.fragmentation)
 
 
-def prior(kind: str) -> Calibration:
-    """What is assumed of a device that nothing was measured on: seconds within a factor of 2.2 (95 %)."""
-    return Calibration("", kind, dict(_PRIOR[kind]), 0.4, fragmentation=1.1, source="assumed, nothing measured")
+def prior(kind: str, accelerator: Accelerator | None = None) -> Calibration:
+    """What is assumed of `accelerator`, or of any device of `kind`, as long as nothing was measured on it."""
+    slowdown = efficiency.slowdowns(accelerator, kind)
+    known = accelerator is not None and efficiency.is_fitted(accelerator)
+    return Calibration(
+        device="",
+        kind=kind,
+        slowdown=slowdown,
+        error=efficiency.FITTED_LOG_SIGMA if known else efficiency.SPECIFICATION_LOG_SIGMA,
+        fragmentation=1.1,
+        memory_error=efficiency.MEMORY_LOG_SIGMA,
+        source="fitted on published steps of other cards" if known else "by the sheet alone, nothing measured",
+        evidence=FITTED if known else SPECIFICATION,
+    )
+
+
+def _assumed(kind: str, device: str, nominal: Accelerator | None) -> dict[str, float]:
+    """The slowdowns that are assumed of the device called `device`, whose figures may be `nominal`."""
+    return efficiency.slowdowns(nominal or accelerators.ACCELERATORS.get(device), kind)
 
 
 def fit(
@@ -129,13 +118,14 @@ def fit(
     if not points:
         raise UserError(f"nothing measured to calibrate {device} by; run `harness bench` first")
     # Log errors for models that the fit has not seen.
-    misses = [math.log(p.seconds / roofline.seconds(p.nominal, slowdown)) for p, slowdown in left_out(kind, points)]
+    assumed = _assumed(kind, device, nominal)
+    misses = [math.log(p.seconds / roofline.seconds(p.nominal, slow)) for p, slow in left_out(kind, points, assumed)]
     memory_misses = [math.log(p.peak / fitted.peak(p)) for p, fitted in memory_left_out(kind, processes)]
     allocator = fit_memory(processes, kind)
     return Calibration(
         device=device,
         kind=kind,
-        slowdown=_fit_slowdown(kind, points),
+        slowdown=fit_slowdown(assumed, points),
         error=max(0.05, _rms(misses)),
         base_bytes=allocator.base_bytes,
         fragmentation=allocator.fragmentation,
@@ -151,68 +141,52 @@ def fit(
     )
 
 
-def left_out(kind: str, points: Sequence[Point]) -> list[tuple[Point, dict[str, float]]]:
-    """Each point with the slowdowns that are fitted on the other models' points."""
-    fits = {m: _fit_slowdown(kind, [p for p in points if p.model != m]) for m in {p.model for p in points}}
+def left_out(
+    kind: str, points: Sequence[Point], assumed: Mapping[str, float] | None = None
+) -> list[tuple[Point, dict[str, float]]]:
+    """Each point with the slowdowns that are fitted on the other models' points, beginning at the `assumed` ones."""
+    start = assumed or efficiency.slowdowns(kind=kind)
+    fits = {m: fit_slowdown(start, [p for p in points if p.model != m]) for m in {p.model for p in points}}
     return [(p, fits[p.model]) for p in points]
-
-
-def memory_left_out(kind: str, processes: Sequence[MemoryPoint]) -> list[tuple[MemoryPoint, Allocator]]:
-    """Each process with what is fitted on the other models' ones."""
-    fits = {m: fit_memory([p for p in processes if p.model != m], kind) for m in {p.model for p in processes}}
-    return [(p, fits[p.model]) for p in processes]
 
 
 def _rms(values: Sequence[float]) -> float:
     return math.sqrt(sum(v * v for v in values) / len(values)) if values else 0.0
 
 
-def _fit_slowdown(kind: str, points: Sequence[Point]) -> dict[str, float]:
-    """Slowdown by kind: the mode of the posterior of its logarithm, by damped Gauss-Newton."""
+def fit_slowdown(
+    assumed: Mapping[str, float], points: Sequence[Point], sigmas_by_kind: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Slowdown by kind: the mode of the posterior of its logarithm, by damped Gauss-Newton from the `assumed` ones.
+
+    `sigmas_by_kind` are the standard deviations of the assumed logarithms, by default the same for all.
+    """
     import numpy as np
 
     if not points:
-        return dict(_PRIOR[kind])
+        return dict(assumed)
     # In logarithms, for slowdowns are positive and errors are factors.
-    prior_logs = np.log([_PRIOR[kind][k] for k in KINDS])
+    prior_logs = np.log([assumed[k] for k in KINDS])
+    host = np.array([k == HOST for k in KINDS])
     nominal = np.array([[p.nominal[k] for k in KINDS] for p in points])  # [points, kinds]
     logs, sigmas = np.log([p.seconds for p in points]), np.array([p.log_sigma for p in points])
-    theta, prior_rows = prior_logs.copy(), np.eye(len(KINDS)) / _PRIOR_LOG_SIGMA
+    prior_sigmas = np.array([(sigmas_by_kind or {}).get(k, _PRIOR_LOG_SIGMA) for k in KINDS])
+    theta, prior_rows = prior_logs.copy(), np.diag(1 / prior_sigmas)
     for _ in range(100):
         parts = nominal * np.exp(theta)
-        total = parts.sum(1)
+        # As roofline.seconds: host and device overlap, and d log(total) = (own / total) ** OVERLAP d log(own).
+        device = parts[:, ~host].sum(1)
+        total = (device**OVERLAP + parts[:, host].sum(1) ** OVERLAP) ** (1 / OVERLAP)
+        own = np.where(host, parts, device[:, None])
+        shares = np.where(host, 1.0, parts / device[:, None]) * (own / total[:, None]) ** OVERLAP
         # Residuals over their standard deviations, of the points and of the prior, and their slopes in theta.
-        slopes = np.vstack([parts / total[:, None] / sigmas[:, None], prior_rows])
-        residuals = np.concatenate([(logs - np.log(total)) / sigmas, (prior_logs - theta) / _PRIOR_LOG_SIGMA])
+        slopes = np.vstack([shares / sigmas[:, None], prior_rows])
+        residuals = np.concatenate([(logs - np.log(total)) / sigmas, (prior_logs - theta) / prior_sigmas])
         step = np.linalg.lstsq(slopes, residuals, rcond=None)[0]
         theta = theta + np.clip(step, -0.5, 0.5)
         if np.abs(step).max() < 1e-6:
             break
     return dict(zip(KINDS, map(float, np.exp(theta)), strict=True))
-
-
-def fit_memory(processes: Sequence[MemoryPoint], kind: str) -> Allocator:
-    """The base and factors of peak = base + persistent + factor x transient that miss least relatively.
-
-    Without two processes to fit on: nothing more than the tensors on a card, half a GiB of libraries on a CPU. With
-    fewer than two in fp32, or in 16 bits, one factor for both.
-    """
-    import numpy as np
-
-    # Too few for a fit: typical values.
-    if len(processes) < 2:
-        return Allocator(0.0, 1.1, 1.1) if kind == CUDA else Allocator(0.5 * 2**30, 1.3, 1.3)
-    # One column per factor: fp32 apart from 16 bits where both have been measured.
-    fp32 = np.array([p.fp32 for p in processes])
-    groups = [~fp32, fp32] if min(fp32.sum(), (~fp32).sum()) > 1 else [np.ones(len(processes), bool)]
-    peaks, transient = np.array([p.peak for p in processes], float), np.array([p.transient for p in processes])
-    # Both sides over the peaks, so that every process counts alike; columns of norm 1, for bytes are large.
-    columns = np.stack([np.ones(len(processes)), *(transient * group for group in groups)], 1) / peaks[:, None]
-    remaining = 1 - np.array([p.persistent for p in processes]) / peaks
-    norm = np.linalg.norm(columns, axis=0)
-    norm[norm == 0] = 1  # nothing transient anywhere
-    base, *factors = map(float, np.linalg.lstsq(columns / norm, remaining, rcond=None)[0] / norm)
-    return Allocator(max(0.0, base), max(1.0, factors[0]), max(1.0, factors[-1]))
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
@@ -224,10 +198,11 @@ def load_calibration(path: Path) -> Calibration:
     """Raises UserError where the file is no calibration."""
     try:
         calibration = from_stored(read_json(path), Calibration)
-        if calibration.kind not in _PRIOR:
+        if calibration.kind not in (CUDA, CPU):
             raise ValueError("kind")
         # A kind that earlier versions did not tell apart has what is assumed of any device.
-        later = {FUSED_4BIT: _PRIOR[calibration.kind][FUSED_4BIT]}
+        assumed = _assumed(calibration.kind, calibration.device, calibration.nominal)
+        later = {kind: assumed[kind] for kind in (FUSED_4BIT, HOST)}
         calibration = replace(calibration, slowdown=later | calibration.slowdown)
         if set(calibration.slowdown) != set(KINDS):
             raise ValueError("kinds")

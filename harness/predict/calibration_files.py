@@ -11,8 +11,10 @@ from harness.catalog.accelerators import CPU, Accelerator
 from harness.errors import UserError
 from harness.hardware.environment import versions
 from harness.predict import calibration, prediction, roofline, trace_pool
+from harness.predict.allocator import held_logits
 from harness.predict.calibration import Calibration, MemoryPoint, Point
 from harness.predict.roofline import Trace
+from harness.predict.trace_pool import TraceKey
 from harness.records import store
 from harness.records.cell import OPTIMIZED
 from harness.records.measurement import Measurement
@@ -40,8 +42,8 @@ def for_card(accelerator: Accelerator, results: Path = RESULTS) -> Calibration:
     shipped = _SHIPPED / f"{accelerator.name}.json"
     # A card of the user's own may bear any name.
     if is_listed(accelerator) and shipped.exists():
-        return calibration.load_calibration(shipped)
-    assumed = calibration.prior(accelerator.kind)
+        return _shipped(shipped)
+    assumed = calibration.prior(accelerator.kind, accelerator)
     return replace(assumed, source=f"{assumed.source}; {accelerator.origin}") if accelerator.origin else assumed
 
 
@@ -55,9 +57,13 @@ def for_cpu(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Ca
     has none of its own."""
     if own := _own(results, lambda own: own.device == here.name):
         return _as_fitted(here, own), own
-    shipped = calibration.load_calibration(_SHIPPED / "cpu.json")
+    shipped = _shipped(_SHIPPED / "cpu.json")
     error = hypot(shipped.error, _OTHER_CPU_LOG_SIGMA)
     return here, replace(shipped, error=error, source=f"fitted on another CPU ({shipped.device})")
+
+
+def _shipped(path: Path) -> Calibration:
+    return replace(calibration.load_calibration(path), evidence=calibration.MEASURED_ELSEWHERE)
 
 
 def measured_card(name: str, results: Path = RESULTS) -> tuple[Accelerator, Calibration] | None:
@@ -110,8 +116,17 @@ def _is_of(own: Calibration, accelerator: Accelerator) -> bool:
         return False
 
 
+TraceAll = Callable[[Sequence[TraceKey], Callable[[int, int], None]], list[Trace | str]]
+
+
+def _trace_all(keys: Sequence[TraceKey], on_done: Callable[[int, int], None]) -> list[Trace | str]:
+    return trace_pool.trace_all(keys, versions(), on_done)
+
+
 def points_of_rows(
-    rows: Sequence[Measurement], on_done: Callable[[int, int], None] = lambda done, total: None
+    rows: Sequence[Measurement],
+    on_done: Callable[[int, int], None] = lambda done, total: None,
+    trace_all: TraceAll = _trace_all,
 ) -> tuple[Accelerator, list[tuple[Measurement, Point, MemoryPoint]]]:
     """The accelerator that ok `rows` of one device were measured on, and the calibration points of every row.
 
@@ -134,7 +149,7 @@ def points_of_rows(
         prediction.trace_key(cell.model, precisions.find(cell.precision), cell.recipe, accelerator, cell.context)
         for cell in (row.cell for row in rows)
     ]
-    traces = trace_pool.trace_all(keys, versions(), on_done)
+    traces = trace_all(keys, on_done)
     points = [
         _points_of(row, trace, accelerator)
         for row, trace in zip(rows, traces, strict=True)
@@ -147,11 +162,11 @@ def points_of_rows(
 
 def _points_of(row: Measurement, trace: Trace, accelerator: Accelerator) -> tuple[Measurement, Point, MemoryPoint]:
     """The row with its seconds and its memory, beside those of its trace."""
-    trace = trace.computed_in(row.cell.compute_dtype)
+    trace = prediction.as_run(trace, row.cell.recipe, accelerator, row.cell.compute_dtype, row.kernels or "")
     nominal = roofline.nominal_seconds(trace, accelerator)
     memory_point = MemoryPoint(
         model=row.cell.model.name,
-        persistent=trace.memory.persistent + trace.memory.logits,
+        persistent=trace.memory.persistent + round(held_logits(trace.memory.logits, accelerator.kind)),
         transient=trace.memory.transient,
         peak=(row.peak_bytes or 0) - accelerator.context_bytes,
         fp32=row.cell.compute_dtype == "fp32",
@@ -178,10 +193,13 @@ def _measured_on(rows: Sequence[Measurement]) -> Accelerator:
 
 
 def calibrated(
-    rows: Sequence[Measurement], source: str, on_done: Callable[[int, int], None] = lambda done, total: None
+    rows: Sequence[Measurement],
+    source: str,
+    on_done: Callable[[int, int], None] = lambda done, total: None,
+    trace_all: TraceAll = _trace_all,
 ) -> Calibration:
     """The calibration by ok `rows` of one device. Raises UserError where there is nothing to fit it on."""
-    accelerator, measured = points_of_rows(rows, on_done)
+    accelerator, measured = points_of_rows(rows, on_done, trace_all)
     steps = {row.cell.recipe.implementation for row, _, _ in measured}
     # No table has a CPU's figures, nor those of every card, so their calibration carries them.
     return calibration.fit(

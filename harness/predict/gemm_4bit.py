@@ -8,16 +8,10 @@ holds it to the installed one. The backward always dequantises. Knows no torch.
 
 from harness.catalog.accelerators import CPU, Accelerator
 from harness.catalog.precisions import FUSED_4BIT_ROWS
+from harness.predict.tiles import processors_of
 
 _BLOCK = 64  # values that share a scale; a row must be a multiple of it
 _SMALL = 4 << 20  # values of a matrix whose dequantising costs more than its product
-# Streaming multiprocessors, by the name of the accelerator, and for cards of no table by compute capability.
-_PROCESSORS = {
-    "t4": 40, "p100": 56, "v100": 80, "rtx-3090": 82, "a10g": 80, "rtx-a6000": 84, "rtx-4090": 128, "rtx-5090": 170,
-    "l4": 58, "l40s": 142, "a100-40gb": 108, "a100-80gb": 108, "h100": 132, "h100-pcie": 114, "h100-nvl": 132,
-    "h200": 132, "b200": 148, "rtx-pro-6000": 188, "rtx-pro-6000-server": 188,
-    "7.5": 40, "8.0": 108, "8.6": 82, "8.9": 128, "9.0": 132, "10.0": 148, "12.0": 170,
-}  # fmt: skip
 
 
 def is_fused(accelerator: Accelerator, dtype: str, rows: int, outputs: int, inputs: int) -> bool:
@@ -27,7 +21,7 @@ def is_fused(accelerator: Accelerator, dtype: str, rows: int, outputs: int, inpu
     """
     if accelerator.kind == CPU or not accelerator.capability or rows > FUSED_4BIT_ROWS or inputs % _BLOCK:
         return False
-    processors = _PROCESSORS.get(accelerator.name) or _PROCESSORS.get(accelerator.capability)
+    processors = processors_of(accelerator)
     if processors is None:
         return False
     major, minor = map(int, accelerator.capability.split("."))

@@ -9,24 +9,24 @@ transformers builds is traced so.
 
 import weakref
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from typing import Any
 
 import torch
-from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from harness.catalog import optimizers
+from harness.catalog.optimizers import Optimizer
 from harness.hardware.device import TORCH_DTYPES
+from harness.predict.meta_kernels import bytes_moved, kernels
 from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, FUSED_4BIT, GEMM, SKINNY_GEMM, Memory, Op, Trace
-from harness.predict.trace_pool import MATH_ATTENTION
-from harness.records.cell import Recipe
+from harness.records.cell import FULL, REFERENCE, Recipe
+from harness.train import meta_autocast
 from harness.train.batches import random_batch
 from harness.train.compat import without_storage
-from harness.train.losses import loss_of
+from harness.train.losses import loss_of, under_autocast
 from harness.train.model import count_params
 from harness.train.ops import attention
 
@@ -40,8 +40,10 @@ _PRODUCTS = ("mm", "addmm", "addmm_", "bmm", "baddbmm", "baddbmm_", "_int_mm")
 _QUANTIZED_PRODUCTS = ("gemm_4bit", "int8_scaled_mm", "int8_mixed_scaled_mm")
 
 
-def trace(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
+def trace(model: Any, recipe: Recipe, context: int, kind: str, compute: str = "fp32") -> Trace:
     """One micro-step of `recipe` at `context` tokens on a device of `kind`, one of those of a TraceKey.
+
+    `compute` is the dtype of autocast, where the recipe has it.
 
     `model` is what harness.train.meta_model.build_meta_model gave; it may be traced at several contexts.
     """
@@ -52,10 +54,12 @@ def trace(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
         p.grad = torch.empty_like(p)
     # The recorder sees what the step makes; weights, gradients and states are added by _memory.
     recorder = OpRecorder(model.config.get_text_config().vocab_size)
-    with without_storage(), attention.traced_as(kind), _kernels(recorder, kind), recorder:
-        loss = loss_of(recipe)(model, batch)
+    dtype = TORCH_DTYPES[compute]
+    with without_storage(), meta_autocast.patched(), attention.traced_as(kind), kernels(recorder, kind), recorder:
+        loss = loss_of(recipe, dtype)(model, batch)
         recorder.backward = True
-        loss.backward()
+        with meta_autocast.recomputed(dtype if under_autocast(recipe, dtype) else None):
+            loss.backward()
     del loss
     for p in trained:
         p.grad = None
@@ -63,12 +67,19 @@ def trace(model: Any, recipe: Recipe, context: int, kind: str) -> Trace:
         Op(op_kind, backward, dtype, flops, size, count, shape)
         for (op_kind, backward, dtype, flops, size, shape), count in recorder.ops.items()
     )
-    state = sum(p.numel() * p.element_size() for p in trained)
-    return Trace(ops, _memory(model, state, recorder), count_params(model), sum(p.numel() for p in trained),
-                 recipe.micro_batch, context)  # fmt: skip
+    memory = _memory(model, trained, optimizers.find(recipe.optimizer), recorder)
+    # Our own step's backward is written in Python.
+    engine = recorder.by_engine if recipe.implementation == REFERENCE or recipe.method == FULL else 0
+    values = sum(p.numel() for p in trained)
+    return Trace(ops, memory, count_params(model), values, recipe.micro_batch, context, by_engine=engine)
 
 
-def _memory(model: torch.nn.Module, adapter_bytes: int, recorder: "OpRecorder") -> Memory:
+def _memory(
+    model: torch.nn.Module, trained: list[torch.nn.Parameter], optimizer: Optimizer, recorder: "OpRecorder"
+) -> Memory:
+    values = sum(p.numel() for p in trained)
+    adapter_bytes = sum(p.numel() * p.element_size() for p in trained)
+    states = 2 * adapter_bytes if optimizer.states is None else optimizer.states * values
     frozen_bytes = {
         p.untyped_storage()._cdata: p.untyped_storage().nbytes() for p in model.parameters() if not p.requires_grad
     }
@@ -80,7 +91,8 @@ def _memory(model: torch.nn.Module, adapter_bytes: int, recorder: "OpRecorder") 
         constants=_constants(model),
         adapters=adapter_bytes if adapted else 0,
         gradients=adapter_bytes,
-        optimizer=2 * adapter_bytes,
+        optimizer=states + optimizer.masters * values,
+        update=optimizer.temporaries * (optimizer.masters * values or adapter_bytes),
     )
 
 
@@ -104,6 +116,7 @@ class OpRecorder(TorchDispatchMode):
     def __init__(self, vocab: int):
         super().__init__()
         self.vocab, self.backward = vocab, False
+        self.by_engine = 0  # operations that autograd's engine launched, without Python
         self.ops: Counter[tuple[str, bool, str, float, float, _Shape]] = Counter()  # by the fields of Op but count
         self.peak_memory, self.peak_bytes, self.live_bytes = Memory(), 0, 0
         self.bytes_by_kind: Counter[str] = Counter()
@@ -166,16 +179,18 @@ class OpRecorder(TorchDispatchMode):
             skinny = min(a.shape[-2], a.shape[-1], outputs[0].shape[-1]) < _SKINNY_BELOW
             batched = name.endswith(("bmm", "bmm_"))
             kind = ATTENTION if batched else SKINNY_GEMM if skinny else GEMM
-            self.add(kind, a.dtype, flops, _bytes([a, b, *outputs]))
+            # Of a product in one kernel; the factors of a batch of them are no matrices.
+            shape = None if batched else (prod(outputs[0].shape[:-1]), outputs[0].shape[-1], a.shape[-1])
+            self.add(kind, a.dtype, flops, bytes_moved([a, b, *outputs]), shape)
         elif name.startswith("dequantize"):
-            self.add(DEQUANTIZE, outputs[0].dtype, 0, _bytes([*inputs, *outputs]))
+            self.add(DEQUANTIZE, outputs[0].dtype, 0, bytes_moved([*inputs, *outputs]))
         elif name in _SPARSE:
-            self.add(BANDWIDTH, outputs[0].dtype, 0, 2 * _bytes(made or inputs[-1:]))
+            self.add(BANDWIDTH, outputs[0].dtype, 0, 2 * bytes_moved(made or inputs[-1:]))
         elif name in ("zeros_like", "zeros", "fill_", "zero_", "new_zeros", "ones_like", "full", "ones", "arange"):
-            self.add(BANDWIDTH, outputs[0].dtype, 0, _bytes(outputs))
+            self.add(BANDWIDTH, outputs[0].dtype, 0, bytes_moved(outputs))
         else:
             # In place: the first input is read and written.
-            moved = _bytes([*inputs, *(made or inputs[:1])])
+            moved = bytes_moved([*inputs, *(made or inputs[:1])])
             self.add(BANDWIDTH, (made or outputs or inputs)[0].dtype, 0, moved)
 
     def quantized_product(self, name: str, args: tuple, out: torch.Tensor) -> None:
@@ -186,66 +201,11 @@ class OpRecorder(TorchDispatchMode):
         values, flops = inner * out.shape[-1], 2 * rows * inner * out.shape[-1]
         if name == "gemm_4bit":
             self.update_peak(values * a.element_size())
-            self.add(FUSED_4BIT, a.dtype, flops, _bytes([a, out]) + values // 2, (rows, out.shape[-1], inner))
+            self.add(FUSED_4BIT, a.dtype, flops, bytes_moved([a, out]) + values // 2, (rows, out.shape[-1], inner))
         else:
-            self.add(GEMM, a.dtype if a.is_floating_point() else out.dtype, flops, _bytes([a, out]) + values)
+            self.add(GEMM, a.dtype if a.is_floating_point() else out.dtype, flops, bytes_moved([a, out]) + values)
 
     def add(self, kind: str, dtype: torch.dtype, flops: float, size: float, shape: _Shape = None) -> None:
+        # A forward that is made again in the backward runs with gradients, the engine's own operations without.
+        self.by_engine += self.backward and not torch.is_grad_enabled()
         self.ops[kind, self.backward, _NAMES.get(dtype, "fp32"), float(flops), float(size), shape] += 1
-
-
-def _bytes(tensors: list) -> int:
-    """Bytes moved by reading or writing every tensor once; an expanded one counts its storage."""
-    return sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in tensors)
-
-
-@contextmanager
-def _kernels(recorder: OpRecorder, kind: str) -> Iterator[None]:
-    """Replaces the functions that a device runs as one kernel and the meta device would decompose.
-
-    The functions themselves, because a mode would be off when checkpointing recomputes in the backward.
-    """
-
-    # The parameters are those of torch.nn.functional.scaled_dot_product_attention.
-    def attend(  # noqa: PLR0913
-        query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
-    ):
-        if kind == MATH_ATTENTION:
-            return math(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)[0]
-        return _FusedAttention.apply(query, key, value, recorder, 0.5 if is_causal else 1.0)
-
-    def dropout(input, p=0.5, training=True, inplace=False):
-        return torch.native_dropout(input, p, True)[0] if training and p else input
-
-    # torch's path without a fused kernel: its products and what it holds of tokens x tokens, in fp32, are seen.
-    math = torch.ops.aten._scaled_dot_product_attention_math
-    originals = functional.scaled_dot_product_attention, functional.dropout
-    functional.scaled_dot_product_attention, functional.dropout = attend, dropout
-    try:
-        yield
-    finally:
-        functional.scaled_dot_product_attention, functional.dropout = originals
-
-
-class _FusedAttention(torch.autograd.Function):
-    """Stands for FlashAttention or its like: of tokens x tokens nothing is held but a number per row (Dao et al. 2022);
-    the backward makes the weights again, five products for the forward's two."""
-
-    @staticmethod
-    def forward(ctx, query, key, value, recorder, share):
-        out = query.new_empty(*query.shape[:-1], value.shape[-1])
-        sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
-        ctx.save_for_backward(query, key, value, out, sums)
-        # Forward: query x key and weights x value, 2 FLOPs for a multiplication and its addition.
-        products = 2 * query.shape[-2] * key.shape[-2] * prod(query.shape[:-2]) * share
-        ctx.recorder, ctx.flops = recorder, products * query.shape[-1]
-        recorder.add(ATTENTION, query.dtype, 2 * ctx.flops, _bytes([query, key, value, out]))
-        return out
-
-    @staticmethod
-    def backward(ctx, grad):
-        # Backward: the weights again, then the gradients of weights, values, queries and keys.
-        saved = ctx.saved_tensors
-        grads = [torch.empty_like(t) for t in saved[:3]]
-        ctx.recorder.add(ATTENTION, grad.dtype, 5 * ctx.flops, _bytes([grad, *saved, *grads]))
-        return *grads, None, None

@@ -11,16 +11,18 @@ from dataclasses import dataclass, replace
 
 from harness.analysis.budget import WHOLE_SHARE, fits
 from harness.arc.lengths import PUBLISHED
-from harness.catalog import precisions
+from harness.catalog import efficiency, optimizers, precisions
 from harness.catalog.accelerators import CUDA, Accelerator
+from harness.catalog.kernels import PLAIN, POINTWISE
 from harness.catalog.precisions import Precision
 from harness.errors import UserError
 from harness.predict import answering, roofline
+from harness.predict.allocator import held_logits
 from harness.predict.answering import cache_size
 from harness.predict.calibration import Calibration
 from harness.predict.roofline import BANDWIDTH, KINDS, LAUNCH, Trace
 from harness.predict.trace_pool import TraceKey, kind_of
-from harness.records.cell import Goal, ModelSpec, Recipe
+from harness.records.cell import FULL, OPTIMIZED, Goal, ModelSpec, Recipe
 from harness.records.measurement import PredictedAnswers
 
 _LOAD_S, _LOAD_BYTES_PER_S = 8.0, 1e9  # libraries; weights from a disk
@@ -73,6 +75,7 @@ class Prediction:
     memory_log_sigma: float
     caveats: tuple[str, ...] = ()
     source: str = ""
+    evidence: str = ""  # what the numbers rest on: one of harness.predict.calibration.EVIDENCE
 
     @property
     def native(self) -> bool:
@@ -115,7 +118,8 @@ def trace_key(
     dtype = "fp32" if compute == "fp32" else "bf16"
     if precision.name == "fp16":
         precision = precisions.find("bf16")
-    recipe = replace(recipe, data_parallel=1, layer_split=1)
+    adapter = recipe.adapter_dtype if recipe.adapter_dtype == "fp32" else "bf16"
+    recipe = replace(recipe, data_parallel=1, layer_split=1, adapter_dtype=adapter)
     return TraceKey(spec, precision, dtype, recipe, context, kind_of(accelerator, compute))
 
 
@@ -144,19 +148,22 @@ def predict_cell(request: PredictRequest, traces: Mapping[int, Trace]) -> Predic
     recipe, accelerator, calibration = request.recipe, request.accelerator, request.calibration
     accelerator.rate(request.compute_dtype)
     # Seconds, at the full context and averaged over ARC's lengths.
-    traces = {n: trace.computed_in(request.compute_dtype) for n, trace in traces.items()}
+    traces = {n: as_run(trace, recipe, accelerator, request.compute_dtype) for n, trace in traces.items()}
     trace = traces[request.context]
     seconds = seconds_by_length(traces, accelerator, calibration)
     micro_s, mean_s = seconds(request.context), PUBLISHED.mean_over(seconds, request.context)
-    update_s = update_seconds(trace, accelerator, calibration) + _all_reduce_s(trace, recipe)
+    update_s = update_seconds(trace, recipe, accelerator, calibration) + _all_reduce_s(trace, recipe)
     cache = cache_size(request.spec.architecture, 4 if request.compute_dtype == "fp32" else 2)
-    log_sigma, caveats = _uncertainty(micro_s, accelerator, recipe, calibration)
+    log_sigma, caveats = _uncertainty(trace, micro_s, request)
     answers = answering.predicted(trace, accelerator, calibration, cache, request.context, log_sigma)
     # Bytes. Of a split model the last card holds the logits, and every card its share of the rest.
     allocator, memory = calibration.allocator, trace.memory
     transient = allocator.held(memory.transient, request.compute_dtype == "fp32")
     overhead = (accelerator.context_bytes if accelerator.kind == CUDA else 0) + allocator.base_bytes
-    tensors = (memory.persistent + transient) / recipe.layer_split + memory.logits
+    # In the update, logits and activations are gone.
+    logits = held_logits(memory.logits, accelerator.kind)
+    held, update = transient / recipe.layer_split + logits, memory.update / recipe.layer_split
+    tensors = memory.persistent / recipe.layer_split + max(held, update)
     return Prediction(
         spec=request.spec,
         precision=request.precision,
@@ -172,12 +179,24 @@ def predict_cell(request: PredictRequest, traces: Mapping[int, Trace]) -> Predic
         answers_s=answering.answers_s(answers, request.context) / recipe.data_parallel,
         answers=answers,
         peak_bytes=tensors + overhead,
-        overhead_bytes=overhead + transient - memory.transient,
+        overhead_bytes=overhead + transient - memory.transient + logits - memory.logits + max(0, update - held),
         log_sigma=log_sigma,
         memory_log_sigma=calibration.memory_error,
         caveats=caveats,
         source=calibration.source,
+        evidence=calibration.evidence,
     )
+
+
+def as_run(trace: Trace, recipe: Recipe, accelerator: Accelerator, compute: str, kernels: str = "") -> Trace:
+    """`trace` in the dtype `compute`, and with the kernels between products that the step has on `accelerator`.
+
+    Our step's are fused on a card, unless the recipe, or a row's `kernels`, names the plain ones.
+    """
+    trace = trace.computed_in(compute)
+    ours = recipe.implementation == OPTIMIZED and recipe.method != FULL and accelerator.kind == CUDA
+    named_plain = f"{POINTWISE}={PLAIN}" in f"{recipe.kernels} {kernels}".split() or recipe.kernels == PLAIN
+    return trace.with_fused_pointwise() if ours and not named_plain else trace
 
 
 def nominal_over_lengths(traces: Mapping[int, Trace], accelerator: Accelerator, context: int) -> dict[str, float]:
@@ -200,7 +219,9 @@ def seconds_by_length(
 ) -> Callable[[float], float]:
     """Seconds of a micro-step as a function of its tokens."""
     nominal = {n: roofline.nominal_seconds(trace, accelerator) for n, trace in traces.items()}
-    return _interpolate({n: roofline.seconds(by_kind, calibration.slowdown) for n, by_kind in nominal.items()})
+    # Kind by kind, for where host and device take turns in being the slower one no polynomial is near their norm.
+    by_kind = {kind: _interpolate({n: values[kind] for n, values in nominal.items()}) for kind in KINDS}
+    return lambda tokens: roofline.seconds({kind: of(tokens) for kind, of in by_kind.items()}, calibration.slowdown)
 
 
 def _interpolate(values: Mapping[int, float]) -> Callable[[float], float]:
@@ -216,9 +237,9 @@ def _interpolate(values: Mapping[int, float]) -> Callable[[float], float]:
     return value
 
 
-def update_seconds(trace: Trace, accelerator: Accelerator, calibration: Calibration) -> float:
-    """The fused AdamW reads weight, gradient and two states and writes all but the gradient: 7 passes."""
-    passes = 7 * trace.memory.gradients / accelerator.bandwidth
+def update_seconds(trace: Trace, recipe: Recipe, accelerator: Accelerator, calibration: Calibration) -> float:
+    """Seconds of the optimiser's passes over weights, gradients and states."""
+    passes = optimizers.find(recipe.optimizer).passes * trace.memory.gradients / accelerator.bandwidth
     return passes * calibration.slowdown[BANDWIDTH] + accelerator.launch_s * calibration.slowdown[LAUNCH]
 
 
@@ -227,12 +248,13 @@ def _all_reduce_s(trace: Trace, recipe: Recipe) -> float:
     return 2 * trace.memory.gradients / _LINK_BYTES_PER_S if recipe.data_parallel > 1 else 0.0
 
 
-def _uncertainty(
-    micro_s: float, accelerator: Accelerator, recipe: Recipe, calibration: Calibration
-) -> tuple[float, tuple[str, ...]]:
+def _uncertainty(trace: Trace, micro_s: float, request: PredictRequest) -> tuple[float, tuple[str, ...]]:
     """The standard deviation of the logarithm of seconds, and what makes it larger than the calibration's own error."""
+    accelerator, recipe, calibration = request.accelerator, request.recipe, request.calibration
     log_sigma, caveats = calibration.error, []
     if not calibration.points:
+        host = roofline.host_share(roofline.nominal_seconds(trace, accelerator), calibration.slowdown)
+        log_sigma = math.hypot(log_sigma, efficiency.HOST_LOG_SIGMA * host)
         return log_sigma, (f"nothing was measured on {accelerator.name} yet",)
     if recipe.implementation != calibration.step:
         caveats.append(f"{accelerator.name} is known by another step than {recipe.implementation}'s")

@@ -20,7 +20,7 @@ def trace_job(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, A
     key = from_stored(payload, TraceKey)
     try:
         # The FLOPs of a sequence are counted apart: the trace has attention as the kernel computes it.
-        traced = op_trace.trace(_built(_model_of(key)), key.recipe, key.context, key.kind)
+        traced = op_trace.trace(_built(_model_of(key)), key.recipe, key.context, key.kind, key.compute_dtype)
         return to_stored(replace(traced, work=_work(key)))
     except Unsupported as problem:
         return {"unsupported": str(problem)}

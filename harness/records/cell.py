@@ -7,6 +7,8 @@ ones have the defaults of these classes):
 - tuning rule 2: accuracy rows carry `rule`. Rows without it may be older than the fix of int4 on a CPU; they are
   measured again. A recipe no longer says `optimizer`, which was always adamw. `gradient_checkpointing` is "none", "mlp"
   or "all"; false and true are read as "none" and "all".
+- reference rule 2: the step of transformers and PEFT runs under autocast, with PEFT's preparation of a quantised base,
+  as transformers' Trainer has it; rows of it from before are measured again.
 - measuring rule 3: kernels are chosen on the device and stand in the row; activations may be recomputed.
 - measuring rule 2: a new training step, with hand-written backward of head, LoRA, norms, MLPs and attention.
 - measuring rule 1: the first step, of transformers and PEFT.
@@ -27,6 +29,7 @@ from harness.records.stored import to_stored
 # arms are measured again.
 MEASURING_RULE = 3
 TUNING_RULE = 2
+_REFERENCE_RULE = 2  # of the reference step alone, in its cells' keys
 
 OPTIMIZED, REFERENCE = "own", "reference"
 LORA, DORA, FULL = "lora", "dora", "full"
@@ -63,6 +66,9 @@ class Recipe:
     # Settings of others' training, so that their published numbers can be predicted as they were run.
     method: str = LORA  # or DORA, or FULL: every weight is trained, gradients and Adam states in the weights' dtype
     prepared_for_kbit: bool = False  # 16-bit parameters of a quantised base are widened to fp32
+    autocast: bool = True  # the reference step multiplies under torch.autocast, as transformers' Trainer does
+    adapter_dtype: str = "fp32"  # of A, B and their gradients: fp32, or 16 bits ("bf16", "fp16")
+    optimizer: str = "adamw"  # one of harness.catalog.optimizers
     layer_split: limits.Cards = 1  # cards that hold a part of the layers each; one works at a time
 
     @staticmethod
@@ -157,6 +163,8 @@ class Cell:
         another `environment` (a Measurement's)."""
         payload = to_stored(self)
         del payload["why"]
+        if self.recipe.implementation == REFERENCE:
+            payload["reference_rule"] = _REFERENCE_RULE
         return record_key(payload, MEASURING_RULE, versions, environment)
 
 

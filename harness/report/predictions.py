@@ -94,7 +94,7 @@ def _definition(goal: Goal) -> str:
 def _notes(cell: Prediction | Unpredictable) -> list[str]:
     if isinstance(cell, Unpredictable):
         return [f"{cell.spec.name} {cell.precision.name} on {cell.accelerator.name}: {cell.reason}."]
-    notes = [f"{card(cell)}: calibration: {cell.source}."]
+    notes = [f"{card(cell)}: {cell.evidence}: {cell.source}."]
     # A trace has no values, whatever the weights.
     if bound := lower_bound(cell.precision, cell.accelerator.kind):
         notes.append(f"{bound}; nor is each layer's wait for them in it.")
@@ -122,7 +122,8 @@ def breakdown(prediction: Prediction, out: Console) -> None:
 COLUMNS = (
     *("origin", "model", "precision", "compute_dtype", "native", "context", "card", "method", "micro_batch"),
     *("micro_step_s", "ten_steps_min", "hours_low", "hours_mid", "hours_high", "steps", "budget_hours", "verdict"),
-    *("peak_gib", "card_gib", *(f"{name}_gib" for name in _PARTS), "overhead_gib", "far", "source"),
+    *("peak_gib", "card_gib", *(f"{name}_gib" for name in _PARTS), "overhead_gib", "far", "evidence"),
+    "source",
 )
 
 
@@ -159,6 +160,7 @@ def _flat(prediction: Prediction, goal: Goal) -> dict[str, Any]:
         **{f"{name}_gib": memory[name] / GIB for name in _PARTS},
         "overhead_gib": prediction.overhead_bytes / GIB,
         "far": "; ".join(prediction.caveats),
+        "evidence": prediction.evidence,
         "source": prediction.source,
     }
 

@@ -13,7 +13,7 @@ from statistics import fmean, median, pstdev
 
 from harness.analysis.drift import CPU, DRIFT, UNSTEADY
 from harness.predict.answering import DecodeSpeed, cache_size, rows_at_once
-from harness.predict.prediction import PredictRequest, predict_cell, seconds_by_length, update_seconds
+from harness.predict.prediction import PredictRequest, as_run, predict_cell, seconds_by_length, update_seconds
 from harness.predict.roofline import Trace
 from harness.records.arm import DFS, GREEDY, SAMPLE, SCORE
 from harness.records.cell import Recipe
@@ -126,14 +126,14 @@ def predicted(request: PredictRequest, traces: Mapping[int, Trace]) -> Pace:
     """The pace by prediction alone, with the interval of that prediction."""
     prediction = predict_cell(request, traces)
     accelerator, calibration = request.accelerator, request.calibration
-    trace = traces[request.context].computed_in(request.compute_dtype)
-    by_length = {n: t.computed_in(request.compute_dtype) for n, t in traces.items()}
+    by_length = {n: as_run(t, request.recipe, accelerator, request.compute_dtype) for n, t in traces.items()}
+    trace = by_length[request.context]
     cache = cache_size(request.spec.architecture, 4 if request.compute_dtype == "fp32" else 2)
     return Pace(
         recipe=request.recipe,
         kind=accelerator.kind,
         sequence_s=seconds_by_length(by_length, accelerator, calibration),
-        update_s=update_seconds(trace, accelerator, calibration),
+        update_s=update_seconds(trace, request.recipe, accelerator, calibration),
         decoding=DecodeSpeed.of(trace, accelerator, calibration, cache),
         rows=rows_at_once(trace, accelerator, cache, request.context),
         load_s=prediction.load_s,

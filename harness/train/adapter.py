@@ -8,6 +8,7 @@ import transformers
 from transformers.pytorch_utils import Conv1D
 
 from harness.errors import Unsupported, first_line
+from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import DORA, TARGETS, Recipe
 from harness.train.compat import import_peft, quiet
 
@@ -39,7 +40,7 @@ Named = dict[str, torch.nn.Module]
 
 
 def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> Any:
-    """`model` with LoRA on the recipe's matrices, A and B in fp32 whatever the base is.
+    """`model` with LoRA on the recipe's matrices, A and B in the recipe's dtype, which is fp32 whatever the base is.
 
     What PEFT cannot adapt is left out: the output of Mamba's blocks, and linear layers that give something else than a
     product, as some routers do. Raises Unsupported where nothing is left.
@@ -58,9 +59,21 @@ def add_adapter(model: transformers.PreTrainedModel, recipe: Recipe) -> Any:
     )
     try:
         with quiet():
-            return peft.get_peft_model(model, config)
+            adapted = peft.get_peft_model(model, config)
     except ValueError as problem:  # as where names stand for a part of what the routed experts hold in one tensor
         raise Unsupported(f"PEFT cannot adapt {recipe.lora_targets}: {first_line(problem)}") from None
+    if recipe.adapter_dtype != "fp32":
+        for p in adapted.parameters():
+            if p.requires_grad:
+                p.data = p.data.to(TORCH_DTYPES[recipe.adapter_dtype])
+    return adapted
+
+
+def prepare_for_kbit(model: Any) -> None:
+    """Widens to fp32 what is not quantised, as PEFT's prepare_model_for_kbit_training does."""
+    for p in model.parameters():
+        if p.is_floating_point():
+            p.data = p.data.float()
 
 
 def adapted_names(model: Any) -> str:

@@ -4,8 +4,8 @@ import ctypes
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from functools import lru_cache
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +14,7 @@ import transformers
 from transformers import masking_utils
 
 from harness.errors import Unsupported, first_line
+from harness.train import meta_autocast
 
 # Our batches have no padding. transformers looks for it in every forward of some models, which waits for the device,
 # and cannot be done without storage.
@@ -46,15 +47,17 @@ def import_peft() -> ModuleType:
 @contextmanager
 def without_storage() -> Iterator[None]:
     """Within it, transformers and PEFT run on the meta device: they look for packed sequences in the position ids,
-    which have no values there, and ask for torch.autocast, which refuses that device, and in torch 2.6 and 2.7 whether
-    it is on, which is refused too."""
+    which have no values there, and ask for torch.autocast, which refuses that device (harness.train.meta_autocast
+    stands for it), and in torch 2.6 and 2.7 whether it is on, which is refused too."""
     original, find_packed = torch.autocast, masking_utils.find_packed_sequence_indices
     original_enabled = torch.is_autocast_enabled
 
     def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
-        return nullcontext() if device_type == "meta" else original(device_type, *args, **kwargs)
+        return (meta_autocast.region if device_type == "meta" else partial(original, device_type))(*args, **kwargs)
 
     def is_autocast_enabled(*device_type: str) -> bool:
+        if meta_autocast.current() is not None:  # PEFT and bitsandbytes ask without naming the device
+            return device_type in ((), ("meta",))
         return device_type != ("meta",) and original_enabled(*device_type)
 
     torch.autocast = autocast  # type: ignore[misc, assignment]  # for a while

@@ -1,6 +1,8 @@
 """The losses of a step: of whole sequences, of packed ones, and transformers' own."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -42,16 +44,28 @@ def answer_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     return cross_entropy(logits.flatten(0, 1).float(), answers)
 
 
-def loss_of(recipe: Recipe) -> Callable[[torch.nn.Module, Batch], torch.Tensor]:
-    """The loss that the recipe's implementation trains by."""
-    return reference_loss if recipe.implementation == REFERENCE else answer_loss
+def loss_of(recipe: Recipe, compute: torch.dtype = torch.float32) -> Callable[[torch.nn.Module, Batch], torch.Tensor]:
+    """The loss that the recipe's implementation trains by, with products in `compute`."""
+    if recipe.implementation != REFERENCE:
+        return answer_loss
+    return partial(reference_loss, autocast=compute) if under_autocast(recipe, compute) else reference_loss
 
 
-def reference_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """transformers' own loss: logits of every token, labels of all but the answer masked; a scalar."""
+def under_autocast(recipe: Recipe, compute: torch.dtype) -> bool:
+    """Whether the recipe's step with products in `compute` runs under torch.autocast."""
+    return recipe.implementation == REFERENCE and recipe.autocast and compute in (torch.bfloat16, torch.float16)
+
+
+def reference_loss(model: torch.nn.Module, batch: Batch, autocast: torch.dtype | None = None) -> torch.Tensor:
+    """transformers' own loss: logits of every token, labels of all but the answer masked; a scalar.
+
+    `autocast` is the dtype that torch.autocast multiplies in, as in transformers' Trainer; None is without it.
+    """
     labels = batch.input_ids.clone()
     labels[:, : -batch.answer_tokens] = -100
-    return model(input_ids=batch.input_ids, labels=labels, use_cache=False).loss
+    with torch.autocast(batch.input_ids.device.type, autocast) if autocast else nullcontext():
+        outputs = model(input_ids=batch.input_ids, labels=labels, use_cache=False)
+    return outputs.loss
 
 
 def packed_losses(model: torch.nn.Module, packed: Packed) -> torch.Tensor:

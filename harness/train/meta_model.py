@@ -13,7 +13,7 @@ from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import FULL, REFERENCE, ModelSpec, Recipe
 from harness.train import check, random_init, recompute
 from harness.train import model as models
-from harness.train.adapter import add_adapter
+from harness.train.adapter import add_adapter, prepare_for_kbit
 from harness.train.compat import quiet
 from harness.train.ops import experts
 from harness.train.quantize import quantized_weight, replace_linear_layers
@@ -33,9 +33,7 @@ def build_meta_model(spec: ModelSpec, precision: Precision, compute: str, recipe
     if precision.quantization:
         _quantize(model, precision.quantization, dtype, kind)
     if recipe.prepared_for_kbit and precision.quantized:
-        for p in model.parameters():  # PEFT's prepare_model_for_kbit_training widens what is not quantised
-            if p.is_floating_point():
-                p.data = p.data.float()
+        prepare_for_kbit(model)
     # The frozen base gets an adapter, unless all weights are trained.
     if recipe.method != FULL:
         model.requires_grad_(False)

@@ -79,6 +79,8 @@ def load(
     params = count_params(model)
     experts = sum(p.numel() for p in model.parameters() if p.dim() == 3)  # bitsandbytes quantises matrices alone
     nf4_cpu.repair(model)
+    if recipe.prepared_for_kbit and precision.quantized:
+        adapter.prepare_for_kbit(model)
     model.requires_grad_(False)
     model = add_adapter(model, recipe)
     # Its kernels: transformers' own, or the fastest here that compute the same.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from harness.errors import first_line
+from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import REFERENCE, Recipe
 from harness.train import distributed
 from harness.train.batches import Batch, Packed, first_fit_decreasing, pack
@@ -37,6 +38,7 @@ class TrainingStep:
         self.params = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.params, lr=recipe.learning_rate, fused=device.type in ("cpu", "cuda"))
         self.is_reference = recipe.implementation == REFERENCE
+        self.loss_of = loss_of(recipe, TORCH_DTYPES[compute_dtype])
         # torch's own first scale of 2**16 is too high for most models: each halving costs a step that is run again.
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**12) if compute_dtype == "fp16" else None
         self.overflows = 0  # steps that were run again for it
@@ -95,7 +97,7 @@ class TrainingStep:
         if self.is_reference or not packs(self.model):
             for ids, answer in sequences:
                 batch = Batch(torch.tensor([ids], device=device), answer)
-                total += self._backward(loss_of(self.recipe)(self.model, batch))
+                total += self._backward(self.loss_of(self.model, batch))
         else:
             for members in first_fit_decreasing([len(ids) for ids, _ in sequences], tokens_at_once):
                 total += self.packed_step(pack([sequences[i] for i in members], device))
@@ -107,7 +109,7 @@ class TrainingStep:
         Returns the mean loss in nats per token, not yet synchronised.
         """
         with attention.kernel_set(self.model):
-            loss = loss_of(self.recipe)(self.model, batch)
+            loss = self.loss_of(self.model, batch)
             return self._backward(loss * len(batch.input_ids)) / len(batch.input_ids)
 
     def packed_step(self, packed: Packed) -> torch.Tensor:

@@ -16,6 +16,7 @@ from harness.report.page.evidence import MEASURED, PROJECTED
 from harness.report.page.evidence import PREDICTED as BY_PREDICTION
 from harness.report.page.judged import Judged
 
+LONGEST = 400  # letters of a text in the table
 # (heading, explanation, evidence of all its numbers, whether it is a number)
 COLUMNS = (
     ("model", "name of the model", "", False),
@@ -35,7 +36,8 @@ COLUMNS = (
 def table(judged: Judged) -> list[tuple[str, ...]]:
     """One tuple of texts per row of the record, in the order of COLUMNS; the run's mark of evidence is in its text."""
     by_key = {c.row.key: c for c in judged.listed if c.at_own_context}
-    return [_texts(row, judged, by_key.get(row.key)) for row in judged.content.rows]
+    texts = [_texts(row, judged, by_key.get(row.key)) for row in judged.content.rows]
+    return [tuple(text if len(text) <= LONGEST else f"{text[:LONGEST]}…" for text in row) for row in texts]
 
 
 def _texts(row: Measurement, judged: Judged, candidate: Candidate | None) -> tuple[str, ...]:

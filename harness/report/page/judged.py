@@ -17,6 +17,8 @@ from harness.records.cell import Goal
 from harness.records.measurement import Measurement
 from harness.records.solving import SolvedTask, newest_run
 
+MOST_ROWS = 3000  # about two megabytes of page
+
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
@@ -30,6 +32,7 @@ class Content:
     results: Sequence[ArmResult]
     solved: Sequence[SolvedTask] = ()
     corrupt: int = 0
+    hidden: int = 0  # older cells, of a record with very many
     tasks: tuple[Sequence[Task], Solutions] | None = None
 
     @classmethod
@@ -41,12 +44,17 @@ class Content:
         corrupt: int = 0,
         tasks: tuple[Sequence[Task], Solutions] | None = None,
     ) -> "Content":
-        """With the newest run of solve in `folder`. Raises UserError where its rows cannot be read."""
+        """The newest MOST_ROWS cells, with the newest run of solve in `folder`. Raises UserError where that cannot be
+        read."""
         try:
             solved = newest_run(folder)
         except OSError as problem:
             raise UserError(f"{problem.filename or folder}: cannot be read ({problem.strerror})") from None
-        return cls(folder=folder, rows=rows, results=results, solved=solved, corrupt=corrupt, tasks=tasks)
+        hidden = max(0, len(rows) - MOST_ROWS)
+        rows = rows[hidden:]
+        return cls(
+            folder=folder, rows=rows, hidden=hidden, results=results, solved=solved, corrupt=corrupt, tasks=tasks
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,10 +103,13 @@ def headline(judged: Judged) -> tuple[str, str]:
         return _without_cells(judged)
     if (best := choice.best) is None:
         return f"No measured cell fits {goal.budget_hours:g} h", choice.why
-    span = best.run.span
+    span, solved = best.run.span, ""
+    if best.result:
+        low, high = interval(best.result)
+        solved = f", {100 * best.result.mean('attempts'):.0f} % solved ({100 * low:.0f} to {100 * high:.0f})"
     return (
         f"{best.name} at {best.context} tokens fits {goal.budget_hours:g} h: "
-        f"{span.mid:.3g} h ({span.low:.3g} to {span.high:.3g})",
+        f"{span.mid:.3g} h ({span.low:.3g} to {span.high:.3g}){solved}",
         choice.why,
     )
 
@@ -175,6 +178,8 @@ def origin(judged: Judged) -> list[tuple[str, str]]:
         ("page", f"harness report --results {home_relative(judged.content.folder)} "
                  f"--budget-hours {goal.budget_hours:g} --steps {goal.steps} --html FILE"),
     ]  # fmt: skip
+    if judged.content.hidden:
+        made.append(("not shown", f"{judged.content.hidden} older cells; harness report --csv FILE writes all"))
     if judged.content.corrupt:
         made.append(("left out", f"{judged.content.corrupt} corrupt lines"))
     return made

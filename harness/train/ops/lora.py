@@ -49,7 +49,8 @@ class LoraAddition(torch.autograd.Function):
         inner = flat @ a_low.t()
         ctx.save_for_backward(flat, a_low, b_low, inner)
         ctx.scaling, ctx.shape = scaling, x.shape
-        return torch.addmm(out.reshape(-1, out.shape[-1]), inner, b_low.t()).view(out.shape)
+        # Not a view, which autograd lets nobody change in place: Falcon adds attention to its MLP's output so.
+        return torch.ops.aten._unsafe_view(torch.addmm(out.reshape(-1, out.shape[-1]), inner, b_low.t()), out.shape)
 
     @staticmethod
     def backward(ctx, grad):

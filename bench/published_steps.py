@@ -1,0 +1,164 @@
+"""Training steps that others published (results/reference/published/steps.csv), each predicted exactly as it was run.
+
+A row has a card, a model (models.json), a recipe, and seconds, peak memory or both. Its class says how near the program
+can come to what was run: exact, near (other kernels, or a setting that is inferred) or rough (lengths assumed, or a
+framework of its own).
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.kept_traces import KeptTraces
+from harness.catalog import accelerators, precisions
+from harness.catalog.accelerators import Accelerator
+from harness.predict import prediction
+from harness.predict.calibration import Calibration
+from harness.predict.prediction import Prediction, PredictRequest
+from harness.predict.roofline import DEQUANTIZE, FUSED_4BIT, Op, Trace, in_two_steps
+from harness.predict.trace_pool import TraceKey
+from harness.records.cell import REFERENCE, ModelSpec, Recipe
+
+PUBLISHED = Path(__file__).parents[1] / "results" / "reference" / "published"
+CLASSES = ("exact", "near", "rough")
+_RULE_SHARE = 0.4  # of the peak, in the one-line rule
+# Bytes read and written per value by AutoGPTQ 0.4's QuantLinear (qlinear_cuda_old): the packed value (0.5), shifted
+# into int32 (4), narrowed to int8 (4 + 1), masked (1 + 1), less the zero (1 + 1), times the scale (1 + 2).
+_GPTQ_BYTES = 16.5
+_FUSED_LOGITS = 0.5  # of the bytes of plain logits: once in 16 bits, once in fp32, and gradients in place
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedStep:
+    """One row. `seconds` are of a `per`: "step", "micro" (micro-step) or "sample". `gib` is the peak of what `peak_of`
+    names: "allocated" (tensors) or "reserved" (with the allocator's gaps). `out_of_memory` is None where it is not
+    told."""
+
+    name: str
+    source: str
+    comparable: str  # one of CLASSES
+    spec: ModelSpec
+    precision: precisions.Precision
+    recipe: Recipe
+    context: int
+    accelerator: Accelerator
+    seconds: float | None
+    per: str
+    gib: float | None
+    peak_of: str
+    gptq: bool
+    fused: bool
+    out_of_memory: bool | None
+
+    def request(self, calibration: Calibration) -> PredictRequest:
+        return PredictRequest(
+            spec=self.spec,
+            precision=self.precision,
+            recipe=self.recipe,
+            context=self.context,
+            accelerator=self.accelerator,
+            calibration=calibration,
+        )
+
+    @property
+    def trace_key(self) -> TraceKey:
+        """Of the row's own length alone: its lengths are not ARC's."""
+        return prediction.trace_key(self.spec, self.precision, self.recipe, self.accelerator, self.context)
+
+    def seconds_of(self, predicted: Prediction) -> float:
+        """The predicted seconds of what the row's seconds are of."""
+        if self.per == "step":
+            return predicted.step_s
+        return predicted.micro_s / (self.recipe.micro_batch if self.per == "sample" else 1)
+
+    def gib_of(self, predicted: Prediction) -> float:
+        """The predicted peak of what the row's peak is of; neither has the driver's context."""
+        memory = predicted.trace.memory
+        if self.peak_of == "allocated":
+            return memory.total / 2**30
+        return (predicted.peak_bytes - self.accelerator.context_bytes) / 2**30
+
+    def rule_seconds(self, params: int) -> float:
+        """The one-line rule: 6 x parameters x tokens at 40 % of the card's peak."""
+        micro_s = 6 * params * self.recipe.micro_batch * self.context / (_RULE_SHARE * self._peak())
+        if self.per == "step":
+            return self.recipe.micro_steps_per_step * micro_s
+        return micro_s / (self.recipe.micro_batch if self.per == "sample" else 1)
+
+    def _peak(self) -> float:
+        return self.accelerator.rate(prediction.compute_of(self.precision, self.accelerator))[0]
+
+
+def read(folder: Path = PUBLISHED) -> list[PublishedStep]:
+    models = json.loads((folder / "models.json").read_text(encoding="utf-8"))
+    with (folder / "steps.csv").open(encoding="utf-8", newline="") as file:
+        return [_step(raw, models[raw["model"]]) for raw in csv.DictReader(file)]
+
+
+def _step(raw: dict[str, str], architecture: dict[str, Any]) -> PublishedStep:
+    recipe = Recipe(
+        lora_r=int(raw["lora_r"]),
+        lora_alpha=2 * int(raw["lora_r"]),
+        lora_dropout=float(raw["dropout"]),
+        lora_targets=raw["targets"],
+        sequences_per_step=int(raw["sequences_per_step"]),
+        micro_batch=int(raw["micro_batch"]),
+        gradient_checkpointing=raw["checkpointing"],
+        answer_share=float(raw["answer_share"]),
+        implementation=raw["implementation"],
+        data_parallel=int(raw["count"]) if raw["split"] == "data" else 1,
+        method=raw["method"],
+        prepared_for_kbit=raw["prepared"] == "yes",
+        autocast=raw["autocast"] == "yes",
+        adapter_dtype=raw["adapter"] or "fp32",
+        optimizer=raw["optimizer"],
+    )
+    precision = precisions.find(raw["precision"])
+    return PublishedStep(
+        name=raw["id"],
+        source=raw["source"],
+        comparable=raw["comparable"],
+        spec=ModelSpec(raw["model"], architecture, architecture["max_position_embeddings"]),
+        precision=replace(precision, compute=raw["compute"]) if raw["compute"] else precision,
+        recipe=recipe,
+        context=int(raw["context"]),
+        accelerator=accelerators.find(raw["accelerator"]),
+        seconds=float(raw["measured_seconds"]) if raw["measured_seconds"] else None,
+        per=raw["per"],
+        gib=float(raw["measured_gib"]) if raw["measured_gib"] else None,
+        peak_of=raw["peak_of"],
+        gptq=raw["four_bit"] == "gptq",
+        fused=raw["pointwise"] == "fused",
+        out_of_memory={"yes": True, "no": False}.get(raw["oom"]),
+    )
+
+
+def traces(steps: Sequence[PublishedStep], kept: KeptTraces) -> dict[str, Trace]:
+    """The trace of each row, by its name. Raises SystemExit for a row that cannot be traced."""
+    made = kept.trace_all([step.trace_key for step in steps])
+    for step, trace in zip(steps, made, strict=True):
+        if isinstance(trace, str):
+            raise SystemExit(f"{step.name}: {trace}")
+    return {step.name: _as_then(trace, step) for step, trace in zip(steps, made, strict=True)}
+
+
+def _as_then(trace: Trace, step: PublishedStep) -> Trace:
+    """`trace` with 4-bit matrices widened before every product, as in all published rows: bitsandbytes' fused kernel is
+    newer. AutoGPTQ's layer widens in several operations of torch, and keeps the matrix for the backward."""
+    ops: list[Op] = []
+    for op in trace.ops:
+        if op.kind == FUSED_4BIT and op.shape:
+            dequantize, product = in_two_steps(op, op.shape)
+            values = op.shape[1] * op.shape[2]
+            ops += [replace(dequantize, bytes=_GPTQ_BYTES * values) if step.gptq else dequantize, product]
+        elif not (step.gptq and op.kind == DEQUANTIZE):
+            ops.append(op)
+    trace = replace(trace, ops=tuple(ops))
+    if not (step.fused and step.recipe.implementation == REFERENCE):
+        return trace
+    # transformers' step with another's kernels; where our own step stands for theirs, it has fused ones anyway.
+    logits = round(_FUSED_LOGITS * trace.memory.logits)
+    return replace(trace.with_fused_pointwise(), memory=replace(trace.memory, logits=logits))
