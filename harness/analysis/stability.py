@@ -43,14 +43,7 @@ def warnings(row: Measurement) -> list[str]:
             f"micro-steps grew {100 * abs(trend):.0f} % {way} while sampling (heat or a neighbour); "
             "sample longer with --sample-seconds."
         )
-    sentences += _of_card(row)
-    # Allocation, autotuning and compilation fall into the first step.
-    if row.warmup_micro_s and row.warmup_micro_s[0] > 2 * mid:
-        sentences.append(
-            f"the first micro-step took {row.warmup_micro_s[0] / mid:.1f} times the median; "
-            "it is counted once, as warm-up, and asks for nothing."
-        )
-    return sentences
+    return sentences + _of_card(row)
 
 
 def _of_card(row: Measurement) -> list[str]:
