@@ -11,7 +11,7 @@ from typing import Any
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
 __version__ = "0.1.0"
-__all__ = ["Predictions", "Record", "Solved", "UserError", "bench", "load", "predict", "solve", "ttft"]
+__all__ = ["Predictions", "Record", "Solved", "UserError", "bench", "compare", "load", "predict", "solve", "ttft"]
 
 _PLACES = {"UserError": "harness.errors"}
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from harness.predict.prediction import Prediction
     from harness.predict.query import Unpredictable
     from harness.records.solving import SolvedTask
+    from harness.report.compare import Compared
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,14 @@ def predict(*models: str, **options: Any) -> Predictions:
     request = configure(list(models), **_paths(options))
     with TracePool(versions()) as tracers, _progress(request.goal.steps) as progress:
         return Predictions(predict_all(request, tracers, partial(progress.count, "tracing")), request.goal)
+
+
+def compare(before: str | Path, after: str | Path, **options: Any) -> "Compared":
+    """How the record in the folder `after` stands against the one in `before`: its `sentences`, its `frame`, and
+    whether it `passed`; `options` may say tolerance, deviations and drift. See `harness compare --help`."""
+    from harness.cli.compare import configure
+
+    return configure(Path(before), Path(after), **options)
 
 
 def load(folder: str | Path | None = None, **goal: Any) -> Record:

@@ -37,6 +37,8 @@ Alpha = Annotated[int, Meta(ge=1, le=2**20)]
 Dropout = Annotated[float, Meta(ge=0, lt=1)]
 LearningRate = Annotated[float, Meta(gt=0, le=10)]
 Share = Annotated[float, Meta(gt=0, le=1)]
+Percent = Annotated[float, Meta(ge=0, le=1000)]
+Deviations = Annotated[float, Meta(ge=0, le=100)]  # standard ones
 Millions = Annotated[float, Meta(gt=0, le=10**9)]  # of parameters
 CardName = Annotated[str, Meta(min_length=1, max_length=64, description="a name of 1 to 64 letters")]
 Capability = Annotated[

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import bench, info, merge, parse, predict, report, solve, ttft
+from harness.cli import bench, compare, info, merge, parse, predict, report, solve, ttft
 from harness.cli.options import PanelCommand
 from harness.errors import UserError
 from harness.text import one_line, take_any_encoding
@@ -36,6 +36,7 @@ for verb in (
     ttft.ttft,
     report.pick,
     solve.solve,
+    compare.compare,
     merge.merge,
     ttft.coverage,
     predict.predict,
@@ -45,7 +46,7 @@ for verb in (
 
 
 def main(words: list[str] | None = None) -> None:
-    """Runs a verb. Exit codes: 0 done, 1 nothing measured, 2 bad input, 130 interrupted."""
+    """Runs a verb. Exit codes: 0 done, 1 nothing measured or a gate that failed, 2 bad input, 130 interrupted."""
     take_any_encoding()
     words = sys.argv[1:] if words is None else words
     try:

@@ -57,6 +57,8 @@ Ray = Annotated[
 ]
 On = Annotated[str | None, typer.Option("--on", help='With --ray: the types of card to use, as in "t4,l4".')]
 SeveralFolders = Annotated[list[Path], typer.Argument(help="Folders with a record each.")]
+Before = Annotated[Path, typer.Argument(metavar="A", help="A results folder, or its records.jsonl: before.")]
+After = Annotated[Path, typer.Argument(metavar="B", help="Likewise: after; it is B that is judged.")]
 # Older words.
 Fit = Annotated[bool, typer.Option("--fit", hidden=True)]
 
@@ -95,8 +97,8 @@ PANELS = {
     ),
     "Device": ("device", "gpus", "workers", "ray", "on", "shard"),
     "Output": (
-        "results", "fresh", "retry", "force", "csv", "file_format", "published", "show", "pictures", "out", "emit",
-        "into", "html", "history", "figures", "help",
+        "gate", "tolerance", "deviations", "drift", "any_device", "results", "fresh", "retry", "force", "csv",
+        "file_format", "published", "show", "pictures", "out", "emit", "into", "html", "history", "figures", "help",
     ),
 }  # fmt: skip
 

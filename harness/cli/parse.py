@@ -96,6 +96,18 @@ def record(results: Path | None, with_cells: bool = True) -> RecordRows:
     return RecordRows(folder, rows, arms, corrupt + more)
 
 
+def record_at(path: Path) -> RecordRows:
+    """The record in the folder `path`, of measurements or accuracies or both, or in one file of measurements. Raises
+    UserError where there is none."""
+    if not path.is_file():
+        return record(path, with_cells=False)
+    try:
+        rows, corrupt = store.read(path)
+    except OSError as problem:
+        raise UserError(f"{path}: cannot be read ({problem.strerror}); name a results folder") from None
+    return RecordRows(path, rows, [], corrupt)
+
+
 def goal(
     catalog: Catalog, budget_hours: float | None = None, steps: int | None = None, test_tasks: int | None = None
 ) -> Goal:

@@ -93,6 +93,8 @@ class World:
                 end = self._end(Example("base", world.TUNE, real=(world.TRAINS,)))
             assert end.code == 0, end
             (self.folder / "tuned" / "accuracy.jsonl").unlink()
+            # A record to compare with.
+            shutil.copytree(self.folder / world.RESULTS, self.folder / world.EARLIER)
             shutil.copytree(self.folder, self.base, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".tmp"))
 
     def read(self, pattern: str) -> dict[str, bytes]:

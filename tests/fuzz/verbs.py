@@ -169,6 +169,11 @@ ROWS = (
                                           ("predict", "bare", "--gpu", "2x{}", "--max-batch", "--csv", "out.csv"))),
     Row("parts of a record", f"{world.RESULTS}/*.jsonl", json_lines, ((
         "merge", world.RESULTS, "solved", "--into", "new", "--tasks", "tasks", "--out", "out.json"),), 8),
+    Row("records compared", f"{world.RESULTS}/*s.jsonl", json_lines, (
+        ("compare", world.EARLIER, world.RESULTS, "--gate"),
+        ("compare", f"{world.RESULTS}/records.jsonl", world.EARLIER, "--csv", "out.csv"))),
+    Row("accuracies compared", f"{world.RESULTS}/accuracy.jsonl", json_lines, (
+        ("compare", world.EARLIER, world.RESULTS, "--csv", "out.csv"),), 4),
     Row("traces", "cache/traces/*.json", json_file, (READERS[4], READERS[-1])),
     Row("calibrations", f"{world.RESULTS}/calibration.json", json_file, (
         *PREDICT, ("plan",), ("predict", "--gpu", "cpu"))),
@@ -219,6 +224,7 @@ BASES: dict[str, tuple[Words, ...]] = {
     "solve": (world.SOLVED[1:], (MODEL, "--tasks", "tasks", "--results", "new")),
     "predict": (("bare", "--gpu", "t4"), ("bare", "--gpu", "card.yaml")),
     "calibrate": (RECORD,),
+    "compare": ((world.EARLIER, world.RESULTS), (world.RESULTS, world.EARLIER, "--gate")),
     "merge": ((world.RESULTS, "--into", "new"), (world.RESULTS, "solved", "--into", "new", "--tasks", "tasks")),
 }
 VALID = [
@@ -226,7 +232,8 @@ VALID = [
     "tasks", "n-1", "baseline, n-1", "all", "attention", "all-linear", "q_proj v_proj", "own", "reference", "arc24",
     "lora", "full", "layers", "rows", "spaced", "drop", "task", "csv", "models.yaml", "card.yaml", "new",
     world.RESULTS, "kaggle_challenges.json", "kaggle_solutions.json", "generated", "plain", "attention=sdpa", "mlp",
-    "random", "out.csv", "out.html", "23:59", "0.0001", "solved", "greedy", "sample", "dfs", "vote", "score", "1/2",
+    "random", "out.csv", "out.html", "23:59", "0.0001", "solved", "earlier", "greedy", "sample", "dfs", "vote", "score",
+    "1/2",
 ]  # fmt: skip
 # No devices, nothing above the working folder: the verbs write to what they are given.
 ODD = [

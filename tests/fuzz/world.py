@@ -84,6 +84,7 @@ CARD = {"name": "mine", "memory": "24 GiB", "bandwidth": "300 GB/s", "fp32": "30
 MODEL = "m"  # the folder with weights
 GGUF = "small.gguf"
 RESULTS = "results/a-cpu"
+EARLIER = "earlier"
 RECIPE = "run.yaml"  # what pick chose
 SOLVED = ("solve", f"./{MODEL}", "--tasks", "tasks", "--results", "solved", "--steps", "4", "--budget-hours", "1",
           "--decode", "dfs", "--select", "score")  # fmt: skip

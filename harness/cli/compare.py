@@ -1,0 +1,115 @@
+"""The verb that holds one record against another: compare."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness import limits
+from harness.cli import parse
+from harness.cli.options import After, Before
+from harness.errors import UserError
+from harness.records.store import without_collector
+
+if TYPE_CHECKING:
+    from harness.report.compare import Compared
+
+
+def configure(
+    before: Path,
+    after: Path,
+    *,
+    tolerance: float | None = None,
+    deviations: float | None = None,
+    drift: float | None = None,
+) -> "Compared":
+    """The comparison of two records, A and B. Raises UserError for a folder without one, and for two that have nothing
+    in common.
+
+    `tolerance` and `drift` are percent, as on the command line.
+    """
+    from harness.analysis.change import changes
+    from harness.analysis.gate import Limits
+    from harness.report.compare import Compared
+
+    usual = Limits()
+    limits.within("--tolerance", tolerance, limits.Percent)
+    limits.within("--deviations", deviations, limits.Deviations)
+    limits.within("--drift", drift, limits.Percent)
+    records = parse.record_at(before), parse.record_at(after)
+    older, newer = ((record.rows, record.results) for record in records)
+    own = changes(older, newer, own_drift=None if drift is None else drift / 100)
+    if own.nothing_in_common:
+        raise UserError(f"{before} and {after} have no cell and no arm in common; compare the same models and contexts")
+    chosen = Limits(
+        tolerance=usual.tolerance if tolerance is None else tolerance / 100,
+        deviations=usual.deviations if deviations is None else deviations,
+    )
+    return Compared(a=before, b=after, changes=own, limits=chosen)
+
+
+@without_collector()
+def compare(
+    before: Before,
+    after: After,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Exit 1 where B is slower, larger or less accurate than noise explains.")
+    ] = False,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Percent (of tasks solved: points) that the gate lets pass; 5.")
+    ] = None,
+    deviations: Annotated[
+        float | None, typer.Option(help="Standard deviations of a change that the gate lets pass; 3.")
+    ] = None,
+    drift: Annotated[
+        float | None,
+        typer.Option(help="Percent, a standard deviation, by which two runs of this machine differ, if known."),
+    ] = None,
+    any_device: Annotated[
+        bool, typer.Option("--any-device", help="With --gate: judge records of different devices too.")
+    ] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write every comparison to this CSV file.")] = None,
+) -> None:
+    """Compare two records: how B (after) stands against A (before), in seconds, memory and accuracy, with intervals.
+
+    Examples:
+
+      harness compare results/before results/after
+
+      harness compare results/main results/branch --gate --tolerance 10 --csv changes.csv
+
+    With --gate the exit code is 1 where a cell or arm of B is worse than in A by more than the tolerance and by more
+    than so many standard deviations, at the best end of its 95 % interval too, or fails where it ran in A.
+    """
+    from harness.report import style
+    from harness.report.compare import write_csv
+    from harness.report.compare_tables import show
+
+    compared = configure(before, after, tolerance=tolerance, deviations=deviations, drift=drift)
+    if gate:
+        _check_judgeable(compared, any_device)
+    if csv:
+        write_csv(compared, csv)
+    show(compared, style.console(), gate)
+    if gate and not compared.passed:
+        raise typer.Exit(1)
+
+
+def _check_judgeable(compared: "Compared", any_device: bool) -> None:
+    """Raises UserError where a gate would pass without having judged anything that it was asked for."""
+    from harness.analysis.change import SECONDS
+
+    own = compared.changes
+    if not own.cells.pairs and not own.arms.pairs and not any_device:
+        raise UserError(
+            f"{compared.a} and {compared.b} are of different devices, which --gate does not judge; measure both on "
+            "one, or add --any-device"
+        )
+    if not compared.judged and not own.failed:
+        raise UserError(f"{compared.a} and {compared.b} have nothing that ran in both; see what failed with report")
+    timed = [change for change in compared.judged if change.what == SECONDS]
+    if timed and all(change.crowded for change in timed):
+        raise UserError(
+            "every common cell was timed while others used the cores, so speed cannot be judged; measure again with "
+            "bench --fresh"
+        )

@@ -1,0 +1,147 @@
+"""The verb compare: what it says, its exit codes, the CSV, and input that cannot be compared."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from helpers.records import cell, result, row
+
+import harness
+from harness.cli import app
+from harness.records.arm import ROWS
+from harness.records.measurement import CROWDED
+from harness.records.store import Store
+
+REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "amd-epyc-zen5-2-threads"
+
+
+def record(folder, rows=(), results=()):
+    for kind, made in ((None, rows), (ROWS, results)):
+        store = Store(folder, **({"kind": kind} if kind else {}))
+        for each in made:
+            store.add(each)
+    return folder
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def compare(*words):
+        with pytest.raises(SystemExit) as end:
+            app.main(["compare", *map(str, words)])
+        shown = capsys.readouterr()
+        assert max(map(len, shown.out.splitlines()[2:]), default=0) <= 80
+        return end.value.code or 0, " ".join(shown.out.split()), shown.err
+
+    return compare
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Three cells, of which B takes half the seconds of two; one fails in B, and one is in either only. An arm."""
+    contexts = (512, 1024, 2048)
+    a = [row((2.0,) * 12, cell=cell(context=context), versions={"torch": "2.6.0"}) for context in contexts]
+    b = [row(cell=cell(context=context), versions={"torch": "2.14.1"}) for context in contexts[:2]]
+    b.append(row(status="oom", reason="no", cell=cell(context=2048), versions={"torch": "2.14.1"}))
+    losses = {"answer_losses": ((0.5, 12),) * 10}, {"answer_losses": ((0.2, 12),) * 10}
+    return (
+        record(tmp_path / "a", [*a, row(cell=cell(precision="int4"))], [result(3, **losses[0])]),
+        record(tmp_path / "b", [*b, row(cell=cell(precision="int8"))], [result(8, **losses[1])]),
+    )
+
+
+def test_it_says_which_is_faster_what_differs_and_what_is_in_one_only(run, pair):
+    code, shown, _ = run(*pair)
+    assert code == 0
+    assert "B is 2.00 times as fast as A (1.77 to 2.27) over 2 cells." in shown
+    assert "torch: A 2.6.0; B 2.14.1." in shown
+    assert "ran in A, not in B: tiny fp32 2048 (oom)." in shown
+    assert "only in A: 1 row: tiny int4 1024." in shown and "only in B: 1 row: tiny int8 1024." in shown
+    assert "Of 1 arm B's n-1 (better) told apart from A's" in shown
+    assert "tiny fp32 n-1 6.00 2.40 0.400" in shown  # nats per grid
+    assert "tiny fp32 n-1 30.0 80.0 +50.0" in shown
+
+
+def test_the_gate_fails_where_b_is_worse_or_fails(run, pair, tmp_path):
+    code, shown, _ = run(*pair, "--gate")
+    assert code == 1 and "Gate: failed by tiny fp32 2048, which is oom." in shown
+    code, shown, _ = run(pair[1], pair[0], "--gate")
+    assert code == 1
+    assert "A is 2.00 times as fast as B" in shown
+    assert "Gate: failed by seconds per step of tiny fp32 512, seconds per step of tiny fp32 1024" in shown
+    assert "nats per grid of tiny fp32 n-1" in shown
+    faster = record(tmp_path / "faster", [row(cell=cell(context=512))])
+    code, shown, _ = run(pair[0], faster, "--gate")
+    assert code == 0 and "Gate: passed, 2 comparisons. What it sees, from: seconds per step 37 %" in shown
+
+
+def test_limits_are_options(run, tmp_path):
+    a, b = record(tmp_path / "a", [row()]), record(tmp_path / "b", [row((1.45,) * 12)])
+    assert run(a, b, "--gate")[0] == 1
+    assert run(a, b, "--gate", "--tolerance", "50")[0] == 0
+    assert run(a, b, "--gate", "--deviations", "6")[0] == 0
+    slightly = record(tmp_path / "c", [row((1.10,) * 12)])
+    assert run(a, slightly, "--gate")[0] == 0
+    assert run(a, slightly, "--gate", "--drift", "1")[0] == 1
+
+
+def test_the_csv_has_every_comparison(run, pair, tmp_path):
+    assert run(*pair, "--csv", tmp_path / "x.csv")[0] == 0
+    rows = list(csv.DictReader((tmp_path / "x.csv").read_text().splitlines()))
+    assert [r["what"] for r in rows].count("seconds per step") == 2
+    first = rows[0]
+    assert (first["a"], first["b"], first["change"], first["gate"]) == ("32", "16", "0.5", "passed")
+    assert {r["what"]: r["gate"] for r in rows}["failed"] == "worse"
+    assert {"only in A", "only in B", "tasks solved", "nats per grid"} <= {r["what"] for r in rows}
+
+
+def test_two_real_sweeps_of_one_machine_pass(run):
+    code, shown, _ = run(REFERENCE / "records.jsonl", REFERENCE / "records-3.jsonl", "--gate")
+    assert code == 0
+    assert "Speeds are not told apart" in shown and "over 36 cells" in shown and "commit: A" in shown
+
+
+def test_different_devices_are_said_and_judged_only_where_that_is_wanted(run, tmp_path):
+    a = record(tmp_path / "a", [row()])
+    b = record(tmp_path / "b", [row((3.0,) * 12, cell=cell(device_name="B CPU"))])
+    code, shown, _ = run(a, b)
+    assert code == 0 and "On different devices (A: a CPU; B: B CPU): A is 3.00 times as fast as B" in shown
+    code, shown, problem = run(a, b, "--gate")
+    assert code == 2 and "of different devices, which --gate does not judge" in problem
+    assert run(a, b, "--gate", "--any-device")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "message"),
+    [
+        ([row(cell=cell(precision="int4"))], [], "have no cell and no arm in common"),
+        ([row(notes=(CROWDED,))], ["--gate"], "timed while others used the cores"),
+        ([row()], ["--tolerance", "-1"], "--tolerance must be a number from 0 to 1,000"),
+        ([row()], ["--drift", "nan"], "--drift must be a number"),
+        ([row()], ["--csv", "nowhere/x.csv"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(run, tmp_path, rows, words, message):
+    code, _, problem = run(record(tmp_path / "a", [row()]), record(tmp_path / "b", rows), *words)
+    assert code == 2 and problem.startswith("error: ") and message in problem and problem.count("\n") == 1
+
+
+def test_a_folder_without_a_record_is_one_line(run, tmp_path):
+    code, _, problem = run(record(tmp_path / "a", [row()]), tmp_path / "nothing")
+    assert code == 2 and "cannot be read (No such file or directory); run `harness bench` first" in problem
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_the_same_measurement_in_both_is_said(run, tmp_path):
+    same = row(started="2026-01-01T00:00:00+00:00")
+    _, shown, _ = run(record(tmp_path / "a", [same]), record(tmp_path / "b", [same]))
+    assert "1 row the very same measurement in both" in shown
+
+
+def test_it_is_a_function_too(pair):
+    compared = harness.compare(str(pair[0]), str(pair[1]))
+    assert not compared.passed
+    assert compared.sentences[0].startswith("B is 2.00 times as fast as A")
+    frame = compared.frame
+    assert list(frame[frame["what"] == "seconds per step"]["change"]) == [0.5, 0.5]
