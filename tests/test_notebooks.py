@@ -69,6 +69,8 @@ def test_kaggle_from_an_empty_kernel_to_a_valid_submission(tmp_path):
     assert "submission.json is valid: 2 tasks" in printed[-1]
     assert (working / "results/notebook/records.jsonl").exists()
     assert not any("\x1b" in text for text in printed)
+    # Kaggle's inputs can only be read.
+    assert [path.name for path in inputs.parent.rglob("*") if path.is_file()] == ["arc-agi_test_challenges.json"]
 
 
 def test_choose_ends_with_what_to_take(tmp_path):
