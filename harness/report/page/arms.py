@@ -12,9 +12,10 @@ from harness.report.comparison import best_line, count, p_value
 from harness.report.format import number
 from harness.report.page.judged import Judged
 
-HEADINGS = ("arm", "solved %", "95 %", "nats per token", "nats per grid", "views %", "cells %", "shape %", "steps",
-            "train s", "s per task", "p")  # fmt: skip
-COMPARED = ("arm", "nats per grid", "95 %", "p", "p by Holm", "points solved", "p", "p by Holm", "tasks to tell")
+# As the terminal's tables have them, for the sentences below explain both.
+HEADINGS = ("arm", "acc. %", "95 %", "val loss", "nats/grid", "views %", "cells %", "shape %", "steps", "train s",
+            "s per task", "p")  # fmt: skip
+COMPARED = ("arm", "diff.", "95 %", "p", "Holm", "points solved", "p", "Holm", "tasks to tell")
 
 
 class ArmsTable(NamedTuple):

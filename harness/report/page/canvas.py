@@ -96,7 +96,8 @@ class Picture:
     def png(self) -> bytes:
         """The same at twice the size. Raises UserError where matplotlib cannot write it."""
         try:
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            with _quiet():
+                from matplotlib.backends.backend_agg import FigureCanvasAgg
         except ImportError as problem:
             raise UserError(MISSING.format(problem)) from None
         file = io.BytesIO()
@@ -122,8 +123,9 @@ class Picture:
         """The drawing as XML with a title and a description, without what matplotlib says of itself. Raises UserError
         where matplotlib is missing."""
         try:
-            import matplotlib
-            from matplotlib.backends.backend_svg import FigureCanvasSVG
+            with _quiet():
+                import matplotlib
+                from matplotlib.backends.backend_svg import FigureCanvasSVG
         except ImportError as problem:
             raise UserError(MISSING.format(problem)) from None
         file = io.StringIO()
@@ -230,7 +232,7 @@ def _xml(root: ET.Element) -> str:
 
 
 class _quiet(warnings.catch_warnings):
-    """No word of letters that the font lacks: the browser has them."""
+    """No word of letters that the font lacks, for the browser has them, nor of old calls within matplotlib itself."""
 
     def __enter__(self) -> Any:
         entered = super().__enter__()

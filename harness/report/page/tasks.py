@@ -143,7 +143,7 @@ def svg(panel: Panel) -> str:
             f'<path d="{dots}" stroke="{ink}" stroke-width="{size}" stroke-linecap="round"/>'
             for ink, size in (("#000", 0.46), ("#fff", 0.28))
         ]
-    pixels = max(3.0, min(16.0, 132 / max(width, height)))
+    pixels = max(3.0, min(20.0, 140 / max(width, height)))
     return (
         f'<svg class="grid" viewBox="0 0 {width} {height}" width="{width * pixels:.0f}" height="{height * pixels:.0f}" '
         f'role="img" aria-label="{panel.label}, {height} rows of {width} cells">{"".join(parts)}</svg>'
