@@ -23,7 +23,7 @@ def report(
     results: Results = None,
     csv: Annotated[Path | None, typer.Option(help="Write the CSV to this file.")] = None,
     file_format: Annotated[
-        str | None, typer.Option("--format", help="Write csv or pytest-benchmark beside the record, or both.")
+        str | None, typer.Option("--format", help="Write csv, arms or pytest-benchmark beside the record, or several.")
     ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a page of tables and pictures, which needs no network, to this file.")

@@ -152,8 +152,10 @@ def ttft(
 
       harness ttft ./my-model --arms "baseline, + color swap" --steps 128 --views 8 --project-to 1000 --show 3
     """
+    from harness.records.arm import ROWS
+    from harness.records.store import Store
+    from harness.report import formats, style, weight_notes
     from harness.report import pictures as drawing
-    from harness.report import style, weight_notes
     from harness.report import ttft as table
     from harness.report.page.beside import write_beside
     from harness.report.progress import ProgressLine
@@ -182,6 +184,8 @@ def ttft(
     weight_notes.show((), result.rows, out)
     best = table.arms_table(result.rows, out, project_to, record)
     goal = parse.goal(model_table.load(options["models_file"]), steps=project_to)
+    with style.hindered("arms.csv"):
+        formats.write("arms", (), list(Store(result.folder, kind=ROWS).rows().values()), goal, result.folder)
     if page := write_beside(result.folder, goal, (config.tasks, config.solutions)):
         out.print(f"\nRecord and page: {page}", soft_wrap=True, markup=False)
     if best is None:

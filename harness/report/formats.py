@@ -13,6 +13,7 @@ from harness.errors import unknown
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.records.measurement import Measurement
+from harness.report.arms_csv import write_arms
 from harness.report.export import write_benchmark, write_csv
 
 
@@ -27,6 +28,7 @@ class Format:
 
 FORMATS = {
     "csv": Format("summary.csv", write_csv),
+    "arms": Format("arms.csv", write_arms),
     "pytest-benchmark": Format("benchmark.json", write_benchmark),
 }
 

@@ -1,7 +1,8 @@
 """The style that all tables share, and the console that they are printed on."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -10,6 +11,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from harness.errors import UserError
 from harness.text import visible
 
 _RED, _YELLOW = dict.fromkeys(("too slow", "too big"), "red"), dict.fromkeys(("tight", "fits?", "unsure"), "yellow")
@@ -19,6 +21,15 @@ _LABEL_WIDTH = 9  # "bf16/ckpt"
 
 # In a notebook rich would make a picture of every line; there, too, lines are text.
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "force_jupyter": False}
+
+
+@contextmanager
+def hindered(name: str) -> Iterator[None]:
+    """Where a file that is derived from the record cannot be written: a line on stderr, and the verb goes on."""
+    try:
+        yield
+    except UserError as problem:
+        print(f"no {name}: {problem}", file=sys.stderr)
 
 
 class PlainConsole(Console):
