@@ -8,9 +8,10 @@ import pytest
 from helpers.predictions import CARD, op, predicted, trace
 from helpers.records import cell, row
 
-from harness.catalog import accelerators
+from harness.catalog import accelerators, precisions
+from harness.catalog import models as catalog
 from harness.errors import UserError
-from harness.predict import calibration, calibration_files, roofline
+from harness.predict import calibration, calibration_files, prediction, roofline
 from harness.predict.calibration import MemoryPoint, Point
 from harness.predict.roofline import (
     BANDWIDTH,
@@ -139,6 +140,27 @@ def test_two_cards_share_sequences_or_layers():
     assert layers.step_s == one.step_s
     # Half of weights and activations, and the logits, for which the allocator holds half as much again.
     assert layers.peak_bytes == pytest.approx(CARD.context_bytes + (7.5 * 2**30))
+
+
+def test_a_cpus_base_is_what_the_imports_take_here():
+    """Fitted where they took 400 MB; a CUDA build of torch takes 400 MB more, which every process then holds more."""
+
+    def peak(imported, known=400 << 20):
+        here = replace(CARD, kind="cpu", context_bytes=imported)
+        fitted = replace(calibration.prior("cpu"), base_bytes=500 << 20, imported_bytes=known)
+        request = prediction.PredictRequest(
+            spec=catalog.load().find("qwen2.5-0.5b"),
+            precision=precisions.find("fp16"),
+            recipe=Recipe(),
+            context=64,
+            accelerator=here,
+            calibration=fitted,
+        )
+        return prediction.predict_cell(request, {64: trace(op(flops=1e9), weights=1 << 30)}).peak_bytes
+
+    assert peak(400 << 20) == (1 << 30) + (500 << 20)
+    assert peak(800 << 20) == (1 << 30) + (900 << 20)
+    assert peak(0) == peak(800 << 20, known=0) == (1 << 30) + (500 << 20)
 
 
 def test_whether_it_fits():

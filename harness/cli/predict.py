@@ -45,6 +45,9 @@ def configure(
         str, typer.Option(help='As in "t4 l4", 2xt4, cpu or cuda (this machine), or a YAML file of your own.')
     ] = "t4",
     recipe: Annotated[str | None, typer.Option(help="own, reference, or arc24: as its published runs were.")] = None,
+    compute: Annotated[
+        str | None, typer.Option(help="Dtype of products by int4 or int8 weights: fp32, fp16, bf16 (the card's own).")
+    ] = None,
     lora_targets: LoraTargets = None,
     method: Annotated[str | None, typer.Option(help="lora, dora or full.")] = None,
     split: Annotated[
@@ -68,6 +71,9 @@ def configure(
     specs = parse.models_of(models, catalog, window)
     names = parse.words(precisions) or catalog.defaults.precisions
     chosen = [precision_table.requested(name) for name in names]
+    # What arc24 quantised computed in bitsandbytes' default.
+    default = "fp32" if recipe == ARC24 else None
+    chosen = [precision_table.computing_in(p, compute or (default if p.quantized else None)) for p in chosen]
     cards = list(targets or map(card_named, parse.words(gpu.replace("x ", "x"))))
     if not cards:
         raise UserError("--gpu names no accelerator; use t4, l4, cpu ...")

@@ -64,6 +64,7 @@ class Calibration:
     slowdown: dict[str, _Factor]
     error: _Spread
     base_bytes: Flops = 0.0
+    imported_bytes: Size = 0  # of a CPU's base, what the imports took where it was fitted
     fragmentation: _Factor = 1.0
     fragmentation_fp32: _Factor | None = None  # as the other, where an older version fitted
     memory_error: _Spread = 0.1
@@ -130,7 +131,7 @@ def fit(
         base_bytes=allocator.base_bytes,
         fragmentation=allocator.fragmentation,
         fragmentation_fp32=allocator.fragmentation_fp32,
-        memory_error=max(0.02, _rms(memory_misses)) if processes else 0.1,
+        memory_error=max(0.02, _rms(memory_misses)) if processes else efficiency.MEMORY_LOG_SIGMA,
         models=tuple(sorted({p.model for p in points})),
         points=len(points),
         seconds_low=min(p.seconds for p in points),
