@@ -181,7 +181,7 @@ def ttft(
             record += run.run(replace(config, seed=seed, arms=trained), progress, fleet=fleet).rows
     weight_notes.show((), result.rows, out)
     best = table.arms_table(result.rows, out, project_to, record)
-    goal = parse.goal(model_table.load(options["models_file"]), steps=project_to)
+    goal = parse.goal(model_table.load(options["models_file"]))
     if page := write_beside(result.folder, goal, (config.tasks, config.solutions)):
         out.print(f"\nRecord and page: {page}", soft_wrap=True, markup=False)
     if best is None:
