@@ -35,7 +35,7 @@ _Factor = Annotated[float, Meta(gt=0, le=1e6)]
 _Spread = Annotated[float, Meta(ge=0, le=10)]  # of logarithms
 
 # Standard deviations of logarithms: of the prior, and of a measured cell's seconds.
-_PRIOR_LOG_SIGMA = 0.5
+_PRIOR_LOG_SIGMA = 0.25
 _MEASURED_LOG_SIGMA = 0.03  # how much a shared machine drifts within minutes
 
 
