@@ -1,6 +1,7 @@
 """How wrong are the predictions? Every row of results/reference, predicted without what it says itself.
 
 python -m bench.backtest [--write] [--accept] [--anew]
+python -m bench.backtest --rows FILE --models FILE
 
 Measured rows are this project's own, each predicted with its model left out of the calibration; published ones are
 others', with their source, each predicted as it was run and with its card left out of the fit. It fails where the mean
@@ -8,6 +9,9 @@ error of a class has risen by more than 5 % over the committed figures (results/
 was foreseen no longer is. With --write the table goes to results/reference/backtest.md, the figures to backtest.json
 and the calibrations on all rows to harness/assets/calibrations, unless it fails; with --accept in any case. Traces are
 kept (bench.kept_traces), so that it takes seconds; --anew makes them again with the libraries of now, minutes.
+
+--rows predicts another table of published steps instead, with the shapes of its models (columns as in
+results/reference/published; those from `adapter` to `pointwise` may be missing), each with its card left out.
 """
 
 import argparse
@@ -15,6 +19,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
@@ -35,12 +40,16 @@ _RISE = 1.05  # of a class's mean error, at most
 Figures = dict[str, dict[str, Any]]
 
 
-def published(kept: KeptTraces) -> tuple[list[Row], dict[str, bool]]:
+def published(kept: KeptTraces, steps: Sequence[PublishedStep] | None = None) -> tuple[list[Row], dict[str, bool]]:
     """Seconds and memory of each published step, its card left out of the fit; and whether it was foreseen that it fits
     or does not, by the names of the rows that tell it."""
-    steps = published_steps.read()
-    traces = published_steps.traces(steps, kept)
-    fits = fit_priors.left_out(fit_priors.steps(steps, traces, kept), lambda step: step.card)
+    known = published_steps.read()
+    traces = published_steps.traces(known, kept)
+    fits = fit_priors.left_out(fit_priors.steps(known, traces, kept), lambda step: step.card)
+    if steps is None:
+        steps = known
+    else:
+        traces = published_steps.traces(steps, kept)
     rows, foreseen = [], {}
     for step in steps:
         trace = traces[step.name]
@@ -191,8 +200,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in ("--write", "--accept", "--anew"):
         parser.add_argument(option, action="store_true")
+    parser.add_argument("--rows", type=Path)
+    parser.add_argument("--models", type=Path, default=published_steps.PUBLISHED / "models.json")
     arguments = parser.parse_args()
     kept = KeptTraces(anew=arguments.anew)
+    if arguments.rows:
+        rows, foreseen = published(kept, published_steps.read(arguments.rows, arguments.models))
+        fits = f"Whether they fit was foreseen for {sum(foreseen.values())} of {len(foreseen)} rows that tell it."
+        print("\n".join([*by_card(rows), fits, "", *table(str(arguments.rows), rows)]))
+        return
     text, now, calibrations = run(kept)
     print(re.sub(r"\n{3,}", "\n\n", "\n".join(text)))
     reasons = failures(now, json.loads(FIGURES.read_text(encoding="utf-8"))) if FIGURES.exists() else []

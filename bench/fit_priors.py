@@ -17,7 +17,7 @@ from bench.kept_traces import KeptTraces
 from bench.published_steps import PublishedStep
 from harness.catalog import efficiency
 from harness.catalog.accelerators import CPU, Accelerator
-from harness.predict import calibration, calibration_files, prediction, roofline
+from harness.predict import calibration, calibration_files, prediction, roofline, step_seconds
 from harness.predict.calibration import Point
 from harness.predict.roofline import GEMM, Trace
 from harness.records import store
@@ -89,7 +89,7 @@ def _point(row: PublishedStep, seconds: float, trace: Trace) -> Point:
         predicted = prediction.predict_cell(row.request(assumed), {row.context: trace})
         count = row.recipe.micro_steps_per_step
         seconds = (seconds - (predicted.step_s - count * predicted.micro_s)) / count
-    trace = prediction.as_run(trace, row.recipe, row.accelerator, compute)
+    trace = step_seconds.as_run(trace, row.recipe, row.accelerator, compute)
     return Point(row.spec.name, roofline.nominal_seconds(trace, row.accelerator), seconds, _LOG_SIGMA)
 
 

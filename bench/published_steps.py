@@ -7,6 +7,7 @@ framework of its own).
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from bench.kept_traces import KeptTraces
 from harness.catalog import accelerators, precisions
 from harness.catalog.accelerators import Accelerator
+from harness.catalog.optimizers import FOREACH, MASTERS
 from harness.predict import prediction
 from harness.predict.calibration import Calibration
 from harness.predict.prediction import Prediction, PredictRequest
@@ -92,10 +94,26 @@ class PublishedStep:
         return self.accelerator.rate(prediction.compute_of(self.precision, self.accelerator))[0]
 
 
-def read(folder: Path = PUBLISHED) -> list[PublishedStep]:
-    models = json.loads((folder / "models.json").read_text(encoding="utf-8"))
-    with (folder / "steps.csv").open(encoding="utf-8", newline="") as file:
-        return [_step(raw, models[raw["model"]]) for raw in csv.DictReader(file)]
+def read(rows: Path = PUBLISHED / "steps.csv", models: Path = PUBLISHED / "models.json") -> list[PublishedStep]:
+    """The rows of a table, with the shapes of its models. Columns on how the source trains may be missing."""
+    shapes = json.loads(models.read_text(encoding="utf-8"))
+    with rows.open(encoding="utf-8", newline="") as file:
+        return [_step(_as_usual(raw) | raw, shapes[raw["model"]]) for raw in csv.DictReader(file)]
+
+
+def _as_usual(raw: dict[str, str]) -> dict[str, str]:
+    """How a row's program trains as far as its other columns tell it: as transformers' Trainer does, or with fused
+    kernels where it stands for our step; a caveat may say otherwise."""
+    caveat, gptq = raw["caveat"], "GPTQ" in raw["caveat"]
+    narrow, trainer = re.search(r"(bf16|16-bit) adapters", caveat), raw["implementation"] == REFERENCE
+    return {
+        "adapter": "bf16" if narrow else "fp32",
+        "optimizer": MASTERS if "fp32 masters" in caveat else FOREACH,
+        "prepared": "yes" if trainer and raw["precision"] == "int4" and not gptq else "",
+        "autocast": "yes" if trainer and not narrow else "",
+        "four_bit": "gptq" if gptq else "",
+        "pointwise": "fused" if "fused kernels" in caveat else "",
+    }
 
 
 def _step(raw: dict[str, str], architecture: dict[str, Any]) -> PublishedStep:

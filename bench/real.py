@@ -10,7 +10,7 @@ the baseline and against "+ color swap" (bench.augmentations).
     python -m bench.real                          an hour on a core that is free
     python -m bench.real --minutes 60             stops after so many; again, to go on
     python -m bench.real --only-table             of what the folder has
-    python -m bench.real --only-table --keep      copies the record to results/reference
+    python -m bench.real --only-table --keep      copies it to results/reference, its table to docs/accuracy.md
 """
 
 import argparse
@@ -21,27 +21,22 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import augmentations
-from harness.analysis.comparison import compare
-from harness.analysis.retraining import Noise, noise_for
-from harness.analysis.stats import holm
+from bench import augmentations, real_story
+from harness.analysis.retraining import noise_for
 from harness.arc.examples import questions
 from harness.arc.prompt import PromptFormat
 from harness.arc.sources import load
 from harness.arc.task import Task, subset
-from harness.catalog import published
 from harness.catalog.weights import resolve
 from harness.cli.ttft import configure
 from harness.errors import UserError
 from harness.files import cache_folder, replace_atomically
-from harness.records.arm import ROWS, ArmResult
+from harness.records.arm import ROWS
 from harness.records.store import MEASUREMENTS, Store
-from harness.report.comparison import p_value
 from harness.report.progress import ProgressLine
 from harness.report.style import console
 from harness.tune import run
@@ -60,8 +55,8 @@ SETTINGS: dict[str, Any] = {
     "dataset": DATASET, "steps": 32, "context": CONTEXT, "too_long": "drop", "views": 2, "precision": "bf16",
     "learning_rate": 5e-4,  # of 5e-5 and 5e-4 the better one on 12 training tasks (results/reference's README)
 }  # fmt: skip
-BASELINE, SWAP = augmentations.BESIDE
 KEPT = Path("results/reference/smollm2-135m-arc")
+DOCUMENT = Path("docs/accuracy.md")
 
 
 def fetch(folder: Path) -> Path:
@@ -114,7 +109,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/real"))
     parser.add_argument("--minutes", type=float, default=0, help="stop after so many; a later call goes on")
     parser.add_argument("--only-table", action="store_true", help="measure nothing")
-    parser.add_argument("--keep", action="store_true", help=f"copy the record to {KEPT}")
+    parser.add_argument("--keep", action="store_true", help=f"copy it to {KEPT}, its table to {DOCUMENT}")
     options = parser.parse_args()
     out = console()
     signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -130,59 +125,16 @@ def main() -> None:
         rows = augmentations.recorded(config)
         noise = noise_for(Store(config.results, kind=ROWS).rows().values(), config.scope)
         augmentations.table(rows, noise, out)
-        print("\n".join(["", *story(rows, noise)]))
+        lines = real_story.story(rows, noise)
+        print("\n".join(["", *lines]))
         _harness("pick", "--results", str(options.results), "--test-tasks", "400")
         if options.keep:
             keep(options.results, KEPT)
+            real_story.write(DOCUMENT, lines)
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on")
     except UserError as problem:
         sys.exit(str(problem))
-
-
-def story(rows: Sequence[ArmResult], noise: Noise) -> list[str]:
-    """The arms beside arc24's published ones, as lines of Markdown.
-
-    Losses are beside their own baseline's, ours beside that of "+ color swap" too; p is over tasks, Holm's over all p
-    of a column. Raises UserError without a baseline.
-    """
-    of = {row.arm: row for row in rows}
-    if BASELINE not in of:
-        raise UserError(f"no {BASELINE} among these rows; run it first")
-    columns = [_differences(of[first], rows, noise) if first in of else {} for first in (BASELINE, SWAP)]
-    lines = [
-        "| arm | arc24, Phi-3, published: val loss | here: nats per grid | less the baseline's | p "
-        "| less `+ color swap`'s | p | solved |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    ours, theirs = of[BASELINE].grid_nll, published.ARMS[0].loss
-    for known in published.ARMS:
-        name = f"| `{known.arm}` | {known.words or _with_change(known.loss, theirs)} |"
-        if known.arm not in of:
-            lines.append(f"{name} not measured yet | | | | | |")
-            continue
-        row = of[known.arm]
-        differences = " | ".join(column.get(known.arm, " | ") for column in columns)
-        solved = f"{sum(row.solved)} of {len(row.solved)}"
-        lines.append(f"{name} {_with_change(row.grid_nll, ours)} | {differences} | {solved} |")
-    return lines
-
-
-def _differences(first: ArmResult, rows: Sequence[ArmResult], noise: Noise) -> dict[str, str]:
-    """Of every arm that trains: its nats per grid less the first one's with an interval, and p."""
-    compared = [compare(first, row, noise) for row in rows if row.steps and row is not first]
-    pairs = [(c, c.nats, c.nats_p) for c in compared if c.nats and c.nats_p is not None]
-    adjusted = holm([p for _, _, p in pairs])
-    return {
-        c.second.arm: f"{middle:+.2f} ({low:+.2f} to {high:+.2f}) | {p_value(p)}"
-        for (c, (low, middle, high), _), p in zip(pairs, adjusted, strict=True)
-    }
-
-
-def _with_change(loss: float | None, first: float | None) -> str:
-    if loss is None or not first:
-        return "-"
-    return f"{loss:.4g}" + (f" ({100 * (loss / first - 1):+.0f} %)" if loss != first else "")
 
 
 def keep(results: Path, kept: Path) -> None:

@@ -15,7 +15,7 @@ from harness.catalog import accelerators, efficiency, precisions
 from harness.catalog import models as catalog
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.recipes import RecipeOptions, resolve
-from harness.predict import calibration, calibration_files, prediction, roofline
+from harness.predict import calibration, calibration_files, prediction, roofline, step_seconds
 from harness.predict.calibration import Calibration, Point
 from harness.records import store
 from harness.records.cell import REFERENCE as REFERENCE_STEP
@@ -115,7 +115,7 @@ def arc24_points(kept: KeptTraces) -> list[tuple[str, Accelerator, Point]]:
         minutes, rounding = float(row["ten_steps_min"]), float(row["rounding_min"])
         # Uniform within its rounding; and such a run is timed to some 5 %.
         sigma = math.hypot(math.log(1 + rounding / minutes) / math.sqrt(3), 0.05)
-        nominal = prediction.nominal_over_lengths(by_length, card, int(row["context"]))
+        nominal = step_seconds.nominal_over_lengths(by_length, card, int(row["context"]))
         point = Point(row["model"], nominal, minutes / _share(row) * 60 / 160, sigma)
         name = f"{row['model']} {row['precision']} {row['context']}, computed in {row['compute']}, {row['timed']}"
         points.append((name, card, point))

@@ -13,7 +13,7 @@ FLOORS = (
     {"errors"},
     {"files", "limits", "network", "shard"},
     {"records"},
-    {"catalog", "hardware", "arc"},
+    {"catalog", "hardware", "arc", "logs"},
     {"train", "workers", "analysis"},
     {"predict", "tiny"},
     {"measure", "tune"},

@@ -9,7 +9,7 @@ from helpers.gguf_files import random_model, write
 from helpers.records import result
 from helpers.tasks import made_tasks
 
-from bench import real
+from bench import commands, real, real_story
 from harness.analysis.retraining import NONE
 from harness.arc.arms import TABLE
 from harness.arc.examples import questions
@@ -84,17 +84,51 @@ def losing(arm, nats, steps=32):
     return result(0, tasks=24, arm=arm, steps=steps, answer_losses=losses)
 
 
+def cells(lines):
+    return {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines if line}
+
+
 def test_the_story_stands_beside_the_published_one_with_p_and_says_what_is_missing():
-    rows = [losing("baseline", 2.0, 0), losing("+ color swap", 1.5), losing("n-1", 1.7)]
-    cells = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in real.story(rows, NONE)]
-    lines = {arm: rest for arm, *rest in cells}
-    assert lines["baseline"][:2] == ["0.1445", f"{rows[0].grid_nll:.4g}"]
-    assert lines["n-1"][0] == "0.1398 (-3 %)" and lines["n-1"][1].endswith("(-15 %)")
-    less, p, beside, p_beside = lines["n-1"][2:6]
-    # 20 nats, 17 and 15, each with noise of half a nat per task.
-    assert float(less.split()[0]) == pytest.approx(-3, abs=0.3)
-    assert float(beside.split()[0]) == pytest.approx(2, abs=0.3)
-    assert p == p_beside == "<.001"
-    assert lines["n-2"][:2] == ["no gain", "not measured yet"]
+    """20 nats per grid untuned, 17 and 15 tuned, each with noise of half a nat per task."""
+    rows = [losing("baseline", 2.0, 0), losing("+ color swap", 1.5), losing("n-1", 1.7), losing("n-2", 1.5)]
+    of = cells(real_story.story(rows, NONE))
+    assert of["`baseline`"] == ["0.1445", f"{rows[0].grid_nll:.4g}", "0 of 24"]
+    assert of["`n-1`"][0] == "0.1398 (-3 %)" and of["`n-1`"][1].endswith("(-15 %)")
+    assert of["`preserve color`"] == ["no gain", "not measured yet", ""]
+    nats, p, agrees = of["`n-1` against `baseline`: lowers the loss"]
+    assert float(nats.split()[0]) == pytest.approx(-3, abs=0.3) and (p, agrees) == ("<.001", "agrees")
+    assert of["`n-2` against `+ color swap`: no gain"][2] == "no gain seen"
+    assert of["`+ geometric` against `n-1`: lowers the loss"] == ["not measured yet", "", ""]
     with pytest.raises(UserError, match="no baseline"):
-        real.story(rows[1:], NONE)
+        real_story.story(rows[1:], NONE)
+
+
+@pytest.mark.parametrize(
+    ("found", "nats", "p", "expected"),
+    [
+        (real_story.LOWERS, -1.0, 0.01, "agrees"),
+        (real_story.LOWERS, 1.0, 0.01, "does not agree"),
+        (real_story.LOWERS, -1.0, 0.2, "not told apart"),
+        (real_story.NO_GAIN, 1.0, 0.01, "agrees"),
+        (real_story.NO_GAIN, -1.0, 0.2, "no gain seen"),
+        (real_story.NO_GAIN, -1.0, 0.01, "does not agree"),
+    ],
+)
+def test_what_agrees(found, nats, p, expected):
+    assert real_story.verdict(found, (nats - 1, nats, nats + 1), p) == expected
+
+
+def test_a_document_gets_the_lines_between_its_marks(tmp_path):
+    document = tmp_path / "page.md"
+    document.write_text(f"before\n{real_story.BEGIN}\nold\n{real_story.END}\nafter\n")
+    for line in ("| one |", "| two |"):
+        real_story.write(document, [line])
+        assert document.read_text() == f"before\n{real_story.BEGIN}\n\n{line}\n\n{real_story.END}\nafter\n"
+    document.write_text("no marks")
+    with pytest.raises(UserError, match="has no lines"):
+        real_story.write(document, [])
+
+
+def test_the_projects_document_has_the_marks():
+    text = (commands.ROOT / real.DOCUMENT).read_text(encoding="utf-8")
+    assert text.count(real_story.BEGIN) == text.count(real_story.END) == 1

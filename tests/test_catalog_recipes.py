@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.catalog import precisions
 from harness.catalog.recipes import RecipeOptions, measurable, resolve
 from harness.errors import UserError
 from harness.records.cell import ALL, DORA, FULL, MLP, NONE, REFERENCE, Recipe
@@ -108,3 +109,13 @@ def test_what_can_only_be_predicted_is_not_measured():
         measurable(RecipeOptions(name="arc24"))
     with pytest.raises(UserError, match=r"^--optimizer adamw-8bit can be predicted only"):
         measurable(RecipeOptions(optimizer="adamw-8bit"))
+
+
+def test_quantised_weights_are_multiplied_in_the_dtype_that_is_named():
+    int4 = precisions.find("int4")
+    assert precisions.computing_in(int4, None) == int4 and precisions.computing_in(int4, "fp32").compute == "fp32"
+    assert precisions.computing_in(precisions.find("fp16"), "fp16").compute == "fp16"
+    with pytest.raises(UserError, match=r"^unknown --compute dtype 'fp8'"):
+        precisions.computing_in(int4, "fp8")
+    with pytest.raises(UserError, match=r"^--compute fp32: bf16 is multiplied as it is stored; name --precision fp32$"):
+        precisions.computing_in(precisions.find("bf16"), "fp32")

@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_verbs_has_the_real_help_lines():
-    rows = dict(re.findall(r"^\| `([a-z]+)` \| (.+) \|$", README, re.M))
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", README, re.M))
     assert rows == {name: " ".join(verb.help.split("\n\n")[0].split()) for name, verb in VERBS.items()}
 
 

@@ -11,7 +11,7 @@ from helpers.sweep import WORLD, Bench
 from harness.catalog import accelerators
 from harness.errors import UserError
 from harness.hardware.info import Device, DeviceReport
-from harness.predict import calibration, calibration_files, query
+from harness.predict import calibration, calibration_files, query, trace_pool, tracer
 from harness.predict.cells import CellPredictor, device_at_hand
 from harness.records.measurement import MatmulSpeed
 from harness.records.store import Store
@@ -111,3 +111,19 @@ def test_autotune_on_a_card_in_no_table_has_predictions_to_go_by(tmp_path, name)
     swept, watch = bench.run(("fp16",), (256,), arc_lengths=False, autotune=True)
     assert [status for _, status, _ in watch.rows] == ["ok", "ok"]
     assert swept.rows[0].cell.why.startswith("fitted: micro-batch")
+
+
+def test_what_the_imports_take_is_asked_once_and_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("TTFT_BENCH_CACHE", str(tmp_path))
+    asked = []
+
+    def ask(job, payload):
+        asked.append(job)
+        return {"bytes": 700 << 20}
+
+    assert trace_pool.imported_bytes({"torch": "1"}) == 0  # nobody to ask
+    assert [trace_pool.imported_bytes({"torch": "1"}, ask) for _ in range(2)] == [700 << 20] * 2
+    assert asked == [trace_pool.IMPORTED]
+    assert trace_pool.imported_bytes({"torch": "2"}, lambda *_: {"no": "answer"}) == 0
+    # The real job reads it before anything is built: torch and transformers alone are more than 100 MB.
+    assert tracer.imported_job(None, print)["bytes"] > 100 << 20

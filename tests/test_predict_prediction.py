@@ -5,12 +5,13 @@ import math
 from dataclasses import astuple, replace
 
 import pytest
-from helpers.predictions import CARD, op, predicted, trace
+from helpers.predictions import CARD, OWN_ACCELERATOR, op, predicted, trace
 from helpers.records import cell, row
 
-from harness.catalog import accelerators
+from harness.catalog import accelerators, efficiency, precisions
+from harness.catalog import models as catalog
 from harness.errors import UserError
-from harness.predict import calibration, calibration_files, roofline
+from harness.predict import calibration, calibration_files, prediction, roofline, tiles
 from harness.predict.calibration import MemoryPoint, Point
 from harness.predict.roofline import (
     BANDWIDTH,
@@ -50,7 +51,7 @@ def points(slowdown, models=("a", "b", "c"), noise=lambda i: 1.0):
     out = []
     for i in range(24):
         nominal = dict.fromkeys(KINDS, 0.0)
-        nominal |= {GEMM: 1.0 + i % 5, BANDWIDTH: 0.5 + i % 3, LAUNCH: 0.1 * (i % 4)}
+        nominal |= {GEMM: 1.0 + i % 5, BANDWIDTH: 0.5 + i % 3, LAUNCH: 0.3 * (i % 4)}
         out.append(Point(models[i % len(models)], nominal, roofline.seconds(nominal, slowdown) * noise(i)))
     return out
 
@@ -141,6 +142,27 @@ def test_two_cards_share_sequences_or_layers():
     assert layers.peak_bytes == pytest.approx(CARD.context_bytes + (7.5 * 2**30))
 
 
+def test_a_cpus_base_is_what_the_imports_take_here():
+    """Fitted where they took 400 MB; a CUDA build of torch takes 400 MB more, which every process then holds more."""
+
+    def peak(imported, known=400 << 20):
+        here = replace(CARD, kind="cpu", context_bytes=imported)
+        fitted = replace(calibration.prior("cpu"), base_bytes=500 << 20, imported_bytes=known)
+        request = prediction.PredictRequest(
+            spec=catalog.load().find("qwen2.5-0.5b"),
+            precision=precisions.find("fp16"),
+            recipe=Recipe(),
+            context=64,
+            accelerator=here,
+            calibration=fitted,
+        )
+        return prediction.predict_cell(request, {64: trace(op(flops=1e9), weights=1 << 30)}).peak_bytes
+
+    assert peak(400 << 20) == (1 << 30) + (500 << 20)
+    assert peak(800 << 20) == (1 << 30) + (900 << 20)
+    assert peak(0) == peak(800 << 20, known=0) == (1 << 30) + (500 << 20)
+
+
 def test_whether_it_fits():
     assert predicted(weights=8 << 30).fits_memory() is True
     assert predicted(weights=15 << 30).fits_memory() is None
@@ -174,6 +196,33 @@ def test_the_shipped_calibrations_serve(tmp_path):
         calibration.fit("Some CPU, 2 threads", "cpu", points(TRUE), source="own"), own / calibration_files.NAME
     )
     assert calibration_files.for_cpu(here, tmp_path)[1].source == "own"
+
+
+def test_evidence_follows_from_where_the_figures_come(tmp_path):
+    """What was measured is narrower than what was fitted on other cards, and that than a sheet alone."""
+    mine = tmp_path / "card.yaml"
+    mine.write_text(OWN_ACCELERATOR)
+    kinds = {
+        name: calibration_files.for_card(accelerators.find(name), tmp_path) for name in ("t4", "l4", "b200", str(mine))
+    }
+    assert [one.evidence for one in kinds.values()] == [
+        calibration.MEASURED_ELSEWHERE, calibration.FITTED, calibration.SPECIFICATION, calibration.SPECIFICATION
+    ]  # fmt: skip
+    assert kinds["l4"].error < kinds["b200"].error
+    here = accelerators.cpu("Some CPU, 2 threads", 8 << 30, {})
+    assert calibration_files.for_cpu(here, tmp_path)[1].evidence == calibration.MEASURED_ELSEWHERE
+    own = tmp_path / "tesla-t4"
+    own.mkdir()
+    calibration.save_calibration(calibration.fit("t4", "cuda", points(TRUE)), own / calibration_files.NAME)
+    assert calibration_files.for_card(accelerators.find("t4"), tmp_path).evidence == calibration.MEASURED_HERE
+
+
+def test_a_card_below_its_watts_is_not_asked_for_its_peak():
+    """An L4 has 121 TFLOP/s and 72 W; a 3090 needs few of its 350 for 71. One row more may be a whole wave of tiles."""
+    l4, geforce, a100 = (efficiency.product_share(accelerators.find(name)) for name in ("l4", "rtx-3090", "a100-80gb"))
+    assert l4 < 0.5 < 0.7 < a100 < 0.85 < geforce
+    full, spilled = (tiles.idle_factor(rows, 256, 4096, 64) for rows in (4096, 4097))
+    assert spilled > 1.2 * full
 
 
 def _row_on(name, processes=1, micro_s=1.0, device="cuda:0"):

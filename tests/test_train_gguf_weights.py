@@ -104,6 +104,7 @@ def test_a_file_is_a_model_by_its_path_and_says_its_quantisation(q8, tmp_path):
     assert (spec.name, spec.max_context, spec.path) == ("small", 256, str(q8.resolve()))
     name = weights.resolve(spec, "auto")
     assert name == f"gguf:Q8_0@{q8.resolve()}"
+    assert weights.resolve(spec, name) == name  # as `solve --recipe` names it
     assert weights.label(name) == "gguf Q8_0, dequantised"
     assert weights.folder(name) == str(q8.resolve())
     assert not weights.label("random") and not weights.label(str(tmp_path))

@@ -44,7 +44,7 @@ _CPU_SLOWDOWN = {
 FITTED_LOG_SIGMA, SPECIFICATION_LOG_SIGMA = 0.1, 0.3
 HOST_LOG_SIGMA = 0.2  # added where the interpreter, which no sheet has, is what is waited for
 MEMORY_LOG_SIGMA = 0.14
-_FITTED_GENERATIONS = ("7.5", "8.0", "8.6", "8.9", "9.0")  # of the cards of bench.fit_priors and bench.fit_tiles
+_FITTED_GENERATIONS = ("7.5", "8.0", "8.6", "8.9", "9.0")  # of the cards of bench.fit_priors
 
 
 def is_fitted(accelerator: Accelerator) -> bool:

@@ -1,8 +1,8 @@
 """The precisions that can be measured, as plain data; harness.train.quantize builds their layers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from harness.errors import unknown
+from harness.errors import UserError, unknown
 from harness.records.measurement import MatmulSpeed
 
 DTYPES = ("fp32", "fp16", "bf16")  # what matrix products run in
@@ -73,6 +73,20 @@ def requested(name: str) -> Precision:
 def resolve(precision: Precision, native: str) -> Precision:
     """`precision` as a cell has it, on a device whose native dtype is `native`."""
     return PRECISIONS[native] if precision == NATIVE else precision
+
+
+def computing_in(precision: Precision, dtype: str | None) -> Precision:
+    """`precision` with products in `dtype`; None changes nothing.
+
+    Raises UserError for another word, and for weights that are not quantised, which are multiplied as they are stored.
+    """
+    if dtype is None or dtype == precision.compute:
+        return precision
+    if dtype not in DTYPES:
+        raise unknown("--compute dtype", dtype, DTYPES)
+    if not precision.quantized:
+        raise UserError(f"--compute {dtype}: {precision.name} is multiplied as it is stored; name --precision {dtype}")
+    return replace(precision, compute=dtype)
 
 
 def find(name: str) -> Precision:

@@ -55,7 +55,8 @@ def resolve(spec: ModelSpec, choice: str) -> str:
         if not spec.hub_id:
             raise UserError(f"{spec.name} has no hub_id to download from; use --weights auto, random or a folder")
         return _cached(spec.hub_id) or _download(spec.hub_id)
-    path = user_path(choice)
+    # A recipe file has what a row says.
+    path = user_path(_file_of(choice))
     if path.is_file() or is_gguf(choice):
         return _of_gguf(spec, path)
     if not path.is_dir():
@@ -78,6 +79,11 @@ def is_gguf(path: str) -> bool:
     return path.lower().endswith(gguf_model.SUFFIX) and not user_path(path).is_dir()
 
 
+def _file_of(weights: str) -> str:
+    """The path of a GGUF file without what stands before it in rows; other weights as they are."""
+    return weights.partition("@")[2] if weights.startswith(GGUF) else weights
+
+
 def label(weights: str) -> str:
     """What rows and tables call weights that are not as they were published: "gguf Q4_1, dequantised"; else empty."""
     return f"gguf {weights.removeprefix(GGUF).partition('@')[0]}, dequantised" if weights.startswith(GGUF) else ""
@@ -93,7 +99,7 @@ def folder(weights: str) -> str:
     if weights.startswith(BUNDLED):
         return str(_ASSETS / weights.removeprefix(BUNDLED).partition("@")[0])
     if weights.startswith(GGUF) or is_gguf(weights):
-        path = user_path(weights.partition("@")[2] if weights.startswith(GGUF) else weights)
+        path = user_path(_file_of(weights))
         if not path.is_file():
             raise UserError(f"{socket.gethostname()} has no file {path}; put it there, under this path")
         gguf_model.must_have_package(path)

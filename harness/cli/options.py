@@ -24,6 +24,10 @@ ModelsFile = Annotated[Path | None, typer.Option(help="The models.yaml to read."
 LoraTargets = Annotated[
     str | None, typer.Option(help="attention, all-linear or names of modules, as in 'q_proj v_proj'; not the recipe's.")
 ]
+LoraRank = Annotated[int | None, typer.Option("--lora-r", help="Rank of the adapters; not the recipe's.")]
+SequencesPerStep = Annotated[
+    int | None, typer.Option("--sequences-per-step", help="Sequences of an optimiser step; not the recipe's.")
+]
 Window = Annotated[
     int | None, typer.Option(help="Most tokens that the models take, instead of what their configs say.")
 ]
@@ -88,8 +92,8 @@ PANELS = {
         "window", "trim_vocab", "models_file", "seed",
     ),
     "Step": (
-        "recipe", "method", "split", "lora_targets", "learning_rate", "sequences_per_step", "micro_batch",
-        "checkpointing", "autotune", "kernels",
+        "recipe", "compute", "method", "split", "lora_r", "lora_targets", "adapter_dtype", "optimizer", "learning_rate",
+        "sequences_per_step", "micro_batch", "checkpointing", "autotune", "kernels",
     ),
     "Budget": (
         "budget_hours", "steps", "test_tasks", "sample_seconds", "cap_seconds", "arc_lengths", "accuracy", "project_to",

@@ -10,23 +10,27 @@ import typer
 from harness.catalog import models as model_table
 from harness.catalog import precisions as precision_table
 from harness.catalog.accelerators import Accelerator
+from harness.catalog.optimizers import OPTIMIZERS
 from harness.catalog.recipes import ARC24, RecipeOptions, resolve
 from harness.cli import parse
 from harness.cli.options import (
     Budget,
     Contexts,
+    LoraRank,
     LoraTargets,
     MicroBatch,
     Models,
     ModelsFile,
     Precisions,
     Results,
+    SequencesPerStep,
     Steps,
     TrimVocab,
     Window,
     options_of,
 )
 from harness.errors import UserError
+from harness.text import say_once
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from harness.predict.calibration import Calibration
     from harness.predict.prediction import Prediction
     from harness.predict.query import PredictQuery, Unpredictable
+    from harness.records.imported import ImportedRun
+    from harness.records.measurement import Measurement
 
 
 def configure(
@@ -45,11 +51,20 @@ def configure(
         str, typer.Option(help='As in "t4 l4", 2xt4, cpu or cuda (this machine), or a YAML file of your own.')
     ] = "t4",
     recipe: Annotated[str | None, typer.Option(help="own, reference, or arc24: as its published runs were.")] = None,
+    compute: Annotated[
+        str | None, typer.Option(help="Dtype of products by int4 or int8 weights: fp32, fp16, bf16 (the card's own).")
+    ] = None,
+    lora_r: LoraRank = None,
     lora_targets: LoraTargets = None,
+    adapter_dtype: Annotated[str | None, typer.Option(help="Of the adapters' weights: fp32, bf16 or fp16.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help=f"{', '.join(OPTIMIZERS)}: moments and masters as it has them.")
+    ] = None,
     method: Annotated[str | None, typer.Option(help="lora, dora or full.")] = None,
     split: Annotated[
         str, typer.Option(help="Several cards: data (each its sequences) or layers (one at a time).")
     ] = "data",
+    sequences_per_step: SequencesPerStep = None,
     micro_batch: MicroBatch = None,
     checkpointing: Annotated[
         str | None, typer.Option(help="Activations made again in the backward: none, mlp (gate and up) or all.")
@@ -68,6 +83,9 @@ def configure(
     specs = parse.models_of(models, catalog, window)
     names = parse.words(precisions) or catalog.defaults.precisions
     chosen = [precision_table.requested(name) for name in names]
+    # What arc24 quantised computed in bitsandbytes' default.
+    default = "fp32" if recipe == ARC24 else None
+    chosen = [precision_table.computing_in(p, compute or (default if p.quantized else None)) for p in chosen]
     cards = list(targets or map(card_named, parse.words(gpu.replace("x ", "x"))))
     if not cards:
         raise UserError("--gpu names no accelerator; use t4, l4, cpu ...")
@@ -81,7 +99,11 @@ def configure(
         gpus=counts.pop(),
         split=split,
         method=method,
+        lora_r=lora_r,
         lora_targets=lora_targets,
+        adapter_dtype=adapter_dtype,
+        optimizer=optimizer,
+        sequences_per_step=sequences_per_step,
         micro_batch=micro_batch,
         recompute=checkpointing,
         trim_vocab=trim_vocab,
@@ -169,19 +191,20 @@ def calibrate(results: Results = None) -> None:
       harness calibrate
 
       harness calibrate --results results/tesla-t4
+
+      harness calibrate --results results/imported-l4
     """
-    from harness.predict import calibration_files
+    from harness.predict import calibration_files, imported_calibration
     from harness.predict.calibration import save_calibration
     from harness.report import style
     from harness.report.progress import ProgressLine
 
-    record = parse.record(results)
-    rows, folder = record.rows, record.folder
+    rows, runs, folder = _to_fit_on(results)
     out = style.console()
     with ProgressLine(out) as progress:
         # The cells are traced without a device, and the figures of the card fitted to their seconds.
-        source = f"{sum(row.ok for row in rows)} cells of {folder}"
-        calibration = calibration_files.calibrated(rows, source, partial(progress.count, "tracing"))
+        source = f"{sum(row.ok for row in rows) + len(runs)} cells of {folder}"
+        calibration = imported_calibration.calibrated(rows, runs, source, partial(progress.count, "tracing"))
     save_calibration(calibration, folder / calibration_files.NAME)
     out.print(f"{calibration.device}: {calibration.points} cells of {', '.join(calibration.models)}", markup=False)
     for kind, times in calibration.slowdown.items():
@@ -195,3 +218,36 @@ def calibrate(results: Results = None) -> None:
     else:
         out.print("One model alone says nothing of others: measure a second one for an error.")
     out.print(f"Written to {folder / calibration_files.NAME}", soft_wrap=True, markup=False)
+
+
+def _to_fit_on(results: Path | None) -> "tuple[list[Measurement], list[ImportedRun], Path]":
+    """The rows of a folder's record, its imported runs, either of which may be missing, and the folder."""
+    from harness.records import imported, store
+
+    folder = results or _newest()
+    runs: list[ImportedRun] = []
+    path = folder / imported.ROWS.name
+    if path.exists():
+        try:
+            runs, corrupt = store.read(path, imported.ROWS)
+        except OSError as problem:
+            raise UserError(f"{path}: cannot be read ({problem.strerror})") from None
+        if corrupt:
+            say_once(f"{corrupt} corrupt lines of {path} were left out")
+    if runs and not (folder / store.NAME).exists():
+        return [], runs, folder
+    record = parse.record(folder)
+    return record.rows, runs, folder
+
+
+def _newest() -> Path:
+    """The folder under results/ with the newest record, or imported runs where nobody measured anything."""
+    from harness.records import imported, store
+
+    imports = sorted(store.RESULTS.glob(f"*/{imported.ROWS.name}"), key=lambda path: path.stat().st_mtime)
+    try:
+        return store.latest_folder()
+    except UserError:
+        if not imports:
+            raise
+        return imports[-1].parent

@@ -183,7 +183,7 @@ def ttft(
             record += run.run(replace(config, seed=seed, arms=trained), progress, fleet=fleet).rows
     weight_notes.show((), result.rows, out)
     best = table.arms_table(result.rows, out, project_to, record)
-    goal = parse.goal(model_table.load(options["models_file"]), steps=project_to)
+    goal = parse.goal(model_table.load(options["models_file"]))
     with style.hindered("arms.csv"):
         formats.write("arms", (), list(Store(result.folder, kind=ROWS).rows().values()), goal, result.folder)
     if page := write_beside(result.folder, goal, (config.tasks, config.solutions)):

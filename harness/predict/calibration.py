@@ -35,7 +35,7 @@ _Factor = Annotated[float, Meta(gt=0, le=1e6)]
 _Spread = Annotated[float, Meta(ge=0, le=10)]  # of logarithms
 
 # Standard deviations of logarithms: of the prior, and of a measured cell's seconds.
-_PRIOR_LOG_SIGMA = 0.5
+_PRIOR_LOG_SIGMA = 0.25
 _MEASURED_LOG_SIGMA = 0.03  # how much a shared machine drifts within minutes
 
 
@@ -64,6 +64,7 @@ class Calibration:
     slowdown: dict[str, _Factor]
     error: _Spread
     base_bytes: Flops = 0.0
+    imported_bytes: Size = 0  # of a CPU's base, what the imports took where it was fitted
     fragmentation: _Factor = 1.0
     fragmentation_fp32: _Factor | None = None  # as the other, where an older version fitted
     memory_error: _Spread = 0.1
@@ -130,7 +131,7 @@ def fit(
         base_bytes=allocator.base_bytes,
         fragmentation=allocator.fragmentation,
         fragmentation_fp32=allocator.fragmentation_fp32,
-        memory_error=max(0.02, _rms(memory_misses)) if processes else 0.1,
+        memory_error=max(0.02, _rms(memory_misses)) if processes else efficiency.MEMORY_LOG_SIGMA,
         models=tuple(sorted({p.model for p in points})),
         points=len(points),
         seconds_low=min(p.seconds for p in points),

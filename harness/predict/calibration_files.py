@@ -10,7 +10,7 @@ from harness.catalog import accelerators, precisions
 from harness.catalog.accelerators import CPU, Accelerator
 from harness.errors import UserError
 from harness.hardware.environment import versions
-from harness.predict import calibration, prediction, roofline, trace_pool
+from harness.predict import calibration, prediction, roofline, step_seconds, trace_pool
 from harness.predict.allocator import held_logits
 from harness.predict.calibration import Calibration, MemoryPoint, Point
 from harness.predict.roofline import Trace
@@ -162,7 +162,7 @@ def points_of_rows(
 
 def _points_of(row: Measurement, trace: Trace, accelerator: Accelerator) -> tuple[Measurement, Point, MemoryPoint]:
     """The row with its seconds and its memory, beside those of its trace."""
-    trace = prediction.as_run(trace, row.cell.recipe, accelerator, row.cell.compute_dtype, row.kernels or "")
+    trace = step_seconds.as_run(trace, row.cell.recipe, accelerator, row.cell.compute_dtype, row.kernels or "")
     nominal = roofline.nominal_seconds(trace, accelerator)
     memory_point = MemoryPoint(
         model=row.cell.model.name,
@@ -202,7 +202,7 @@ def calibrated(
     accelerator, measured = points_of_rows(rows, on_done, trace_all)
     steps = {row.cell.recipe.implementation for row, _, _ in measured}
     # No table has a CPU's figures, nor those of every card, so their calibration carries them.
-    return calibration.fit(
+    fitted = calibration.fit(
         device=accelerator.name if accelerator.kind != CPU else measured[-1][0].cell.device_name,
         kind=accelerator.kind,
         points=[point for _, point, _ in measured],
@@ -211,6 +211,8 @@ def calibrated(
         step=OPTIMIZED if OPTIMIZED in steps else steps.pop(),
         nominal=None if is_listed(accelerator) else accelerator,
     )
+    imports = [row.memory.get("imported", {}).get("resident", 0) for row, _, _ in measured]
+    return replace(fitted, imported_bytes=round(median(imports))) if accelerator.kind == CPU else fitted
 
 
 def typical_error(fitted: Calibration) -> str:

@@ -5,12 +5,12 @@ the prior, with a wider interval.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.catalog import accelerators, precisions, trainable
-from harness.catalog.accelerators import Accelerator
+from harness.catalog.accelerators import CPU, Accelerator
 from harness.hardware.info import DeviceReport
 from harness.predict import calibration_files, prediction, trace_pool
 from harness.predict.calibration import Calibration
@@ -56,6 +56,7 @@ class CellPredictor:
         self.report, self.versions, self.ask = report, versions, ask
         self.accelerator, self.calibration = device_at_hand(report, folder.parent)
         self._traces: dict[str, Trace | str] = {}
+        self._imported = False
 
     def judge(self, cell: Cell, cap_s: float) -> Judgement:
         """Whether `cell` is worth a run: its smallest run may take `cap_s` seconds."""
@@ -85,6 +86,8 @@ class CellPredictor:
             return f"this device has no {cell.compute_dtype} matrix product"
         if reason := trainable.refusal(cell.model, cell.precision, cell.compute_dtype):
             return reason
+        if not self._imported:
+            self.accelerator, self._imported = with_imports(self.accelerator, self.versions, self.ask), True
         # One trace at the cell's own context: a sweep needs no other length.
         precision = precisions.find(cell.precision)
         key = prediction.trace_key(cell.model, precision, cell.recipe, self.accelerator, cell.context)
@@ -122,6 +125,13 @@ def device_at_hand(report: DeviceReport, results: Path) -> tuple[Accelerator, Ca
         device.name, device.kind, device.total_bytes, report.rates, report.bandwidth, device.capability
     )
     return calibration_files.at_hand(here, results)
+
+
+def with_imports(
+    here: Accelerator, versions: dict[str, str], ask: Callable[[str, Any], dict[str, Any]] | None = None
+) -> Accelerator:
+    """`here`, this machine's device; a CPU with what the imports of torch's build take here."""
+    return replace(here, context_bytes=trace_pool.imported_bytes(versions, ask)) if here.kind == CPU else here
 
 
 def too_big(predicted: Prediction, total_bytes: int) -> str | None:

@@ -6,23 +6,22 @@ them grow faster than tokens.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from harness.analysis.budget import WHOLE_SHARE, fits
 from harness.arc.lengths import PUBLISHED
-from harness.catalog import efficiency, optimizers, precisions
+from harness.catalog import efficiency, precisions
 from harness.catalog.accelerators import CUDA, Accelerator
-from harness.catalog.kernels import PLAIN, POINTWISE
 from harness.catalog.precisions import Precision
-from harness.errors import UserError
 from harness.predict import answering, roofline
 from harness.predict.allocator import held_logits
 from harness.predict.answering import cache_size
 from harness.predict.calibration import Calibration
-from harness.predict.roofline import BANDWIDTH, KINDS, LAUNCH, Trace
+from harness.predict.roofline import Trace
+from harness.predict.step_seconds import as_run, seconds_by_length, update_seconds
 from harness.predict.trace_pool import TraceKey, kind_of
-from harness.records.cell import FULL, OPTIMIZED, Goal, ModelSpec, Recipe
+from harness.records.cell import Goal, ModelSpec, Recipe
 from harness.records.measurement import PredictedAnswers
 
 _LOAD_S, _LOAD_BYTES_PER_S = 8.0, 1e9  # libraries; weights from a disk
@@ -159,7 +158,7 @@ def predict_cell(request: PredictRequest, traces: Mapping[int, Trace]) -> Predic
     # Bytes. Of a split model the last card holds the logits, and every card its share of the rest.
     allocator, memory = calibration.allocator, trace.memory
     transient = allocator.held(memory.transient, request.compute_dtype == "fp32")
-    overhead = (accelerator.context_bytes if accelerator.kind == CUDA else 0) + allocator.base_bytes
+    overhead = _base_bytes(accelerator, calibration)
     # In the update, logits and activations are gone.
     logits = held_logits(memory.logits, accelerator.kind)
     held, update = transient / recipe.layer_split + logits, memory.update / recipe.layer_split
@@ -188,59 +187,13 @@ def predict_cell(request: PredictRequest, traces: Mapping[int, Trace]) -> Predic
     )
 
 
-def as_run(trace: Trace, recipe: Recipe, accelerator: Accelerator, compute: str, kernels: str = "") -> Trace:
-    """`trace` in the dtype `compute`, and with the kernels between products that the step has on `accelerator`.
-
-    Our step's are fused on a card, unless the recipe, or a row's `kernels`, names the plain ones.
-    """
-    trace = trace.computed_in(compute)
-    ours = recipe.implementation == OPTIMIZED and recipe.method != FULL and accelerator.kind == CUDA
-    named_plain = f"{POINTWISE}={PLAIN}" in f"{recipe.kernels} {kernels}".split() or recipe.kernels == PLAIN
-    return trace.with_fused_pointwise() if ours and not named_plain else trace
-
-
-def nominal_over_lengths(traces: Mapping[int, Trace], accelerator: Accelerator, context: int) -> dict[str, float]:
-    """Nominal seconds by kind of a micro-step, averaged over ARC's lengths up to `context`.
-
-    Raises UserError where no sequence of ARC is so short.
-    """
-    nominal = {n: roofline.nominal_seconds(trace, accelerator) for n, trace in traces.items()}
-    means: dict[str, float] = {}
-    for kind in KINDS:
-        mean_s = PUBLISHED.mean_over(_interpolate({n: by_kind[kind] for n, by_kind in nominal.items()}), context)
-        if mean_s is None:
-            raise UserError(f"no sequence of ARC has {context} tokens or fewer")
-        means[kind] = mean_s
-    return means
-
-
-def seconds_by_length(
-    traces: Mapping[int, Trace], accelerator: Accelerator, calibration: Calibration
-) -> Callable[[float], float]:
-    """Seconds of a micro-step as a function of its tokens."""
-    nominal = {n: roofline.nominal_seconds(trace, accelerator) for n, trace in traces.items()}
-    # Kind by kind, for where host and device take turns in being the slower one no polynomial is near their norm.
-    by_kind = {kind: _interpolate({n: values[kind] for n, values in nominal.items()}) for kind in KINDS}
-    return lambda tokens: roofline.seconds({kind: of(tokens) for kind, of in by_kind.items()}, calibration.slowdown)
-
-
-def _interpolate(values: Mapping[int, float]) -> Callable[[float], float]:
-    """The polynomial through (tokens, value), of a degree below their number, and never below zero (Lagrange)."""
-    points = sorted(values.items())
-
-    def value(tokens: float) -> float:
-        total = 0.0
-        for n, y in points:
-            total += y * math.prod((tokens - m) / (n - m) for m, _ in points if m != n)
-        return max(0.0, total)
-
-    return value
-
-
-def update_seconds(trace: Trace, recipe: Recipe, accelerator: Accelerator, calibration: Calibration) -> float:
-    """Seconds of the optimiser's passes over weights, gradients and states."""
-    passes = optimizers.find(recipe.optimizer).passes * trace.memory.gradients / accelerator.bandwidth
-    return passes * calibration.slowdown[BANDWIDTH] + accelerator.launch_s * calibration.slowdown[LAUNCH]
+def _base_bytes(accelerator: Accelerator, calibration: Calibration) -> float:
+    """What a process holds without a model: a card's context; a CPU's imports, whose size is that of torch's build."""
+    if accelerator.kind == CUDA:
+        return accelerator.context_bytes + calibration.allocator.base_bytes
+    both = accelerator.context_bytes and calibration.imported_bytes
+    moved = accelerator.context_bytes - calibration.imported_bytes if both else 0
+    return max(0.0, calibration.allocator.base_bytes + moved)
 
 
 def _all_reduce_s(trace: Trace, recipe: Recipe) -> float:

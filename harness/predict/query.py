@@ -7,9 +7,10 @@ from harness.catalog import accelerators, precisions, trainable
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.precisions import Precision
 from harness.errors import UserError
+from harness.hardware.environment import versions
 from harness.predict import calibration_files, prediction, trace_pool
 from harness.predict.calibration import Calibration
-from harness.predict.cells import device_at_hand
+from harness.predict.cells import device_at_hand, with_imports
 from harness.predict.prediction import Prediction, PredictRequest
 from harness.predict.variants import default_micro_batch
 from harness.records.cell import Goal, ModelSpec, Recipe
@@ -71,7 +72,8 @@ def card_named(name: str) -> tuple[Accelerator, Calibration]:
     # What has no datasheet is probed.
     if name in (accelerators.CPU, accelerators.CUDA):
         with LocalExecutor() as executor, reserve(executor, name) as report:
-            return device_at_hand(report, RESULTS)
+            accelerator, calibration = device_at_hand(report, RESULTS)
+            return with_imports(accelerator, versions(), executor.ask), calibration
     try:
         accelerator = accelerators.find(name)
     except UserError:

@@ -26,7 +26,7 @@ from harness.workers.local import AskFailed, LocalExecutor
 _RULE = 6  # raised when tracing changes, so that older cached traces are not used
 _FLASH_FROM = (8, 0)  # compute capability
 MATH_ATTENTION = "cuda-7-math"  # a kind of device
-TRACE = "harness.predict.tracer:trace_job"
+TRACE, IMPORTED = "harness.predict.tracer:trace_job", "harness.predict.tracer:imported_job"
 UNSEEN = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # tracing sees no card, and computes on one core
 _Answers = Queue[tuple["TraceKey", dict[str, Any]]]
 
@@ -93,6 +93,27 @@ def keep(key: TraceKey, versions: dict[str, str], answer: dict[str, Any]) -> Tra
         return answer["unsupported"]
     files.write_cache(_name(key, versions), answer)
     return from_stored(answer, Trace)
+
+
+def imported_bytes(versions: dict[str, str], ask: Callable[[str, Any], dict[str, Any]] | None = None) -> int:
+    """Resident bytes of a process that has imported what a step needs, which differ by the build of torch: the kept
+    number, else that of `ask` (an executor's), which is kept; 0 where there is neither."""
+    name = f"imported/{hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:16]}.json"
+    if (kept := files.read_cache(name, _size)) or ask is None:
+        return kept or 0
+    try:
+        size = _size(ask(IMPORTED, None).get("bytes"))
+    except (AskFailed, UserError, ValueError):
+        return 0
+    files.write_cache(name, size)
+    return size
+
+
+def _size(raw: Any) -> int:
+    """Raises ValueError for what is no number of bytes."""
+    if type(raw) is not int or raw < 0:
+        raise ValueError("no number of bytes")
+    return raw
 
 
 def _name(key: TraceKey, versions: dict[str, str]) -> str:

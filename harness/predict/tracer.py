@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+import psutil
+
 from harness.errors import Unsupported, first_line
 from harness.predict import flops, op_trace
 from harness.predict.trace_pool import TraceKey
@@ -13,6 +15,13 @@ from harness.records.cell import NONE, ModelSpec, Recipe
 from harness.records.measurement import FlopCount
 from harness.records.stored import from_stored, to_stored
 from harness.train import meta_model
+
+_IMPORTED_BYTES = psutil.Process().memory_info().rss  # read while this is imported, before anything is built
+
+
+def imported_job(payload: None, emit: Callable[..., None]) -> dict[str, int]:
+    """What a process holds that has imported what a step needs: {"bytes": resident ones}."""
+    return {"bytes": _IMPORTED_BYTES}
 
 
 def trace_job(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ COLUMNS = (
     "model", "precision", "weights", "arm", "status", "reason", "set", "tasks", "context", "views", "scope", "steps",
     "sequences_per_step", "lora_targets", "learning_rate", "seed", "accuracy", "accuracy_low", "accuracy_high",
     "solved", "answer_loss", "grid_nll", "train_s", "decode_s_per_task", "against", "nats_low", "nats", "nats_high",
-    "nats_p", "nats_holm", "nats_tasks", "gain_low", "gain", "gain_high", "solved_p", "solved_holm", "tasks_to_tell", "key",
+    "nats_p", "nats_holm", "nats_tasks", "gain_low", "gain", "gain_high", "solved_p", "solved_holm", "tasks_to_tell",
+    "key",
 )  # fmt: skip
 
 

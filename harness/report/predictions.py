@@ -95,6 +95,11 @@ def _notes(cell: Prediction | Unpredictable) -> list[str]:
     if isinstance(cell, Unpredictable):
         return [f"{cell.spec.name} {cell.precision.name} on {cell.accelerator.name}: {cell.reason}."]
     notes = [f"{card(cell)}: {cell.evidence}: {cell.source}."]
+    if cell.precision.quantized and cell.compute_dtype == "fp32" != cell.accelerator.native_half:
+        notes.append(
+            f"{cell.precision.name} computes in fp32 here, bitsandbytes' default where nobody sets it; --compute "
+            f"{cell.accelerator.native_half} is the card's own."
+        )
     # A trace has no values, whatever the weights.
     if bound := lower_bound(cell.precision, cell.accelerator.kind):
         notes.append(f"{bound}; nor is each layer's wait for them in it.")

@@ -13,8 +13,9 @@ from statistics import fmean, median, pstdev
 
 from harness.analysis.drift import CPU, DRIFT, UNSTEADY
 from harness.predict.answering import DecodeSpeed, cache_size, rows_at_once
-from harness.predict.prediction import PredictRequest, as_run, predict_cell, seconds_by_length, update_seconds
+from harness.predict.prediction import PredictRequest, predict_cell
 from harness.predict.roofline import Trace
+from harness.predict.step_seconds import as_run, seconds_by_length, update_seconds
 from harness.records.arm import DFS, GREEDY, SAMPLE, SCORE
 from harness.records.cell import Recipe
 from harness.records.solving import SolvedTask

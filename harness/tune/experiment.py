@@ -20,6 +20,7 @@ from harness.hardware.info import DeviceReport
 from harness.predict import tracer
 from harness.predict.cells import CellPredictor
 from harness.predict.prediction import Prediction
+from harness.predict.trace_pool import TRACE
 from harness.records.arm import ArmResult, Coverage, CurvePoint, mean_loss, to_json
 from harness.records.cell import Cell
 from harness.records.stored import from_stored
@@ -133,9 +134,13 @@ def _curve_point(steps: int, answers: Answers, losses: Sequence[tuple[float, int
     return CurvePoint(steps, mean_loss(losses), tuple(task.attempts for task in score(answers, truths)))
 
 
+def _job_here(job: str, payload: Any) -> dict[str, Any]:
+    return (tracer.trace_job if job == TRACE else tracer.imported_job)(payload, print)
+
+
 def _predictor(report: DeviceReport, folder: Path, note: Callable[[str], None]) -> Callable[[Cell], Prediction | None]:
     """The predictor of cells on this device; it traces models here, as torch is loaded in this process anyway."""
-    predictor = CellPredictor(report, folder, versions(), lambda _, key: tracer.trace_job(key, print))
+    predictor = CellPredictor(report, folder, versions(), _job_here)
     reasons: set[str] = set()
 
     def predict(cell: Cell) -> Prediction | None:

@@ -84,6 +84,7 @@ class World:
                 ("ttft", f"./{world.MODEL}", "--project-to", "30", "--results", world.RESULTS),
                 ("calibrate", "--results", world.RESULTS),
                 world.SOLVED,
+                ("import-log", "logs/trainer_state.json", *world.IMPORT, "--results", "imported"),
                 ("pick", "--results", world.RESULTS, "--emit", world.RECIPE),
             ):
                 end = self._end(Example("base", words))

@@ -177,6 +177,13 @@ ROWS = (
     Row("traces", "cache/traces/*.json", json_file, (READERS[4], READERS[-1])),
     Row("calibrations", f"{world.RESULTS}/calibration.json", json_file, (
         *PREDICT, ("plan",), ("predict", "--gpu", "cpu"))),
+    Row("logs", "logs/*.*n*", json_file, (("import-log", "{}", *world.IMPORT), ("import-log", "{}"), (
+        "import-log", "{}", "logs/peft.json", *world.IMPORT))),
+    Row("printed logs", "logs/*.txt", lambda content: values.damaged(content), (
+        ("import-log", "{}", *world.IMPORT),), 4),
+    Row("imported runs", "imported/imported.jsonl", json_lines, (
+        ("calibrate", "--results", "imported"),
+        ("import-log", "logs/train.txt", *world.IMPORT, "--results", "imported")), 4),
     Row("tasks", "tasks/*.json", json_file, (("coverage", "tasks"), ("ttft", MODEL, "--results", "new"),
                                              ("ttft", MODEL, "--results", "new", "--show", "3", "--pictures", "3"))),
     Row("one task", "tasks/*.json", json_file, (("coverage", "{}"), (
@@ -225,6 +232,7 @@ BASES: dict[str, tuple[Words, ...]] = {
     "predict": (("bare", "--gpu", "t4"), ("bare", "--gpu", "card.yaml")),
     "calibrate": (RECORD,),
     "compare": ((world.EARLIER, world.RESULTS), (world.RESULTS, world.EARLIER, "--gate")),
+    "import-log": (("logs/trainer_state.json", *world.IMPORT), ("logs/train.txt", "logs/peft.json", *world.IMPORT)),
     "merge": ((world.RESULTS, "--into", "new"), (world.RESULTS, "solved", "--into", "new", "--tasks", "tasks")),
 }
 VALID = [

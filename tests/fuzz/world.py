@@ -20,7 +20,7 @@ from typing import Any
 from unittest import mock
 
 import yaml
-from helpers import gguf_files
+from helpers import gguf_files, logs
 from helpers.records import TINY
 from helpers.tasks import made_tasks, write_tasks
 from helpers.worker import OK, trace_of
@@ -86,6 +86,7 @@ GGUF = "small.gguf"
 RESULTS = "results/a-cpu"
 EARLIER = "earlier"
 RECIPE = "run.yaml"  # what pick chose
+IMPORT = ("--model", "bare", "--gpu", "t4", "--precision", "fp16")
 SOLVED = ("solve", f"./{MODEL}", "--tasks", "tasks", "--results", "solved", "--steps", "4", "--budget-hours", "1",
           "--decode", "dfs", "--select", "score")  # fmt: skip
 TUNE = ("ttft", f"./{MODEL}", "--arms", "n-1", "--precision", "fp32", "--steps", "4", "--results", "tuned")
@@ -104,6 +105,7 @@ def make(folder: Path) -> None:
         name: {**task, "test": [{"input": pair["input"]} for pair in task["test"]]} for name, task in whole.items()
     }
     outputs = {name: [pair["output"] for pair in task["test"]] for name, task in whole.items()}
+    logs.write(folder / "logs")
     (folder / "kaggle_challenges.json").write_text(json.dumps(challenges))
     (folder / "kaggle_solutions.json").write_text(json.dumps(outputs))
     tiny.save(tiny.new(seed=0, hidden=32, layers=2, heads=2), folder / MODEL)

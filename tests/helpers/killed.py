@@ -17,11 +17,11 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from helpers import solving
-from helpers.records import result, row
+from helpers.records import imported_run, result, row
 from helpers.sweep import WORLD, Bench, Watch
 from helpers.tasks import made_tasks
 
-from harness.records import arm, measurement
+from harness.records import arm, imported, measurement
 from harness.records import solving as solved
 from harness.records.store import MEASUREMENTS, Rows, Store
 
@@ -116,14 +116,15 @@ def serve() -> None:
 
 
 def store(folder: Path, shared: Path) -> None:
-    """Appends the rows that are missing, of both kinds in turns."""
-    stores = [Store(folder / "results"), Store(folder / "results", kind=arm.ROWS)]
+    """Appends the rows that are missing, of all kinds in turns."""
+    stores = [Store(folder / "results", kind=kind) for kind in (MEASUREMENTS, arm.ROWS, imported.ROWS)]
     for kind in stores:
         kind.repair()
     begin()
     there = set().union(*(kind.rows() for kind in stores))
     for number in range(ROWS):
-        for kind, made in zip(stores, (row(key=f"m{number}"), replace(result(2), key=f"a{number}")), strict=True):
+        rows = (row(key=f"m{number}"), replace(result(2), key=f"a{number}"), imported_run(key=f"i{number}"))
+        for kind, made in zip(stores, rows, strict=True):
             if made.key not in there:
                 kind.add(made)
 
@@ -174,7 +175,7 @@ class Verb:
 
 VERBS = {
     "sweep": Verb(sweep, {MEASUREMENTS: same_measurement}, 3),
-    "store": Verb(store, {MEASUREMENTS: same_measurement, arm.ROWS: same_arm}, 3),
+    "store": Verb(store, {MEASUREMENTS: same_measurement, arm.ROWS: same_arm, imported.ROWS: imported.from_json}, 3),
     "solve": Verb(solve, {solved.ROWS: same_solved}, 2),
     "tune": Verb(tune, {arm.ROWS: same_arm}, 2),
 }

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from harness.records.arm import ArmResult, Coverage, CurvePoint, TaskScore, TuneSpec
 from harness.records.cell import TUNING_RULE, Cell, ModelSpec, Recipe
+from harness.records.imported import ImportedRun
 from harness.records.measurement import FlopCount, MatmulSpeed, Measurement
 
 TINY = {
@@ -48,6 +49,12 @@ def row(micro_s=(1.0,) * 12, status="ok", **changes) -> Measurement:
             "memory": {"after_load": {"resident": 1 << 29}, "steady": {"resident": 1 << 30}},
         }
     return Measurement(**(fields | changes))
+
+
+def imported_run(key: str = "i", step_s: float = 1.0, **changes) -> ImportedRun:
+    """A run on a T4 that somebody's log told of: 30 steps of 16 sequences of 1024 tokens."""
+    made = cell(precision="fp16", compute_dtype="fp16", device="cuda", device_name="t4", **changes)
+    return ImportedRun(key=key, cell=made, step_s=step_s, tokens_per_step=16 * 1024.0, steps=30, source="train.log")
 
 
 def result(

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
@@ -213,7 +214,9 @@ def log_ticks(axis: Any) -> None:
     """A logarithmic axis in plain numbers: 0.5, 20, 300."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0), numticks=9))
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low) if 0 < low < high else 1.0
+    axis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0) if decades < 1.8 else (1.0, 3.0) if decades < 3 else (1.0,)))
     axis.set_minor_formatter(NullFormatter())
     axis.set_minor_locator(LogLocator(10, (), numticks=9))
     axis.set_major_formatter(lambda value, _: f"{value:g}" if 1e-4 <= value < 1e5 else f"{value:.0e}")

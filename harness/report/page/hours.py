@@ -46,6 +46,7 @@ def _by_cell(judged: Judged) -> list[Picture]:
         ends = [end for span in spans for end in (span.low, span.high)] + [goal.budget_hours]
         if max(ends) > 15 * max(1e-9, min(ends)) and min(ends) > 0:
             axes.set_xscale("log")
+            axes.set_xlim(0.8 * min(ends), 1.25 * max(ends))
             log_ticks(axes.xaxis)
         else:
             axes.set_xlim(0, 1.08 * max(ends))

@@ -156,25 +156,27 @@ def tiles(judged: Judged) -> list[tuple[str, str, str, str]]:
 
 def origin(judged: Judged) -> list[tuple[str, str]]:
     """Where the numbers come from, and the command that makes this page again."""
-    rows, results = judged.content.rows, judged.content.results
+    rows, results, solved = judged.content.rows, judged.content.results, judged.content.solved
     every: list[Any] = [*rows, *results]
 
     def names(values: Sequence[str | None]) -> str:
         kept = sorted({value for value in values if value})
         return ", ".join(kept[:6]) + (f" and {len(kept) - 6} more" if len(kept) > 6 else "") or "not recorded"
 
-    started = sorted(row.started for row in every if row.started)
+    started = sorted(row.started for row in (*every, *solved) if row.started)
     versions = {
         name: names([row.versions.get(name) for row in every])
         for name in ("torch", "transformers", "peft", "bitsandbytes")
     }
     goal = judged.goal
     made = [
-        ("device", names([row.cell.device_name for row in rows] + [row.spec.device_name for row in results])),
+        ("device", names([row.cell.device_name for row in rows] + [row.spec.device_name for row in results]
+                         + [row.device_name or row.device for row in solved])),
         ("measured", f"{started[0]} to {started[-1]}" if started else "not recorded"),
         ("commit", names([row.commit for row in every])),
         *versions.items(),
-        ("record", f"{home_relative(judged.content.folder)}: {len(rows)} cells, {len(results)} arms"),
+        ("record", f"{home_relative(judged.content.folder)}: {len(rows)} cells, {len(results)} arms, "
+                   f"{len(solved)} attempts of solve"),
         ("page", f"harness report --results {home_relative(judged.content.folder)} "
                  f"--budget-hours {goal.budget_hours:g} --steps {goal.steps} --html FILE"),
     ]  # fmt: skip

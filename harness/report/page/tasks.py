@@ -53,10 +53,11 @@ def shown(judged: Judged) -> Shown | None:
 
 def _at_hand(dataset: str) -> tuple[Sequence[Task], Solutions]:
     """The tasks of a set that comes with the program. A record may name any path: what lies there is not opened."""
-    if not all(name in (*sources.SETS, sources.GENERATED) for name in dataset.split("+")):
+    name = dataset.partition(",")[0]  # before "grids to 10"
+    if not all(part in (*sources.SETS, sources.GENERATED) for part in name.split("+")):
         return (), {}
     try:
-        return sources.load(dataset)
+        return sources.load(name)
     except UserError:
         return (), {}
 

@@ -1,0 +1,242 @@
+"""From a log of somebody's run to a row that predictions can be compared with and calibrated on.
+
+What the log does not tell, the user does; what cannot be true is refused.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness.catalog import accelerators, precisions
+from harness.catalog.accelerators import CUDA, Accelerator
+from harness.catalog.activations import layers_and_width, number, text_part
+from harness.catalog.models import Catalog
+from harness.catalog.precisions import Precision
+from harness.catalog.recipes import RecipeOptions, resolve
+from harness.errors import UserError
+from harness.files import home_relative
+from harness.logs.logged import LoggedRun
+from harness.predict import calibration_files
+from harness.predict.calibration import Calibration, prior
+from harness.predict.prediction import Prediction, compute_of
+from harness.predict.query import PredictQuery, Unpredictable, predict_all
+from harness.predict.trace_pool import TracePool
+from harness.records.cell import ALL, FULL, OPTIMIZED, REFERENCE, Cell, Goal, ModelSpec, Recipe
+from harness.records.imported import ImportedRun, from_json, key_of, to_json
+from harness.text import quoted
+
+_GIB = 2**30
+_ROUNDING = 1.02  # of memory: the table's cards have theirs to three digits
+_SHORT = 256  # tokens of the trace that counts parameters
+_GOAL = Goal(1.0, 1, 1)  # of a prediction whose hours nobody looks at
+# FLOPs per parameter and token: two forward, two for the activations' gradients, two for the weights' if these train.
+_LEAST_FLOPS, _FULL_FLOPS = 4, 6
+_TOTAL_FLOS = 6  # transformers' floating_point_ops, whatever is trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """What the user says of the logs; it counts more than what they tell. `card` may be several: "2xt4"."""
+
+    spec: ModelSpec | None = None
+    card: Accelerator | None = None
+    context: int | None = None
+    precision: Precision | None = None
+    recipe: RecipeOptions = field(default_factory=RecipeOptions)
+
+
+def imported(
+    run: LoggedRun, path: Path, stated: Stated, catalog: Catalog, pool: TracePool
+) -> tuple[ImportedRun, Prediction]:
+    """The row of a run, and what is predicted of its cell. Raises UserError, with the reason, where there is none."""
+    steps, step_s = _pace_of(run)
+    spec = stated.spec or _model_of(run, catalog)
+    card = stated.card or _card_of(run)
+    precision = stated.precision or _precision_of(run, card)
+    recipe = _recipe_of(run, stated, catalog.recipe, card.count, precision)
+    # Tokens may follow from the FLOPs that transformers counts, and these from the number of parameters.
+    tokens = _tokens_of(run, stated, recipe, lambda: _predicted(spec, precision, recipe, _SHORT, card, pool)) / steps
+    context = round(tokens / recipe.sequences_per_step)
+    if not 2 <= context <= spec.max_context:
+        per_step = f"{tokens:.4g} tokens per step of {recipe.sequences_per_step} sequences"
+        raise UserError(
+            f"{per_step} are {context} per sequence, and {spec.name} takes 2 to {spec.max_context}; "
+            "give --sequences-per-step or --model"
+        )
+    predicted = _predicted(spec, precision, recipe, context, card, pool)
+    _must_be_possible(run, step_s, tokens, predicted)
+    cell = Cell(
+        model=spec,
+        precision=precision.name,
+        compute_dtype=compute_of(precision, card),
+        context=context,
+        recipe=recipe,
+        weights="log",
+        device=CUDA,
+        device_name=card.name,
+        why="imported",
+    )
+    source = home_relative(path)
+    row = ImportedRun(
+        key=key_of(cell, source, (step_s, tokens, run.peak_bytes)),
+        cell=cell,
+        step_s=step_s,
+        tokens_per_step=tokens,
+        steps=steps,
+        peak_bytes=int(run.peak_bytes) if run.peak_bytes else None,
+        peak_of=run.peak_of if run.peak_bytes else "",
+        tool=run.tool,
+        source=source,
+        notes=run.notes,
+    )
+    try:
+        return from_json(to_json(row)), predicted
+    except ValueError as problem:
+        raise UserError(f"its figures are none that a run can have ({problem})") from None
+
+
+def predictable(rows: Sequence[ImportedRun], pool: TracePool) -> list[tuple[ImportedRun, Prediction]]:
+    """Rows whose cells can be predicted, each with its prediction, by the prior: to fit a calibration on."""
+    pairs = []
+    for row in rows:
+        cell, cards = row.cell, max(row.cell.recipe.data_parallel, row.cell.recipe.layer_split)
+        try:
+            card = replace(accelerators.find(cell.device_name), count=cards)
+            precision = precisions.find(cell.precision)
+            pairs.append((row, _predicted(cell.model, precision, cell.recipe, cell.context, card, pool, prior(CUDA))))
+        except UserError:
+            continue
+    return pairs
+
+
+def _model_of(run: LoggedRun, catalog: Catalog) -> ModelSpec:
+    if not run.model:
+        raise UserError("it names no model; give --model")
+    names = {run.model, run.model.rpartition("/")[2].lower()}
+    # Unsloth's copies of a model are called after it.
+    for ending in ("-unsloth-bnb-4bit", "-bnb-4bit"):
+        names |= {name.removesuffix(ending) for name in names}
+    names |= {name.removesuffix("-instruct").removesuffix("-it") for name in names}
+    for spec in catalog.models.values():
+        hub = (spec.hub_id or "").rpartition("/")[2].lower()
+        if names & {spec.name, spec.hub_id, hub, *spec.aliases}:
+            return spec
+    raise UserError(f"its model {quoted(run.model)} is not in models.yaml; give --model, a folder or a hub id")
+
+
+def _card_of(run: LoggedRun) -> Accelerator:
+    if not run.card:
+        raise UserError("it names no card; give --gpu")
+    try:
+        return replace(accelerators.find(run.card), count=run.cards or 1)
+    except UserError as problem:
+        raise UserError(f"{problem} (or the right name with --gpu)") from None
+
+
+def _precision_of(run: LoggedRun, card: Accelerator) -> Precision:
+    if not run.precision:
+        raise UserError("it does not tell the precision of the weights; give --precision")
+    precision = precisions.find(run.precision)
+    card.rate(compute_of(precision, card))
+    return precision
+
+
+def _recipe_of(run: LoggedRun, stated: Stated, base: Recipe, cards: int, precision: Precision) -> Recipe:
+    """The step as that trainer makes it: Unsloth's recomputes as TRL's does, with fused kernels, as ours has."""
+    options, theirs = stated.recipe, run.tool == "Unsloth"
+    sequences = options.sequences_per_step or run.sequences_per_step
+    if not sequences:
+        raise UserError("it does not tell how many sequences a step has; give --sequences-per-step")
+    recipe = resolve(
+        base,
+        RecipeOptions(
+            name=options.name or (OPTIMIZED if theirs else REFERENCE),
+            gpus=cards,
+            method=options.method or run.method,
+            lora_r=options.lora_r or run.lora_r,
+            lora_targets=options.lora_targets or run.lora_targets or ("all-linear" if theirs else None),
+            sequences_per_step=sequences,
+            micro_batch=options.micro_batch or run.micro_batch or 1,
+            recompute=options.recompute or ALL,
+        ),
+        precision.quantized,
+    )
+    # Trainers take a loss of every token unless told otherwise.
+    return replace(recipe, answer_share=1.0)
+
+
+def _pace_of(run: LoggedRun) -> tuple[int, float]:
+    """Steps, and seconds per step."""
+    if not run.seconds:
+        raise UserError("it tells no seconds of training (train_runtime): the run may not have come to its end")
+    if not run.steps:
+        raise UserError("it does not tell how many steps were made")
+    return run.steps, run.seconds / run.steps
+
+
+def _tokens_of(run: LoggedRun, stated: Stated, recipe: Recipe, short: Callable[[], Prediction]) -> float:
+    """Tokens of the whole run, padding included where that is known."""
+    steps = run.steps or 1
+    if stated.context:
+        return float(stated.context * recipe.sequences_per_step * steps)
+    if run.flos:
+        traced = short()
+        trained = 0 if recipe.method == FULL else run.trainable or traced.trace.trainable
+        return run.flos / (_TOTAL_FLOS * (_without_embeddings(traced) + trained))
+    if run.tokens:
+        return run.tokens
+    if run.packed and run.window:
+        return float(run.window * recipe.sequences_per_step * steps)
+    raise UserError(
+        "it tells no tokens (total_flos or num_input_tokens_seen); give --context, the tokens of its sequences"
+    )
+
+
+def _without_embeddings(predicted: Prediction) -> int:
+    """Parameters as transformers' num_parameters(exclude_embeddings=True) counts them: a head that shares its matrix
+    with the embeddings is left out too."""
+    config = predicted.spec.architecture
+    _, width = layers_and_width(config)
+    return max(1, predicted.trace.params - width * number(text_part(config), "vocab_size"))
+
+
+def _must_be_possible(run: LoggedRun, step_s: float, tokens: float, predicted: Prediction) -> None:
+    """Raises UserError for a step faster than its products at the card's peak, and for more memory than it has."""
+    card, recipe = predicted.accelerator, predicted.recipe
+    per_token = (_FULL_FLOPS if recipe.method == FULL else _LEAST_FLOPS) * _without_embeddings(predicted)
+    fastest = max(max(both) for both in card.rates.values()) * recipe.data_parallel
+    least_s = per_token * tokens / fastest
+    if step_s < least_s:
+        raise UserError(
+            f"{step_s:.3g} s per step of {tokens:.4g} tokens is faster than {card.name} can be: at its peak it takes "
+            f"{least_s:.3g} s; give the right --gpu, --model or --context"
+        )
+    if run.peak_bytes and run.peak_bytes > _ROUNDING * card.memory_bytes:
+        raise UserError(
+            f"a peak of {run.peak_bytes / _GIB:.4g} GiB is more than the {card.memory_bytes / _GIB:.4g} that "
+            f"{card.name} has; give the right --gpu"
+        )
+
+
+def _predicted(  # a cell, and what it is predicted by
+    spec: ModelSpec,
+    precision: Precision,
+    recipe: Recipe,
+    context: int,
+    card: Accelerator,
+    pool: TracePool,
+    calibration: Calibration | None = None,
+) -> Prediction:
+    """The prediction of one cell. Raises UserError where there is none."""
+    query = PredictQuery(
+        models=[spec],
+        precisions=[precision],
+        contexts=[context],
+        accelerators=[(card, calibration or calibration_files.for_card(card))],
+        recipes={precision.name: recipe},
+        goal=_GOAL,
+    )
+    (answer,) = predict_all(query, pool)
+    if isinstance(answer, Unpredictable):
+        raise UserError(f"{spec.name} {precision.name}: {answer.reason}")
+    return answer
