@@ -6,9 +6,11 @@ at the end are those of harness.analysis.retraining.
     python -m bench.retraining                  one adapter for the 120 generated tasks, 128 steps
     python -m bench.retraining --set small      one adapter for each of the 20 tasks of `ttft arc-tiny`
     python -m bench.retraining --only-table     of what the folder has
+    python -m bench.retraining --only-table --write    and the figures per task into results/reference/retraining
 """
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from harness.report.progress import ProgressLine
 from harness.report.style import console, plain_table
 from harness.tune import run
 
+FILE = Path("results/reference/retraining/seeds.jsonl")
 SETS: dict[str, dict[str, Any]] = {
     "generated": {**SETTINGS["generated"], "views": 2, "arms": "+ color swap"},
     "small": {**SETTINGS["small"], "tasks": 20, "views": 4, "arms": "+ color swap"},
@@ -60,6 +63,30 @@ def table(folder: Path, out: Any) -> None:
         out.print(Text(f"{scope}: common to all tasks {noise.accuracy:.4f} of accuracy, {noise.nats:.4f} of nats"))
 
 
+def write(folder: Path, path: Path) -> None:
+    """The repeats of the record in `folder` as JSON: what was solved and nats per grid, by task."""
+    rows = [row for group in repeats(Store(folder, kind=ROWS).rows().values()) for row in group]
+    lines = [
+        {
+            "scope": row.spec.scope, "arm": row.arm, "seed": row.spec.seed, "set": row.spec.dataset,
+            "steps": row.steps, "solved": row.by_task,
+            "nats": {name: round(nats, 4) for name, nats in row.nats_by_task().items()},
+        }
+        for row in sorted(rows, key=lambda row: (row.spec.scope, row.arm, row.spec.seed))
+    ]  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read(path: Path) -> dict[str, list[list[tuple[list[float], dict[str, float]]]]]:
+    """By scope: groups of repeats as harness.analysis.retraining.noise_of takes them."""
+    groups: dict[str, dict[str, list[tuple[list[float], dict[str, float]]]]] = {}
+    for line in map(json.loads, path.read_text().splitlines()):
+        arms = groups.setdefault(line["scope"], {})
+        arms.setdefault(line["arm"], []).append((line["solved"], line["nats"]))
+    return {scope: list(arms.values()) for scope, arms in groups.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--set", choices=SETS, default="generated")
@@ -67,6 +94,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--results", type=Path, default=Path("results/retraining"))
     parser.add_argument("--only-table", action="store_true", help="run nothing")
+    parser.add_argument("--write", action="store_true", help=f"write {FILE} too")
     options = parser.parse_args()
     out = console()
     try:
@@ -77,6 +105,8 @@ def main() -> None:
                 # The tasks stay those of the first seed.
                 run.run(replace(config, seed=seed), progress)
         table(options.results, out)
+        if options.write:
+            write(options.results, FILE)
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on")
     except UserError as problem:

@@ -1,6 +1,7 @@
 import math
 import random
 from dataclasses import replace
+from pathlib import Path
 from statistics import NormalDist, fmean
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 from helpers.records import result
 
 from bench import choices
+from bench import retraining as bench_retraining
 from harness.analysis.comparison import against, chosen, compare, holm_adjusted, tasks_to_tell
-from harness.analysis.retraining import NONE, Noise, noise_for, pooled, repeats
+from harness.analysis.retraining import NONE, RECORDED, Noise, noise_for, noise_of, pooled, repeats
 from harness.analysis.stats import paired_p
 
+ROOT = Path(__file__).parents[1]
 NOISE = Noise(0.02, 0.05, 4, True)
 
 
@@ -154,3 +157,11 @@ def test_a_permutation_p_is_that_of_all_signs():
     # Of five gains alike all 32 signs are tried in mind: two of them are as extreme.
     assert paired_p([0.0] * 5, [1.0] * 5) == pytest.approx(2 / 32, rel=0.1)
     assert paired_p([0.0] * 5, [0.0] * 5) == 1.0
+
+
+def test_the_recorded_noise_is_that_of_the_reference_record():
+    groups = bench_retraining.read(ROOT / bench_retraining.FILE)
+    assert sorted(groups) == sorted(RECORDED) and max(len(group) for arms in groups.values() for group in arms) == 10
+    for scope, arms in groups.items():
+        noise = noise_of(arms)
+        assert (noise.accuracy, noise.nats) == pytest.approx(RECORDED[scope], abs=5e-5)

@@ -69,3 +69,21 @@ def test_bandwidth_counts_what_is_read_and_written():
     times = itertools.chain([0.0, 0.0], itertools.count(0.0, 0.001))
     bandwidth = probe.copy_bandwidth(CPU, clock=lambda: next(times), size=1_000_000)
     assert bandwidth == pytest.approx(2e9, rel=1e-6)
+
+
+@pytest.mark.parametrize(("processor_s", "native"), [(0.004, True), (0.02, False)])
+def test_others_that_take_the_core_from_one_dtype_do_not_make_it_emulated(monkeypatch, processor_s, native):
+    """By seconds bf16 is three times as slow as fp32, which had the core to itself; by the processor's time it is
+    faster, or it is not."""
+    monkeypatch.setitem(probe._PLANS, "cpu", probe._Plan(((4, 4, 4),)))
+    wall, processor = [0.0], [0.0]
+
+    def run(a, b):
+        half = a.dtype == torch.bfloat16
+        wall[0] += 0.03 if half else 0.01
+        processor[0] += processor_s if half else 0.01
+
+    monkeypatch.setattr(torch, "matmul", run)
+    rates = probe.rates(CPU, ("bf16",), clock=lambda: wall[0], processor_clock=lambda: processor[0])
+    assert rates["fp32"].native and rates["bf16"].native == native
+    assert rates["bf16"].forward == pytest.approx(2 * 4**3 / 0.03)  # what it does here, now

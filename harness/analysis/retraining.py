@@ -6,7 +6,7 @@ what is common to all tasks is not in it, and is kept here.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, variance
 
@@ -60,13 +60,18 @@ def repeats(results: Iterable[ArmResult]) -> list[list[ArmResult]]:
 
 def pooled(groups: Sequence[Sequence[ArmResult]]) -> Noise:
     """The noise over groups of repeats, each counted by its degrees of freedom. Raises ValueError without groups."""
+    return noise_of([[(row.by_task, row.nats_by_task()) for row in group] for group in groups])
+
+
+def noise_of(groups: Sequence[Sequence[tuple[Sequence[float], Mapping[str, float]]]]) -> Noise:
+    """As `pooled`, of (share solved of each task, nats per grid by task) per seed."""
     if not groups:
         raise ValueError("no repeats")
     freedom = sum(len(group) - 1 for group in groups)
-    accuracy = sum((len(group) - 1) * _common([row.by_task for row in group]) for group in groups)
+    accuracy = sum((len(group) - 1) * _common([solved for solved, _ in group]) for group in groups)
     nats = 0.0
     for group in groups:
-        losses = [row.nats_by_task() for row in group]
+        losses = [own for _, own in group]
         names = [name for name in losses[0] if all(name in own and math.isfinite(own[name]) for own in losses)]
         if len(names) > 1 and (level := fmean(own[name] for own in losses for name in names)):
             nats += (len(group) - 1) * _common([[own[name] / level for name in names] for own in losses])

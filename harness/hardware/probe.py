@@ -40,13 +40,19 @@ _PLANS = {
 _LARGER_BELOW_S = 0.05  # the next larger shape is tried only if this one was faster
 _REPEAT_BELOW_S = 0.25  # a slower product runs once
 _REPEATS = 5
+_CROWD = 8  # times that others may have slowed a product; a dtype that is slower still is emulated
 _COPY_BYTES = 1 << 28  # far beyond the caches of any card
 
 
 def rates(
-    device: torch.device, names: Iterable[str], clock: Callable[[], float] = time.perf_counter
+    device: torch.device,
+    names: Iterable[str],
+    clock: Callable[[], float] = time.perf_counter,
+    processor_clock: Callable[[], float] = time.process_time,
 ) -> dict[str, MatmulSpeed]:
     """The rate of each dtype in `names` and of fp32; one that the device refuses is left out.
+
+    On a CPU a dtype is native by either clock: by seconds, or by the processor's time, which others do not take.
 
     Raises UserError where fp32 fails or memory runs out.
     """
@@ -63,7 +69,16 @@ def rates(
     # What is native shows against fp32.
     speeds = {name: MatmulSpeed(forward, backward, native=True) for name, (forward, backward) in directions.items()}
     fp32 = speeds["fp32"]
-    return {name: replace(speed, native=speed is fp32 or is_native(speed, fp32)) for name, speed in speeds.items()}
+    native = {name: speed is fp32 or is_native(speed, fp32) for name, speed in speeds.items()}
+    doubtful = [n for n in speeds if not native[n] and speeds[n].combined > fp32.combined / _CROWD]
+    if device.type == "cpu" and doubtful:
+        # Other programs may have taken the core from one dtype and not from the other: again, by the processor's time.
+        timed = {
+            name: MatmulSpeed(*_directions(TORCH_DTYPES[name], device, wait, processor_clock), native=True)
+            for name in ("fp32", *doubtful)
+        }
+        native |= {name: is_native(timed[name], timed["fp32"]) for name in doubtful}
+    return {name: replace(speed, native=native[name]) for name, speed in speeds.items()}
 
 
 def find_device(payload: dict[str, Any], emit: Callable[..., None]) -> dict[str, Any]:
