@@ -179,7 +179,7 @@ def _write_and_show(result: "BenchResult", config: "SweepConfig", out: "Console"
     """Writes the files of the whole record, and prints the tables of this bench's rows."""
     from harness.report import formats
     from harness.report.page.beside import write_beside
-    from harness.report.terminal import show
+    from harness.report.terminal import MOST_NOTES, show
 
     record = parse.record(result.swept.folder)
     # The files hold the whole record, earlier sweeps too; the tables only this one.
@@ -188,7 +188,7 @@ def _write_and_show(result: "BenchResult", config: "SweepConfig", out: "Console"
     page = write_beside(record.folder, config.goal)
     names = [entry.file_name for entry in formats.FORMATS.values()] + ([page.name] if page else [])
     out.print(f"Record, {', '.join(names[:-1])} and {names[-1]} in {record.folder}/", soft_wrap=True, markup=False)
-    show(result.swept.rows, result.results, config.goal, out)
+    show(result.swept.rows, result.results, config.goal, out, MOST_NOTES)
 
 
 def plan(

@@ -102,7 +102,8 @@ PANELS = {
     "Device": ("device", "gpus", "workers", "ray", "on", "shard"),
     "Output": (
         "gate", "tolerance", "deviations", "drift", "any_device", "results", "fresh", "retry", "force", "csv",
-        "file_format", "published", "show", "pictures", "out", "emit", "into", "html", "history", "figures", "help",
+        "file_format", "published", "show", "pictures", "out", "emit", "into", "html", "history", "notes",
+        "figures", "help",
     ),
 }  # fmt: skip
 

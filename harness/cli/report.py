@@ -37,6 +37,9 @@ def report(
     history: Annotated[
         bool, typer.Option("--history", help="Show what cells took before, in this record and those beside it.")
     ] = False,
+    notes: Annotated[
+        bool, typer.Option("--notes", help="Show all notes, not only those that ask for something.")
+    ] = False,
     models_file: ModelsFile = None,
 ) -> None:
     """Print a record's tables again; needs no torch, and may judge by another budget.
@@ -54,7 +57,7 @@ def report(
       harness report --history --html report.html
     """
     from harness.report import formats, style
-    from harness.report.terminal import show
+    from harness.report.terminal import MOST_NOTES, show
 
     goal = parse.goal(model_table.load(models_file), budget_hours, steps)
     record = parse.record(results, with_cells=False)
@@ -71,7 +74,7 @@ def report(
     out.print(f"{record.folder}", soft_wrap=True, markup=False)
     if record.corrupt:
         print(f"{record.corrupt} corrupt lines were left out", file=sys.stderr)
-    show(*content, out)
+    show(*content, out, None if notes else MOST_NOTES)
     if published:
         from harness.report import published as beside
 
