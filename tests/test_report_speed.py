@@ -1,7 +1,7 @@
 import csv
 import io
-import re
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
