@@ -60,6 +60,10 @@ Ray = Annotated[
     typer.Option(help="Work on a Ray cluster: alone for a local one, auto, or HOST:PORT.", metavar="[ADDRESS]"),
 ]
 On = Annotated[str | None, typer.Option("--on", help='With --ray: the types of card to use, as in "t4,l4".')]
+Track = Annotated[
+    str | None,
+    typer.Option(help="Write runs and curves for mlflow, wandb, trackio or tensorboard, into files beside the record."),
+]
 SeveralFolders = Annotated[list[Path], typer.Argument(help="Folders with a record each.")]
 Before = Annotated[Path, typer.Argument(metavar="A", help="A results folder, or its records.jsonl: before.")]
 After = Annotated[Path, typer.Argument(metavar="B", help="Likewise: after; it is B that is judged.")]
@@ -103,7 +107,7 @@ PANELS = {
     "Output": (
         "gate", "tolerance", "deviations", "drift", "any_device", "results", "fresh", "retry", "force", "csv",
         "file_format", "published", "show", "pictures", "out", "emit", "into", "html", "history", "notes",
-        "figures", "help",
+        "figures", "track", "help",
     ),
 }  # fmt: skip
 

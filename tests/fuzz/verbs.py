@@ -241,7 +241,7 @@ VALID = [
     "lora", "full", "layers", "rows", "spaced", "drop", "task", "csv", "models.yaml", "card.yaml", "new",
     world.RESULTS, "kaggle_challenges.json", "kaggle_solutions.json", "generated", "plain", "attention=sdpa", "mlp",
     "random", "out.csv", "out.html", "23:59", "0.0001", "solved", "earlier", "greedy", "sample", "dfs", "vote", "score",
-    "1/2",
+    "1/2", "tensorboard",
 ]  # fmt: skip
 # No devices, nothing above the working folder: the verbs write to what they are given.
 ODD = [
