@@ -101,7 +101,7 @@ PANELS = {
     ),
     "Budget": (
         "budget_hours", "steps", "test_tasks", "sample_seconds", "cap_seconds", "arc_lengths", "accuracy", "project_to",
-        "max_context", "max_batch", "deadline", "passes", "repeats",
+        "max_context", "max_batch", "smallest", "price", "deadline", "passes", "repeats",
     ),
     "Device": ("device", "gpus", "workers", "ray", "on", "shard"),
     "Output": (
