@@ -66,7 +66,12 @@ Track = Annotated[
 ]
 SeveralFolders = Annotated[list[Path], typer.Argument(help="Folders with a record each.")]
 Before = Annotated[Path, typer.Argument(metavar="A", help="A results folder, or its records.jsonl: before.")]
-After = Annotated[Path, typer.Argument(metavar="B", help="Likewise: after; it is B that is judged.")]
+After = Annotated[
+    Path,
+    typer.Argument(
+        metavar="B", help="Likewise: after; it is B that is judged. Or published steps: a folder with rows.csv."
+    ),
+]
 # Older words.
 Fit = Annotated[bool, typer.Option("--fit", hidden=True)]
 
