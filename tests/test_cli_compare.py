@@ -1,6 +1,7 @@
 """The verb compare: what it says, its exit codes, the CSV, and input that cannot be compared."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from harness.records.arm import ROWS
 from harness.records.measurement import CROWDED
 from harness.records.store import Store
 
+PUBLISHED = Path(__file__).parents[1] / "results" / "reference" / "published"
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "amd-epyc-zen5-2-threads"
 
 
@@ -131,6 +133,25 @@ def test_a_folder_without_a_record_is_one_line(run, tmp_path):
     code, _, problem = run(record(tmp_path / "a", [row()]), tmp_path / "nothing")
     assert code == 2 and "cannot be read (No such file or directory); run `harness bench` first" in problem
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_published_steps_are_shown_beside_and_never_judged(run, tmp_path):
+    """Three minutes for ten steps are 18 s per step, here 12 of 16 sequences at full contexts: 1.5."""
+    spec = replace(cell().model, name="phi-3-mini")
+    a = record(tmp_path / "a", [row((0.75,) * 12, cell=cell(model=spec, precision="fp16", compute_dtype="fp32"))])
+    code, shown, _ = run(a, PUBLISHED)
+    assert code == 0 and "phi-3-mini fp16 1024 12.0+ 18.0 1.50" in shown and "not judged" in shown
+    assert "A was measured on a CPU; published: ironbar/arc24" in shown
+    assert "phi-3-mini fp16 1024 fp32, published fp16" in shown
+    code, _, problem = run(a, PUBLISHED, "--gate")
+    assert code == 2 and "published steps are of other machines" in problem
+    code, _, problem = run(record(tmp_path / "b", [row()]), PUBLISHED)
+    assert code == 2 and "the record has no cell of" in problem
+    table = tmp_path / "other.csv"
+    for text in ("", "a,b\n1,2\n", PUBLISHED.joinpath("rows.csv").read_text().replace(",16,", ",-16,")):
+        table.write_text(text)
+        code, _, problem = run(a, table)
+        assert code == 2 and problem.count("\n") == 1
 
 
 def test_the_same_measurement_in_both_is_said(run, tmp_path):

@@ -69,8 +69,8 @@ def test_the_report_shows_the_accuracies_of_the_record(record, capsys, tmp_path)
     code, shown = _run(capsys, "report", "--results", str(record), "--csv", str(path))
     assert code == 0
     flat = " ".join(shown.out.split())
-    assert "Best arm: n-1, 50.0 % of 10 tasks." in flat
-    assert "n-1 against baseline: +30.0 points" in flat
+    assert "highest: n-1, 50.0 % of 10 tasks." in flat
+    assert "Against baseline:" in flat and "+30.0" in flat
     assert "Pick: tiny fp32" in flat and "Best candidate" not in flat
     assert max(map(len, shown.out.split("\n", 1)[1].splitlines())) <= 80
     tiny, slow = path.read_text().splitlines()[1:]

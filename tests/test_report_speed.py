@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -231,3 +232,17 @@ def test_what_a_card_says_of_its_heat_is_no_matter_of_others():
     hot = tuple(CardState(900.0, 85.0, 70.0, ("heat",)) for _ in range(2))
     on_card = row((1.0, 2.0) * 10, cell=cell(device="cuda:0"), notes=(CROWDED,), others_cpu=1.5, card=hot)
     assert "heat holds the card's clock down" in " ".join(_print([on_card]).split())
+
+
+def test_of_many_notes_those_are_shown_that_ask_for_something():
+    """Eight at most, and how many more there are; --notes shows every one."""
+    rows = [row(status="crashed", key=f"f{i}", reason=f"reason {i}", cell=cell(context=64 + i)) for i in range(12)]
+    rows += [row(key=f"n{i}", kernels=f"attention=k{i}", cell=cell(context=256 + i)) for i in range(5)]
+    out = io.StringIO()
+    terminal.show(rows, [], GOAL, Console(file=out, width=200, highlight=False), terminal.MOST_NOTES)
+    shown = [line for line in out.getvalue().splitlines() if line.startswith("- ")]
+    assert [f"reason {i}" in line for i, line in enumerate(shown[:8])] == [True] * 8
+    every = _print(rows)
+    assert all(f"crashed: reason {i}." in every for i in range(12)) and every.count("Kernels:") == 5
+    more = len(re.findall(r"^- ", every, re.M)) - 8
+    assert shown[8:] == [f"- {more} more notes: harness report --notes"]

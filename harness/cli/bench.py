@@ -34,6 +34,7 @@ from harness.cli.options import (
     Results,
     ShardOption,
     Steps,
+    Track,
     TrimVocab,
     Weights,
     Window,
@@ -130,6 +131,7 @@ def bench(
     fit: Fit = False,
     ray: Ray = None,
     on: On = None,
+    track: Track = None,
     **options: Any,
 ) -> None:
     """Profile models: steps per minute, memory, hours for 1000 steps, whether that fits the budget, and how accurate.
@@ -146,10 +148,11 @@ def bench(
     from harness import pipeline
     from harness.hardware.environment import versions
     from harness.measure import doctor
-    from harness.report import side_by_side, style
+    from harness.report import side_by_side, style, trackers
     from harness.report.progress import ProgressLine
 
     options["autotune"] |= fit
+    tracked_by = parse.trackers_of(track)
     config, catalog = configure(**options)
     out = style.console()
     # Versions that were not tested are a warning, not a reason to stop.
@@ -169,6 +172,8 @@ def bench(
             results = [pipeline.bench(config, catalog, progress, on_result, accuracy=accuracy)]
     if len(results) > 1:
         side_by_side.show([result.swept for result in results], config.goal, out)
+    for result in results:
+        trackers.show_after(tracked_by, result.swept.folder, out)
     # A script sees by the exit code that no cell was measured; a share that is empty is no failure.
     rows = [row for result in results for row in result.swept.rows]
     if not any(row.ok for row in rows) and not (config.shard and not rows):
@@ -179,7 +184,7 @@ def _write_and_show(result: "BenchResult", config: "SweepConfig", out: "Console"
     """Writes the files of the whole record, and prints the tables of this bench's rows."""
     from harness.report import formats
     from harness.report.page.beside import write_beside
-    from harness.report.terminal import show
+    from harness.report.terminal import MOST_NOTES, show
 
     record = parse.record(result.swept.folder)
     # The files hold the whole record, earlier sweeps too; the tables only this one.
@@ -188,7 +193,7 @@ def _write_and_show(result: "BenchResult", config: "SweepConfig", out: "Console"
     page = write_beside(record.folder, config.goal)
     names = [entry.file_name for entry in formats.FORMATS.values()] + ([page.name] if page else [])
     out.print(f"Record, {', '.join(names[:-1])} and {names[-1]} in {record.folder}/", soft_wrap=True, markup=False)
-    show(result.swept.rows, result.results, config.goal, out)
+    show(result.swept.rows, result.results, config.goal, out, MOST_NOTES)
 
 
 def plan(

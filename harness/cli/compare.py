@@ -78,13 +78,21 @@ def compare(
 
       harness compare results/main results/branch --gate --tolerance 10 --csv changes.csv
 
+      harness compare results/tesla-t4 results/reference/published
+
     With --gate the exit code is 1 where a cell or arm of B is worse than in A by more than the tolerance and by more
     than so many standard deviations, at the best end of its 95 % interval too, or fails where it ran in A.
     """
+    from harness.report import compare_published as published
     from harness.report import style
     from harness.report.compare import write_csv
     from harness.report.compare_tables import show
 
+    if published.is_table(after):
+        if gate or csv:
+            raise UserError("published steps are of other machines: they are shown, without --gate and --csv")
+        published.show(parse.record_at(before).rows, published.table_of(after), style.console())
+        return
     compared = configure(before, after, tolerance=tolerance, deviations=deviations, drift=drift)
     if gate:
         _check_judgeable(compared, any_device)

@@ -60,9 +60,18 @@ Ray = Annotated[
     typer.Option(help="Work on a Ray cluster: alone for a local one, auto, or HOST:PORT.", metavar="[ADDRESS]"),
 ]
 On = Annotated[str | None, typer.Option("--on", help='With --ray: the types of card to use, as in "t4,l4".')]
+Track = Annotated[
+    str | None,
+    typer.Option(help="Write runs and curves for mlflow, wandb, trackio or tensorboard, into files beside the record."),
+]
 SeveralFolders = Annotated[list[Path], typer.Argument(help="Folders with a record each.")]
 Before = Annotated[Path, typer.Argument(metavar="A", help="A results folder, or its records.jsonl: before.")]
-After = Annotated[Path, typer.Argument(metavar="B", help="Likewise: after; it is B that is judged.")]
+After = Annotated[
+    Path,
+    typer.Argument(
+        metavar="B", help="Likewise: after; it is B that is judged. Or published steps: a folder with rows.csv."
+    ),
+]
 # Older words.
 Fit = Annotated[bool, typer.Option("--fit", hidden=True)]
 
@@ -97,12 +106,13 @@ PANELS = {
     ),
     "Budget": (
         "budget_hours", "steps", "test_tasks", "sample_seconds", "cap_seconds", "arc_lengths", "accuracy", "project_to",
-        "max_context", "max_batch", "deadline", "passes", "repeats",
+        "max_context", "max_batch", "smallest", "price", "deadline", "passes", "repeats",
     ),
     "Device": ("device", "gpus", "workers", "ray", "on", "shard"),
     "Output": (
         "gate", "tolerance", "deviations", "drift", "any_device", "results", "fresh", "retry", "force", "csv",
-        "file_format", "published", "show", "pictures", "out", "emit", "into", "html", "history", "figures", "help",
+        "file_format", "published", "show", "pictures", "out", "emit", "into", "html", "history", "notes",
+        "figures", "track", "help",
     ),
 }  # fmt: skip
 

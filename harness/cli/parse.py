@@ -96,6 +96,16 @@ def record(results: Path | None, with_cells: bool = True) -> RecordRows:
     return RecordRows(folder, rows, arms, corrupt + more)
 
 
+def trackers_of(text: str | None) -> list[str]:
+    """The trackers that the user names. Raises UserError for one that is unknown or not installed."""
+    names = words(text)
+    if names:
+        from harness.report import trackers
+
+        trackers.check(names)
+    return names
+
+
 def record_at(path: Path) -> RecordRows:
     """The record in the folder `path`, of measurements or accuracies or both, or in one file of measurements. Raises
     UserError where there is none."""

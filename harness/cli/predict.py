@@ -1,6 +1,7 @@
 """The verbs about hardware that is not at hand: predict and calibrate."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from harness.catalog import models as model_table
 from harness.catalog import precisions as precision_table
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.optimizers import OPTIMIZERS
-from harness.catalog.recipes import ARC24, RecipeOptions, resolve
+from harness.catalog.recipes import ARC24, LAYERS, RecipeOptions, resolve
 from harness.cli import parse
 from harness.cli.options import (
     Budget,
@@ -48,8 +49,11 @@ def configure(
     precisions: Precisions = None,
     contexts: Contexts = None,
     gpu: Annotated[
-        str, typer.Option(help='As in "t4 l4", 2xt4, cpu or cuda (this machine), or a YAML file of your own.')
-    ] = "t4",
+        str | None,
+        typer.Option(
+            help='As in "t4 l4", 2xt4, cpu or cuda (this machine), or a YAML file of your own; t4 by default.'
+        ),
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="own, reference, or arc24: as its published runs were.")] = None,
     compute: Annotated[
         str | None, typer.Option(help="Dtype of products by int4 or int8 weights: fp32, fp16, bf16 (the card's own).")
@@ -86,7 +90,7 @@ def configure(
     # What arc24 quantised computed in bitsandbytes' default.
     default = "fp32" if recipe == ARC24 else None
     chosen = [precision_table.computing_in(p, compute or (default if p.quantized else None)) for p in chosen]
-    cards = list(targets or map(card_named, parse.words(gpu.replace("x ", "x"))))
+    cards = list(targets or map(card_named, _card_words(gpu, "t4")))
     if not cards:
         raise UserError("--gpu names no accelerator; use t4, l4, cpu ...")
     counts = {accelerator.count for accelerator, _ in cards}
@@ -125,6 +129,10 @@ def configure(
     )
 
 
+def _card_words(gpu: str | None, default: str = "") -> list[str]:
+    return parse.words((default if gpu is None else gpu).replace("x ", "x"))
+
+
 @options_of(configure)
 def predict(
     model: Annotated[str | None, typer.Option("--model", help="The same, as an option.")] = None,
@@ -134,6 +142,12 @@ def predict(
     max_batch: Annotated[
         bool, typer.Option("--max-batch", help="The largest micro-batch that fits each card.")
     ] = False,
+    smallest: Annotated[
+        bool, typer.Option("--smallest", help="The smallest of all cards, 1, 2 or 4 of them, that does the whole goal.")
+    ] = False,
+    price: Annotated[
+        list[str] | None, typer.Option("--price", help='With --smallest: euros per hour, as in "l4=0.35 2xt4=0.5".')
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the predictions to this file.")] = None,
     **options: Any,
 ) -> None:
@@ -146,6 +160,8 @@ def predict(
       harness predict qwen-0.5b qwen-1.5b --precision "fp16 int4" --context "2048 4096" --gpu "2xt4"
 
       harness predict qwen2.5-3b --precision int4 --gpu l4 --max-context
+
+      harness predict qwen2.5-3b --precision int4 --context 4096 --smallest --price "l4=0.35 a100-80gb=1.9"
     """
     from harness.predict import query
     from harness.report import style
@@ -155,9 +171,51 @@ def predict(
     # --model is one more name.
     if model:
         options["models"] = [*(options["models"] or []), model]
+    if price and not smallest:
+        raise UserError("--price is for the cheapest card; it goes with --smallest")
+    if smallest:
+        if max_context or max_batch:
+            raise UserError("--smallest looks for a card; leave out --max-context and --max-batch")
+        _show_smallest(options, price, csv)
+        return
     search = partial(query.find_largest, batch=max_batch) if max_context or max_batch else query.predict_all
     answers = show_predictions(configure(**options), style.console(), search, csv)
     if all(isinstance(answer, query.Unpredictable) for answer in answers):
+        raise typer.Exit(1)
+
+
+def _show_smallest(options: dict[str, Any], price: list[str] | None, csv: Path | None) -> None:
+    """Prints the smallest card per cell, and with prices the cheapest; exit code 1 where no cell has any."""
+    from harness.hardware.environment import versions
+    from harness.predict import smallest
+    from harness.predict.query import card_named
+    from harness.predict.trace_pool import TracePool
+    from harness.report import predictions, style
+    from harness.report.progress import ProgressLine
+    from harness.report.smallest import smallest_table
+
+    if options.get("recipe") == ARC24:
+        raise UserError("--recipe arc24 runs on two cards, one at a time; leave it out, or --smallest")
+    prices = smallest.prices_of(parse.words(price))
+    cards = smallest.candidates([card_named(word) for word in _card_words(options.pop("gpu", None))])
+    out = style.console()
+
+    def on(card: "tuple[Accelerator, Calibration]") -> "PredictQuery | None":
+        one = configure(**options, targets=[(replace(card[0], count=1), card[1])])
+        # A step whose sequences so many cards cannot share equally is none of the goal's.
+        shares = [recipe.sequences_per_step % (card[0].count * recipe.micro_batch) for recipe in one.recipes.values()]
+        if card[0].count == 1:
+            return one
+        return None if any(shares) and options.get("split") != LAYERS else configure(**options, targets=[card])
+
+    goal = configure(**options).goal
+    with TracePool(versions()) as tracers, ProgressLine(out) as progress:
+        choices = smallest.choose(cards, on, prices, tracers, partial(progress.count, "tracing"))
+    if csv:
+        shown = [prediction for choice in choices for prediction, _ in choice.shown]
+        predictions.FORMATS["csv"].write(shown, goal, csv)
+    smallest_table(choices, goal, prices, out)
+    if not any(choice.smallest for choice in choices):
         raise typer.Exit(1)
 
 

@@ -8,7 +8,7 @@ import typer
 
 from harness.catalog import models as model_table
 from harness.cli import parse
-from harness.cli.options import Budget, ModelsFile, Results, Steps
+from harness.cli.options import Budget, ModelsFile, Results, Steps, Track
 from harness.records.cell import Goal
 from harness.records.store import without_collector
 
@@ -37,6 +37,10 @@ def report(
     history: Annotated[
         bool, typer.Option("--history", help="Show what cells took before, in this record and those beside it.")
     ] = False,
+    notes: Annotated[
+        bool, typer.Option("--notes", help="Show all notes, not only those that ask for something.")
+    ] = False,
+    track: Track = None,
     models_file: ModelsFile = None,
 ) -> None:
     """Print a record's tables again; needs no torch, and may judge by another budget.
@@ -52,11 +56,14 @@ def report(
       harness report --published
 
       harness report --history --html report.html
+
+      harness report --track "mlflow tensorboard"
     """
     from harness.report import formats, style
-    from harness.report.terminal import show
+    from harness.report.terminal import MOST_NOTES, show
 
     goal = parse.goal(model_table.load(models_file), budget_hours, steps)
+    names = parse.trackers_of(track)
     record = parse.record(results, with_cells=False)
     # Files first: they are wanted even where nobody looks at the tables.
     content = record.rows, record.results, goal
@@ -71,7 +78,11 @@ def report(
     out.print(f"{record.folder}", soft_wrap=True, markup=False)
     if record.corrupt:
         print(f"{record.corrupt} corrupt lines were left out", file=sys.stderr)
-    show(*content, out)
+    show(*content, out, None if notes else MOST_NOTES)
+    if names:
+        from harness.report import trackers
+
+        trackers.show(names, record.folder, out)
     if published:
         from harness.report import published as beside
 

@@ -1,5 +1,6 @@
 """The verb that runs a whole task set before a deadline: solve."""
 
+import sys
 import time
 from inspect import signature
 from pathlib import Path
@@ -23,6 +24,7 @@ from harness.cli.options import (
     Ray,
     Results,
     ShardOption,
+    Track,
     TrimVocab,
     Weights,
     Window,
@@ -236,6 +238,7 @@ def solve(
     recipe: Annotated[Path | None, typer.Option(help="Settings of pick --emit; options given here win.")] = None,
     ray: Ray = None,
     on: On = None,
+    track: Track = None,
     **options: Any,
 ) -> None:
     """Fine-tune on and answer every task of a set before a deadline, on all cards, and write Kaggle's submission.
@@ -250,11 +253,12 @@ def solve(
 
     Killed at any time and started again, it goes on, and keeps to the first start's deadline.
     """
-    from harness.report import style
+    from harness.report import style, trackers
     from harness.report.page.beside import write_beside
     from harness.report.solving import SolveLine, summary
     from harness.solve import run
 
+    tracked_by = parse.trackers_of(track)
     config = configure(**(_with_file(options, recipe) if recipe else options))
     out = style.console()
     with SolveLine(out) as line:
@@ -265,5 +269,8 @@ def solve(
         goal = parse.goal(model_table.load(options["models_file"]), config.budget_s / 3600)
         if page := write_beside(result.folder, goal, (config.share, config.solutions)):
             out.print(f"page: {page}", soft_wrap=True, markup=False)
+        trackers.show_after(tracked_by, result.folder, out)
+    elif tracked_by:
+        print("not tracked: the time is over; report --track writes it", file=sys.stderr)
     if not any(row.votes for row in result.rows):
         raise typer.Exit(1)

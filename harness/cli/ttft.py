@@ -24,6 +24,7 @@ from harness.cli.options import (
     Ray,
     Results,
     ShardOption,
+    Track,
     TrimVocab,
     Weights,
     Window,
@@ -140,6 +141,7 @@ def ttft(
     ray: Ray = None,
     on: On = None,
     shard: ShardOption = None,
+    track: Track = None,
     **options: Any,
 ) -> None:
     """Test-time fine-tune a model with weights on ARC tasks, arm by arm at equal steps, and measure its accuracy.
@@ -154,7 +156,7 @@ def ttft(
     """
     from harness.records.arm import ROWS
     from harness.records.store import Store
-    from harness.report import formats, style, weight_notes
+    from harness.report import formats, style, trackers, weight_notes
     from harness.report import pictures as drawing
     from harness.report import ttft as table
     from harness.report.page.beside import write_beside
@@ -165,6 +167,7 @@ def ttft(
     limits.within("--repeats", repeats, limits.Repeats)
     limits.within("--show", show, limits.Shown)
     limits.within("--pictures", pictures, limits.Shown)
+    tracked_by = parse.trackers_of(track)
     # Older words of the same options.
     options["dataset"] = options["dataset"] or old_set
     options["autotune"] |= fit
@@ -188,6 +191,7 @@ def ttft(
         formats.write("arms", (), list(Store(result.folder, kind=ROWS).rows().values()), goal, result.folder)
     if page := write_beside(result.folder, goal, (config.tasks, config.solutions)):
         out.print(f"\nRecord and page: {page}", soft_wrap=True, markup=False)
+    trackers.show_after(tracked_by, result.folder, out)
     if best is None:
         raise typer.Exit(1)
     # The best arm's answers, beside the true outputs.

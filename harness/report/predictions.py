@@ -54,7 +54,7 @@ def predictions_table(predictions: Sequence[Prediction | Unpredictable], goal: G
     out.print()
     # Notes that several cells share stand once.
     predicted = [cell for cell in predictions if isinstance(cell, Prediction)]
-    for line in dict.fromkeys(line for cell in predictions for line in _notes(cell)):
+    for line in dict.fromkeys(line for cell in predictions for line in notes_of(cell)):
         out.print(Text(f"- {line}"))
     for line in _caveats(predicted):
         out.print(Text(f"- {line}"))
@@ -91,7 +91,8 @@ def _definition(goal: Goal) -> str:
     )
 
 
-def _notes(cell: Prediction | Unpredictable) -> list[str]:
+def notes_of(cell: Prediction | Unpredictable) -> list[str]:
+    """What the prediction rests on and what it leaves out; why there is none."""
     if isinstance(cell, Unpredictable):
         return [f"{cell.spec.name} {cell.precision.name} on {cell.accelerator.name}: {cell.reason}."]
     notes = [f"{card(cell)}: {cell.evidence}: {cell.source}."]

@@ -21,9 +21,9 @@ from harness.report.run_notes import Runs
 from harness.report.style import folded, plain_table, verdict_text
 
 
-def summary(rows: Sequence[Measurement], runs: Runs, goal: Goal, out: Console) -> None:
-    """Prints the table of hours and memory, that of throughput and hours over ARC's lengths, and notes. `runs` are what
-    the ok rows are judged by."""
+def summary(rows: Sequence[Measurement], runs: Runs, goal: Goal, out: Console, most_notes: int | None = None) -> None:
+    """Prints the table of hours and memory, that of throughput and hours over ARC's lengths, and notes: all of them, or
+    at most so many of those that ask for something. `runs` are what the ok rows are judged by."""
     if not rows:
         out.print("The record is empty.")
         return
@@ -37,21 +37,37 @@ def summary(rows: Sequence[Measurement], runs: Runs, goal: Goal, out: Console) -
         out.print()
         out.print(Text(_details_note(goal.steps)))
     out.print()
-    # Notes: failures first, then what the marks mean, then how far the numbers can be trusted.
+    asking, telling = notes(rows, runs, goal)
+    shown = [*asking, *telling] if most_notes is None else asking[:most_notes]
+    for line in shown:
+        out.print(Text(f"- {line}"))
+    if more := len(asking) + len(telling) - len(shown):
+        out.print(Text(f"- {more} more note{'s' if more > 1 else ''}: harness report --notes"))
+
+
+def notes(rows: Sequence[Measurement], runs: Runs, goal: Goal) -> tuple[list[str], list[str]]:
+    """The notes that ask for something (or without which a number would be misread), and those that only tell."""
+    # Failures first, then what the marks mean, then how far the numbers can be trusted.
     named = [(cell_name(row.cell), runs[row.key]) for row in rows if row.key in runs]
-    for line in (
+    projected, unprojected = curves(rows, goal.steps)
+    asking = [
         *speed_notes.merged(run_notes.of_other_runs(named, goal)),
-        *run_notes.of_uncounted(named, goal),
         *speed_notes.failures(rows),
         *speed_notes.emulated(rows),
+        *speed_notes.crowded(rows),
+        *unprojected,
+        *all_cards.lines(rows, goal.steps),
+        *speed_notes.warnings(rows),
+    ]
+    telling = [
+        *run_notes.of_uncounted(named, goal),
+        *speed_notes.quantized(rows),
         *speed_notes.kernels(rows),
         *speed_notes.adapted(rows),
-        *curves(rows, goal.steps),
-        *all_cards.lines(rows, goal.steps),
+        *projected,
         *speed_notes.prediction_errors(rows),
-        *speed_notes.warnings(rows),
-    ):
-        out.print(Text(f"- {line}"))
+    ]
+    return asking, telling
 
 
 def definition(rows: Sequence[Measurement], runs: Runs, goal: Goal) -> str:
@@ -146,9 +162,10 @@ def _details_note(steps: int) -> str:
     )
 
 
-def curves(rows: Sequence[Measurement], steps: int) -> list[str]:
-    """One line per model and precision: hours over ARC's own lengths at the contexts one would train at."""
-    lines = []
+def curves(rows: Sequence[Measurement], steps: int) -> tuple[list[str], list[str]]:
+    """One line per model and precision: hours over ARC's own lengths at the contexts one would train at; and one per
+    model and precision whose curve does not reach them."""
+    lines, unreached = [], []
     for group in token_curve.by_curve(rows).values():
         fit, ok = token_curve.fit_token_curve(group), [row for row in group if row.ok]
         # Nobody would train in an emulated dtype; the native one has a line of its own.
@@ -160,7 +177,7 @@ def curves(rows: Sequence[Measurement], steps: int) -> list[str]:
             if context > row.cell.model.max_context or context > FARTHEST * fit.longest:
                 continue
             if token_curve.kernel_changes(fit, row, context):
-                lines.append(
+                unreached.append(
                     f"{label}: not projected beyond {FUSED_4BIT_ROWS // row.cell.recipe.micro_batch} tokens, where "
                     "4-bit products run in another kernel; measure a longer context with --contexts."
                 )
@@ -171,7 +188,7 @@ def curves(rows: Sequence[Measurement], steps: int) -> list[str]:
                 parts.append(f"up to {context} tokens {span} h ({100 * arc.coverage:.0f} % fit{reach})")
         if parts:
             lines.append(f"{label}, projected over ARC's lengths: {'; '.join(parts)}.")
-    return lines
+    return lines, unreached
 
 
 def _lower_bound(row: Measurement) -> str:

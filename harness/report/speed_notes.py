@@ -15,15 +15,20 @@ def failures(rows: Sequence[Measurement]) -> list[str]:
 
 
 def emulated(rows: Sequence[Measurement]) -> list[str]:
-    """One line per emulated dtype: how slow it is here, and what is native; and what quantised weights compute in."""
+    """One line per emulated dtype: how slow it is here, and what is native."""
     emulated = {row.cell.compute_dtype: row.rate for row in rows if row.rate and not row.rate.native}
     instead = sorted({row.cell.precision for row in rows if row.cell.why.startswith("native here")})
     use = f"; {' and '.join(instead)} is native and measured too" if instead else ""
-    quantized = {row.cell.precision: row.cell.compute_dtype for row in rows if row.cell.precision in ("int8", "int4")}
     return [
         f"* {dtype} is emulated on this device: backward matmuls reach {number(rate.backward / 1e9)} GFLOP/s{use}."
         for dtype, rate in sorted(emulated.items())
-    ] + [f"{precision} computes in {dtype}, the native dtype here." for precision, dtype in sorted(quantized.items())]
+    ]
+
+
+def quantized(rows: Sequence[Measurement]) -> list[str]:
+    """What quantised weights compute in."""
+    dtypes = {row.cell.precision: row.cell.compute_dtype for row in rows if row.cell.precision in ("int8", "int4")}
+    return [f"{precision} computes in {dtype}, the native dtype here." for precision, dtype in sorted(dtypes.items())]
 
 
 def kernels(rows: Sequence[Measurement]) -> list[str]:
@@ -41,11 +46,13 @@ def adapted(rows: Sequence[Measurement]) -> list[str]:
     named = [(row.cell.model.name, row.adapted) for row in rows if row.adapted]
     same = len({adapted for _, adapted in named}) == 1
     lines = [f"Adapted: {adapted}{'' if same else f' ({names})'}." for names, adapted in _by_text(named)]
-    # A note on how a model was made is shown once; one on how a cell was timed names the cell.
-    notes = [(row, note) for row in rows for note in row.notes]
-    return lines + merged(
-        [(cell_name(row.cell) if note == CROWDED else row.cell.model.name, note) for row, note in notes]
-    )
+    # A note on how a model was made is shown once.
+    return lines + merged([(row.cell.model.name, note) for row in rows for note in row.notes if note != CROWDED])
+
+
+def crowded(rows: Sequence[Measurement]) -> list[str]:
+    """The cells that were timed while others used the device's cores."""
+    return merged([(cell_name(row.cell), CROWDED) for row in rows if CROWDED in row.notes])
 
 
 def prediction_errors(rows: Sequence[Measurement]) -> list[str]:

@@ -12,15 +12,23 @@ from harness.records.cell import Goal
 from harness.records.measurement import Measurement
 from harness.report import ranking, speed, ttft, weight_notes
 
+MOST_NOTES = 8  # that a person reads under a table
 MOST_ROWS = 300  # of a table that a person reads, and that is drawn within a second or two
 
 
-def show(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal, out: Console) -> None:
-    """Prints the tables; the last line says which candidate to take, the same one that `harness pick` takes."""
+def show(
+    rows: Sequence[Measurement],
+    results: Sequence[ArmResult],
+    goal: Goal,
+    out: Console,
+    most_notes: int | None = None,
+) -> None:
+    """Prints the tables; the last line says which candidate to take, the same one that `harness pick` takes. Of the
+    notes on cells all, or at most so many of those that ask for something."""
     if len(rows) > MOST_ROWS:
         out.print(f"The record has {len(rows):,} cells. The tables show the newest {MOST_ROWS}; --csv FILE writes all.")
     listed = candidates(rows, results, goal)
-    speed.summary(rows[-MOST_ROWS:], judged_runs(rows, listed, goal), goal, out)
+    speed.summary(rows[-MOST_ROWS:], judged_runs(rows, listed, goal), goal, out, most_notes)
     weight_notes.show(rows, results, out)
     choice = rank_candidates(listed, goal)
     for group in ttft.by_comparison(results):

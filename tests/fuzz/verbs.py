@@ -172,6 +172,8 @@ ROWS = (
     Row("records compared", f"{world.RESULTS}/*s.jsonl", json_lines, (
         ("compare", world.EARLIER, world.RESULTS, "--gate"),
         ("compare", f"{world.RESULTS}/records.jsonl", world.EARLIER, "--csv", "out.csv"))),
+    Row("published steps", world.PUBLISHED, lambda content: values.damaged(content), (
+        ("compare", world.RESULTS, "{}"),), 2),
     Row("accuracies compared", f"{world.RESULTS}/accuracy.jsonl", json_lines, (
         ("compare", world.EARLIER, world.RESULTS, "--csv", "out.csv"),), 4),
     Row("traces", "cache/traces/*.json", json_file, (READERS[4], READERS[-1])),
@@ -231,7 +233,11 @@ BASES: dict[str, tuple[Words, ...]] = {
     "solve": (world.SOLVED[1:], (MODEL, "--tasks", "tasks", "--results", "new")),
     "predict": (("bare", "--gpu", "t4"), ("bare", "--gpu", "card.yaml")),
     "calibrate": (RECORD,),
-    "compare": ((world.EARLIER, world.RESULTS), (world.RESULTS, world.EARLIER, "--gate")),
+    "compare": (
+        (world.EARLIER, world.RESULTS),
+        (world.RESULTS, world.EARLIER, "--gate"),
+        (world.RESULTS, world.PUBLISHED),
+    ),
     "import-log": (("logs/trainer_state.json", *world.IMPORT), ("logs/train.txt", "logs/peft.json", *world.IMPORT)),
     "merge": ((world.RESULTS, "--into", "new"), (world.RESULTS, "solved", "--into", "new", "--tasks", "tasks")),
 }
@@ -241,7 +247,7 @@ VALID = [
     "lora", "full", "layers", "rows", "spaced", "drop", "task", "csv", "models.yaml", "card.yaml", "new",
     world.RESULTS, "kaggle_challenges.json", "kaggle_solutions.json", "generated", "plain", "attention=sdpa", "mlp",
     "random", "out.csv", "out.html", "23:59", "0.0001", "solved", "earlier", "greedy", "sample", "dfs", "vote", "score",
-    "1/2",
+    "1/2", "tensorboard",
 ]  # fmt: skip
 # No devices, nothing above the working folder: the verbs write to what they are given.
 ODD = [

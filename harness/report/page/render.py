@@ -15,6 +15,7 @@ from harness.analysis.candidates import best_arm, interval
 from harness.arc.lengths import PUBLISHED
 from harness.errors import UserError
 from harness.files import home_relative, write_output
+from harness.report import speed
 from harness.report.format import GIB, hours
 from harness.report.page import arms, cells, evidence, figures, tasks
 from harness.report.page.canvas import Picture
@@ -66,6 +67,7 @@ def page(judged: Judged, pictures: Sequence[Picture]) -> str:
         goal=judged.goal,
         columns=cells.COLUMNS,
         rows=cells.table(judged),
+        notes=speed.notes(judged.content.rows, judged.runs, judged.goal) if judged.content.rows else ([], []),
         failures=any(not row.ok for row in judged.content.rows),
         counts=cells.counts(list(judged.words.values())),
         arms=arms.tables(judged),
