@@ -26,7 +26,7 @@ from harness.cli.ttft import configure
 from harness.errors import UserError
 from harness.records.arm import ROWS, ArmResult
 from harness.records.store import Store
-from harness.report.comparison import comparison_table
+from harness.report.comparison import comparison_tables
 from harness.report.progress import ProgressLine
 from harness.report.style import console
 from harness.tune import run
@@ -58,9 +58,10 @@ def table(arms: Sequence[ArmResult], noise: Noise, out: Any) -> None:
     ]
     adjusted = holm_adjusted(made)
     for other in [arm for arm in arms if arm.arm in BESIDE]:
-        solved = f"{other.grid_nll:.2f} nats per grid, {sum(other.solved)} solved"
-        out.print(Text(f"\nAgainst {other.arm}, {len(other.scores)} tasks ({solved}):"))
-        out.print(comparison_table([c for c in adjusted if c.first is other]))
+        out.print(Text(f"\nAgainst {other.arm}, {len(other.scores)} tasks:"))
+        for shown in comparison_tables([c for c in adjusted if c.first is other]):
+            out.print(shown)
+            out.print()
     out.print(Text(f"\n{noise.sentence}"))
 
 
@@ -111,7 +112,9 @@ def main() -> None:
         except KeyboardInterrupt:
             out.print(Text("stopped; the same command goes on"))
         signal.setitimer(signal.ITIMER_REAL, 0)
-        table(recorded(config), noise_for(Store(config.results, kind=ROWS).rows().values(), config.scope), out)
+        rows = recorded(config)
+        spec = next((row.spec for row in rows if row.steps), rows[0].spec)
+        table(rows, noise_for(Store(config.results, kind=ROWS).rows().values(), spec), out)
     except UserError as problem:
         sys.exit(str(problem))
 

@@ -123,7 +123,7 @@ def main() -> None:
             _bench(gguf, options.results)
         signal.setitimer(signal.ITIMER_REAL, 0)
         rows = augmentations.recorded(config)
-        noise = noise_for(Store(config.results, kind=ROWS).rows().values(), config.scope)
+        noise = noise_for(Store(config.results, kind=ROWS).rows().values(), rows[-1].spec)
         augmentations.table(rows, noise, out)
         lines = real_story.story(rows, noise)
         print("\n".join(["", *lines]))

@@ -28,7 +28,7 @@ def test_every_arm_has_a_row_with_the_figures_of_the_table(tmp_path):
     ]
     base, tuned, failed = _written([_row("a")], arms, tmp_path)
     assert set(base) == set(arms_csv.COLUMNS)
-    (c,) = against(arms[0], arms[1:2], noise_for(arms, "shared"))
+    (c,) = against(arms[0], arms[1:2], noise_for(arms, arms[1].spec))
     assert (base["against"], tuned["against"], failed["against"]) == ("", "baseline", "")
     for name, value in (("nats", c.nats[1]), ("nats_low", c.nats[0]), ("nats_p", c.nats_p), ("nats_holm", c.nats_holm),
                         ("gain", 0.3), ("solved_p", c.solved_p), ("tasks_to_tell", c.tasks_to_tell)):  # fmt: skip
@@ -48,3 +48,9 @@ def test_every_two_candidates_have_a_row(tmp_path):
 def test_without_arms_there_is_a_heading_alone(tmp_path):
     assert _written([_row("a")], [], tmp_path) == []
     assert _written([], [result(1, status="crashed", reason="x")], tmp_path)[0]["status"] == "crashed"
+
+
+def test_repeats_have_rows_and_are_compared_once(tmp_path):
+    arms = [_result("a", 2, steps=0, arm="baseline"), *(_result("a", 5 + seed, seed=seed) for seed in range(3))]
+    written = _written([], arms, tmp_path)
+    assert [(row["seed"], row["against"]) for row in written] == [("0", ""), ("0", "baseline"), ("1", ""), ("2", "")]

@@ -73,7 +73,7 @@ def test_the_whole_report_shows_speed_then_accuracy_then_the_pick():
         _result("a", 5, curve_points=curve(10, 2, 3, 4, 5)),
         _result("b", 4),
     ]
-    terminal.show(rows, results, replace(GOAL, steps=256), Console(file=out, width=80, highlight=False))
+    terminal.show(rows, results, replace(GOAL, steps=256, test_tasks=10), Console(file=out, width=80, highlight=False))
     shown = out.getvalue()
     text = _flat(shown)
     assert max(map(len, shown.splitlines())) <= 80
@@ -188,7 +188,7 @@ def test_an_accuracy_on_other_tasks_is_named_and_not_compared():
         "b fp32 1024: its accuracy is of other tasks (10 tasks of other, 8 views) than the others' (10 tasks of made, "
         "2 views): not joined." in text
     )
-    assert "harness ttft b" not in text and "Each against another" not in text
+    assert "harness ttft b" not in text and "Each against another" not in text and "Pick: a" in text
 
 
 def test_every_two_models_are_compared_by_loss_and_by_tasks_solved():
@@ -219,7 +219,7 @@ def test_what_arms_cannot_say_is_named():
         return best, _flat(out.getvalue())
 
     _, text = printed(_result("a", 5), _result("a", 4, arm="n-2"))
-    assert "No untuned model is among these arms" in text and "none is told apart from n-1" in text
+    assert "No untuned model is among these arms" in text and "none is told apart from n-1 as better" in text
     one = [result(1, tasks=1, arm="baseline", steps=0), result(1, tasks=1)]
     best, text = printed(*one)
     assert "One task tells no arms apart" in text and "No untuned model" not in text and best
@@ -228,7 +228,7 @@ def test_what_arms_cannot_say_is_named():
 
 
 def test_the_last_line_says_what_tells_tuning_from_none(monkeypatch):
-    monkeypatch.setattr(retraining, "RECORDED", dict.fromkeys(retraining.RECORDED, (0.0, 0.0)))
+    monkeypatch.setattr(retraining, "RECORDED", dict.fromkeys(retraining.RECORDED, (0.0, 0.0, 10, 9)))
 
     def arm(name, shift, right, steps=64):
         losses = tuple(((20 + i % 7 - shift - 0.3 * (i % 3)) / 12, 12) for i in range(30))
@@ -243,9 +243,15 @@ def test_the_last_line_says_what_tells_tuning_from_none(monkeypatch):
     best, line = last(base, better, worse)
     assert best == "n-1" and line.startswith("n-1, 20.0 % of 30 tasks; less the luck of being chosen ")
     assert "Tuning works: 8 nats per grid (8 to 8) less than baseline, p <.001." in line
-    assert "Tasks solved: +10.0 points, not told apart (p 0.5); some 77 tasks would tell such a gain." in line
-    # More tasks right and a higher loss: both are said.
-    assert "+8 nats per grid against baseline" in last(base, arm("n-1", -8, 6))[1]
+    assert "Tasks solved: +10.0 points, not told apart (p 0.5); some 109 tasks would tell such a difference." in line
+    # More tasks right, which chance explains, and a higher loss, which it does not.
+    assert last(base, arm("n-1", -8, 6))[1].endswith("Told apart from it and worse: n-1.")
     # Nothing better than no tuning, and worse ones named.
     best, line = last(base, worse)
-    assert best == "baseline" and line.endswith("n-2 told apart from it, and worse.")
+    assert best == "baseline" and line.startswith("none is told apart from baseline as better (p <.001 by loss, ")
+    assert line.endswith("Told apart from it and worse: n-2.")
+    # One task fewer, and a lower loss on all: the gain is what is told.
+    best, line = last(arm("baseline", 0, 4, steps=0), arm("n-1", 8, 3))
+    assert best == "n-1" and line.startswith("n-1, 10.0 % of 30 tasks. Tuning works: 8 nats per grid")
+    # Beside another tuned arm nothing says that tuning works.
+    assert "Tuning works" not in last(arm("n-2", 0, 3), arm("n-1", 8, 6))[1]

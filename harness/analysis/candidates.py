@@ -13,13 +13,13 @@ from math import isfinite
 
 from harness.analysis.comparison import Interval, chosen
 from harness.analysis.learning_curve import Estimate, accuracy_after, chance_of_best
-from harness.analysis.retraining import NONE, Noise, noise_for
+from harness.analysis.retraining import NONE, Noise, first_seeds, noise_for
 from harness.analysis.run_description import RunDescription, differences, trained_dose
 from harness.analysis.run_hours import RunHours, default_runs, run_hours
 from harness.analysis.stats import wilson
 from harness.analysis.token_curve import TokenCurve, by_curve, curve_key, fit_curves
 from harness.catalog import trainable
-from harness.records.arm import SCOPES, TASK, ArmResult, TuneSpec
+from harness.records.arm import TASK, ArmResult, TuneSpec
 from harness.records.cell import OPTIMIZED, Goal
 from harness.records.measurement import Measurement
 
@@ -66,9 +66,8 @@ class Candidate:
         ValueError where there is none."""
         if not self.result:
             raise ValueError("no accuracy was measured")
-        return chosen(
-            [arm.by_task for arm in self.chosen_from], self.chosen_from.index(self.result), self.noise.accuracy
-        )
+        seeds = [self.noise.of(arm) for arm in self.chosen_from]
+        return chosen([arm.by_task for arm in self.chosen_from], self.chosen_from.index(self.result), seeds)
 
     @property
     def hours_high(self) -> float:
@@ -93,8 +92,10 @@ def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: 
     # A loss that is no number is no training. Reference steps are there to compare, unless they are all that there is.
     trained = [row for row in rows if row.ok and all(map(isfinite, row.losses)) and not _refused(row)]
     trained = [row for row in trained if row.cell.recipe.implementation == OPTIMIZED] or trained
-    curves, comparable = fit_curves(rows), comparable_results(results)
-    noise = {scope: noise_for(results, scope) for scope in SCOPES}
+    curves, comparable = fit_curves(rows), comparable_results(first_seeds(results))
+    # By model and scope, of trained results.
+    specs = {(r.spec.model.name, r.spec.scope): r.spec for r in comparable if r.steps}
+    noise = {key: noise_for(results, spec) for key, spec in specs.items()}
     pairs = [(row, row.cell.context) for row in trained]
     for group in by_curve(trained).values():
         pairs += [(_nearest(group, context), context) for context in _contexts_between(group, comparable)]
@@ -104,8 +105,8 @@ def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: 
     listed = [c for c in named if (c.at_own_context or (c.result and c.run.reach <= FARTHEST))]
     # What several cells share counts once.
     compared = {(*c.subject, c.context): c.result.by_task for c in listed if c.result}
-    largest = max((c.noise.accuracy for c in listed if c.result), default=0.0)
-    chances = chance_of_best(compared, largest) if len(compared) > 1 else {}
+    seeds = {(*c.subject, c.context): c.noise.accuracy for c in listed if c.result}
+    chances = chance_of_best(compared, list(seeds.values())) if len(compared) > 1 else {}
     return [replace(c, chance=chances.get((*c.subject, c.context))) if c.result else c for c in listed]
 
 
@@ -179,7 +180,7 @@ def _candidate(
     curve: TokenCurve | None,
     results: Sequence[ArmResult],
     goal: Goal,
-    noise: Mapping[str, Noise],
+    noise: Mapping[tuple[str, str], Noise],
 ) -> Candidate | None:
     cell = row.cell
     # Weights count too: an accuracy is never carried over to others.
@@ -200,14 +201,14 @@ def _candidate(
             runs.append((hours.fits(goal.budget_hours), arm.mean("attempts"), scope, arms, hours))
     if not runs:
         return None
-    *_, arms, run = max(runs, key=lambda entry: entry[:3])
+    _, _, scope, arms, run = max(runs, key=lambda entry: entry[:3])
     result = best_arm(arms)
     chosen_from = tuple(arm for arm in arms if trained_dose(arm) == trained_dose(result))
     # What the budget allows, up to the goal's dose.
     goal_dose = goal.steps * cell.recipe.sequences_per_step / goal.test_tasks
     most = max(run.run.steps, run.run.steps_for(goal_dose))
     bought = run.with_steps(run.most_steps(goal.budget_hours, most))
-    seeds = noise[result.spec.scope]
+    seeds = noise[result.spec.model.name, scope]
     return Candidate(
         row,
         run,

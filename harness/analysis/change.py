@@ -161,7 +161,7 @@ def _of_cells(pairs: Sequence[tuple[Measurement, Measurement]], own_drift: float
 def _of_arms(pairs: Sequence[tuple[ArmResult, ArmResult]], results: Sequence[ArmResult]) -> list[Change]:
     """Nats per grid and accuracy of the arms that ran in both; what another seed changes comes from `results`."""
     ran = [(before, after) for before, after in pairs if before.ok and after.ok]
-    compared = holm_adjusted([compare(*pair, noise_for(results, pair[0].spec.scope)) for pair in ran])
+    compared = holm_adjusted([compare(*pair, noise_for(results, pair[0].spec)) for pair in ran])
     return [change for own in compared for change in _of_arm(own)]
 
 

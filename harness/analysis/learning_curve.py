@@ -107,12 +107,12 @@ def _ends(
 
 
 def chance_of_best(
-    scores: Mapping[Name, Sequence[float]], noise: float = 0.0, draws: int = 4000, seed: int = 0
+    scores: Mapping[Name, Sequence[float]], noise: Sequence[float] = (), draws: int = 4000, seed: int = 0
 ) -> dict[Name, float]:
     """For each candidate the share of bootstrap draws of the tasks in which it scores best; ties share a draw.
 
-    In each draw a candidate is trained anew: `noise` is the standard deviation of its accuracy over seeds. All
-    candidates on the same tasks in one order. Raises ValueError for none, or for different numbers of tasks.
+    In each draw the candidates are trained anew: `noise` are the standard deviations of their accuracies over seeds.
+    All candidates on the same tasks in one order. Raises ValueError for none, or for different numbers of tasks.
     """
     if not scores or len({len(by_task) for by_task in scores.values()}) != 1:
         raise ValueError("candidates are compared on the same tasks")
@@ -120,8 +120,8 @@ def chance_of_best(
     tasks = table.shape[1]
     rng = np.random.default_rng(seed)
     accuracies = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=draws) @ table.T / tasks  # [draws, candidates]
-    if noise:
-        accuracies += rng.standard_normal(accuracies.shape) * noise
+    if any(noise):
+        accuracies += rng.standard_normal(accuracies.shape) * np.array(noise)
     # Ties share a draw, within rounding.
     best = accuracies >= accuracies.max(1, keepdims=True) - 1e-9
     return dict(zip(scores, (best / best.sum(1, keepdims=True)).mean(0).tolist(), strict=True))

@@ -17,7 +17,6 @@ from harness.records.cell import Goal
 __all__ = ["Candidate", "Ranking", "candidates", "interval", "left_out", "rank_candidates"]
 _HALF = 0.5  # of ARC's sequences: a context that admits fewer is of little use
 _ALL_PAIRS = 5  # candidates, whose pairs a person still reads
-_TIED = 0.05  # two candidates whose difference has a larger p are not told apart
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,14 @@ def rank_candidates(measured: Sequence[Candidate], goal: Goal) -> Ranking:
     scored.sort(key=lambda c: (-_accuracy(c, projected), -_accuracy(c), c.hours_high))
     others = sorted((c for c in longest.values() if not c.result), key=lambda c: (-(c.row.params or 0), c.hours_high))
     pairs = _pairs(scored)
-    apart = {id(pair.second) for pair in pairs if pair.first is scored[0].result and _told_apart(pair)}
+    # Those that are told from the first one, and not by being better.
+    first = [pair for pair in pairs if pair.first is scored[0].result]
+    apart = {id(pair.second) for pair in first if pair.told_apart and not pair.better}
     tied = tuple(c for c in scored[1:] if id(c.result) not in apart)
     if not longest:
         why = _none(slow, goal)
     else:
-        why = _why(scored, tied, projected, goal) if scored else _by_size(others, slow, goal)
+        why = _why(scored, tied, first, projected, goal) if scored else _by_size(others, slow, goal)
     return Ranking((*scored, *others), slow, tied, why, tuple(pairs))
 
 
@@ -117,13 +118,26 @@ def _pairs(scored: Sequence[Candidate]) -> list[Comparison]:
     return holm_adjusted(made)
 
 
-def _told_apart(pair: Comparison) -> bool:
-    # Two tests on the same tasks must agree: exact McNemar, and a bootstrap of the gains.
-    low, _, high = pair.gain
-    return pair.solved_p < _TIED and not low <= 0 <= high
+def _ties(tied: Sequence[Candidate], pairs: Sequence[Comparison]) -> str:
+    """The candidates that nothing tells from the first one, and those that the loss puts before it."""
+    if not tied:
+        return ""
+    own = {id(pair.second): pair for pair in pairs}
+    ahead = [c.name for c in tied if own[id(c.result)].told_apart]
+    names = [c.name for c in tied if not own[id(c.result)].told_apart]
+    text = f" By loss {', '.join(ahead)} {'is' if len(ahead) == 1 else 'are'} ahead of it." if ahead else ""
+    if names:
+        least = min(own[id(c.result)].smallest_p for c in tied if c.name in names)
+        text = (
+            f" Not told apart from {', '.join(names)} on these tasks (p {least:.2g}): a tie; more --tasks would tell."
+            + text
+        )
+    return text
 
 
-def _why(scored: Sequence[Candidate], tied: Sequence[Candidate], projected: bool, goal: Goal) -> str:
+def _why(
+    scored: Sequence[Candidate], tied: Sequence[Candidate], pairs: Sequence[Comparison], projected: bool, goal: Goal
+) -> str:
     first, by = scored[0], "projected" if projected else "measured"
     accuracy, run = 100 * _accuracy(first, projected), first.bought if projected else first.run
     which = f"the highest {by} accuracy of {len(scored)}" if len(scored) > 1 else f"the only one with a {by} accuracy"
@@ -131,20 +145,18 @@ def _why(scored: Sequence[Candidate], tied: Sequence[Candidate], projected: bool
         f"Pick: {first.name} at {first.context} tokens: {which}, {accuracy:.1f} %{_less_luck(scored, projected)}; "
         f"{run.sentence(goal.budget_hours)}."
     )
-    if tied:
-        names = ", ".join(c.name for c in tied)
-        text += f" Not told apart from {names} on these tasks (p >= {_TIED}): a tie; more --tasks would tell."
-    return text
+    return text + _ties(tied, pairs)
 
 
 def _less_luck(scored: Sequence[Candidate], projected: bool) -> str:
     """The accuracy less what being the best of all arms of all candidates flatters it by; empty where nothing was
     chosen, or where the accuracy is projected."""
     arms = [arm for c in scored for arm in c.chosen_from]
+    seeds = [c.noise.of(arm) for c in scored for arm in c.chosen_from]
     if projected or len(arms) < 2 or len({len(arm.scores) for arm in arms}) > 1:
         return ""
     best = next(i for i, arm in enumerate(arms) if arm is scored[0].result)
-    low, middle, high = chosen([arm.by_task for arm in arms], best, scored[0].noise.accuracy)
+    low, middle, high = chosen([arm.by_task for arm in arms], best, seeds)
     return f" (less the luck of being chosen {100 * middle:.1f} %, {100 * low:.0f} to {100 * high:.0f})"
 
 

@@ -154,10 +154,17 @@ def bootstrap_mean(values: Sequence[float], draws: int = 2000, seed: int = 0) ->
 def paired_difference(
     first: Sequence[float], second: Sequence[float], draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """(low, mean, high) of second - first on the same tasks, by a paired bootstrap over tasks at 95 %."""
-    gains = [b - a for a, b in zip(first, second, strict=True)]
-    low, high = bootstrap_mean(gains, draws, seed)
-    return low, fmean(gains), high
+    """(low, mean, high) of second - first on the same tasks, by a paired bootstrap over tasks at 95 %. ValueError for
+    none."""
+    import numpy as np
+
+    gains = np.array([b - a for a, b in zip(first, second, strict=True)])
+    n = len(gains)
+    if not n:
+        raise ValueError("no values")
+    means = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) @ gains / n
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(gains.mean()), float(high)
 
 
 _BLOCK = 2000  # draws at once: 400 tasks' signs and sums stay in the cache

@@ -178,17 +178,17 @@ def ttft(
     with ProgressLine(out) as progress:
         fleet = parse.fleet_of(ray, on, config.device, config.recipe.data_parallel)
         result = run.run(config, progress, fleet=fleet)
-        record = list(result.rows)
         # The same tasks; an arm that does not train has no seed.
         trained = [arm for arm in config.arms if arm.examples]
         for seed in range(config.seed + 1, config.seed + repeats) if trained else ():
             progress.note(f"seed {seed}")
-            record += run.run(replace(config, seed=seed, arms=trained), progress, fleet=fleet).rows
+            run.run(replace(config, seed=seed, arms=trained), progress, fleet=fleet)
+    record = list(Store(result.folder, kind=ROWS).rows().values())
     weight_notes.show((), result.rows, out)
     best = table.arms_table(result.rows, out, project_to, record)
     goal = parse.goal(model_table.load(options["models_file"]))
     with style.hindered("arms.csv"):
-        formats.write("arms", (), list(Store(result.folder, kind=ROWS).rows().values()), goal, result.folder)
+        formats.write("arms", (), record, goal, result.folder)
     if page := write_beside(result.folder, goal, (config.tasks, config.solutions)):
         out.print(f"\nRecord and page: {page}", soft_wrap=True, markup=False)
     trackers.show_after(tracked_by, result.folder, out)

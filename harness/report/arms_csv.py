@@ -5,20 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.candidates import candidates, interval
-from harness.analysis.comparison import Comparison, against
+from harness.analysis.comparison import Comparison
 from harness.analysis.ranking import rank_candidates
 from harness.analysis.retraining import noise_for
 from harness.files import write_output
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.records.measurement import Measurement
+from harness.report.comparison import compared
 from harness.report.format import safe_cell
-from harness.report.ttft import by_comparison
+from harness.report.ttft import by_comparison, trained_spec
 
 # Stable, as those of summary.csv are. results/README.md describes them.
 COLUMNS = (
     "model", "precision", "weights", "arm", "status", "reason", "set", "tasks", "context", "views", "scope", "steps",
-    "sequences_per_step", "lora_targets", "learning_rate", "seed", "accuracy", "accuracy_low", "accuracy_high",
+    "sequences_per_step", "lora_targets", "learning_rate", "seed", "accuracy", "wilson_low", "wilson_high",
     "solved", "answer_loss", "grid_nll", "train_s", "decode_s_per_task", "against", "nats_low", "nats", "nats_high",
     "nats_p", "nats_holm", "nats_tasks", "gain_low", "gain", "gain_high", "solved_p", "solved_holm", "tasks_to_tell",
     "key",
@@ -38,11 +39,12 @@ def flat(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: Goal) 
     made = []
     for group in by_comparison(results):
         ok = [row for row in group if row.ok]
-        noise = noise_for(results, group[0].spec.scope)
-        compared = {id(c.second): c for c in against(ok[0], ok[1:], noise)} if ok else {}
-        for row in group:
-            beside = _compared(compared[id(row)], compared[id(row)].first.label) if id(row) in compared else {}
-            made.append(_of(row) | beside)
+        comparisons = compared(ok, noise_for(results, trained_spec(ok))) if ok else []
+        beside = {id(c.second): _compared(c, c.first.label) for c in comparisons}
+        made += [_of(row) | beside.get(id(row), {}) for row in group]
+    # Repeats with other seeds stand for themselves.
+    shown = {row["key"] for row in made}
+    made += [_of(row) for row in results if row.key not in shown]
     for pair in rank_candidates(candidates(rows, results, goal), goal).pairs:
         spec = pair.first.spec
         made.append(_of(pair.second) | _compared(pair, f"{spec.model.name} {spec.precision} {pair.first.label}"))
@@ -61,7 +63,7 @@ def _of(row: ArmResult) -> dict[str, Any]:
     if row.ok:
         low, high = interval(row)
         columns |= {
-            "accuracy": row.mean("attempts"), "accuracy_low": low, "accuracy_high": high, "solved": sum(row.solved),
+            "accuracy": row.mean("attempts"), "wilson_low": low, "wilson_high": high, "solved": sum(row.solved),
             "answer_loss": row.token_loss, "grid_nll": row.grid_nll, "train_s": row.train_s,
             "decode_s_per_task": row.decode_s_per_task,
         }  # fmt: skip

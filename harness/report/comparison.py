@@ -1,40 +1,43 @@
 """Arms beside a first one on the same tasks, by nats per grid and by tasks solved, and the last line on the best."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.table import Table
 
-from harness.analysis.comparison import SIGNIFICANT, Comparison, against, chosen
+from harness.analysis.comparison import Comparison, against, chosen
 from harness.analysis.retraining import Noise
 from harness.records.arm import ArmResult
-from harness.report.format import number
 from harness.report.style import plain_table
 
 MOST_TASKS = 100_000  # a number beyond says nothing more
 
 
-def comparison_table(
-    comparisons: Sequence[Comparison],
-    heading: str = "arm",
-    name: Callable[[Comparison], str] = lambda c: c.second.label,
-) -> Table:
-    """One row per comparison; losses first, for they tell arms apart long before solved tasks do."""
-    table = plain_table(f"<{heading}|nats/\ngrid|diff.|95 %|p|Holm|solved|points|p|Holm|tasks to\ntell")
+def comparison_tables(
+    comparisons: Sequence[Comparison], heading: str = "arm", name: Callable[[Comparison], str] | None = None
+) -> Iterator[Table]:
+    """Two tables of one row per comparison: by loss, which tells arms apart long before solved tasks do; by those."""
+    loss = plain_table(f"<{heading}|nats per grid\nfrom|to|diff.|95 %|p|Holm|tasks")
+    solved = plain_table(f"<{heading}|solved\nfrom|to|points|95 %|p|Holm|tasks\nto tell")
     for c in comparisons:
-        nats = [f"{c.nats[1]:+.2f}", f"{c.nats[0]:+.2f} to {c.nats[2]:+.2f}"] if c.nats else ["-", "-"]
-        table.add_row(
-            name(c),
-            number(c.second.grid_nll),
-            *nats,
-            p_value(c.nats_p),
-            p_value(c.nats_holm),
+        label = name(c) if name else c.second.label
+        low, middle, high = c.nats or (None, None, None)
+        levels = [f"{level:.4g}" for level in c.levels] if c.levels else ["-", "-"]
+        change = [f"{middle:+.3g}", f"{low:+.3g} to {high:+.3g}"] if c.nats else ["-", "-"]
+        loss.add_row(label, *levels, *change, p_value(c.nats_p), p_value(c.nats_holm), str(c.nats_tasks))
+        low, middle, high = (100 * value for value in c.gain)
+        solved.add_row(
+            label,
+            str(sum(c.first.solved)),
             str(sum(c.second.solved)),
-            f"{100 * c.gain[1]:+.1f}",
+            f"{middle:+.1f}",
+            f"{low:+.1f} to {high:+.1f}",
             p_value(c.solved_p),
             p_value(c.solved_holm),
             count(c.tasks_to_tell),
         )
-    return table
+    yield loss
+    yield solved
 
 
 def p_value(value: float | None) -> str:
@@ -49,58 +52,79 @@ def count(tasks: int | None) -> str:
     return str(tasks) if tasks <= MOST_TASKS else f">{MOST_TASKS}"
 
 
-def best_line(rows: Sequence[ArmResult], noise: Noise) -> tuple[ArmResult, str]:
-    """The best arm, and the sentence on it: what tells it from the first one, and its accuracy less the choice's luck.
+def reference(rows: Sequence[ArmResult]) -> ArmResult:
+    """What the others are compared with: the untuned model where it is among them, else the first."""
+    return next((row for row in rows if not row.steps), rows[0])
 
-    The best is the one of highest accuracy, of equal ones that of the lowest loss.
+
+def compared(rows: Sequence[ArmResult], noise: Noise) -> list[Comparison]:
+    """Each of `rows` against their reference."""
+    first = reference(rows)
+    return against(first, [row for row in rows if row is not first], noise)
+
+
+def best_line(rows: Sequence[ArmResult], comparisons: Sequence[Comparison], noise: Noise) -> tuple[ArmResult, str]:
+    """The best arm, and the sentence on it: what tells it from the reference, and its accuracy less the choice's luck.
+
+    The best is the one of highest accuracy, of equal ones that of the lowest loss, among those that are told from the
+    reference and better; where there are none, among all. `comparisons` are those of `compared`.
     """
-    best = max(rows, key=lambda row: (row.mean("attempts"), -(row.token_loss or 0)))
-    tasks, first = len(best.scores), rows[0]
-    solved = f"{100 * best.mean('attempts'):.1f} % of {tasks} tasks"
-    others = [row for row in rows if row is not first]
-    if not others:
-        return best, f"Best arm: {best.label}, {solved}."
-    compared = against(first, others, noise)
-    if not any(c.told_apart for c in compared):
-        leads = f"; highest: {best.label}, {solved}"
-        return best, f"Best arm: none is told apart from {first.label}{_nearest(compared)}{leads}."
-    text = f"Best arm: {best.label}, {solved}"
-    low, middle, high = chosen([row.by_task for row in rows], rows.index(best), noise.accuracy)
-    text += f"; less the luck of being chosen {100 * middle:.1f} % ({100 * low:.0f} to {100 * high:.0f})."
-    if best is first:
-        worse = [c.second.label for c in compared if c.told_apart and not c.better]
-        return best, text + (f" {', '.join(worse)} told apart from it, and worse." if worse else "")
-    own = next(c for c in compared if c.second is best)
-    return best, f"{text} {_gain(own, first)}{_ties(best, rows, noise)}"
-
-
-def _gain(c: Comparison, first: ArmResult) -> str:
-    """What tells an arm from the first one; and of accuracy, where that does not, how many tasks would."""
-    loss = ""
-    if c.nats and c.nats_holm is not None:
-        low, middle, high = c.nats
-        change = f"{abs(middle):.3g} nats per grid ({abs(high):.3g} to {abs(low):.3g})" if middle < 0 else ""
-        told = "p <.001" if c.nats_holm < 0.001 else f"p {c.nats_holm:.2g}"
-        if c.nats_holm < SIGNIFICANT:
-            loss = f"Tuning works: {change} less than {first.label}, {told}. " if change and c.second.steps else ""
-            loss = loss or f"{middle:+.3g} nats per grid against {first.label}, {told}. "
-        else:
-            loss = f"Its loss is not told apart from {first.label}'s ({told}). "
-    if c.solved_holm is not None and c.solved_holm < SIGNIFICANT:
-        return f"{loss}Tasks solved: {100 * c.gain[1]:+.1f} points, p {p_value(c.solved_holm)}."
-    more = f"; some {count(c.tasks_to_tell)} tasks would tell such a gain" if c.tasks_to_tell else ""
-    return f"{loss}Tasks solved: {100 * c.gain[1]:+.1f} points, not told apart (p {p_value(c.solved_holm)}){more}."
-
-
-def _ties(best: ArmResult, rows: Sequence[ArmResult], noise: Noise) -> str:
-    """The arms that are not told apart from the best."""
-    others = [row for row in rows if row is not best and row is not rows[0]]
+    highest = max(rows, key=_order)
+    first, tasks = reference(rows), len(highest.scores)
+    if not comparisons:
+        return highest, f"Best arm: {highest.label}, {_solved(highest)} of {tasks} tasks."
+    worse = [c.second.label for c in comparisons if c.told_apart and not c.better]
+    behind = f" Told apart from it and worse: {', '.join(worse)}." if worse else ""
+    gains = [c for c in comparisons if c.better]
+    if not gains:
+        leads = f"; highest: {highest.label}, {_solved(highest)} of {tasks} tasks."
+        return (
+            highest,
+            f"Best arm: none is told apart from {first.label} as better{_nearest(comparisons)}{leads}{behind}",
+        )
+    own = max(gains, key=lambda c: _order(c.second))
+    best = own.second
+    text = f"Best arm: {best.label}, {_solved(best)} of {tasks} tasks"
+    if best is highest:
+        seeds = [noise.of(row) for row in rows]
+        low, middle, high = chosen([row.by_task for row in rows], rows.index(best), seeds)
+        text += f"; less the luck of being chosen {100 * middle:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
+    text += f". {_gain(own)}"
+    others = [row for row in rows if row is not best and row is not first]
     tied = [c.second.label for c in against(best, others, noise) if not c.told_apart]
-    return f" Not told apart from it: {', '.join(tied)}." if tied else ""
+    return best, text + (f" Not told apart from it: {', '.join(tied)}." if tied else "") + behind
 
 
-def _nearest(compared: Sequence[Comparison]) -> str:
+def _order(row: ArmResult) -> tuple[float, float]:
+    loss = row.token_loss
+    return row.mean("attempts"), -loss if loss is not None and math.isfinite(loss) else -math.inf
+
+
+def _solved(row: ArmResult) -> str:
+    return f"{100 * row.mean('attempts'):.1f} %"
+
+
+def _gain(c: Comparison) -> str:
+    """What tells an arm from its reference; and of accuracy, where that does not, how many tasks would."""
+    beside, loss = c.first.label, ""
+    if c.nats:
+        low, middle, high = c.nats
+        told = "p <.001" if (c.nats_holm or 0) < 0.001 else f"p {c.nats_holm:.2g}"
+        if not c.by_loss:
+            loss = f"Its loss is not told apart from {beside}'s ({told}). "
+        elif middle < 0 and c.second.steps and not c.first.steps:
+            loss = f"Tuning works: {-middle:.3g} nats per grid ({-high:.3g} to {-low:.3g}) less than {beside}, {told}. "
+        else:
+            loss = f"{middle:+.3g} nats per grid against {beside}, {told}. "
+    points = f"{100 * c.gain[1]:+.1f} points"
+    if c.by_solved:
+        return f"{loss}Tasks solved: {points}, p {p_value(c.solved_holm)}."
+    more = f"; some {count(c.tasks_to_tell)} tasks would tell such a difference" if c.tasks_to_tell else ""
+    return f"{loss}Tasks solved: {points}, not told apart (p {p_value(c.solved_holm)}){more}."
+
+
+def _nearest(comparisons: Sequence[Comparison]) -> str:
     """The smallest p of the loss and of the tasks solved, in words."""
-    nats = [c.nats_holm for c in compared if c.nats_holm is not None]
-    solved = [c.solved_holm for c in compared if c.solved_holm is not None]
+    nats = [c.nats_holm for c in comparisons if c.nats_holm is not None]
+    solved = [c.solved_holm for c in comparisons if c.solved_holm is not None]
     return f" (p {p_value(min(nats, default=None))} by loss, {p_value(min(solved, default=None))} by tasks solved)"

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.analysis import projection, token_curve
 from harness.analysis.candidates import Candidate, candidates, judged_runs
-from harness.analysis.comparison import compare
+from harness.analysis.comparison import against
 from harness.analysis.run_hours import RunHours
 from harness.analysis.verdict import verdict
 from harness.records.arm import ArmResult
@@ -61,12 +61,14 @@ def _accuracy(candidate: Candidate | None, goal: Goal) -> dict[str, Any]:
         "total_hours_high": projection.project(candidate.row, goal.steps).hours_high + inference_h,  # full contexts
     }
     if candidate.baseline:
-        gain = compare(candidate.baseline, result, candidate.noise)
+        # For the number of arms that it was chosen from.
+        made = against(candidate.baseline, candidate.chosen_from, candidate.noise)
+        own = next(c for c in made if c.second is result)
         columns |= {
-            "nats_gain_p": gain.nats_p,
-            "solved_gain_p": gain.solved_p,
-            "tasks_to_tell": gain.tasks_to_tell,
-            **dict(zip(("nats_gain_low", "nats_gain", "nats_gain_high"), gain.nats or (None,) * 3, strict=True)),
+            "nats_diff_holm": own.nats_holm,
+            "solved_diff_holm": own.solved_holm,
+            "tasks_to_tell": own.tasks_to_tell,
+            **dict(zip(("nats_diff_low", "nats_diff", "nats_diff_high"), own.nats or (None,) * 3, strict=True)),
         }
     if estimate:
         columns |= {

@@ -18,7 +18,7 @@ from harness.catalog.weights import RANDOM
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.report import run_notes
-from harness.report.comparison import comparison_table
+from harness.report.comparison import comparison_tables
 from harness.report.format import number
 from harness.report.speed_notes import merged
 from harness.report.style import plain_table
@@ -50,7 +50,9 @@ def ranking_table(choice: Ranking, goal: Goal, out: Console) -> None:
         out.print(shown)
     if choice.pairs:
         out.print(Text("\nEach against another, on the same tasks:"))
-        out.print(comparison_table(choice.pairs, "model\nand another", _pair))
+        for table in comparison_tables(choice.pairs, "model\nand another", _pair):
+            out.print(table)
+            out.print()
     out.print()
     for line in _notes(ranked, goal):
         out.print(Text(f"- {line}"))

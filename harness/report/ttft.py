@@ -6,19 +6,19 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.analysis.candidates import interval
-from harness.analysis.comparison import against
 from harness.analysis.learning_curve import accuracy_after, chance_of_best
-from harness.analysis.retraining import NONE, Noise, noise_for
+from harness.analysis.retraining import NONE, Noise, first_seeds, noise_for
 from harness.analysis.stats import mcnemar
 from harness.records.arm import SHARED, ArmResult, TuneSpec
-from harness.report.comparison import best_line, comparison_table
+from harness.records.cell import Goal
+from harness.report.comparison import best_line, compared, comparison_tables
 from harness.report.format import number
 from harness.report.style import plain_table
 
 _COMPARED = (
-    "diff.: nats per grid less the first arm's, on the same tasks (negative: better), paired bootstrap; p by flipping "
-    "signs, of solved tasks by exact McNemar; Holm: p for the number of p in the table; tasks to tell: how many would "
-    "show such a difference of accuracy in 8 of 10 experiments."
+    "diff.: nats per grid less the other's, on the same tasks (negative: better), paired bootstrap; p by flipping "
+    "signs, of solved tasks by exact McNemar; Holm: p for the number of p in both tables; tasks to tell: how many "
+    "would show such a difference of accuracy in 8 of 10 experiments."
 )
 
 
@@ -63,15 +63,18 @@ def arms_table(
     out.print()
     out.print(shown)
     out.print()
-    out.print(Text(definition(rows[0].spec)))
-    noise = noise_for(record or rows, rows[0].spec.scope)
-    if len(rows) > 1:
-        out.print(Text(f"\nAgainst {rows[0].label}:"))
-        out.print(comparison_table(against(rows[0], rows[1:], noise)))
-        out.print()
+    spec = trained_spec(rows)
+    out.print(Text(definition(spec)))
+    noise = noise_for(record or rows, spec)
+    comparisons = compared(rows, noise)
+    if comparisons:
+        out.print(Text(f"\nAgainst {comparisons[0].first.label}:"))
+        for table in comparison_tables(comparisons):
+            out.print(table)
+            out.print()
     for line in notes(rows, noise, project_to):
         out.print(Text(f"- {line}"))
-    best, sentence = best_line(rows, noise)
+    best, sentence = best_line(rows, comparisons, noise)
     out.print(Text(f"\n{sentence}", style="bold"))
     return best
 
@@ -98,10 +101,11 @@ def notes(rows: Sequence[ArmResult], noise: Noise, project_to: int | None) -> li
     if len(rows[0].scores) == 1:
         notes.append("One task tells no arms apart; ask for more --tasks.")
     if project_to:
-        notes += [f"{row.label}: {projected(row, project_to, noise)}" for row in rows if row.curve_points and row.steps]
+        curves = [row for row in rows if row.curve_points and 0 < row.steps < project_to]
+        notes += [f"{row.label}: {projected(row, project_to, noise)}" for row in curves]
     if len(rows) > 1:
         notes += [_COMPARED, noise.sentence]
-        chances = chance_of_best({i: row.by_task for i, row in enumerate(rows)}, noise.accuracy)
+        chances = chance_of_best({i: row.by_task for i, row in enumerate(rows)}, [noise.of(row) for row in rows])
         likely = sorted(chances, key=lambda i: -chances[i])[:3]
         shares = ", ".join(f"{rows[i].label} {100 * chances[i]:.0f} %" for i in likely)
         notes.append(f"Chance of being the best of these arms on such tasks (bootstrap): {shares}.")
@@ -109,13 +113,37 @@ def notes(rows: Sequence[ArmResult], noise: Noise, project_to: int | None) -> li
 
 
 def by_comparison(results: Sequence[ArmResult]) -> list[list[ArmResult]]:
-    """The results in groups that stand in one table: of one model and precision on the same tasks, in order."""
+    """The results in groups that stand in one table: of one model, trained alike on the same tasks, the untuned one
+    first. Repeats with other seeds are left out: they say how far a figure can be trusted (analysis/retraining)."""
     groups: dict[tuple, list[ArmResult]] = {}
-    for row in results:
+    untuned: dict[tuple, list[ArmResult]] = {}
+    for row in first_seeds(results):
         spec = row.spec
-        key = (spec.comparison_key, spec.model.name, spec.precision, spec.weights, spec.context)
-        groups.setdefault(key, []).append(row)
-    return list(groups.values())
+        asked = (
+            spec.comparison_key, spec.model.name, spec.precision, spec.weights, spec.context, spec.encoding,
+            spec.recipe.trim_vocab,
+        )  # fmt: skip
+        if row.arm == "baseline":
+            untuned.setdefault(asked, []).append(row)
+        else:
+            groups.setdefault((asked, spec.scope, spec.steps, spec.recipe, spec.too_long), []).append(row)
+    tables = [untuned.get(asked, []) + rows for (asked, *_), rows in groups.items()]
+    tables += [rows for asked, rows in untuned.items() if all(asked != key[0] for key in groups)]
+    # In the order in which their models came.
+    place = {id(row): i for i, row in enumerate(results)}
+    return sorted(tables, key=lambda rows: min(place[id(row)] for row in rows))
+
+
+def trained_spec(rows: Sequence[ArmResult]) -> TuneSpec:
+    """How the rows of a table were trained: an untuned one may come from a run of another kind."""
+    return next((row.spec for row in rows if row.steps), rows[0].spec)
+
+
+def steps_at_goal(spec: TuneSpec, goal: Goal, sequences_per_step: int) -> int:
+    """Steps of `spec` that give its tasks as many sequences each as the goal's steps give all test tasks."""
+    dose = goal.steps * sequences_per_step / goal.test_tasks
+    tasks = len(spec.tasks) if spec.scope == SHARED else 1
+    return max(1, round(dose * tasks / spec.recipe.sequences_per_step))
 
 
 def _covered(row: ArmResult) -> str:

@@ -3,12 +3,12 @@
 from typing import NamedTuple
 
 from harness.analysis.candidates import interval
-from harness.analysis.comparison import Comparison, against
+from harness.analysis.comparison import Comparison
 from harness.analysis.retraining import noise_for
 from harness.analysis.stats import mcnemar
 from harness.records.arm import ArmResult
 from harness.report import ttft
-from harness.report.comparison import best_line, count, p_value
+from harness.report.comparison import best_line, compared, count, p_value
 from harness.report.format import number
 from harness.report.page.judged import Judged
 
@@ -37,16 +37,20 @@ def tables(judged: Judged) -> list[ArmsTable]:
 
 
 def _table(group: list[ArmResult], judged: Judged) -> ArmsTable:
-    spec, ok = group[0].spec, [row for row in group if row.ok]
-    noise = noise_for(judged.content.results, spec.scope)
+    ok = [row for row in group if row.ok]
+    spec = ttft.trained_spec(ok or group)
+    noise = noise_for(judged.content.results, spec)
+    comparisons = compared(ok, noise) if ok else []
+    rows = judged.content.rows
+    sequences = rows[0].cell.recipe.sequences_per_step if rows else spec.recipe.sequences_per_step
     return ArmsTable(
         title=f"{spec.model.name} {spec.precision}, {len(spec.tasks)} tasks of {spec.dataset}",
-        best=best_line(ok, noise)[1] if ok else "",
+        best=best_line(ok, comparisons, noise)[1] if ok else "",
         rows=[_row(row, ok[i - 1] if i else None) for i, row in enumerate(ok)],
-        first=ok[0].label if ok else "",
-        compared=[_compared(c) for c in against(ok[0], ok[1:], noise)] if len(ok) > 1 else [],
+        first=comparisons[0].first.label if comparisons else "",
+        compared=[_compared(c) for c in comparisons],
         failures=[f"{row.label}: {row.status}: {row.reason}" for row in group if not row.ok],
-        notes=ttft.notes(ok, noise, judged.goal.steps) if ok else [],
+        notes=ttft.notes(ok, noise, ttft.steps_at_goal(spec, judged.goal, sequences)) if ok else [],
         definition=ttft.definition(spec),
     )
 
