@@ -90,8 +90,10 @@ class Prediction:
 
     @property
     def memory_factor(self) -> float:
-        """The real peak is within this factor of the predicted one, either way: 95 %."""
-        return math.exp(1.96 * self.memory_log_sigma)
+        """The real peak is within this factor of the predicted one, either way: 95 %. A card's context is certain."""
+        context = self.accelerator.context_bytes if self.accelerator.kind == CUDA else 0
+        uncertain = max(0.0, 1 - context / self.peak_bytes)
+        return 1 + uncertain * math.expm1(1.96 * self.memory_log_sigma)
 
     def fits_memory(self) -> bool | None:
         """Whether the card's memory is enough; None where the interval spans it."""

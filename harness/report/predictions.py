@@ -8,11 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from harness.catalog.optimizers import MASTERS
 from harness.catalog.precisions import lower_bound
 from harness.files import write_output
 from harness.predict.prediction import Prediction
 from harness.predict.query import Unpredictable
-from harness.records.cell import Goal
+from harness.records.cell import FULL, Goal
 from harness.report.format import GIB, gib, hours, number, safe_cell
 from harness.report.formats import Format
 from harness.report.style import folded, plain_table, verdict_text
@@ -100,6 +101,12 @@ def notes_of(cell: Prediction | Unpredictable) -> list[str]:
         notes.append(
             f"{cell.precision.name} computes in fp32 here, bitsandbytes' default where nobody sets it; --compute "
             f"{cell.accelerator.native_half} is the card's own."
+        )
+    if cell.recipe.method == FULL and cell.recipe.optimizer == MASTERS:
+        notes.append("Full fine-tuning with fp32 copies of the weights and fp32 states.")
+    elif cell.recipe.method == FULL:
+        notes.append(
+            f"Full fine-tuning with states in the weights' dtype; --optimizer {MASTERS} has fp32 copies and states."
         )
     # A trace has no values, whatever the weights.
     if bound := lower_bound(cell.precision, cell.accelerator.kind):
