@@ -2,9 +2,11 @@
 
 import csv
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from helpers.pages import HOSTILE
 from helpers.records import cell, result, row
 
 import harness
@@ -133,6 +135,33 @@ def test_a_folder_without_a_record_is_one_line(run, tmp_path):
     code, _, problem = run(record(tmp_path / "a", [row()]), tmp_path / "nothing")
     assert code == 2 and "cannot be read (No such file or directory); run `harness bench` first" in problem
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_the_page_has_all_of_it_escaped_and_loads_nothing(run, tmp_path):
+    made = [
+        record(tmp_path / side, [
+            row((seconds,) * 12, cell=cell(model=replace(cell().model, name=name)), versions={"torch": name})
+            for name in HOSTILE
+        ])
+        for side, seconds in (("a", 1.0), ("b", 1.5))
+    ]  # fmt: skip
+    code, _, _ = run(*made, "--html", tmp_path / "x.html", "--gate")
+    text = (tmp_path / "x.html").read_text()
+    assert code == 1 and text.count('<th scope="row">') == 2 * len(HOSTILE) and text.count(">WORSE<") == len(HOSTILE)
+    assert "<h1>A is 1.50 times as fast as B (1.32 to 1.70) over 22 cells.</h1>" in text
+    # Its elements and attributes are the template's: no text made one.
+    seen = set()
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, named: seen.update([tag, *(f"{tag} {name}" for name, _ in named)])
+    parser.feed(text)
+    assert {name for name in seen if " " not in name} == {
+        "html", "head", "meta", "link", "title", "style", "body", "header", "main", "section", "p", "h1", "h3", "h2",
+        "span", "table", "thead", "tbody", "tr", "th", "td", "ul", "li",
+    }  # fmt: skip
+    assert {name.split()[1] for name in seen if " " in name} <= {
+        "lang", "charset", "name", "content", "http-equiv", "rel", "href", "class", "title", "scope", "data-label"
+    }  # fmt: skip
+    assert "\x1b" not in text and "\u202e" not in text
 
 
 def test_published_steps_are_shown_beside_and_never_judged(run, tmp_path):

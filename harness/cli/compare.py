@@ -69,6 +69,7 @@ def compare(
         bool, typer.Option("--any-device", help="With --gate: judge records of different devices too.")
     ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write every comparison to this CSV file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page, which needs no network, to this file.")] = None,
 ) -> None:
     """Compare two records: how B (after) stands against A (before), in seconds, memory and accuracy, with intervals.
 
@@ -76,7 +77,7 @@ def compare(
 
       harness compare results/before results/after
 
-      harness compare results/main results/branch --gate --tolerance 10 --csv changes.csv
+      harness compare results/main results/branch --gate --tolerance 10 --csv changes.csv --html changes.html
 
       harness compare results/tesla-t4 results/reference/published
 
@@ -89,8 +90,8 @@ def compare(
     from harness.report.compare_tables import show
 
     if published.is_table(after):
-        if gate or csv:
-            raise UserError("published steps are of other machines: they are shown, without --gate and --csv")
+        if gate or csv or html:
+            raise UserError("published steps are of other machines: they are shown, without --gate, --csv or --html")
         published.show(parse.record_at(before).rows, published.table_of(after), style.console())
         return
     compared = configure(before, after, tolerance=tolerance, deviations=deviations, drift=drift)
@@ -98,6 +99,10 @@ def compare(
         _check_judgeable(compared, any_device)
     if csv:
         write_csv(compared, csv)
+    if html:
+        from harness.report.page.compare import write_page
+
+        write_page(compared, html)
     show(compared, style.console(), gate)
     if gate and not compared.passed:
         raise typer.Exit(1)
