@@ -62,7 +62,7 @@ def test_it_says_which_is_faster_what_differs_and_what_is_in_one_only(run, pair)
     assert "torch: A 2.6.0; B 2.14.1." in shown
     assert "ran in A, not in B: tiny fp32 2048 (oom)." in shown
     assert "only in A: 1 row: tiny int4 1024." in shown and "only in B: 1 row: tiny int8 1024." in shown
-    assert "Of 1 arm B's n-1 (better) told apart from A's" in shown
+    assert "Of 1 arm told apart in accuracy or loss (p for their number): n-1 (better)." in shown
     assert "tiny fp32 n-1 6.00 2.40 0.400" in shown  # nats per grid
     assert "tiny fp32 n-1 30.0 80.0 +50.0" in shown
 
@@ -112,8 +112,14 @@ def test_different_devices_are_said_and_judged_only_where_that_is_wanted(run, tm
     code, shown, _ = run(a, b)
     assert code == 0 and "On different devices (A: a CPU; B: B CPU): A is 3.00 times as fast as B" in shown
     code, shown, problem = run(a, b, "--gate")
-    assert code == 2 and "of different devices, which --gate does not judge" in problem
+    assert code == 2 and "of different devices, which is not judged" in problem
     assert run(a, b, "--gate", "--any-device")[0] == 1
+    # Beside a cell of the same device the other is said, and judged only where that is wanted.
+    both = record(tmp_path / "both", [row(), row(cell=cell(context=512))])
+    there = record(tmp_path / "there", [row(), row((3.0,) * 12, cell=cell(context=512, device_name="B CPU"))])
+    assert run(both, there, "--gate")[0] == 0 and run(both, there, "--gate", "--any-device")[0] == 1
+    with pytest.raises(harness.UserError, match="different devices"):
+        harness.compare(a, b).passed  # noqa: B018
 
 
 @pytest.mark.parametrize(
