@@ -125,7 +125,7 @@ class Imported:
 
     @property
     def frame(self) -> "pandas.DataFrame":
-        """One row per run: what its log tells of seconds per step and of the allocator's peak, and what is predicted."""
+        """One row per run: its log's seconds per step and allocator's peak, and what is predicted of them."""
         import pandas
 
         rows = [
