@@ -68,7 +68,8 @@ def published(kept: KeptTraces, steps: Sequence[PublishedStep] | None = None) ->
             )
             rows.append(row)
         if step.gib:
-            peak = {"real": step.gib, "predicted": step.gib_of(predicted), "factor": predicted.memory_factor}
+            factor = math.exp(1.96 * predicted.memory_log_sigma)  # neither figure has the card's context
+            peak = {"real": step.gib, "predicted": step.gib_of(predicted), "factor": factor}
             rows.append(Row(unit="GiB", **peak, **common))
         if step.out_of_memory is not None:
             foreseen[step.name] = predicted.fits_memory() is not step.out_of_memory

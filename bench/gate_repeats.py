@@ -27,6 +27,7 @@ from harness.analysis.change import SECONDS, changes
 from harness.analysis.drift import CPU, DRIFT, STEADY
 from harness.analysis.gate import Limits
 from harness.cli.compare import configure
+from harness.errors import UserError
 from harness.records.measurement import CardState, Measurement
 
 CELLS, SAMPLES, NOISE = 8, 20, 0.02  # of a simulated run: cells, micro-steps of each, their standard deviation
@@ -84,21 +85,25 @@ def repeat(folder: Path, times: int, ends_at: float) -> list[Path]:
     return folders
 
 
-def report(folders: Sequence[Path]) -> int:
-    """Prints how every two that follow each other compare; returns how many failed."""
-    ratios, failed = [], 0
+def report(folders: Sequence[Path]) -> bool:
+    """Prints how every two that follow each other compare; returns whether all passed. Those that were timed while
+    others used the cores are not judged."""
+    ratios, ends = [], {"passed": 0, "FAILED": 0, "not judged": 0}
     for before, after in pairwise(folders):
         compared = configure(before, after)
-        failed += not compared.passed
-        seconds = [change for change in compared.changes.same_device if change.what == SECONDS]
-        ratios += [math.log(change.middle) for change in seconds]
-        crowded = ", crowded" if any(change.crowded for change in seconds) else ""
-        ends = ", ".join(f"{c.middle:.3f} ({c.low:.3f} to {c.high:.3f})" for c in seconds)
-        print(f"{after} / {before}: {ends}{crowded}: {'passed' if compared.passed else 'FAILED'}")
+        try:
+            end = "passed" if compared.passed else "FAILED"
+        except UserError:
+            end = "not judged"
+        ends[end] += 1
+        for change in (own for own in compared.changes.same_device if own.what == SECONDS):
+            if not change.crowded:
+                ratios.append(math.log(change.middle))
+            print(f"{after} / {before}: {change.middle:.3f} ({change.low:.3f} to {change.high:.3f}): {end}")
     if len(ratios) > 1:
         print(f"standard deviation of the ratio: {100 * stdev(ratios):.1f} % (--drift {100 * stdev(ratios):.1f})")
-    print(f"{len(folders) - 1 - failed} of {len(folders) - 1} passed")
-    return failed
+    print(", ".join(f"{count} {end}" for end, count in ends.items()))
+    return ends["passed"] == len(folders) - 1
 
 
 def main() -> None:
@@ -115,7 +120,7 @@ def main() -> None:
         folders = repeat(options.results, options.repeats, time.monotonic() + 60 * options.minutes)
     except TimeUp:
         sys.exit("the time is up; the same command goes on")
-    sys.exit(bool(report(folders)))
+    sys.exit(not report(folders))
 
 
 if __name__ == "__main__":

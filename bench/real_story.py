@@ -41,7 +41,7 @@ def story(rows: Sequence[ArmResult], noise: Noise) -> list[str]:
         here = f"{_MISSING} | "
         if row:
             here = f"{_with_change(row.grid_nll, ours)} | {sum(row.solved)} of {len(row.solved)}"
-        lines.append(f"| `{known.arm}` | {known.words or _with_change(known.loss, theirs)} | {here} |")
+        lines.append(f"| {known.arm} | {known.words or _with_change(known.loss, theirs)} | {here} |")
     lines += ["", "| arc24 found | here, nats per grid | p | |", "|---|---|---|---|"]
     made = {
         finding: compared
@@ -56,7 +56,7 @@ def story(rows: Sequence[ArmResult], noise: Noise) -> list[str]:
         if finding in made and (nats := made[finding].nats):
             p = adjusted[finding]
             here = f"{nats[1]:+.2f} ({nats[0]:+.2f} to {nats[2]:+.2f}) | {p_value(p)} | {verdict(found, nats, p)}"
-        lines.append(f"| `{arm}` against `{other}`: {found} | {here} |")
+        lines.append(f"| {arm} against {other}: {found} | {here} |")
     return lines
 
 

@@ -11,7 +11,8 @@ from typing import Any
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
 __version__ = "0.1.0"
-__all__ = ["Predictions", "Record", "Solved", "UserError", "bench", "compare", "load", "predict", "solve", "ttft"]
+__all__ = ["Imported", "Predictions", "Record", "Solved", "UserError", "bench", "compare", "import_log", "load",
+           "predict", "solve", "ttft"]  # fmt: skip
 
 _PLACES = {"UserError": "harness.errors"}
 

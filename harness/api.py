@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from harness.analysis.ranking import Ranking
     from harness.predict.prediction import Prediction
     from harness.predict.query import Unpredictable
+    from harness.records.imported import ImportedRun
     from harness.records.solving import SolvedTask
     from harness.report.compare import Compared
 
@@ -114,6 +115,38 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class Imported:
+    """Runs of others' logs, each with its prediction, and why the other logs were put aside."""
+
+    runs: "list[ImportedRun]"
+    predictions: "list[Prediction]"
+    aside: list[str]
+    folders: list[Path]
+
+    @property
+    def frame(self) -> "pandas.DataFrame":
+        """One row per run: its log's seconds per step and allocator's peak, and what is predicted of them."""
+        import pandas
+
+        rows = [
+            {
+                "model": run.cell.model.name,
+                "card": run.cell.device_name,
+                "precision": run.cell.precision,
+                "context": run.cell.context,
+                "tokens_per_step": run.tokens_per_step,
+                "step_s": run.step_s,
+                "predicted_step_s": predicted.step_s,
+                "peak_bytes": run.peak_bytes,
+                "predicted_peak_bytes": predicted.peak_bytes - predicted.accelerator.context_bytes,
+                "source": run.source,
+            }
+            for run, predicted in zip(self.runs, self.predictions, strict=True)
+        ]
+        return pandas.DataFrame(rows)
+
+
+@dataclass(frozen=True)
 class Solved:
     """A run over a task set: its submission, one row per attempt at a task, and the lines that `harness solve` ends
     with."""
@@ -190,10 +223,20 @@ def predict(*models: str, **options: Any) -> Predictions:
 
 def compare(before: str | Path, after: str | Path, **options: Any) -> "Compared":
     """How the record in the folder `after` stands against the one in `before`: its `sentences`, its `frame`, and
-    whether it `passed`; `options` may say tolerance, deviations and drift. See `harness compare --help`."""
+    whether it `passed`; `options` may say tolerance, deviations, drift and any_device. See `harness compare --help`."""
     from harness.cli.compare import configure
 
     return configure(Path(before), Path(after), **options)
+
+
+def import_log(*files: str | Path, **options: Any) -> Imported:
+    """Takes in others' training logs; see `harness import-log --help`. A log that cannot be used is put aside, and the
+    only one raises UserError."""
+    from harness.cli.import_log import take
+
+    result = take([Path(file) for file in files], **_paths(options))
+    runs, predictions = [run for run, _ in result.pairs], [predicted for _, predicted in result.pairs]
+    return Imported(runs, predictions, result.aside, result.folders)
 
 
 def load(folder: str | Path | None = None, **goal: Any) -> Record:
@@ -209,7 +252,9 @@ def load(folder: str | Path | None = None, **goal: Any) -> Record:
 def _paths(options: dict[str, Any]) -> dict[str, Any]:
     """`options` with folders and files as paths, which a notebook gives as text."""
     # An empty text is no path.
-    named = {name: Path(options[name]) for name in ("results", "models_file", "out") if options.get(name)}
+    named = {
+        name: Path(options[name]) for name in ("results", "models_file", "out", "tokens_per_task") if options.get(name)
+    }
     return options | named
 
 

@@ -2,9 +2,11 @@
 
 import csv
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from helpers.pages import HOSTILE
 from helpers.records import cell, result, row
 
 import harness
@@ -60,7 +62,7 @@ def test_it_says_which_is_faster_what_differs_and_what_is_in_one_only(run, pair)
     assert "torch: A 2.6.0; B 2.14.1." in shown
     assert "ran in A, not in B: tiny fp32 2048 (oom)." in shown
     assert "only in A: 1 row: tiny int4 1024." in shown and "only in B: 1 row: tiny int8 1024." in shown
-    assert "Of 1 arm B's n-1 (better) told apart from A's" in shown
+    assert "Of 1 arm told apart in accuracy or loss (p for their number): n-1 (better)." in shown
     assert "tiny fp32 n-1 6.00 2.40 0.400" in shown  # nats per grid
     assert "tiny fp32 n-1 30.0 80.0 +50.0" in shown
 
@@ -110,8 +112,14 @@ def test_different_devices_are_said_and_judged_only_where_that_is_wanted(run, tm
     code, shown, _ = run(a, b)
     assert code == 0 and "On different devices (A: a CPU; B: B CPU): A is 3.00 times as fast as B" in shown
     code, shown, problem = run(a, b, "--gate")
-    assert code == 2 and "of different devices, which --gate does not judge" in problem
+    assert code == 2 and "of different devices, which is not judged" in problem
     assert run(a, b, "--gate", "--any-device")[0] == 1
+    # Beside a cell of the same device the other is said, and judged only where that is wanted.
+    both = record(tmp_path / "both", [row(), row(cell=cell(context=512))])
+    there = record(tmp_path / "there", [row(), row((3.0,) * 12, cell=cell(context=512, device_name="B CPU"))])
+    assert run(both, there, "--gate")[0] == 0 and run(both, there, "--gate", "--any-device")[0] == 1
+    with pytest.raises(harness.UserError, match="different devices"):
+        harness.compare(a, b).passed  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -133,6 +141,33 @@ def test_a_folder_without_a_record_is_one_line(run, tmp_path):
     code, _, problem = run(record(tmp_path / "a", [row()]), tmp_path / "nothing")
     assert code == 2 and "cannot be read (No such file or directory); run `harness bench` first" in problem
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_the_page_has_all_of_it_escaped_and_loads_nothing(run, tmp_path):
+    made = [
+        record(tmp_path / side, [
+            row((seconds,) * 12, cell=cell(model=replace(cell().model, name=name)), versions={"torch": name})
+            for name in HOSTILE
+        ])
+        for side, seconds in (("a", 1.0), ("b", 1.5))
+    ]  # fmt: skip
+    code, _, _ = run(*made, "--html", tmp_path / "x.html", "--gate")
+    text = (tmp_path / "x.html").read_text()
+    assert code == 1 and text.count('<th scope="row">') == 2 * len(HOSTILE) and text.count(">WORSE<") == len(HOSTILE)
+    assert "<h1>A is 1.50 times as fast as B (1.32 to 1.70) over 22 cells.</h1>" in text
+    # Its elements and attributes are the template's: no text made one.
+    seen = set()
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, named: seen.update([tag, *(f"{tag} {name}" for name, _ in named)])
+    parser.feed(text)
+    assert {name for name in seen if " " not in name} == {
+        "html", "head", "meta", "link", "title", "style", "body", "header", "main", "section", "p", "h1", "h3", "h2",
+        "span", "table", "thead", "tbody", "tr", "th", "td", "ul", "li",
+    }  # fmt: skip
+    assert {name.split()[1] for name in seen if " " in name} <= {
+        "lang", "charset", "name", "content", "http-equiv", "rel", "href", "class", "title", "scope", "data-label"
+    }  # fmt: skip
+    assert "\x1b" not in text and "\u202e" not in text
 
 
 def test_published_steps_are_shown_beside_and_never_judged(run, tmp_path):

@@ -96,10 +96,10 @@ def test_bad_input_is_one_line_and_exit_code_2(words, message, capsys):
 
 
 def test_the_largest_context_and_batch_are_at_the_edge(tracers):
-    """A card that holds 150 MiB besides its context: the found context fits for sure, and the next one does not."""
+    """A card that holds 70 MiB besides its context: the found context fits for sure, and the next one does not."""
     question = request("arc-tiny", "fp16", "256")
     card, calibration = question.accelerators[0]
-    small = replace(card, memory_bytes=card.context_bytes + (150 << 20))
+    small = replace(card, memory_bytes=card.context_bytes + (70 << 20))
     question = replace(question, accelerators=[(small, calibration)])
     (longest,) = query.find_largest(question, tracers)
     assert longest.fits_memory() is True and longest.context % 64 == 0

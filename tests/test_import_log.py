@@ -43,6 +43,9 @@ def test_a_log_becomes_a_row_that_calibrate_fits_on(folder, capsys):
     # The same logs again are the same rows.
     run(capsys, "logs/trainer_state.json", "logs/train.txt", *MINE)
     assert rows_in(folder / "results/imported-t4") == [first, second]
+    # From Python they are the same, too.
+    again = harness.import_log("logs/train.txt", model="arc-tiny", gpu="t4", precision="fp16")
+    assert again.runs == [second] and again.frame.loc[0, "step_s"] == 0.3 and not again.aside
     with pytest.raises(SystemExit) as ended:
         main(["calibrate"])
     assert ended.value.code == 0 and "t4: 2 cells of arc-tiny" in capsys.readouterr().out

@@ -110,7 +110,7 @@ def changes(
     results = [*before[1], *after[1]]
     same, unknown = _of_cells(cells.pairs, own_drift)
     across, unknown_across = _of_cells(cells.other_devices, own_drift)
-    every: list[Pair] = [*cells.pairs, *arms.pairs]
+    every: list[Pair] = [*cells.pairs, *arms.pairs, *cells.other_devices, *arms.other_devices]
     return Changes(
         cells=cells,
         arms=arms,

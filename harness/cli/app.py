@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import bench, compare, import_log, info, merge, parse, predict, report, solve, ttft
+from harness.cli import bench, calibrate, compare, import_log, info, merge, parse, predict, report, solve, ttft
 from harness.cli.options import PanelCommand
 from harness.errors import UserError
 from harness.text import one_line, take_any_encoding
@@ -40,7 +40,7 @@ for verb in (
     merge.merge,
     ttft.coverage,
     predict.predict,
-    predict.calibrate,
+    calibrate.calibrate,
     import_log.import_log,
 ):
     app.command(cls=PanelCommand)(verb)

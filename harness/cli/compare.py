@@ -22,6 +22,7 @@ def configure(
     tolerance: float | None = None,
     deviations: float | None = None,
     drift: float | None = None,
+    any_device: bool = False,
 ) -> "Compared":
     """The comparison of two records, A and B. Raises UserError for a folder without one, and for two that have nothing
     in common.
@@ -45,7 +46,7 @@ def configure(
         tolerance=usual.tolerance if tolerance is None else tolerance / 100,
         deviations=usual.deviations if deviations is None else deviations,
     )
-    return Compared(a=before, b=after, changes=own, limits=chosen)
+    return Compared(a=before, b=after, changes=own, limits=chosen, any_device=any_device)
 
 
 @without_collector()
@@ -69,6 +70,7 @@ def compare(
         bool, typer.Option("--any-device", help="With --gate: judge records of different devices too.")
     ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write every comparison to this CSV file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page, which needs no network, to this file.")] = None,
 ) -> None:
     """Compare two records: how B (after) stands against A (before), in seconds, memory and accuracy, with intervals.
 
@@ -76,7 +78,7 @@ def compare(
 
       harness compare results/before results/after
 
-      harness compare results/main results/branch --gate --tolerance 10 --csv changes.csv
+      harness compare results/main results/branch --gate --tolerance 10 --csv changes.csv --html changes.html
 
       harness compare results/tesla-t4 results/reference/published
 
@@ -89,35 +91,19 @@ def compare(
     from harness.report.compare_tables import show
 
     if published.is_table(after):
-        if gate or csv:
-            raise UserError("published steps are of other machines: they are shown, without --gate and --csv")
+        if gate or csv or html:
+            raise UserError("published steps are of other machines: they are shown, without --gate, --csv or --html")
         published.show(parse.record_at(before).rows, published.table_of(after), style.console())
         return
-    compared = configure(before, after, tolerance=tolerance, deviations=deviations, drift=drift)
-    if gate:
-        _check_judgeable(compared, any_device)
+    compared = configure(before, after, tolerance=tolerance, deviations=deviations, drift=drift, any_device=any_device)
+    # Where nothing can be judged that ends here.
+    passed = not gate or compared.passed
     if csv:
         write_csv(compared, csv)
+    if html:
+        from harness.report.page.compare import write_page
+
+        write_page(compared, html)
     show(compared, style.console(), gate)
-    if gate and not compared.passed:
+    if not passed:
         raise typer.Exit(1)
-
-
-def _check_judgeable(compared: "Compared", any_device: bool) -> None:
-    """Raises UserError where a gate would pass without having judged anything that it was asked for."""
-    from harness.analysis.change import SECONDS
-
-    own = compared.changes
-    if not own.cells.pairs and not own.arms.pairs and not any_device:
-        raise UserError(
-            f"{compared.a} and {compared.b} are of different devices, which --gate does not judge; measure both on "
-            "one, or add --any-device"
-        )
-    if not compared.judged and not own.failed:
-        raise UserError(f"{compared.a} and {compared.b} have nothing that ran in both; see what failed with report")
-    timed = [change for change in compared.judged if change.what == SECONDS]
-    if timed and all(change.crowded for change in timed):
-        raise UserError(
-            "every common cell was timed while others used the cores, so speed cannot be judged; measure again with "
-            "bench --fresh"
-        )

@@ -98,7 +98,7 @@ PANELS = {
     "What": (
         "model", "weights", "precision", "precisions", "context", "contexts", "gpu", "arms", "dataset", "solutions",
         "tasks", "grid_limit", "encoding", "too_long", "scope", "views", "arm", "decode", "select", "tokenizer",
-        "window", "trim_vocab", "models_file", "seed",
+        "tokens_per_task", "window", "beyond_window", "trim_vocab", "models_file", "seed",
     ),
     "Step": (
         "recipe", "compute", "method", "split", "lora_r", "lora_targets", "adapter_dtype", "optimizer", "learning_rate",

@@ -1,4 +1,4 @@
-"""The verbs about hardware that is not at hand: predict and calibrate."""
+"""The verb about hardware that is not at hand: predict."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.arc.lengths import PUBLISHED
 from harness.catalog import models as model_table
 from harness.catalog import precisions as precision_table
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.optimizers import OPTIMIZERS
-from harness.catalog.recipes import ARC24, LAYERS, RecipeOptions, resolve
-from harness.cli import parse
+from harness.catalog.recipes import ARC24, RecipeOptions, resolve
+from harness.cli import lengths, parse
 from harness.cli.options import (
     Budget,
     Contexts,
@@ -23,7 +24,6 @@ from harness.cli.options import (
     Models,
     ModelsFile,
     Precisions,
-    Results,
     SequencesPerStep,
     Steps,
     TrimVocab,
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from harness.predict.calibration import Calibration
     from harness.predict.prediction import Prediction
     from harness.predict.query import PredictQuery, Unpredictable
-    from harness.records.imported import ImportedRun
-    from harness.records.measurement import Measurement
 
 
 def configure(
@@ -77,6 +75,18 @@ def configure(
     budget_hours: Budget = None,
     steps: Steps = None,
     window: Window = None,
+    beyond_window: Annotated[
+        bool, typer.Option("--beyond-window", help="Predict contexts beyond a model's window, as if it took them.")
+    ] = False,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", help="Whose lengths hours are for: a set, a folder, or Kaggle's file.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or GGUF file whose tokenizer counts these lengths; else estimated.")
+    ] = None,
+    tokens_per_task: Annotated[
+        Path | None, typer.Option(help="Or a file of their tokens: JSON, or a number per line.")
+    ] = None,
     models_file: ModelsFile = None,
     targets: "Sequence[tuple[Accelerator, Calibration]] | None" = None,
 ) -> "PredictQuery":
@@ -90,7 +100,7 @@ def configure(
     # What arc24 quantised computed in bitsandbytes' default.
     default = "fp32" if recipe == ARC24 else None
     chosen = [precision_table.computing_in(p, compute or (default if p.quantized else None)) for p in chosen]
-    cards = list(targets or map(card_named, _card_words(gpu, "t4")))
+    cards = list(targets or map(card_named, card_words(gpu, "t4")))
     if not cards:
         raise UserError("--gpu names no accelerator; use t4, l4, cpu ...")
     counts = {accelerator.count for accelerator, _ in cards}
@@ -112,24 +122,32 @@ def configure(
         recompute=checkpointing,
         trim_vocab=trim_vocab,
     )
-    lengths = [parse.context_of(word) for word in parse.words(contexts)]
-    # Nothing is predicted beyond what a model was made for.
-    for spec in specs:
-        for context in lengths:
-            if context > spec.max_context:
-                raise UserError(f"context {context} is beyond {spec.name}'s window of {spec.max_context} tokens")
+    asked = [parse.context_of(word) for word in parse.words(contexts)]
+    # Nothing is predicted beyond what a model was made for, unless that is wanted.
+    for i, spec in enumerate(specs):
+        if (longest := max(asked, default=0)) <= spec.max_context:
+            continue
+        if not beyond_window:
+            window_is = f"{spec.name}'s window of {spec.max_context} tokens"
+            raise UserError(f"context {longest} is beyond {window_is}; --beyond-window predicts it all the same")
+        say_once(
+            f"{spec.name}: {longest} tokens are beyond its window of {spec.max_context}; predicted as if it took them"
+        )
+        specs[i] = replace(spec, max_context=longest)
     return PredictQuery(
         models=[model_table.trimmed(spec) if trim_vocab else spec for spec in specs],
         precisions=chosen,
-        contexts=lengths or list(catalog.defaults.contexts[cards[0][0].kind]),
+        contexts=asked or list(catalog.defaults.contexts[cards[0][0].kind]),
         accelerators=cards,
         recipes={p.name: resolve(catalog.recipe, options, bool(p.quantized)) for p in chosen},
         goal=parse.goal(catalog, budget_hours, steps),
+        lengths=lengths.of_training(tasks, tokenizer, tokens_per_task) or PUBLISHED,
         fill_memory=micro_batch is None,
     )
 
 
-def _card_words(gpu: str | None, default: str = "") -> list[str]:
+def card_words(gpu: str | None, default: str = "") -> list[str]:
+    """The names of cards in --gpu, else the `default`."""
     return parse.words((default if gpu is None else gpu).replace("x ", "x"))
 
 
@@ -161,6 +179,10 @@ def predict(
 
       harness predict qwen2.5-3b --precision int4 --gpu l4 --max-context
 
+      harness predict qwen2.5-3b --lora-r 256 --lora-targets all-linear --adapter-dtype bf16 --optimizer adamw-8bit
+
+      harness predict qwen2.5-3b --tasks arc2-evaluation --tokenizer ./my-model
+
       harness predict qwen2.5-3b --precision int4 --context 4096 --smallest --price "l4=0.35 a100-80gb=1.9"
     """
     from harness.predict import query
@@ -176,46 +198,17 @@ def predict(
     if smallest:
         if max_context or max_batch:
             raise UserError("--smallest looks for a card; leave out --max-context and --max-batch")
-        _show_smallest(options, price, csv)
+        from harness.cli.smallest import show_smallest
+        from harness.predict.smallest import candidates, prices_of
+
+        prices = prices_of(parse.words(price))
+        cards = candidates([query.card_named(word) for word in card_words(options.pop("gpu"))])
+        one = configure(**options, targets=[(replace(cards[0][0], count=1), cards[0][1])])
+        show_smallest(one, cards, prices, options["split"], csv)
         return
     search = partial(query.find_largest, batch=max_batch) if max_context or max_batch else query.predict_all
     answers = show_predictions(configure(**options), style.console(), search, csv)
     if all(isinstance(answer, query.Unpredictable) for answer in answers):
-        raise typer.Exit(1)
-
-
-def _show_smallest(options: dict[str, Any], price: list[str] | None, csv: Path | None) -> None:
-    """Prints the smallest card per cell, and with prices the cheapest; exit code 1 where no cell has any."""
-    from harness.hardware.environment import versions
-    from harness.predict import smallest
-    from harness.predict.query import card_named
-    from harness.predict.trace_pool import TracePool
-    from harness.report import predictions, style
-    from harness.report.progress import ProgressLine
-    from harness.report.smallest import smallest_table
-
-    if options.get("recipe") == ARC24:
-        raise UserError("--recipe arc24 runs on two cards, one at a time; leave it out, or --smallest")
-    prices = smallest.prices_of(parse.words(price))
-    cards = smallest.candidates([card_named(word) for word in _card_words(options.pop("gpu", None))])
-    out = style.console()
-
-    def on(card: "tuple[Accelerator, Calibration]") -> "PredictQuery | None":
-        one = configure(**options, targets=[(replace(card[0], count=1), card[1])])
-        # A step whose sequences so many cards cannot share equally is none of the goal's.
-        shares = [recipe.sequences_per_step % (card[0].count * recipe.micro_batch) for recipe in one.recipes.values()]
-        if card[0].count == 1:
-            return one
-        return None if any(shares) and options.get("split") != LAYERS else configure(**options, targets=[card])
-
-    goal = configure(**options).goal
-    with TracePool(versions()) as tracers, ProgressLine(out) as progress:
-        choices = smallest.choose(cards, on, prices, tracers, partial(progress.count, "tracing"))
-    if csv:
-        shown = [prediction for choice in choices for prediction, _ in choice.shown]
-        predictions.FORMATS["csv"].write(shown, goal, csv)
-    smallest_table(choices, goal, prices, out)
-    if not any(choice.smallest for choice in choices):
         raise typer.Exit(1)
 
 
@@ -239,73 +232,3 @@ def show_predictions(
         predictions.FORMATS["csv"].write(answers, request.goal, csv)
     predictions.predictions_table(answers, request.goal, out)
     return answers
-
-
-def calibrate(results: Results = None) -> None:
-    """Fit what a machine really reaches on its measured cells; predictions for it are then made with that.
-
-    Examples:
-
-      harness calibrate
-
-      harness calibrate --results results/tesla-t4
-
-      harness calibrate --results results/imported-l4
-    """
-    from harness.predict import calibration_files, imported_calibration
-    from harness.predict.calibration import save_calibration
-    from harness.report import style
-    from harness.report.progress import ProgressLine
-
-    rows, runs, folder = _to_fit_on(results)
-    out = style.console()
-    with ProgressLine(out) as progress:
-        # The cells are traced without a device, and the figures of the card fitted to their seconds.
-        source = f"{sum(row.ok for row in rows) + len(runs)} cells of {folder}"
-        calibration = imported_calibration.calibrated(rows, runs, source, partial(progress.count, "tracing"))
-    save_calibration(calibration, folder / calibration_files.NAME)
-    out.print(f"{calibration.device}: {calibration.points} cells of {', '.join(calibration.models)}", markup=False)
-    for kind, times in calibration.slowdown.items():
-        out.print(f"  {kind:<11} {times:.2f} times its nominal seconds", markup=False)
-    # The error on a model that was not fitted is what a prediction for a new one has.
-    if len(calibration.models) > 1:
-        out.print(
-            f"With each model left out in turn, seconds are off by {calibration_files.typical_error(calibration)} "
-            "(standard deviation)."
-        )
-    else:
-        out.print("One model alone says nothing of others: measure a second one for an error.")
-    out.print(f"Written to {folder / calibration_files.NAME}", soft_wrap=True, markup=False)
-
-
-def _to_fit_on(results: Path | None) -> "tuple[list[Measurement], list[ImportedRun], Path]":
-    """The rows of a folder's record, its imported runs, either of which may be missing, and the folder."""
-    from harness.records import imported, store
-
-    folder = results or _newest()
-    runs: list[ImportedRun] = []
-    path = folder / imported.ROWS.name
-    if path.exists():
-        try:
-            runs, corrupt = store.read(path, imported.ROWS)
-        except OSError as problem:
-            raise UserError(f"{path}: cannot be read ({problem.strerror})") from None
-        if corrupt:
-            say_once(f"{corrupt} corrupt lines of {path} were left out")
-    if runs and not (folder / store.NAME).exists():
-        return [], runs, folder
-    record = parse.record(folder)
-    return record.rows, runs, folder
-
-
-def _newest() -> Path:
-    """The folder under results/ with the newest record, or imported runs where nobody measured anything."""
-    from harness.records import imported, store
-
-    imports = sorted(store.RESULTS.glob(f"*/{imported.ROWS.name}"), key=lambda path: path.stat().st_mtime)
-    try:
-        return store.latest_folder()
-    except UserError:
-        if not imports:
-            raise
-        return imports[-1].parent

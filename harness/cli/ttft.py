@@ -10,7 +10,7 @@ from harness.catalog import models as model_table
 from harness.catalog import weights as weights_table
 from harness.catalog.kernels import AUTO
 from harness.catalog.recipes import RecipeOptions, resolve
-from harness.cli import parse
+from harness.cli import lengths, parse
 from harness.cli.options import (
     Autotune,
     Contexts,
@@ -30,7 +30,7 @@ from harness.cli.options import (
     Window,
     options_of,
 )
-from harness.errors import UserError, unknown
+from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.arc.lengths import LengthDistribution
@@ -224,37 +224,16 @@ def coverage(
     out = style.console()
     if tokenizer:
         out.print("tokenising every prompt ...")
-    info.coverage_table(*_lengths(source, contexts, tokenizer, encoding), out)
+    info.coverage_table(*_coverage(source, contexts, tokenizer, encoding), out)
 
 
-def _lengths(
+def _coverage(
     source: str, contexts: parse.Words, tokenizer: str | None, encoding: str
 ) -> tuple["list[LengthDistribution]", list[int], str]:
     """Lengths of the set's sequences, the contexts, and how the lengths were found. Raises UserError."""
-    from harness.arc.dataset import distributions
-    from harness.arc.encode import ENCODINGS
-    from harness.arc.sources import load as load_tasks
-    from harness.records.stored import from_stored
-
-    # Everything is checked before the tasks are read.
-    if encoding not in ENCODINGS:
-        raise unknown("encoding", encoding, ENCODINGS)
+    # The contexts are checked before the tasks are read.
     limits = [parse.context_of(word) for word in parse.words(contexts)]
     if not 1 <= len(limits) <= 5:
         raise UserError(f"--contexts names {len(limits)} contexts; give one to five")
-    tasks, _ = load_tasks(source)
-    # By counting cells: no model is looked at.
-    if tokenizer is None:
-        estimated = f"{source}: estimated, at one token per cell and newline, and 388 for the words"
-        return distributions(tasks), limits, estimated
-    from harness.arc.lengths import LengthDistribution
-    from harness.workers.local import AskFailed, LocalExecutor
-
-    with LocalExecutor() as executor:
-        payload = {"source": source, "tokenizer": tokenizer, "encoding": encoding}
-        try:
-            counted = executor.ask("harness.tune.token_counts:count", payload)
-        except AskFailed as problem:
-            raise UserError(f"counting tokens failed: {problem}") from None
-    made = [from_stored(raw, LengthDistribution) for raw in counted]
-    return made, limits, f"{source}: counted by the tokenizer at {tokenizer}, grids as {encoding}"
+    made, how = lengths.of_set(source, tokenizer, encoding)
+    return made, limits, how

@@ -93,7 +93,7 @@ def prior(kind: str, accelerator: Accelerator | None = None) -> Calibration:
         error=efficiency.FITTED_LOG_SIGMA if known else efficiency.SPECIFICATION_LOG_SIGMA,
         fragmentation=1.1,
         memory_error=efficiency.MEMORY_LOG_SIGMA,
-        source="fitted on published steps of other cards" if known else "by the sheet alone, nothing measured",
+        source="published training steps, results/reference/published" if known else "nothing measured",
         evidence=FITTED if known else SPECIFICATION,
     )
 

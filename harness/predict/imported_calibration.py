@@ -39,8 +39,7 @@ def calibrated(
     # A step less its update, per micro-step, beside the nominal seconds of the trace.
     for run, cell in predicted:
         micro_steps = cell.recipe.micro_steps_per_step
-        update_s = cell.step_s - micro_steps * cell.micro_s
-        micro_s = max(run.step_s - update_s, _LEAST_SHARE * run.step_s) / micro_steps
+        micro_s = max(run.step_s - cell.update_s, _LEAST_SHARE * run.step_s) / micro_steps
         points.append(Point(run.cell.model.name, roofline.nominal_seconds(cell.trace, card), micro_s, _LOG_SIGMA))
     if not points:
         raise UserError("none of the imported runs can be traced; see `harness doctor`")

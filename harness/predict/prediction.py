@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from harness.analysis.budget import WHOLE_SHARE, fits
-from harness.arc.lengths import PUBLISHED
+from harness.arc.lengths import PUBLISHED, LengthDistribution
 from harness.catalog import efficiency, precisions
 from harness.catalog.accelerators import CUDA, Accelerator
 from harness.catalog.precisions import Precision
@@ -40,6 +40,7 @@ class PredictRequest:
     context: int
     accelerator: Accelerator
     calibration: Calibration
+    lengths: LengthDistribution = PUBLISHED  # of the sequences that hours are for
 
     @property
     def compute_dtype(self) -> str:
@@ -75,6 +76,17 @@ class Prediction:
     caveats: tuple[str, ...] = ()
     source: str = ""
     evidence: str = ""  # what the numbers rest on: one of harness.predict.calibration.EVIDENCE
+    lengths: LengthDistribution = PUBLISHED
+
+    @property
+    def update_s(self) -> float:
+        """Seconds of a step's optimiser update, and of sharing gradients among cards."""
+        return self.step_s - self.recipe.micro_steps_per_step * self.micro_s
+
+    @property
+    def seconds_factor(self) -> float:
+        """Real seconds are within this factor of the predicted ones, either way: 95 %."""
+        return math.exp(1.96 * self.log_sigma)
 
     @property
     def native(self) -> bool:
@@ -90,8 +102,10 @@ class Prediction:
 
     @property
     def memory_factor(self) -> float:
-        """The real peak is within this factor of the predicted one, either way: 95 %."""
-        return math.exp(1.96 * self.memory_log_sigma)
+        """The real peak is within this factor of the predicted one, either way: 95 %. A card's context is certain."""
+        context = self.accelerator.context_bytes if self.accelerator.kind == CUDA else 0
+        uncertain = max(0.0, 1 - context / self.peak_bytes)
+        return 1 + uncertain * math.expm1(1.96 * self.memory_log_sigma)
 
     def fits_memory(self) -> bool | None:
         """Whether the card's memory is enough; None where the interval spans it."""
@@ -150,7 +164,7 @@ def predict_cell(request: PredictRequest, traces: Mapping[int, Trace]) -> Predic
     traces = {n: as_run(trace, recipe, accelerator, request.compute_dtype) for n, trace in traces.items()}
     trace = traces[request.context]
     seconds = seconds_by_length(traces, accelerator, calibration)
-    micro_s, mean_s = seconds(request.context), PUBLISHED.mean_over(seconds, request.context)
+    micro_s, mean_s = seconds(request.context), request.lengths.mean_over(seconds, request.context)
     update_s = update_seconds(trace, recipe, accelerator, calibration) + _all_reduce_s(trace, recipe)
     cache = cache_size(request.spec.architecture, 4 if request.compute_dtype == "fp32" else 2)
     log_sigma, caveats = _uncertainty(trace, micro_s, request)
@@ -184,6 +198,7 @@ def predict_cell(request: PredictRequest, traces: Mapping[int, Trace]) -> Predic
         caveats=caveats,
         source=calibration.source,
         evidence=calibration.evidence,
+        lengths=request.lengths,
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from harness.arc.lengths import PUBLISHED, LengthDistribution
 from harness.catalog import accelerators, precisions, trainable
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.precisions import Precision
@@ -33,6 +34,7 @@ class PredictQuery:
     accelerators: Sequence[tuple[Accelerator, Calibration]]
     recipes: Mapping[str, Recipe]  # by the name of the precision: some depend on whether it is quantised
     goal: Goal
+    lengths: LengthDistribution = PUBLISHED  # of the sequences that hours are for
     fill_memory: bool = False  # as a sweep: on a card the default micro-batch instead of one sequence at a time
 
     def requests(self, contexts: Sequence[int]) -> list[PredictRequest]:
@@ -49,6 +51,7 @@ class PredictQuery:
                 context=min(context, spec.max_context),
                 accelerator=accelerator,
                 calibration=calibration,
+                lengths=self.lengths,
             )
             for spec in self.models
             for precision in self.precisions

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.change import ACCURACY, MEMORY, NATS, SECONDS, Change, Changes, overall
+from harness.analysis.change import ACCURACY, MEMORY, NATS, SECONDS, Change, Changes, Pair, overall
 from harness.analysis.comparison import SIGNIFICANT
 from harness.analysis.gate import Limits
+from harness.errors import UserError
 from harness.files import write_output
 from harness.records.arm import ArmResult
 from harness.records.measurement import Measurement
@@ -29,6 +30,7 @@ class Compared:
     b: Path
     changes: Changes
     limits: Limits
+    any_device: bool = False  # what is on different devices is judged too
 
     @property
     def frame(self) -> "pandas.DataFrame":
@@ -39,17 +41,27 @@ class Compared:
 
     @property
     def judged(self) -> list[Change]:
-        """What the gate judges; of records of different devices alone, those."""
-        return self.changes.same_device or self.changes.other_devices
+        """What the gate judges."""
+        return self.changes.same_device + (self.changes.other_devices if self.any_device else [])
 
     @property
     def exceeded(self) -> list[Change]:
         return [change for change in self.judged if self.limits.exceeded(change)]
 
     @property
+    def failed(self) -> list[Pair]:
+        """What the gate judges and fails now."""
+        return [pair for pair in self.changes.failed if self.any_device or device_of(pair[0]) == device_of(pair[1])]
+
+    @property
     def passed(self) -> bool:
-        """Whether nothing is slower, larger or less accurate beyond the limits, and nothing fails that ran before."""
-        return not self.exceeded and not self.changes.failed
+        """Whether nothing is slower, larger or less accurate beyond the limits, and nothing fails that ran before.
+
+        Raises UserError where nothing can be judged, which is no pass.
+        """
+        if not self.exceeded and not self.failed:
+            _check_judged(self)
+        return not self.exceeded and not self.failed
 
     @property
     def sentences(self) -> list[str]:
@@ -80,9 +92,24 @@ def _sentences(own: Sequence[Change]) -> list[str]:
         apart = {id(change.row): change for change in arms if change.p is not None and change.p < SIGNIFICANT}
         names = [f"{c.row.label} ({'worse' if c.worse > 0 else 'better'})" for c in apart.values()]  # type: ignore[union-attr]
         total = len({id(change.row) for change in arms})
-        which = f"B's {listed(names)} told apart from A's" if names else "none is told apart in accuracy or loss"
-        made.append(f"Of {counted(total, 'arm')} {which} (p for their number).")
+        which = f"told apart in accuracy or loss (p for their number): {listed(names) or 'none'}"
+        made.append(f"Of {counted(total, 'arm')} {which}.")
     return made
+
+
+def _check_judged(compared: Compared) -> None:
+    own, judged = compared.changes, compared.judged
+    names = f"{compared.a} and {compared.b}"
+    if not judged and own.other_devices:
+        raise UserError(f"{names} are of different devices, which is not judged; measure both on one, or --any-device")
+    if not judged:
+        raise UserError(f"{names} have nothing that ran in both; harness report says what failed")
+    timed = [change for change in judged if change.what == SECONDS]
+    if timed and all(change.crowded for change in timed):
+        raise UserError(
+            "every common cell was timed while others used the cores, so speed cannot be judged; measure again with "
+            "bench --fresh"
+        )
 
 
 def by_devices(every: Iterable[Change]) -> dict[tuple[str, str], list[Change]]:
@@ -103,10 +130,10 @@ def gate_line(compared: Compared) -> str:
     ends = {what: dict.fromkeys((f"{min(own):.0f}", f"{max(own):.0f}")) for what, own in seen.items()}
     parts = [f"{what} {' to '.join(own)} {'points' if what == ACCURACY else '%'}" for what, own in ends.items()]
     power = f" What it sees, from: {'; '.join(parts)}." if parts else ""
-    if compared.passed:
+    if not compared.exceeded and not compared.failed:
         return f"Gate: passed, {counted(len(judged), 'comparison')}.{power}"
     names = [f"{change.what} of {name_of(change.row)}" for change in compared.exceeded]
-    names += [f"{name_of(a)}, which is {status_of(b)}" for a, b in compared.changes.failed]
+    names += [f"{name_of(a)}, which is {status_of(b)}" for a, b in compared.failed]
     return f"Gate: failed by {listed(names)}.{power}"
 
 
@@ -124,7 +151,8 @@ def flat(compared: Compared) -> list[dict[str, Any]]:
             | {"gate": verdict}
         )
     own = compared.changes
-    rows += [_columns("failed", a, b) | {"gate": "worse"} for a, b in own.failed]
+    failed = {id(b) for _, b in compared.failed}
+    rows += [_columns("failed", a, b) | {"gate": "worse" if id(b) in failed else "not judged"} for a, b in own.failed]
     rows += [_columns("mended", a, b) for a, b in own.mended]
     for matched in (own.cells, own.arms):
         rows += [_columns("only in A", row, None) for row in matched.only_before]

@@ -19,7 +19,7 @@ from harness.report.format import GIB, number
 from harness.report.style import folded, plain_table
 
 MOST_ROWS = 60  # of a table; the CSV has all
-_HEADINGS = {
+QUANTITIES = {
     SECONDS: "Seconds per step",
     MEMORY: "Peak memory, GiB",
     NATS: "Nats per grid",
@@ -46,7 +46,7 @@ def show(compared: Compared, out: Console, gate: bool = False) -> None:
 
 
 def _tables(every: Sequence[Change], compared: Compared, out: Console) -> None:
-    for what, heading in _HEADINGS.items():
+    for what, heading in QUANTITIES.items():
         if own := [change for change in every if change.what == what]:
             out.print(Text(f"\n{heading}"))
             out.print(_table(own, compared.limits))
@@ -54,24 +54,35 @@ def _tables(every: Sequence[Change], compared: Compared, out: Console) -> None:
                 out.print(f"{len(own) - MOST_ROWS} rows of smaller changes are left out; --csv FILE has all.")
 
 
+def headings(what: str) -> tuple[str, ...]:
+    """Of a table of `what`; the first three align left, the rest right but for the last, a mark without a name."""
+    change = "B - A" if what == ACCURACY else "B / A"
+    if what in (NATS, ACCURACY):
+        return ("model", "prec", "arm", "A", "B", change, "95 %", "p", "")
+    return ("model", "prec", "seq", "A", "B", change, "95 %", "")
+
+
+def texts(change: Change, limits: Limits) -> tuple[str, ...]:
+    """The row of a change under `headings`."""
+    mark = "crowded" if change.crowded else "WORSE" if limits.exceeded(change) else ""
+    if isinstance(change.row, ArmResult):
+        spec = change.row.spec
+        return spec.model.name, spec.precision, change.row.label, *_shown(change), p_value(change.p), mark
+    cell = change.row.cell
+    return cell.model.name, cell.label, str(cell.context), *_shown(change), mark
+
+
 def _table(every: Sequence[Change], limits: Limits) -> Table:
-    of_arms = every[0].what in (NATS, ACCURACY)
-    change = "B - A" if every[0].what == ACCURACY else "B / A"
-    what, p = ("<arm", "|p") if of_arms else ("seq", "")
-    table = plain_table(f"<model|<prec|{what}|A|B|{change}|95 %{p}|<")
+    what = every[0].what
+    left = ("model", "prec", "arm", "")
+    table = plain_table("|".join(f"<{name}" if name in left else name for name in headings(what)))
     if len(every) > MOST_ROWS:
         largest = sorted(every, key=lambda own: -abs(own.worse))[:MOST_ROWS]
         chosen = {id(own) for own in largest}
         every = [own for own in every if id(own) in chosen]
     for own in every:
-        before, after, *span = _shown(own)
-        mark = "crowded" if own.crowded else "WORSE" if limits.exceeded(own) else ""
-        if isinstance(own.row, ArmResult):
-            spec = own.row.spec
-            table.add_row(spec.model.name, spec.precision, own.row.label, before, after, *span, p_value(own.p), mark)
-        else:
-            cell = own.row.cell
-            table.add_row(cell.model.name, folded(cell.label), str(cell.context), before, after, *span, mark)
+        model, label, *others = texts(own, limits)
+        table.add_row(model, folded(label), *others)
     return table
 
 

@@ -8,11 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from harness.arc.lengths import PUBLISHED
+from harness.catalog.optimizers import MASTERS
 from harness.catalog.precisions import lower_bound
 from harness.files import write_output
 from harness.predict.prediction import Prediction
 from harness.predict.query import Unpredictable
-from harness.records.cell import Goal
+from harness.records.cell import FULL, Goal
 from harness.report.format import GIB, gib, hours, number, safe_cell
 from harness.report.formats import Format
 from harness.report.style import folded, plain_table, verdict_text
@@ -101,9 +103,21 @@ def notes_of(cell: Prediction | Unpredictable) -> list[str]:
             f"{cell.precision.name} computes in fp32 here, bitsandbytes' default where nobody sets it; --compute "
             f"{cell.accelerator.native_half} is the card's own."
         )
+    if cell.recipe.method == FULL and cell.recipe.optimizer == MASTERS:
+        notes.append("Full fine-tuning with fp32 copies of the weights and fp32 states.")
+    elif cell.recipe.method == FULL:
+        notes.append(
+            f"Full fine-tuning with states in the weights' dtype; --optimizer {MASTERS} has fp32 copies and states."
+        )
     # A trace has no values, whatever the weights.
     if bound := lower_bound(cell.precision, cell.accelerator.kind):
         notes.append(f"{bound}; nor is each layer's wait for them in it.")
+    if cell.lengths is not PUBLISHED:
+        lengths, share = cell.lengths, 100 * cell.lengths.coverage(cell.context)
+        notes.append(
+            f"ARC's lengths are those of {lengths.name}: {lengths.count} sequences of {lengths.mean:.0f} tokens in the "
+            f"mean, {share:.0f} % within {cell.context}."
+        )
     if cell.arc_step_s is None:
         notes.append(f"None of ARC's sequences fits {cell.context} tokens: hours are for whole contexts.")
     return notes
@@ -129,7 +143,8 @@ COLUMNS = (
     *("origin", "model", "precision", "compute_dtype", "native", "context", "card", "method", "micro_batch"),
     *("micro_step_s", "ten_steps_min", "hours_low", "hours_mid", "hours_high", "steps", "budget_hours", "verdict"),
     *("peak_gib", "card_gib", *(f"{name}_gib" for name in _PARTS), "overhead_gib", "far", "evidence"),
-    "source",
+    *("source", "tokens_per_step", "params", "trainable_params", "update_s", "micro_step_low_s", "micro_step_high_s"),
+    *("peak_low_gib", "peak_high_gib"),
 )
 
 
@@ -168,6 +183,14 @@ def _flat(prediction: Prediction, goal: Goal) -> dict[str, Any]:
         "far": "; ".join(prediction.caveats),
         "evidence": prediction.evidence,
         "source": prediction.source,
+        "tokens_per_step": prediction.context * prediction.recipe.sequences_per_step,
+        "params": prediction.trace.params,
+        "trainable_params": prediction.trace.trainable,
+        "update_s": prediction.update_s,
+        "micro_step_low_s": prediction.micro_s / prediction.seconds_factor,
+        "micro_step_high_s": prediction.micro_s * prediction.seconds_factor,
+        "peak_low_gib": prediction.peak_bytes / prediction.memory_factor / GIB,
+        "peak_high_gib": prediction.peak_bytes * prediction.memory_factor / GIB,
     }
 
 

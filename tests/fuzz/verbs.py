@@ -183,6 +183,8 @@ ROWS = (
         "import-log", "{}", "logs/peft.json", *world.IMPORT))),
     Row("printed logs", "logs/*.txt", lambda content: values.damaged(content), (
         ("import-log", "{}", *world.IMPORT),), 4),
+    Row("tokens per task", "tokens.json", json_file, (
+        ("predict", "bare", "--gpu", "l4", "--context", "64", "--tokens-per-task", "{}"),), 4),
     Row("imported runs", "imported/imported.jsonl", json_lines, (
         ("calibrate", "--results", "imported"),
         ("import-log", "logs/train.txt", *world.IMPORT, "--results", "imported")), 4),
@@ -231,7 +233,12 @@ BASES: dict[str, tuple[Words, ...]] = {
     "ttft": ((MODEL, "--results", "new"),),
     "coverage": (("tasks",),),
     "solve": (world.SOLVED[1:], (MODEL, "--tasks", "tasks", "--results", "new")),
-    "predict": (("bare", "--gpu", "t4"), ("bare", "--gpu", "card.yaml")),
+    "predict": (
+        ("bare", "--gpu", "t4"),
+        ("bare", "--gpu", "card.yaml"),
+        ("bare", "--smallest", "--price", "l4=0.35"),
+        ("bare", "--gpu", "l4", "--tokens-per-task", "tokens.json"),
+    ),
     "calibrate": (RECORD,),
     "compare": (
         (world.EARLIER, world.RESULTS),

@@ -13,16 +13,14 @@ from typing import Any
 
 from harness.analysis.candidates import best_arm, interval
 from harness.arc.lengths import PUBLISHED
-from harness.errors import UserError
 from harness.files import home_relative, write_output
 from harness.report import speed
 from harness.report.format import GIB, hours
 from harness.report.page import arms, cells, evidence, figures, tasks
 from harness.report.page.canvas import Picture
+from harness.report.page.environment import TEMPLATES, environment, style
 from harness.report.page.judged import Judged
 from harness.text import visible
-
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(judged: Judged, path: Path, pictures: Sequence[Picture] | None = None) -> None:
@@ -35,27 +33,15 @@ def write_page(judged: Judged, path: Path, pictures: Sequence[Picture] | None = 
 
 def page(judged: Judged, pictures: Sequence[Picture]) -> str:
     """The page as HTML. Raises UserError where jinja2 or matplotlib is missing."""
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-        from markupsafe import Markup
-    except ImportError as problem:
-        raise UserError(f"the page needs jinja2, which is missing ({problem}): pip install jinja2") from None
+    templates = environment()
+    from markupsafe import Markup
 
-    # All text is from outside: names, reasons, ids. What is not marked as safe is escaped, and shown where it would
-    # else hide.
-    def shown(value: Any) -> Any:
-        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, finalize=shown,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     shown_tasks = tasks.shown(judged)
     drawn = {picture.name: Markup(picture.inline) for picture in pictures}
-    return environment.get_template("page.html").render(
-        style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8") + (tasks.STYLE if shown_tasks else "")),
+    return templates.get_template("page.html").render(
+        style=style(tasks.STYLE if shown_tasks else ""),
         script=Markup(script),
         digest=digest,
         data=Markup(_json_in_html(cells.for_script(judged))),
