@@ -45,6 +45,7 @@ class Projection:
     """From a beginning of a curve to a later point of it; `truth` is what was measured there. All are shares."""
 
     curve: Curve
+    start: CurvePoint  # the last of the beginning
     reach: float
     low: float
     mid: float
@@ -120,7 +121,9 @@ def projections(curve: Curve) -> Iterator[Projection]:
         if end <= last or point.steps > MAX_REACH * curve.points[last].steps:
             continue
         made = accuracy_after(curve.points[: last + 1], point.steps, RECORDED[SHARED][0])
-        yield Projection(curve, made.reach, made.low, made.mid, made.high, fmean(point.scores), made.refused)
+        yield Projection(
+            curve, curve.points[last], made.reach, made.low, made.mid, made.high, fmean(point.scores), made.refused
+        )
 
 
 def read(path: Path) -> list[Curve]:
@@ -142,15 +145,15 @@ def table(curves: Sequence[Curve], out: Any) -> None:
     """Prints what was projected beside what was measured at eight times the beginning, then how many intervals held."""
     made = [projection for curve in curves for projection in projections(curve)]
     shown = plain_table("<set|<arm|seed|tasks|from\n%|projected\n%|95 %|measured\n%|held")
-    for p in (p for p in made if p.reach == MAX_REACH):
+    farthest = max((p.reach for p in made), default=MAX_REACH)
+    for p in (p for p in made if p.reach == farthest):
         start = [p.curve.set, p.curve.arm, str(p.curve.seed), str(len(p.curve.points[0].scores))]
-        before = next(c for c in p.curve.points if c.steps * p.reach == p.curve.points[-1].steps)
         if p.refused:
-            shown.add_row(*start, f"{100 * fmean(before.scores):.1f}", "refused", "-", f"{100 * p.truth:.1f}", "-")
+            shown.add_row(*start, f"{100 * fmean(p.start.scores):.1f}", "refused", "-", f"{100 * p.truth:.1f}", "-")
             continue
         span = f"{100 * p.low:.0f} to {100 * p.high:.0f}"
         shown.add_row(
-            *start, f"{100 * fmean(before.scores):.1f}", f"{100 * p.mid:.1f}", span, f"{100 * p.truth:.1f}",
+            *start, f"{100 * fmean(p.start.scores):.1f}", f"{100 * p.mid:.1f}", span, f"{100 * p.truth:.1f}",
             "yes" if p.held else "NO",
         )  # fmt: skip
     out.print(shown)

@@ -97,7 +97,7 @@ def test_the_projection_is_to_the_steps_that_the_budget_allows():
     for tasks, steps in ((20, 338), (400, 17)):
         (candidate,) = candidates([_row()], [accuracy], replace(GOAL, budget_hours=1.5, test_tasks=tasks))
         assert candidate.bought.run.steps == int((1.2 * 3600 - 1) / (STEP_S * SLOW)) == 338
-        assert candidate.estimate == accuracy_after(accuracy.curve_points, steps)
+        assert candidate.estimate == accuracy_after(accuracy.curve_points, steps, candidate.noise.accuracy)
         assert candidate.estimate.reach == steps / 64
 
 

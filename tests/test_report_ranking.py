@@ -22,6 +22,13 @@ from harness.catalog.published import ACCURACIES
 from harness.records.cell import ModelSpec
 from harness.report import export, frame, terminal, ttft
 
+
+@pytest.fixture(autouse=True)
+def same_with_every_seed(monkeypatch):
+    """Figures by hand are of one training; what another seed changes is tested in test_analysis_comparison."""
+    monkeypatch.setattr(retraining, "RECORDED", dict.fromkeys(retraining.RECORDED, (0.0, 0.0, 10, 9)))
+
+
 # --- what is shown
 
 
@@ -227,9 +234,7 @@ def test_what_arms_cannot_say_is_named():
     assert "Best arm: n-1, 100.0 % of 1 tasks." in text
 
 
-def test_the_last_line_says_what_tells_tuning_from_none(monkeypatch):
-    monkeypatch.setattr(retraining, "RECORDED", dict.fromkeys(retraining.RECORDED, (0.0, 0.0, 10, 9)))
-
+def test_the_last_line_says_what_tells_tuning_from_none():
     def arm(name, shift, right, steps=64):
         losses = tuple(((20 + i % 7 - shift - 0.3 * (i % 3)) / 12, 12) for i in range(30))
         return result(right, tasks=30, arm=name, steps=steps, answer_losses=losses)
