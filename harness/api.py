@@ -55,13 +55,12 @@ class Record:
 
     @property
     def pick(self) -> dict[str, Any]:
-        """Options of `solve` for the candidate that `harness pick` takes, else for the one nearest to the budget; empty
-        where nothing was measured."""
+        """Options of `solve` for the candidate that `verdict` names: the one to take, else the one nearest to the
+        budget; empty where nothing was measured."""
         from harness.solve import recipe_file
 
-        ranking = self._ranking
-        best = next(iter((*ranking.fits, *ranking.too_slow)), None)
-        return recipe_file.settings_of(best.in_its_cell()) if best else {}
+        named = self._ranking.named
+        return recipe_file.settings_of(named.in_its_cell()) if named else {}
 
     def plot(self) -> "Figure":
         """Memory, predicted and measured, and hours, one bar per cell. Raises UserError without matplotlib."""

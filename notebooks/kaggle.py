@@ -16,7 +16,7 @@ BUDGET_HOURS = 11.5  # of the scored run, for all of it; Kaggle stops at 12
 REHEARSAL_HOURS = 0.05  # for solving, whenever Kaggle does not score this run
 CONTEXTS = None  # tokens, as in [1024, 4096]; None: models.yaml's
 PRECISIONS = None  # as in ["native", "int4"]; None: models.yaml's
-STEPS, VIEWS = None, None  # per task; None: models.yaml's
+STEPS, VIEWS = None, None  # per task; None: as picked, else models.yaml's
 KAGGLE_CARDS = "t4 l4"  # predicted for these, too
 ACCURACY = False  # True: each model is fine-tuned for a short time too, up to half an hour
 BENCH = {}  # further options of `bench`, as in {"sample_seconds": 10}
@@ -93,7 +93,7 @@ else:
 # %%
 left = BUDGET_HOURS - (time.time() - started) / 3600 if here.scored else REHEARSAL_HOURS
 common = {"tasks": str(here.tasks), "budget_hours": left, "out": here.submission, "results": here.results}
-common |= {"steps": STEPS, "views": VIEWS}
+common |= {name: number for name, number in (("steps", STEPS), ("views", VIEWS)) if number is not None}
 # What was picked; where that cannot answer (it has no weights, say), the model that comes along.
 for chosen in (record.pick, {"model": kaggle.STAND_IN_MODEL}):
     try:

@@ -53,7 +53,7 @@ def test_a_log_becomes_a_row_that_calibrate_fits_on(folder, capsys):
         "arc-tiny", gpu="t4", precisions="fp16", contexts=64, recipe="reference", micro_batch=4, sequences_per_step=8
     ).frame.iloc[0]
     # Fitted on them, a prediction of such a run is what they took, but for the prior's pull.
-    assert "2 of them imported" in prediction["source"]
+    assert "2 of them imported" in prediction["source"] and "elsewhere" in prediction["evidence"]
     assert prediction["micro_step_s"] == pytest.approx(0.15, rel=0.15)
 
 

@@ -9,6 +9,7 @@ import pytest
 from helpers.tasks import made_tasks
 
 import harness
+from harness import kaggle
 from harness.arc.sources import load
 from harness.solve import submission
 from notebooks import make
@@ -79,6 +80,27 @@ def test_choose_ends_with_what_to_take(tmp_path):
     assert printed[-1].startswith("Choose arc-tiny fp16 at 256 tokens on one t4")
     assert len(pictures(made)) == 1
     assert any("steps_per_minute" in text and "qwen2.5-0.5b" in text for text in printed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [((None, None), (48, 16)), ((8, None), (8, 16)), ((None, 2), (48, 2)), ((8, 2), (8, 2))],
+)
+def test_what_was_picked_holds_unless_a_setting_says_otherwise(monkeypatch, tmp_path, settings, wanted):
+    """The cell that solves, alone: steps and views of the pick, of which each setting replaces its own."""
+    (source,) = (cell.source for cell in make.notebook("kaggle").cells if "harness.solve(" in cell.source)
+    calls = []
+
+    class Solved:
+        summary = "done"
+
+    monkeypatch.setattr(harness, "solve", lambda **options: calls.append(options) or Solved)
+    here = kaggle.Here(folder=tmp_path, tasks=tmp_path, models=(), scored=False, notes=())
+    record = type("Record", (), {"pick": {"model": "picked", "steps": 48, "views": 16}})
+    names = {"STEPS": settings[0], "VIEWS": settings[1], "SOLVE": {}, "BUDGET_HOURS": 1, "REHEARSAL_HOURS": 0.1}
+    exec(source, names | {"harness": harness, "kaggle": kaggle, "here": here, "record": record, "started": 0.0})
+    (options,) = calls
+    assert (options["model"], options["steps"], options["views"]) == ("picked", *wanted)
 
 
 # ---- How they are made
@@ -172,10 +194,7 @@ def test_a_users_error_is_one_line_in_a_notebook():
 def test_a_record_says_what_to_take_and_with_which_options():
     record = harness.load(str(make.FOLDER.parent / "results/reference/make-bench-qwen-0.5b"))
     assert record.verdict.startswith("Best candidate: qwen2.5-0.5b bf16 at 512 tokens")
-    assert record.pick | {"learning_rate": None} == {
-        "model": "qwen2.5-0.5b", "precision": "bf16", "context": 512, "sequences_per_step": 16,
-        "lora_targets": "attention", "learning_rate": None,
-    }  # fmt: skip
+    assert record.pick == {"model": "qwen2.5-0.5b", "precision": "bf16", "context": 512}
     # Under a budget that none fits it is the nearest.
     assert harness.load(record.folder, budget_hours=0.1).pick["model"] == "qwen2.5-0.5b"
 

@@ -256,6 +256,55 @@ def test_what_pick_chose_is_what_solve_runs(arc_folder, tmp_path, capsys, monkey
     assert config.tune.model.path == str(arc_folder) and config.tune.precision == cell.precision
 
 
+def test_without_an_accuracy_the_model_is_tuned_as_the_catalogue_says(tmp_path):
+    """The sweep timed steps of 16 sequences at 5e-5; arc-tiny learns by 24 steps of 4 at 4e-3 on all linear layers."""
+    from helpers.records import row
+
+    import harness
+    from harness.catalog import models
+    from harness.cli import solve
+    from harness.records.cell import Recipe
+    from harness.records.store import Store
+    from harness.solve import recipe_file
+
+    swept = row((0.01,) * 12)
+    catalog = models.load()
+    timed = Recipe(sequences_per_step=16, learning_rate=5e-5, lora_targets="attention", trim_vocab=True)
+    cell = replace(swept.cell, model=catalog.find("arc-tiny"), weights="bundled:arc-tiny@0", context=512, recipe=timed)
+    Store(tmp_path).add(replace(swept, cell=cell))
+    with pytest.raises(SystemExit) as end:
+        app.main(["pick", "--results", str(tmp_path), "--emit", str(tmp_path / "run.yaml")])
+    assert end.value.code == 0
+    wanted = {"model": "arc-tiny", "precision": "fp32", "context": 512, "trim_vocab": True}
+    assert recipe_file.read(tmp_path / "run.yaml").options() == wanted == harness.load(tmp_path).pick
+    write_tasks(tmp_path / "tasks", *made_tasks(2))
+    tune = solve.configure(**(wanted | {"tasks": str(tmp_path / "tasks"), "out": tmp_path / "s.json"})).tune
+    recipe = tune.recipe
+    assert (tune.steps, tune.views, recipe.sequences_per_step) == (24, 4, 4)
+    assert (recipe.learning_rate, recipe.lora_targets) == (4e-3, "all-linear")
+
+
+def test_what_is_emitted_is_what_the_sentence_names(tmp_path, capsys):
+    """By size alone a context that admits half of ARC's sequences goes before a larger model, which is listed first."""
+    from helpers.ranking import row_of
+
+    import harness
+    from harness.records.store import Store
+    from harness.solve import recipe_file
+
+    for measured in (row_of("large", 0.01, context=512, params=2), row_of("small", 0.1, context=2048, params=1)):
+        Store(tmp_path).add(measured)
+    path, record = tmp_path / "run.yaml", harness.load(tmp_path)
+    with pytest.raises(SystemExit):
+        app.main(["pick", "--results", str(tmp_path), "--emit", str(path)])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert record.verdict in printed and "Best candidate: small fp32 at 2048 tokens" in printed
+    assert recipe_file.read(path).options() == record.pick == {"model": "small", "precision": "fp32", "context": 2048}
+    # Where none fits, both name the nearest.
+    strict = harness.load(tmp_path, budget_hours=1e-3)
+    assert "Nearest: large" in strict.verdict and strict.pick["model"] == "large"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("steps: 0\nmodel: x", "steps must be"), ("nosuch: 1\nmodel: x", "nosuch is not a known key"), ("[]", "run.yaml")],

@@ -36,6 +36,11 @@ class Ranking:
             return self.fits[0] if self.fits else None
         return _largest(self.fits)
 
+    @property
+    def named(self) -> Candidate | None:
+        """The best, else the one nearest to the budget: whichever `why` names; None where nothing was measured."""
+        return self.best or next(iter(self.too_slow), None)
+
 
 def rank_candidates(measured: Sequence[Candidate], goal: Goal) -> Ranking:
     """The candidates ranked: those that fit the budget with all steps, by accuracy where there is one.

@@ -153,11 +153,11 @@ def pick(
         out.print(f"- {line}", markup=False)
     ranking.ranking_table(chosen, goal, out)
     weight_notes.show(record.rows, record.results, out)
-    if emit and chosen.fits:
+    if emit and chosen.best:
         from harness.files import write_output
         from harness.solve import recipe_file
 
-        write_output(emit, recipe_file.text_of(chosen.fits[0].in_its_cell(), str(emit)))
+        write_output(emit, recipe_file.text_of(chosen.best.in_its_cell(), str(emit)))
     # For scripts, which do not read the sentence.
     if not chosen.fits:
         raise typer.Exit(1)

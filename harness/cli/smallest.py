@@ -46,7 +46,7 @@ def show_smallest(  # the options of one verb
 
     out = style.console()
     with TracePool(versions()) as tracers, ProgressLine(out) as progress:
-        choices = smallest.choose(cards, on, prices, tracers, partial(progress.count, "tracing"))
+        choices = smallest.choose(cards, on, request.goal, prices, tracers, partial(progress.count, "tracing"))
     if csv:
         shown = [prediction for choice in choices for prediction, _ in choice.shown]
         predictions.FORMATS["csv"].write(shown, request.goal, csv)

@@ -116,7 +116,7 @@ def _model_of(run: LoggedRun, catalog: Catalog) -> ModelSpec:
     # Unsloth's copies of a model are called after it.
     for ending in ("-unsloth-bnb-4bit", "-bnb-4bit"):
         names |= {name.removesuffix(ending) for name in names}
-    names |= {name.removesuffix("-instruct").removesuffix("-it") for name in names}
+    names |= {name.removesuffix("-instruct").removesuffix("-it").removeprefix("meta-") for name in names}
     for spec in catalog.models.values():
         hub = (spec.hub_id or "").rpartition("/")[2].lower()
         if names & {spec.name, spec.hub_id, hub, *spec.aliases}:

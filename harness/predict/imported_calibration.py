@@ -1,13 +1,14 @@
 """A calibration by imported runs, alone or beside the measured cells of the same card."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from harness.catalog import accelerators
 from harness.catalog.accelerators import CUDA
 from harness.errors import UserError
 from harness.hardware.environment import versions
 from harness.predict import calibration, calibration_files, roofline
-from harness.predict.calibration import Calibration, Point
+from harness.predict.calibration import MEASURED_ELSEWHERE, Calibration, Point
 from harness.predict.imported import predictable
 from harness.predict.trace_pool import TracePool
 from harness.records.cell import OPTIMIZED
@@ -45,7 +46,7 @@ def calibrated(
         raise UserError("none of the imported runs can be traced; see `harness doctor`")
     steps = {row.cell.recipe.implementation for row, _, _ in measured[1]} if measured else set()
     steps |= {run.cell.recipe.implementation for run, _ in predicted}
-    return calibration.fit(
+    fitted = calibration.fit(
         device=card.name,
         kind=CUDA,
         points=points,
@@ -54,3 +55,5 @@ def calibrated(
         step=OPTIMIZED if OPTIMIZED in steps else steps.pop(),
         nominal=None if calibration_files.is_listed(card) else card,
     )
+    # Others' cards of the kind are none of this machine's.
+    return fitted if measured else replace(fitted, evidence=MEASURED_ELSEWHERE)

@@ -100,11 +100,14 @@ def _size(card: Accelerator) -> tuple[float, float, int]:
 def choose(
     cards: Sequence[Card],
     query_on: Callable[[Card], PredictQuery | None],
+    goal: Goal,
     prices: Prices,
     pool: TracePool,
     on_done: OnDone = lambda done, total: None,
 ) -> list[Choice]:
-    """A choice per cell of the query that `query_on` makes for a candidate (None: its recipe cannot be shared so).
+    """A choice per cell of the query for `goal` that `query_on` makes for a candidate.
+
+    It gives None where so many cards cannot share the recipe's step.
 
     Goes through `cards` in their order. One without a price is predicted only for cells that no smaller one does.
     Raises UserError as `predict_all` does.
@@ -112,8 +115,8 @@ def choose(
     fitting: dict[CellName, list[Prediction]] = {}
     others: dict[CellName, list[Prediction]] = {}
     reasons: dict[CellName, str] = {}
-    for card in cards:
-        if not (query := query_on(card)):
+    for card, query in ((card, query_on(card)) for card in cards):
+        if query is None:
             continue
         priced = euros_per_hour(card[0], prices) is not None
         for name, part in _parts(query, set() if priced else set(fitting)):
@@ -123,13 +126,12 @@ def choose(
                 if isinstance(answer, Unpredictable):
                     reasons.setdefault(cell, answer.reason)
                 else:
-                    kept = fitting if answer.verdict(query.goal) == FITS else others
+                    kept = fitting if answer.verdict(goal) == FITS else others
                     kept.setdefault(cell, []).append(answer)
     names = dict.fromkeys([*fitting, *others, *reasons])
     return [
-        _choice(cell, fitting.get(cell, []), others.get(cell, []), prices, query.goal, reasons.get(cell, ""))
+        _choice(cell, fitting.get(cell, []), others.get(cell, []), prices, goal, reasons.get(cell, ""))
         for cell in names
-        if query
     ]
 
 

@@ -39,7 +39,7 @@ def imported_table(pairs: Sequence[tuple[ImportedRun, Prediction]], out: Console
     out.print(
         Text(
             "IMPORTED: told by logs of others, the mean of a whole run; predicted: what `harness predict` says of the "
-            "same step at the mean length."
+            "same step at the mean length, whereas a log's peak is its longest sequences'."
         )
     )
     for run, _ in pairs:

@@ -51,23 +51,25 @@ def text_of(candidate: Candidate, name: str) -> str:
 def settings_of(candidate: Candidate) -> dict[str, Any]:
     """Options of `solve`: the candidate's cell, and how its accuracy was measured, where that was.
 
-    Steps of a fine-tune that all tasks shared are none per task, so they are left to `solve`.
+    Without an accuracy nothing says how to train: learning rate, targets, sequences and steps are left to `solve`,
+    which takes models.yaml's for this model and not those that the sweep was timed with. Steps of a fine-tune that all
+    tasks shared are none per task, so they are left to `solve` too.
     """
     cell = candidate.row.cell
-    recipe = candidate.result.spec.recipe if candidate.result else cell.recipe
     settings: dict[str, Any] = {
         "model": cell.model.path or cell.model.name,
         "weights": None if cell.weights == RANDOM or cell.weights.startswith(BUNDLED) else cell.weights,
         "precision": cell.precision,
         "context": max(64, cell.context),
-        "sequences_per_step": recipe.sequences_per_step,
-        "learning_rate": recipe.learning_rate,
-        "lora_targets": recipe.lora_targets,
-        "trim_vocab": recipe.trim_vocab,
+        "trim_vocab": cell.recipe.trim_vocab,
     }
     if result := candidate.result:
         spec = result.spec
         settings |= {
+            "sequences_per_step": spec.recipe.sequences_per_step,
+            "learning_rate": spec.recipe.learning_rate,
+            "lora_targets": spec.recipe.lora_targets,
+            "trim_vocab": spec.recipe.trim_vocab,
             "arm": result.arm if result.steps else None,
             "encoding": spec.encoding,
             "decode": spec.decode,
