@@ -108,8 +108,8 @@ def test_one_sample_has_no_interval_and_is_counted():
 
 
 def test_arms_have_their_losses_and_tasks_compared():
-    """0.5 nats per token over 12 tokens are 6 per grid; 0.8 are 60 % more, which no other seed explains. Solved: 8, then 2
-    of 10."""
+    """0.5 nats per token over 12 tokens are 6 per grid; 0.8 are 60 % more, beyond what seeds do. Solved: 8, then 2 of
+    10."""
     found = changes(([], [result(8)]), ([], [result(2, answer_losses=((0.8, 12),) * 10)]))
     nats, solved = (one(found.same_device, what) for what in (NATS, ACCURACY))
     assert nats.before == pytest.approx(6.0) and nats.middle == pytest.approx(1.6)
