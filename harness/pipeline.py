@@ -244,7 +244,7 @@ def _fine_tune(spec: ModelSpec, weights: str, config: SweepConfig, catalog: Cata
     settings = settings_for(catalog, spec, alone=len(config.models) == 1)
     own = {name: value for name, value in settings.of_recipe.items() if value is not None}
     # Targets that the user names for the sweep are those of the fine-tune too.
-    if config.recipe.lora_targets != catalog.recipe.lora_targets:
+    if config.targets_given:
         own["lora_targets"] = config.recipe.lora_targets
     recipe = replace(
         catalog.recipe, **own, **{name: getattr(config.recipe, name) for name in ("trim_vocab", "kernels")}

@@ -123,7 +123,7 @@ def test_nothing_without_a_result_is_given_an_accuracy():
     """In no table and no column: not from another precision, other weights, what was published, or the sizes."""
     rows = [_row(name) for name in (*ACCURACIES, "tiny")] + [_row("phi-3-mini", precision="int4")]
     results = [
-        _result(right=5, curve_points=curve(10, 2, 3, 4, 5)),
+        _result(right=5, decode_s=9.0, curve_points=curve(10, 2, 3, 4, 5)),
         _result("phi-3-mini", right=9, weights="/elsewhere"),
     ]
     chosen = rank_candidates(candidates(rows, results, GOAL), GOAL)

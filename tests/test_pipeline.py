@@ -12,6 +12,7 @@ from helpers.tuning import InProcess, Listener
 from harness import pipeline
 from harness.catalog import model_folder, precisions
 from harness.catalog import models as catalog
+from harness.cli.bench import configure
 from harness.errors import UserError
 from harness.hardware import device_lock
 from harness.measure.config import SweepConfig, SweepResult
@@ -237,3 +238,15 @@ def test_a_record_that_cannot_be_read_in_part_is_mended_and_used(bench, arc_fold
         file.write('{"kind": "arm", "half a row')
     again, notes = bench.measured()
     assert again == results and "1 corrupt lines" in notes
+
+
+@pytest.mark.parametrize(("words", "targets"), [({}, "all-linear"), ({"lora_targets": "attention"}, "attention")])
+def test_targets_that_are_given_are_those_of_the_fine_tune(tmp_path, words, targets):
+    """models.yaml tunes arc-tiny on all linear layers; attention, its recipe's default, counts where it is given."""
+    config, catalogue = configure(["arc-tiny"], results=tmp_path, **words)
+    assert config.recipe.lora_targets == "attention"
+    (model,) = config.models
+    swept = row((0.01,) * 12, cell=cell(model=model[0], weights=model[1]))
+    notes = []
+    (tune,) = pipeline.fine_tunes(config, catalogue, SweepResult(tmp_path, InProcess.report, [swept]), notes.append)
+    assert (tune.recipe.lora_targets, notes) == (targets, [])

@@ -8,7 +8,7 @@ from harness.cli.app import main
 from harness.errors import UserError
 from harness.predict import smallest
 
-TINY = ("predict", "arc-tiny", "--precision", "fp16", "--context", "64")
+TINY = ("predict", "arc-tiny", "--precision", "fp16", "--context", "64", "--micro-batch", "1")
 
 
 def run(capsys, *words):

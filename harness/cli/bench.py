@@ -113,6 +113,7 @@ def configure(
         goal=parse.goal(catalog, budget_hours, steps),
         device=parse.device_of(device),
         results=results,
+        targets_given=lora_targets is not None,
         fresh=fresh,
         retry=retry,
         autotune=autotune,

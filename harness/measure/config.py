@@ -29,6 +29,7 @@ class SweepConfig:
     goal: Goal
     device: str = "auto"
     results: Path | None = None
+    targets_given: bool = False  # the user named the recipe's LoRA targets, for the fine-tunes of a bench too
     fresh: bool = False  # measure again what the record has
     retry: bool = False  # measure again what crashed, was killed or timed out
     autotune: bool = False  # search the micro-batch and recomputation that are fastest

@@ -27,20 +27,19 @@ def summary_frame(
     by_key = {c.row.key: c for c in candidates(rows, results, goal) if c.at_own_context}
     runs = judged_runs(rows, list(by_key.values()), goal)
     dicts = [
-        _flat(row, fitted[token_curve.curve_key(row)], runs.get(row.key), goal) | _accuracy(by_key.get(row.key), goal)
+        _flat(row, fitted[token_curve.curve_key(row)], runs.get(row.key), goal) | _accuracy(by_key.get(row.key))
         for row in rows
     ]
     return [{k: safe_cell(v) if isinstance(v, str) else v for k, v in columns.items()} for columns in dicts]
 
 
-def _accuracy(candidate: Candidate | None, goal: Goal) -> dict[str, Any]:
+def _accuracy(candidate: Candidate | None) -> dict[str, Any]:
     """The columns of a cell whose model was fine-tuned; none for others."""
     if candidate is None or candidate.result is None:
         return {}
     # The measured accuracy and its costs, then what is projected.
-    result, estimate = candidate.result, candidate.estimate
+    result, estimate, answers = candidate.result, candidate.estimate, candidate.run.answers
     low, corrected, high = candidate.accuracy
-    inference_h = result.decode_s_per_task * goal.test_tasks / 3600
     columns = {
         "accuracy_arm": result.label,
         "accuracy": result.mean("attempts"),
@@ -57,8 +56,9 @@ def _accuracy(candidate: Candidate | None, goal: Goal) -> dict[str, Any]:
         "grid_nll": result.grid_nll,
         "chance_of_best": candidate.chance,
         "decode_s_per_task": result.decode_s_per_task,
-        "inference_hours": inference_h,
-        "total_hours_high": projection.project(candidate.row, goal.steps).hours_high + inference_h,  # full contexts
+        # Of the run that the verdict is of.
+        "inference_hours": answers.mid if answers else None,
+        "total_hours_high": candidate.run.high,
     }
     if candidate.baseline:
         # For the number of arms that it was chosen from.
