@@ -29,7 +29,9 @@ def install(inputs: str) -> str:
             f"No harness: attach the folder that `make wheels` made to this notebook (nothing of it is under {inputs})."
         )
     folder = wheels[-1].parent
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--find-links", str(folder), "ttft-bench"]
+    # Folders of wheels that were made before had none of gguf.
+    wanted = "ttft-bench[gguf]" if any(folder.glob("gguf-*.whl")) else "ttft-bench"
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--find-links", str(folder), wanted]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or "pip failed").splitlines()[-1]

@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 MOST_BYTES = 300 * 10**6
 _NEEDED_BYTES = 10**9  # of the disk, for the wheels and what pip unpacks
 _WITHIN_S = 600
+_EXTRAS = "gguf"  # small, and attached weights may be such a file
 _STAND_IN = "stand.in"  # the local version of the torch that is none
 
 
@@ -74,11 +75,11 @@ def resolve_command(
     constraints.write_text(re.sub(r"^torch==.*$", f"torch=={version}+{_STAND_IN}", pins, flags=re.M), encoding="utf-8")
     common = ["--find-links", str(stand_ins), "-c", str(constraints)]
     if not python_version and not platforms:
-        return ["wheel", "-w", str(folder), *common, str(own)]
+        return ["wheel", "-w", str(folder), *common, f"{own}[{_EXTRAS}]"]
     # For another machine pip takes nothing that it would have to build.
     chosen = [word for name in platforms for word in ("--platform", name)]
     chosen += ["--python-version", python_version] if python_version else []
-    return ["download", "-d", str(folder), "--only-binary", ":all:", *chosen, *common, str(own)]
+    return ["download", "-d", str(folder), "--only-binary", ":all:", *chosen, *common, f"{own}[{_EXTRAS}]"]
 
 
 def torch_version() -> str:
@@ -154,7 +155,8 @@ def attempt(folder: Path) -> str:
         (site,) = venv.glob("lib/python*/site-packages")
         (site / "torch.pth").write_text(f"{lent}\n", encoding="utf-8")
         python = str(venv / "bin" / "python")
-        _pip("--python", python, "install", "--no-index", "--find-links", str(folder), "ttft-bench", alone=True)
+        wanted = f"ttft-bench[{_EXTRAS}]"
+        _pip("--python", python, "install", "--no-index", "--find-links", str(folder), wanted, alone=True)
         code = "import harness, torch; print(torch.__version__, torch.__file__, harness.__file__)"
         for command in ([python, "-c", code], [str(venv / "bin" / "ttft-bench"), "models"]):
             # From a folder where no checkout is in the way.

@@ -4,11 +4,14 @@ import json
 import os
 
 import pytest
+from helpers.gguf_files import random_model, write
 from helpers.records import TINY
 from helpers.tasks import made_tasks
 
 from harness import kaggle, network
+from harness.errors import UserError
 from harness.hardware import driver
+from harness.kaggle import inputs as scanned
 from harness.records.stored import to_stored
 from harness.solve import submission
 
@@ -118,6 +121,60 @@ def test_named_tasks_win_and_wrong_ones_are_passed_over(inputs, tmp_path):
     assert here.tasks == found and "none.json" in notes(here, "Passed over")[0]
 
 
+def test_a_competition_goes_before_any_data_set(inputs, tmp_path):
+    """By the sample of a submission beside it, or by its name; a later year in another's name says nothing."""
+    backup = challenges(inputs / "backup-of-2026/arc-agi_test_challenges.json")
+    wanted = challenges(inputs / "arc-prize-2025/arc-agi_test_challenges.json", 3)
+    here = look(inputs, tmp_path)
+    assert here.tasks == wanted
+    assert notes(here, "Tasks:") == [f"Tasks: the 3 of {wanted}: of the competition; {backup} could be taken by TASKS."]
+    # Next year's may be called otherwise.
+    other = challenges(inputs / "abc/arc-agi_test_challenges.json")
+    (other.parent / "sample_submission.json").write_text("{}")
+    here = look(inputs, tmp_path)
+    assert here.tasks == other and "beside sample_submission.json" in notes(here, "Tasks:")[0]
+    (wanted.parent / "sample_submission.json").write_text("{}")
+    assert look(inputs, tmp_path).tasks == wanted
+
+
+@pytest.mark.parametrize("place", ["arc-prize-2025", "competitions/arc-prize-2025"])
+def test_a_data_set_of_many_folders_hides_no_other(inputs, tmp_path, monkeypatch, place):
+    monkeypatch.setattr(scanned, "MOST_FOLDERS", 20)
+    huge = inputs / "a-huge-one"
+    for number in range(30):
+        (huge / f"{number:02}" / "below").mkdir(parents=True)
+    wanted = challenges(inputs / place / "arc-agi_test_challenges.json", 3)
+    near = challenges(huge / "00/challenges.json")
+    here = look(inputs, tmp_path)
+    assert here.tasks == wanted and str(near) not in notes(here, "Tasks:")[0]
+    (note,) = notes(here, "more than")
+    assert note.startswith(f"{huge} has more than 20 folders")
+    assert near in scanned.scan(inputs).files  # what lies near its top is found all the same
+
+
+def test_inputs_of_one_owner_are_searched_each_by_itself(inputs, monkeypatch):
+    monkeypatch.setattr(scanned, "MOST_FOLDERS", 3)
+    for number in range(9):
+        (inputs / f"datasets/me/many/{number}").mkdir(parents=True)
+    deep = challenges(inputs / "datasets/me/tasks/v1/challenges.json")
+    found = scanned.scan(inputs)
+    assert found.files == (deep,) and found.cut == (inputs / "datasets/me/many",)
+    assert scanned.scan(inputs / "nothing").files == ()
+
+
+def test_while_kaggle_scores_nothing_stands_in(inputs, tmp_path, monkeypatch):
+    monkeypatch.setenv("KAGGLE_IS_COMPETITION_RERUN", "1")
+    with pytest.raises(UserError, match=f"{inputs} has no challenges that can be read: nothing is answered; attach"):
+        look(inputs, tmp_path)
+    assert not list(tmp_path.glob("stand-in*"))
+    monkeypatch.setattr(scanned, "MOST_FOLDERS", 1)
+    (inputs / "big/below").mkdir(parents=True)
+    with pytest.raises(UserError, match=f"{inputs}/big only in part"):
+        look(inputs, tmp_path)
+    named = challenges(tmp_path / "mine.json", 1)
+    assert look(inputs, tmp_path, tasks=str(named)).tasks == named
+
+
 # ---- Models
 
 
@@ -137,6 +194,22 @@ def test_without_weights_the_small_model_stands_in(inputs, tmp_path):
     (inputs / "no-weights/config.json").write_text("{}")
     here = look(inputs, tmp_path)
     assert here.models == ("arc-tiny",) and notes(here, "arc-tiny stands in")
+
+
+def test_a_gguf_file_is_a_model_and_weights_that_are_passed_over_are_named(inputs, tmp_path):
+    challenges(inputs / "challenges.json")
+    (inputs / "pickled").mkdir()
+    (inputs / "pickled/config.json").write_text(json.dumps(TINY))
+    (inputs / "pickled/pytorch_model.bin").touch()
+    (inputs / "no-model.bin").touch()
+    here = look(inputs, tmp_path)
+    assert here.models == ("arc-tiny",) and notes(here, "No weights that can be read")
+    (note,) = notes(here, "Passed over")
+    assert str(inputs / "pickled") in note and "pytorch_model.bin, and pickled weights are never loaded" in note
+    path = write(inputs / "small.gguf", random_model(max_position_embeddings=512))
+    (inputs / "half.gguf").write_bytes(path.read_bytes()[:100])
+    here = look(inputs, tmp_path)
+    assert here.models == (str(path),) and "half.gguf" in notes(here, "Left out")[0] and notes(here, "pickled")
 
 
 def test_models_that_are_unknown_are_left_out(inputs, tmp_path):

@@ -151,6 +151,9 @@ def test_wheels_are_installed_without_an_index(without_harness, monkeypatch, tmp
     monkeypatch.setattr(subprocess, "run", lambda command, **options: commands.append(command) or done)
     assert "without an index" in install(str(tmp_path))
     assert commands[0][4:] == ["-q", "--no-index", "--find-links", str(tmp_path / "data/wheels"), "ttft-bench"]
+    (tmp_path / "data/wheels/gguf-0.19.0-py3-none-any.whl").touch()
+    install(str(tmp_path))
+    assert commands[1][-1] == "ttft-bench[gguf]"
 
 
 def test_wheels_that_cannot_be_installed_end_it_in_a_sentence(without_harness, monkeypatch, tmp_path):
