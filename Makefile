@@ -37,9 +37,10 @@ pick: .venv/.ready
 models doctor: .venv/.ready
 	@$(RUN) $@ $(ARGS)
 
-# A process per core, each of one thread: the tests are many and small.
+# A process per core and one more, for many wait for others; each of one thread. Long files first (tests/conftest.py).
+PROCESSES = $(shell expr $$(nproc 2>/dev/null || echo 1) + 1)
 test: .venv/.ready-dev
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(PROCESSES) --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/.ready-dev
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -21,6 +21,16 @@ _SHELL = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_F
           "XDG_CACHE_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN", "TRANSFORMERS_CACHE")  # fmt: skip
 
 
+# Files of few and long tests: begun last, one process would be left with them.
+_LONG = ("kill", "end_to_end", "fuzz", "notebooks", "train_distributed", "ray_runs", "solve_run", "solve_plan",
+         "workers_process", "cli_ttft", "cli", "import_log", "workers_ray")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}.py": place for place, name in enumerate(_LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_world(tmp_path_factory):
     """A home, caches, a temporary folder and a terminal of the tests' own, whatever the user has.
