@@ -201,3 +201,12 @@ def test_it_is_a_function_too(pair):
     assert compared.sentences[0].startswith("B is 2.00 times as fast as A")
     frame = compared.frame
     assert list(frame[frame["what"] == "seconds per step"]["change"]) == [0.5, 0.5]
+
+
+def test_a_gate_does_not_pass_where_no_speed_could_be_judged(run, tmp_path):
+    """One micro-step has no interval: memory alone is no ground for passing, however slow B is."""
+    a = record(tmp_path / "a", [row((1.0,))])
+    b = record(tmp_path / "b", [row((9.0,), started="2026-01-02T00:00:00+00:00")])
+    code, _, error = run(a, b, "--gate")
+    assert code == 2 and "no common cell has samples enough for an interval of its seconds" in error
+    assert run(a, b)[0] == 0

@@ -110,6 +110,11 @@ def _check_judged(compared: Compared) -> None:
             "every common cell was timed while others used the cores, so speed cannot be judged; measure again with "
             "bench --fresh"
         )
+    if not timed and own.unknown:
+        raise UserError(
+            "no common cell has samples enough for an interval of its seconds, so speed cannot be judged; measure again "
+            "with bench --fresh"
+        )
 
 
 def by_devices(every: Iterable[Change]) -> dict[tuple[str, str], list[Change]]:
