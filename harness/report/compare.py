@@ -112,8 +112,8 @@ def _check_judged(compared: Compared) -> None:
         )
     if not timed and own.unknown:
         raise UserError(
-            "no common cell has samples enough for an interval of its seconds, so speed cannot be judged; measure again "
-            "with bench --fresh"
+            "no common cell has samples enough for an interval of its seconds, so speed cannot be judged; measure "
+            "again with bench --fresh"
         )
 
 
