@@ -134,9 +134,9 @@ def chosen(
     each one's accuracy over seeds), chooses its own best; what that one shows beyond its accuracy on all tasks is the
     flattery, its mean the correction (Efron and Tibshirani 1993, chapter 17, for the choice of a model). The draws lie
     around means that are drawn together by as much of their spread as chance explains, or candidates alike would be
-    taken for different ones. Around the corrected share stands Wilson's interval, widened by the noise. In simulated
-    tables with a known truth it holds 93 to 97 % (python -m bench.choices). Raises ValueError for candidates on
-    different numbers of tasks.
+    taken for different ones. Around the corrected share stands Wilson's interval, widened by the noise. Of
+    42 kinds of simulated tables it held the truth in 96.0 %, 90 to 99 % by kind (python -m bench.choices). Raises
+    ValueError for candidates on different numbers of tasks.
     """
     if len({len(by_task) for by_task in scores}) != 1:
         raise ValueError("candidates are compared on the same tasks")

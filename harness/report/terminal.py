@@ -33,8 +33,7 @@ def show(
     choice = rank_candidates(listed, goal)
     for group in ttft.by_comparison(results):
         spec = ttft.trained_spec(group)
-        sequences = rows[0].cell.recipe.sequences_per_step if rows else spec.recipe.sequences_per_step
-        ttft.arms_table(group, out, ttft.steps_at_goal(spec, goal, sequences), results)
+        ttft.arms_table(group, out, ttft.steps_at_goal(spec, goal, rows), results)
     if results:
         ranking.ranking_table(choice, goal, out)
     elif rows:

@@ -11,6 +11,7 @@ from harness.analysis.retraining import NONE, Noise, first_seeds, noise_for
 from harness.analysis.stats import mcnemar
 from harness.records.arm import SHARED, ArmResult, TuneSpec
 from harness.records.cell import Goal
+from harness.records.measurement import Measurement
 from harness.report.comparison import best_line, compared, comparison_tables
 from harness.report.format import number
 from harness.report.style import plain_table
@@ -51,12 +52,7 @@ def arms_table(
             number(row.grid_nll),
             f"{100 * row.mean('attempts'):.1f}",
             f"{100 * low:.0f}-{100 * high:.0f}",
-            f"{100 * row.mean('views'):.1f}",
-            f"{100 * row.mean('cells'):.0f}",
-            f"{100 * row.mean('shape'):.0f}",
-            str(row.steps),
-            f"{row.train_s:.0f}",
-            number(row.decode_s_per_task, 2),
+            *details(row),
             number(p, 2),
         )
         before = row
@@ -77,6 +73,18 @@ def arms_table(
     best, sentence = best_line(rows, comparisons, noise)
     out.print(Text(f"\n{sentence}", style="bold"))
     return best
+
+
+def details(row: ArmResult) -> tuple[str, ...]:
+    """Accuracy of views, right cells and shapes in percent, steps, seconds of training and of answering per task."""
+    return (
+        f"{100 * row.mean('views'):.1f}",
+        f"{100 * row.mean('cells'):.0f}",
+        f"{100 * row.mean('shape'):.0f}",
+        str(row.steps),
+        f"{row.train_s:.0f}",
+        number(row.decode_s_per_task, 2),
+    )
 
 
 def definition(spec: TuneSpec) -> str:
@@ -139,9 +147,11 @@ def trained_spec(rows: Sequence[ArmResult]) -> TuneSpec:
     return next((row.spec for row in rows if row.steps), rows[0].spec)
 
 
-def steps_at_goal(spec: TuneSpec, goal: Goal, sequences_per_step: int) -> int:
-    """Steps of `spec` that give its tasks as many sequences each as the goal's steps give all test tasks."""
-    dose = goal.steps * sequences_per_step / goal.test_tasks
+def steps_at_goal(spec: TuneSpec, goal: Goal, rows: Sequence[Measurement]) -> int:
+    """Steps of `spec` that give its tasks as many sequences each as the goal's steps, those of the record's cells
+    (`rows`), give all test tasks."""
+    recipe = rows[0].cell.recipe if rows else spec.recipe
+    dose = goal.steps * recipe.sequences_per_step / goal.test_tasks
     tasks = len(spec.tasks) if spec.scope == SHARED else 1
     return max(1, round(dose * tasks / spec.recipe.sequences_per_step))
 

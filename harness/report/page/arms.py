@@ -41,8 +41,6 @@ def _table(group: list[ArmResult], judged: Judged) -> ArmsTable:
     spec = ttft.trained_spec(ok or group)
     noise = noise_for(judged.content.results, spec)
     comparisons = compared(ok, noise) if ok else []
-    rows = judged.content.rows
-    sequences = rows[0].cell.recipe.sequences_per_step if rows else spec.recipe.sequences_per_step
     return ArmsTable(
         title=f"{spec.model.name} {spec.precision}, {len(spec.tasks)} tasks of {spec.dataset}",
         best=best_line(ok, comparisons, noise)[1] if ok else "",
@@ -50,7 +48,7 @@ def _table(group: list[ArmResult], judged: Judged) -> ArmsTable:
         first=comparisons[0].first.label if comparisons else "",
         compared=[_compared(c) for c in comparisons],
         failures=[f"{row.label}: {row.status}: {row.reason}" for row in group if not row.ok],
-        notes=ttft.notes(ok, noise, ttft.steps_at_goal(spec, judged.goal, sequences)) if ok else [],
+        notes=ttft.notes(ok, noise, ttft.steps_at_goal(spec, judged.goal, judged.content.rows)) if ok else [],
         definition=ttft.definition(spec),
     )
 
@@ -63,12 +61,7 @@ def _row(row: ArmResult, before: ArmResult | None) -> tuple[str, ...]:
         f"{100 * low:.0f}-{100 * high:.0f}",
         number(row.token_loss),
         number(row.grid_nll),
-        f"{100 * row.mean('views'):.1f}",
-        f"{100 * row.mean('cells'):.0f}",
-        f"{100 * row.mean('shape'):.0f}",
-        str(row.steps),
-        f"{row.train_s:.0f}",
-        number(row.decode_s_per_task, 2),
+        *ttft.details(row),
         number(mcnemar(before.solved, row.solved), 2) if before else "-",
     )
 
