@@ -251,6 +251,16 @@ def test_no_step_is_taken_to_be_faster_than_the_fine_tune_took():
     assert _only(row, [elsewhere]).run.step.mid * 3600 == pytest.approx(STEP_S)
 
 
+def test_seconds_that_a_busy_machine_made_too_long_are_not_the_runs():
+    """The cell's step and the predicted answers count instead; where nothing predicts them, the slow ones do."""
+    slow = replace(result(5), train_s=64 * 270.0, decode_s=9000.0, cores_taken=0.8)
+    beside, quiet = (_only(_row(answering=ANSWERS), [replace(slow, cores_taken=taken)]).run for taken in (0.8, 0.2))
+    assert beside.step.mid * 3600 == pytest.approx(STEP_S) and quiet.step.mid * 3600 == pytest.approx(270.0)
+    assert (beside.evidence, quiet.evidence) == ("predicted", "measured")
+    assert beside.answers.mid == pytest.approx(_hours(_row(answering=ANSWERS)).answers.mid)
+    assert _only(_row(), [slow]).run.evidence == "measured"
+
+
 def test_answers_that_several_processes_shared_are_of_all_of_them():
     row = _row()
     alone = replace(result(5), decode_s=100.0)

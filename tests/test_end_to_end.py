@@ -237,7 +237,7 @@ def test_a_fine_tune_that_is_killed_goes_on_to_the_same_row(tmp_path, arc_folder
     (resumed,), (undisturbed,) = (read(path / ROWS.name, ROWS)[0] for path in (folder, tmp_path / "whole"))
     assert len(resumed.step_losses) == 200 and resumed.step_losses == undisturbed.step_losses
     assert resumed.scores == undisturbed.scores
-    timeless = {"started": "", "train_s": 0.0, "decode_s": 0.0}
+    timeless = {"started": "", "train_s": 0.0, "decode_s": 0.0, "cores_taken": None}
     assert replace(resumed, **timeless) == replace(undisturbed, **timeless)
 
 

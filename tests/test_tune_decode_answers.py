@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.tasks import made_tasks
-from helpers.tuning import Stopped, spec_of
+from helpers.tuning import UNTIMED, Stopped, spec_of
 
 from harness.arc.arms import ARMS
 from harness.tune import decode
@@ -124,7 +124,7 @@ def test_an_arm_killed_while_it_answers_goes_on_with_its_answers(tmp_path, arc_f
     rest, steps, notes = run("killed")
     assert steps == [] and counts[-1] <= 4
     assert notes == ["going on from a checkpoint", f"going on after {6 - counts[-1]} answers of 6"]
-    assert replace(rest, train_s=0.0, decode_s=0.0) == replace(whole, train_s=0.0, decode_s=0.0)
+    assert replace(rest, **UNTIMED) == replace(whole, **UNTIMED)
     assert not answers_path(path_of(tmp_path, "killed")).exists()
     # What a process that was killed for good leaves is removed with the checkpoint.
     run("other", stop_after=2)

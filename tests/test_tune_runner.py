@@ -11,10 +11,11 @@ from harness.arc.encode import from_rows
 from harness.arc.score import score
 from harness.arc.task import Pair, Task
 from harness.errors import UserError
+from harness.hardware.cpu_load import CpuLoad
 from harness.records.arm import DROP, ROWS, SHARED, TASK
 from harness.records.store import Store
 from harness.train.step import TrainingStep
-from harness.tune import decode
+from harness.tune import decode, runner
 from harness.tune.outcome import ArmOutcome, joined
 
 
@@ -177,3 +178,37 @@ def test_rows_of_a_card_answer_only_where_its_environment_is_the_same(tmp_path, 
         (row,), _ = arms_of(spec, tasks, solutions, tmp_path)
         assert row.environment == environment and bool(steps) == trained
     assert len(Store(tmp_path, kind=ROWS).rows()) == 2
+
+
+class Meter:
+    """A CpuMeter of a machine where others use `others` cores; every reading is of ten seconds."""
+
+    others = 0.0
+    seconds = 10.0
+
+    def __init__(self, own):
+        pass
+
+    def start(self):
+        pass
+
+    def read(self):
+        return CpuLoad(self.others, 0.0)
+
+
+def test_a_row_says_what_others_took_of_the_cores_in_all_its_parts(tmp_path, arc_folder, monkeypatch):
+    """Stopped after five of eight steps on a busy machine, finished on a quiet one: five readings of nine, and the end."""
+    monkeypatch.setattr(runner, "CpuMeter", Meter)
+    tasks, solutions = made_tasks(2)
+    spec = spec_of(arc_folder, tasks)
+    monkeypatch.setattr(Meter, "others", 90.0)
+    Watched(spec, tasks, solutions, tmp_path / "a.pt", 0.0, 6)
+    monkeypatch.setattr(Meter, "others", 0.0)
+    outcome = Watched(spec, tasks, solutions, tmp_path / "a.pt", 0.0).outcome
+    assert (outcome.watched_s, outcome.others_core_s) == (90.0, 5 * 900.0)
+    assert outcome.load.others == 50.0
+    (quiet,), _ = arms_of(spec, tasks, solutions, tmp_path / "quiet")
+    assert quiet.cores_taken == 0.0 and not quiet.slowed
+    monkeypatch.setattr(Meter, "others", 90.0)
+    (slow,), _ = arms_of(spec, tasks, solutions, tmp_path / "slow")
+    assert slow.slowed and timeless(slow) == timeless(quiet)

@@ -146,8 +146,8 @@ def _step(run: RunDescription, like: Measurement, arc: ArcHours | None) -> Span:
 
 def _measured_step(like: Measurement, result: ArmResult | None) -> Span | None:
     """Seconds of one optimiser step of an adapter as the arm itself took them on such a device: with its sequences, its
-    lengths and its packs; None where it ran on another, or its seconds are not known."""
-    if not result or not _same_device(like, result) or not result.train_s:
+    lengths and its packs; None where it ran on another, or its seconds are not known or too long for a busy CPU."""
+    if not result or not _same_device(like, result) or not result.train_s or result.slowed:
         return None
     adapters = len(result.spec.tasks) - result.untrained if result.spec.scope == TASK else 1
     if not adapters * result.steps:
@@ -163,18 +163,20 @@ def _same_device(like: Measurement, result: ArmResult) -> bool:
 
 def _answers(run: RunDescription, like: Measurement, result: ArmResult | None) -> tuple[str, Span | None]:
     """Where the seconds per task of answering come from, and these on one card."""
-    if result and _same_device(like, result) and result.decode_s_per_task:
+    answering = like.answering if (run.decode, run.select) == (GREEDY, VOTE) else None
+    # Seconds that a busy CPU made too long count only where nothing else is known.
+    if result and _same_device(like, result) and result.decode_s_per_task and not (answering and result.slowed):
         # With one adapter for all, processes share the tasks, and the slowest one's seconds were kept.
         shared = min(result.spec.recipe.data_parallel, len(result.spec.tasks)) if result.spec.scope != TASK else 1
         half, mid = 1.96 * drift(like), result.decode_s_per_task * shared
         return MEASURED, Span(mid * max(0.0, 1 - half), mid, mid * (1 + half))
-    if like.answering is None or (run.decode, run.select) != (GREEDY, VOTE):
+    if answering is None:
         return UNCOUNTED, None
     # Questions that one adapter answers are decoded together: all of the set, or the views of one task.
     together = run.views * (1 if run.scope == TASK else run.test_tasks)
     question = min(run.context, QUESTION_TOKENS)
     # What a micro-step took longer than was predicted with it, answers are taken to take longer too.
     slower = fmean(like.micro_s) / like.predicted_micro_s if like.predicted_micro_s else 1.0
-    mid = run.views * like.answering.seconds(question, ANSWER_TOKENS, together) * slower
-    factor = math.exp(1.96 * like.answering.log_sigma)
+    mid = run.views * answering.seconds(question, ANSWER_TOKENS, together) * slower
+    factor = math.exp(1.96 * answering.log_sigma)
     return PREDICTED, Span(mid / factor, mid, mid * factor)

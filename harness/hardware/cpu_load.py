@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import psutil
 
-# Cores. Others that take 0.3 of one thread's core make a step at most 1 / (1 - 0.3) = 1.4 times as long. Where nothing
-# runs a few hundredths of a core are used, beside a desktop or a notebook's server up to a tenth or two.
-THRESHOLD = 0.3
+from harness.records.measurement import CROWDING
+
 _BUSY = ("user", "nice", "system", "irq", "softirq", "steal")  # guests' time is in user already
 
 
@@ -31,7 +30,7 @@ class CpuLoad:
 
     def crowds(self, threads: int) -> bool:
         """Whether others took so much that seconds measured meanwhile say little."""
-        return self.taken_from(threads) > THRESHOLD
+        return self.taken_from(threads) > CROWDING
 
     def __str__(self) -> str:
         return f"{self.others:.1f} of {cores()} cores"

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from harness import limits
 from harness.records.cell import TUNING_RULE, ModelSpec, Recipe, record_key
-from harness.records.measurement import FAILURES, OK, Duration, Place, Size
+from harness.records.measurement import CROWDING, FAILURES, OK, Cores, Duration, Place, Size
 from harness.records.store import Rows
 from harness.records.stored import from_stored, to_stored
 from harness.text import quoted
@@ -148,6 +148,8 @@ class ArmResult:
     train_s: Duration = 0.0
     decode_s: Duration = 0.0
     score_s: Duration = 0.0  # of finding the candidates' likelihoods
+    # On a CPU: cores that others took from its threads meanwhile, on average. None on a card and in rows from before.
+    cores_taken: Cores | None = None
     used: Size = 0  # training examples
     too_long: Size = 0  # training examples that did not fit the context
     untrained: Size = 0  # with one adapter per task: tasks without a training example
@@ -169,6 +171,11 @@ class ArmResult:
     @property
     def ok(self) -> bool:
         return self.status == OK
+
+    @property
+    def slowed(self) -> bool:
+        """Whether others used its cores, so that its seconds are too long."""
+        return (self.cores_taken or 0.0) > CROWDING
 
     @property
     def label(self) -> str:

@@ -18,7 +18,10 @@ Flops = Annotated[float, Meta(ge=0, le=1e30)]
 Cores = Annotated[float, Meta(ge=0, le=1e6)]
 Rate = Annotated[float, Meta(ge=1, le=1e30)]  # per second
 Count = Annotated[int, Meta(ge=1, le=10**6)]
-# The note of a row that was sampled beside others, how much they used is in `others_cpu` and `steal`.
+# Cores that others take from a program's threads. At 0.3 of one thread's core a step takes at most 1 / (1 - 0.3) = 1.4
+# times as long. Where nothing runs a few hundredths are used, beside a desktop or a notebook's server a tenth or two.
+CROWDING = 0.3
+# The note of a row that was sampled beside others; how much they used is in `others_cpu` and `steal`.
 CROWDED = "timed while others used its cores: seconds are too long; measure again with --fresh"
 # The driver's context with the libraries' kernels and cuBLAS's workspaces: an H100 shows 0.5 GiB, older cards less.
 CONTEXT_BYTES = int(0.45 * 2**30)

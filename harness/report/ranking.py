@@ -139,6 +139,12 @@ def _of_accuracies(ranked: Sequence[Candidate]) -> list[str]:
             "training sequences per task, of the accuracy and of the hours alike; best: chance of being the best "
             "candidate on such tasks; projected: from the checkpoints, on the same tasks, to what the budget allows."
         ]
+    # Whose own seconds do not count.
+    if slowed := [c.name for c in joined if c.result and c.result.slowed]:
+        notes.append(
+            f"{', '.join(dict.fromkeys(slowed))}: the fine-tune ran while others used its cores: hours are of the "
+            "cell and not of its own seconds; ttft --fresh measures it again."
+        )
     for c in joined:
         dose = number(c.bought.run.dose)
         if c.estimate and c.estimate.refused:

@@ -11,7 +11,7 @@ from harness.analysis.retraining import NONE, Noise, first_seeds, noise_for
 from harness.analysis.stats import mcnemar
 from harness.records.arm import SHARED, ArmResult, TuneSpec
 from harness.records.cell import Goal
-from harness.records.measurement import Measurement
+from harness.records.measurement import CROWDED, Measurement
 from harness.report.comparison import best_line, compared, comparison_tables
 from harness.report.format import number
 from harness.report.style import plain_table
@@ -108,6 +108,8 @@ def notes(rows: Sequence[ArmResult], noise: Noise, project_to: int | None) -> li
         )
     if len(rows[0].scores) == 1:
         notes.append("One task tells no arms apart; ask for more --tasks.")
+    if slowed := [row.label for row in rows if row.slowed]:
+        notes.append(f"{', '.join(slowed)}: {CROWDED}.")
     if project_to:
         curves = [row for row in rows if row.curve_points and 0 < row.steps < project_to]
         notes += [f"{row.label}: {projected(row, project_to, noise)}" for row in curves]

@@ -7,6 +7,7 @@ from statistics import fmean
 
 from harness.arc.dataset import Answers
 from harness.arc.task import Grid
+from harness.hardware.cpu_load import CpuLoad
 
 # Per task and test input: the attempts, the first choice first, with the share of votes or likelihood of all candidates
 Choices = dict[str, list[list[tuple[Grid, float]]]]
@@ -30,12 +31,29 @@ class ArmOutcome:
     untrained: int = 0
     questions: int = 0
     skipped: int = 0
+    # On a CPU: seconds that this took as far as they were watched, and what others used of the cores meanwhile.
+    watched_s: float = 0.0
+    others_core_s: float = 0.0
+    stolen_core_s: float = 0.0
     overflows: int = 0  # steps in fp16 whose gradients were too large for the scale, and that were run again
     counts: dict[str, int] = field(default_factory=dict)  # by task: how many of `losses` are its own, in this order
 
     def losses_by_task(self) -> dict[str, list[tuple[float, int]]]:
         losses = iter(self.losses)
         return {name: list(islice(losses, count)) for name, count in self.counts.items()}
+
+    def watched(self, load: CpuLoad, seconds: float) -> None:
+        """Adds `seconds` during which others used the CPU by `load`."""
+        self.watched_s += seconds
+        self.others_core_s += load.others * seconds
+        self.stolen_core_s += load.stolen * seconds
+
+    @property
+    def load(self) -> CpuLoad | None:
+        """The mean of what was watched; None where nothing was, as on a card."""
+        if not self.watched_s:
+            return None
+        return CpuLoad(self.others_core_s / self.watched_s, self.stolen_core_s / self.watched_s)
 
 
 def joined(outcomes: Sequence[ArmOutcome]) -> ArmOutcome:
@@ -50,6 +68,9 @@ def joined(outcomes: Sequence[ArmOutcome]) -> ArmOutcome:
             "train_s",
             "decode_s",
             "score_s",
+            "watched_s",
+            "others_core_s",
+            "stolen_core_s",
             "used",
             "too_long",
             "untrained",

@@ -1,5 +1,6 @@
 """Trains and evaluates one arm: the loaded model with its tasks, one adapter for all of them or one per task."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -8,14 +9,13 @@ import torch
 
 from harness.arc.arms import Arm
 from harness.arc.dataset import Questions, TrainingSequences, solved_sequences
-from harness.arc.examples import leave_one_out
-from harness.arc.examples import questions as questions_of
 from harness.arc.prompt import PromptFormat
-from harness.arc.task import Grid, Pair, Solutions, Task
+from harness.arc.task import Solutions, Task
 from harness.catalog.precisions import find
 from harness.errors import Unsupported, UserError
+from harness.hardware.cpu_load import CpuMeter, own_seconds
 from harness.predict.prediction import Prediction
-from harness.records.arm import SHARED, SHORTEN, Coverage, TuneSpec
+from harness.records.arm import SHARED, SHORTEN, TuneSpec
 from harness.records.cell import Cell
 from harness.train import distributed, special_tokens
 from harness.train import model as models
@@ -26,6 +26,7 @@ from harness.tune.ahead import Ahead
 from harness.tune.answers import chosen, decoded
 from harness.tune.candidates import Watch
 from harness.tune.checkpoint import Checkpointer, answers_path
+from harness.tune.coverage import coverage_of
 from harness.tune.decode_answers import KeptAnswers, Prompts
 from harness.tune.decode_batches import TokenLimit
 from harness.tune.decode_check import way_of
@@ -59,7 +60,7 @@ class ArmRunner:
                 shorten=spec.too_long == SHORTEN,
             )
             # Before loading the model: prompts that do not fit must fail within seconds.
-            self.coverage = _coverage(tasks, self.prompts)
+            self.coverage = coverage_of(tasks, self.prompts)
             device = torch.device(spec.device)
             loaded = models.load(
                 spec.model, find(spec.precision), spec.compute_dtype, spec.recipe, spec.weights, device, spec.seed
@@ -77,6 +78,8 @@ class ArmRunner:
         tokens = min(distributed.all_gather(max(spec.context, default_tokens_at_once(loaded.model))))
         self.packing = Packing(loaded.model, PackSetting(tokens, spec.recipe.gradient_checkpointing), note)
         self.decoding = TokenLimit(note=note)
+        # What others use of a CPU slows training; this program is all that its first process started.
+        self.meter = CpuMeter(own=lambda: own_seconds(os.getppid())) if device.type == "cpu" else None
         self.rehearsed = device.type != "cuda"  # a machine's memory has no such edge
 
     def autotune(self, arm: Arm, foresee: Callable[[Cell], Prediction | None], note: Callable[[str], None]) -> None:
@@ -120,6 +123,8 @@ class ArmRunner:
     def _run_group(self, arm: Arm, tasks: Sequence[Task], stepped: Callable, saved: dict | None) -> ArmOutcome:
         """The outcome of one adapter, trained on `tasks` and evaluated; training resumes from `saved` if given."""
         outcome = ArmOutcome()
+        if self.meter:
+            self.meter.start()
         self.adapter.reset()
         torch.manual_seed(self.spec.seed)  # dropout must not depend on what was trained before
         # A task with a single demonstration has no training example; its adapter stays as it is.
@@ -130,7 +135,14 @@ class ArmRunner:
         self._evaluate(tasks, outcome)
         if self.spec.curve and trains:
             outcome.curve.append((len(outcome.step_losses), outcome.answers, outcome.losses))
+        self._watch(outcome)
         return outcome
+
+    def _watch(self, outcome: ArmOutcome) -> None:
+        """Adds to `outcome` what others used of the CPU since this was last called."""
+        if self.meter:
+            outcome.watched(self.meter.read(), self.meter.seconds)
+            self.meter.start()
 
     def _train(
         self, arm: Arm, tasks: Sequence[Task], outcome: ArmOutcome, stepped: Callable, saved: dict | None
@@ -139,6 +151,7 @@ class ArmRunner:
         sequences = self._sequences(arm, tasks)
         if saved:
             outcome.curve = [tuple(point) for point in saved["curve"]]
+            outcome.watched_s, outcome.others_core_s, outcome.stolen_core_s = saved["watched"]
             sequences.skip(*saved["examples"])
         # On a CPU a thread would take its cores from the step.
         if not draws_ahead(self.spec.device):
@@ -158,13 +171,18 @@ class ArmRunner:
         spec = self.spec
 
         # The last point of the curve is the final evaluation, which the caller makes.
+        def training(state: Callable[[], dict]) -> dict:
+            self._watch(outcome)
+            watched = outcome.watched_s, outcome.others_core_s, outcome.stolen_core_s
+            counts = sequences.used, sequences.too_long
+            return {"training": state(), "examples": counts, "curve": outcome.curve, "watched": watched}
+
         def on_step(number: int, loss: float, state: Callable[[], dict]) -> None:
             if spec.curve and number in eval_steps(spec.steps)[:-1]:
                 point = ArmOutcome()
                 self._evaluate(tasks, point)
                 outcome.curve.append((number, point.answers, point.losses))
-            counts = sequences.used, sequences.too_long
-            stepped(number, loss, lambda: {"training": state(), "examples": counts, "curve": outcome.curve})
+            stepped(number, loss, lambda: training(state))
 
         step = TrainingStep(self.model, spec.recipe, spec.compute_dtype, torch.device(spec.device))
         if not self.rehearsed:
@@ -226,29 +244,3 @@ class ArmRunner:
 def draws_ahead(device: str) -> bool:
     """Whether prompts are prepared in a thread ahead of the step."""
     return device.startswith("cuda")
-
-
-def _coverage(tasks: Sequence[Task], prompts: PromptFormat) -> Coverage:
-    """How many questions (with room for the answer) and examples fit the context unshortened.
-
-    Raises UserError where no question fits even when shortened.
-    """
-
-    def tokens(demonstrations: Sequence[Pair], test_input: Grid, output: Grid | None) -> int:
-        return len(prompts.build(demonstrations, test_input, output).ids)
-
-    limits = {task.id: prompts.max_new_tokens(task) for task in tasks}
-    questions = [(task, shown, test_input) for task in tasks for shown, test_input in questions_of(task)]
-    needed = [tokens(shown, test_input, None) + limits[task.id] for task, shown, test_input in questions]
-    # A question can be shortened to one demonstration, if that is allowed.
-    fewest = 1 if prompts.shorten else None
-    shortest = min(tokens(shown[:fewest], test_input, None) + limits[task.id] for task, shown, test_input in questions)
-    if shortest > prompts.context:
-        raise UserError(
-            f"none of {len(tasks)} tasks fits {prompts.context} tokens (the shortest needs {shortest}); "
-            "ask for a longer --context"
-        )
-    # Training examples contain their answers.
-    examples = [tokens(e.demonstrations, e.test_input, e.output) for task in tasks for e in leave_one_out(task)]
-    fitting = [sum(n <= prompts.context for n in counts) for counts in (needed, examples)]
-    return Coverage(len(needed), fitting[0], len(examples), fitting[1])

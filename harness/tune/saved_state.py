@@ -42,10 +42,11 @@ def _check_outcome(outcome: ArmOutcome, spec: TuneSpec, tasks: Sequence[Task]) -
     trained = len(outcome.step_losses)
     if trained not in (0, spec.steps) or outcome.used != trained * spec.recipe.sequences_per_step:
         raise ValueError("other numbers of steps and examples")
-    if (
-        min(outcome.train_s, outcome.decode_s, outcome.score_s, outcome.too_long, outcome.questions, outcome.skipped)
-        < 0
-    ):
+    never_negative = (
+        outcome.train_s, outcome.decode_s, outcome.score_s, outcome.watched_s, outcome.others_core_s,
+        outcome.stolen_core_s, outcome.too_long, outcome.questions, outcome.skipped,
+    )  # fmt: skip
+    if min(never_negative) < 0:
         raise ValueError("negative counts or seconds")
     _check_curve(outcome.curve, spec, tasks, trained)
 
@@ -98,8 +99,10 @@ def _training(
     tuned = msgspec.convert(current["training"]["tuned"], Tuned)
     used, too_long = msgspec.convert(current["examples"], tuple[int, int])
     curve = msgspec.convert(current["curve"], list[tuple[int, Answers, list[tuple[float, int]]]])
+    # States of earlier versions say nothing of the load.
+    watched = msgspec.convert(current.get("watched", (0.0, 0.0, 0.0)), tuple[float, float, float])
     steps = len(tuned.losses)
-    if not 1 <= steps <= spec.steps or not tuned.seconds >= 0:
+    if not 1 <= steps <= spec.steps or not min(tuned.seconds, *watched) >= 0:
         raise ValueError(f"{steps} steps of {spec.steps}")
     # Every step draws as many examples; what did not fit between them is bounded too, so that no count can loop.
     if used != steps * spec.recipe.sequences_per_step or not 0 <= too_long <= used * MOST_MISSES:
@@ -110,7 +113,7 @@ def _training(
     _check_optimizer(training["step"]["optimizer"], list(adapter.values()), steps)
     _check_random(training["random"])
     whole = {**training, "tuned": asdict(tuned)}
-    return {"training": whole, "examples": (used, too_long), "curve": curve}
+    return {"training": whole, "examples": (used, too_long), "curve": curve, "watched": watched}
 
 
 def _check_tensors(values: Mapping[str, torch.Tensor], adapter: Mapping[str, torch.Tensor]) -> None:

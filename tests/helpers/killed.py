@@ -155,7 +155,7 @@ def same_measurement(raw: dict[str, Any]) -> Any:
 
 
 def same_arm(raw: dict[str, Any]) -> Any:
-    return replace(arm.from_json(raw), started="", train_s=0.0, decode_s=0.0)
+    return replace(arm.from_json(raw), started="", train_s=0.0, decode_s=0.0, cores_taken=None)
 
 
 def same_solved(raw: dict[str, Any]) -> Any:

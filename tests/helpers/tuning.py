@@ -107,9 +107,13 @@ def arms_of(spec, tasks, solutions, folder, names="n-1", on_step=lambda *_: None
     return run.run(config, listener, InProcess()).rows, listener.notes
 
 
+# Of an outcome: what no two runs have in common.
+UNTIMED = dict.fromkeys(("train_s", "decode_s", "watched_s", "others_core_s", "stolen_core_s"), 0.0)
+
+
 def timeless(row):
     """A row without what no two runs have in common."""
-    return replace(row, started="", train_s=0.0, decode_s=0.0)
+    return replace(row, started="", train_s=0.0, decode_s=0.0, cores_taken=None)
 
 
 class Stopped(Exception):
@@ -153,5 +157,4 @@ class Watched:
         for mine, theirs in zip(self.adapters, other.adapters[-count:], strict=True):
             assert mine.keys() == theirs.keys()
             assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-        timeless = {"train_s": 0.0, "decode_s": 0.0}
-        assert replace(self.outcome, **timeless) == replace(other.outcome, **timeless)
+        assert replace(self.outcome, **UNTIMED) == replace(other.outcome, **UNTIMED)
