@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import re
 from statistics import median
 
@@ -101,22 +102,37 @@ def test_the_gate_passes_on_what_is_committed_and_needs_no_trace(kept):
 
 
 def test_the_gate_fails_on_what_is_worse():
-    committed = {"classes": {"a, s": {"rows": 9, "mean_error": 0.1}}, "foreseen": {"fits": True, "missed": False}}
+    committed = {"classes": {"a, s": {"rows": 9, "mean_error": 0.1}}, "foreseen": {"fits": "right", "missed": "unsure"}}
     assert backtest.failures(committed, committed) == []
     worse = copy.deepcopy(committed)
     worse["classes"]["a, s"] = {"rows": 8, "mean_error": 0.107}
-    worse["foreseen"]["fits"] = False
+    worse["foreseen"]["fits"] = "unsure"
     reasons = backtest.failures(worse, committed)
     assert reasons == [
         "a, s: the mean error rose from 10.0 to 10.7 %",
         "a, s: 1 rows are no longer predicted",
-        "fits: whether it fits is no longer foreseen",
+        "fits: whether it fits was foreseen right, and is unsure now",
     ]
     # Up to a twentieth more is noise; a class that is gone is not.
     worse["classes"]["a, s"] = {"rows": 9, "mean_error": 0.105}
-    worse["foreseen"] = {"fits": True, "missed": True}
+    worse["foreseen"] = {"fits": "right", "missed": "right"}
     assert backtest.failures(worse, committed) == []
     assert backtest.failures({"classes": {}, "foreseen": worse["foreseen"]}, committed) == ["a, s: no longer predicted"]
+
+
+def test_the_gate_fails_on_what_is_no_number():
+    committed = {"classes": {"a, s": {"rows": 9, "mean_error": 0.1}}, "foreseen": {}}
+    broken = {"classes": {"a, s": {"rows": 9, "mean_error": math.nan}}, "foreseen": {}}
+    assert len(backtest.failures(broken, committed)) == 1
+
+
+def test_an_interval_that_spans_the_memory_foresees_nothing(published):
+    """So that no interval, however wide, makes the gate pass."""
+    words = {(fits, oom): backtest.foresight(fits, oom) for fits in (True, None, False) for oom in (True, False)}
+    assert words[True, False] == words[False, True] == "right"
+    assert words[True, True] == words[False, False] == "wrong"
+    assert words[None, True] == words[None, False] == "unsure"
+    assert list(published[1].values()).count("right") >= 9 and "wrong" not in published[1].values()
 
 
 def test_a_kept_trace_is_what_is_traced_now(kept):
