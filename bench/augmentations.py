@@ -14,6 +14,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from harness.analysis.retraining import Noise, noise_for
 from harness.arc.arms import ARMS
 from harness.cli.ttft import configure
 from harness.errors import UserError
-from harness.records.arm import ROWS, ArmResult
+from harness.records.arm import ROWS, ArmResult, TuneSpec
+from harness.records.cell import ModelSpec
 from harness.records.store import Store
 from harness.report.comparison import comparison_tables
 from harness.report.progress import ProgressLine
@@ -70,13 +72,19 @@ def recorded(config: TuneConfig) -> list[ArmResult]:
     newest = {
         row.arm: row
         for row in Store(config.results, kind=ROWS).rows().values()
-        if row.ok and all(getattr(row.spec, name) == getattr(config, name) for name in _settings(row.arm))
+        if row.ok and all(_setting(row.spec, name) == _setting(config, name) for name in _settings(row.arm))
         and list(row.spec.tasks) == [task.id for task in config.tasks]
     }  # fmt: skip
     rows = [newest[arm.name] for arm in config.arms if arm.name in newest]
     if not any(row.arm in BESIDE for row in rows):
         raise UserError(f"{config.results}: no row of {' or '.join(BESIDE)} at these settings yet; run one of them")
     return rows
+
+
+def _setting(of: TuneSpec | TuneConfig, name: str) -> Any:
+    value = getattr(of, name)
+    # How a model is fine-tuned by default is no part of it.
+    return replace(value, ttft=None) if isinstance(value, ModelSpec) else value
 
 
 def _settings(arm: str) -> list[str]:

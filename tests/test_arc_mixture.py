@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import islice
 
 import pytest
 from helpers.tasks import made_tasks, random_grid
@@ -108,6 +109,19 @@ def test_a_lone_task_is_combined_with_itself_in_another_order():
     b, c = pool[0].demonstrations
     assert [pair.input for pair in made.demonstrations] == [beside(b.input, c.input), beside(c.input, b.input)]
     assert made.test_input == beside(pool[0].test_input, pool[0].test_input)
+
+
+@pytest.mark.parametrize("name", ["+ combine", "mixture"])
+def test_one_task_alone_is_combined_with_the_tasks_beside_it(name):
+    """With an adapter per task: outputs of 2 x 2 beside ones of 3 x 3 have three rows and five columns, or turned."""
+    one, other = (
+        Task(str(size), (Pair(((size,) * size,) * size, ((size,) * size,) * size),) * 3, ()) for size in (2, 3)
+    )
+    stream = ARMS[name].stream([one], 0, [one, other])
+    sizes = {(len(example.output), len(example.output[0])) for example in islice(stream, 200)}
+    assert {(3, 5), (5, 3)} <= sizes and (2, 2) in sizes
+    assert any(len(example.output) * len(example.output[0]) == 15 for example in ARMS[name].pool([one], [one, other]))
+    assert all(example.id == "2" for example in islice(stream, 50))
 
 
 def test_a_partner_that_fits_is_looked_for():

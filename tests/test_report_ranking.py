@@ -62,6 +62,15 @@ def test_a_refused_projection_is_said_with_its_reason():
     )
 
 
+def test_a_fine_tune_that_others_slowed_is_named_in_both_tables():
+    slow = replace(_result("a", 5, decode_s=90.0), cores_taken=0.8)
+    text = _flat(_shown(rank_candidates(candidates([_row("a")], [slow], GOAL), GOAL)))
+    assert "a fp32: the fine-tune ran while others used its cores: hours are of the cell and not of its own" in text
+    out = io.StringIO()
+    ttft.arms_table([slow], Console(file=out, width=80))
+    assert f"{slow.label}: timed while others used its cores" in _flat(out.getvalue())
+
+
 def test_what_was_published_is_named_beside_and_marked_as_such():
     chosen = rank_candidates(candidates([_row("phi-3-mini")], [], GOAL), GOAL)
     text = _flat(_shown(chosen))

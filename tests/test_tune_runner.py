@@ -197,7 +197,7 @@ class Meter:
 
 
 def test_a_row_says_what_others_took_of_the_cores_in_all_its_parts(tmp_path, arc_folder, monkeypatch):
-    """Stopped after five of eight steps on a busy machine, finished on a quiet one: five readings of nine, and the end."""
+    """Stopped after five of eight steps on a busy machine, finished on a quiet one: five readings of nine."""
     monkeypatch.setattr(runner, "CpuMeter", Meter)
     tasks, solutions = made_tasks(2)
     spec = spec_of(arc_folder, tasks)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.arc.augment import draw
 from harness.arc.examples import ON_THE_FLY, SETS, Example, draw_question, shuffled
-from harness.arc.mixture import PLAIN, Mixture, changed
+from harness.arc.mixture import COMBINE, PLAIN, Mixture, changed
 from harness.arc.task import Task
 from harness.errors import unknown
 
@@ -28,30 +28,35 @@ class Arm:
     keep_colours: float = 0.0
     mixture: Mixture = ()
 
-    def pool(self, tasks: Sequence[Task]) -> list[Example]:
+    def pool(self, tasks: Sequence[Task], partners: Sequence[Task] = ()) -> list[Example]:
         """The arm's training examples, each once and in its plain view; tasks with one demonstration give none.
 
-        With a mixture each comes in some drawn ways instead, so that lengths are the arm's own.
+        With a mixture each comes in some drawn ways instead, so that lengths are the arm's own; what is combined is so
+        with an example of `partners` (by default of `tasks`).
         """
         plain = self._unchanged(tasks)
         if not self.mixture:
             return plain
-        rng = random.Random(self.name)
-        return [changed(example, self.mixture, plain, rng) for example in plain for _ in range(_DRAWN_WAYS)]
+        rng, beside = random.Random(self.name), self._beside(partners or tasks)
+        return [changed(example, self.mixture, beside, rng) for example in plain for _ in range(_DRAWN_WAYS)]
+
+    def _beside(self, partners: Sequence[Task]) -> list[Example]:
+        """What an example may be combined with; none where the arm combines nothing, for there may be thousands."""
+        return self._unchanged(partners) if COMBINE in dict(self.mixture) else []
 
     def _unchanged(self, tasks: Sequence[Task]) -> list[Example]:
         return [example for task in tasks for example in SETS[self.examples](task)] if self.examples else []
 
-    def stream(self, tasks: Sequence[Task], seed: int) -> Iterator[Example]:
+    def stream(self, tasks: Sequence[Task], seed: int, partners: Sequence[Task] = ()) -> Iterator[Example]:
         """An endless stream of training examples, each in a random view; the same stream for the same seed.
 
-        Every arm that trains shuffles the demonstrations of an example.
+        Every arm that trains shuffles the demonstrations of an example. `partners` as for `pool`.
         """
         rng = random.Random(f"{self.name} {seed}")
-        unchanged = self._unchanged(tasks) if self.mixture else []
+        beside = self._beside(partners or tasks)
         for example in self._drawn(tasks, rng):
             if self.mixture:
-                example = changed(example, self.mixture, unchanged, rng)
+                example = changed(example, self.mixture, beside, rng)
             view = draw(
                 rng,
                 len(example.demonstrations),
@@ -76,7 +81,7 @@ def _half_changed(name: str, *changes: str) -> Arm:
     return Arm(name, "n-1", geometry=True, colours=True, mixture=mixture)
 
 
-_CHANGES = ("scale", "tile", "mirror", "pad", "combine", "swap sides")
+_CHANGES = ("scale", "tile", "mirror", "pad", COMBINE, "swap sides")
 
 ARMS = {
     arm.name: arm

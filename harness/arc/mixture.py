@@ -60,12 +60,12 @@ def swapped(example: Example, pool: Sequence[Example], rng: random.Random) -> Ex
     return Example(example.id, shown, example.output, example.test_input)
 
 
-PLAIN = "plain"
-# name -> (example, the pool of all examples, random generator) to the changed example
+PLAIN, COMBINE = "plain", "combine"
+# name -> (example, those that it may be combined with, random generator) to the changed example
 CHANGES: dict[str, Callable[[Example, Sequence[Example], random.Random], Example]] = {
     PLAIN: lambda example, pool, rng: example,
     **{kind: partial(resized, kind) for kind in RESIZES},
-    "combine": combined,
+    COMBINE: combined,
     "swap sides": swapped,
 }
 

@@ -1,6 +1,6 @@
 """How many tokens a task's training sequences, questions and answers have: what its seconds depend on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -49,16 +49,19 @@ def count(payload: dict[str, Any], emit: Callable[..., None]) -> list[Any]:
     counted = []
     for number, task in enumerate(job.tasks):
         emit("counted", done=number, total=len(job.tasks))
-        counted.append(to_stored(tokens_of(task, prompts, job.arm)))
+        counted.append(to_stored(tokens_of(task, prompts, job.arm, job.tasks)))
     return counted
 
 
-def tokens_of(task: Task, prompts: PromptFormat, arm: str) -> TaskTokens:
-    """The tokens of `task`. Colours and turns change them little, so views count as the task itself."""
+def tokens_of(task: Task, prompts: PromptFormat, arm: str, partners: Sequence[Task] = ()) -> TaskTokens:
+    """The tokens of `task`. Colours and turns change them little, so views count as the task itself.
+
+    Where the arm combines tasks, `partners` are those that stand beside.
+    """
     limit, encode = prompts.max_new_tokens(task), ENCODINGS[prompts.encoding][0]
     answers = [len(prompts.tokenizer(encode(p.output), add_special_tokens=False)["input_ids"]) for p in
                task.demonstrations]  # fmt: skip
-    examples = [prompts.fit(e.demonstrations, e.test_input, e.output) for e in ARMS[arm].pool([task])]
+    examples = [prompts.fit(e.demonstrations, e.test_input, e.output) for e in ARMS[arm].pool([task], partners)]
     asked = [prompts.fit(shown, test_input, max_new_tokens=limit) for shown, test_input in questions(task)]
     fitting = [len(prompt.ids) for prompt in asked if prompt]
     return TaskTokens(

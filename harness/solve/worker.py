@@ -104,7 +104,7 @@ class TaskSolver:
         if job.step_s > job.train_s:
             result["cut"] = True
             return
-        sequences = _Counted(TrainingSequences(self.arm.stream([task], seed), prompts))
+        sequences = _Counted(TrainingSequences(self.arm.stream([task], seed, list(self.tasks.values())), prompts))
 
         def on_step(number: int, loss: float, state: Callable[[], dict]) -> None:
             result["steps"], result["train_tokens"] = number, sequences.tokens

@@ -202,7 +202,7 @@ class ArmRunner:
         outcome.overflows = step.overflows
 
     def _sequences(self, arm: Arm, tasks: Sequence[Task]) -> TrainingSequences:
-        return TrainingSequences(arm.stream(tasks, self.spec.seed), self.prompts)
+        return TrainingSequences(arm.stream(tasks, self.spec.seed, self.tasks), self.prompts)
 
     def _evaluate(self, tasks: Sequence[Task], outcome: ArmOutcome) -> None:
         """Answers every test input in every view and fills in `outcome`: answers, losses of the true outputs, seconds.
