@@ -81,8 +81,10 @@ def test_only_tasks_whose_outputs_all_were_read_are_compared():
     c = compare(first, second, NONE)
     assert c.nats_tasks == 3 and c.nats[1] == pytest.approx(fmean([-0.5, -1.0, -0.5]))
     assert c.levels == pytest.approx((fmean([1.0, 3.0, 4.0]), fmean([0.5, 2.0, 3.5])))
+    assert second.grid_nll == pytest.approx(c.levels[1])  # one figure, in the arms' table and in the comparison's
     # Rows from before say nothing of which loss is whose, unless all are there.
     unknown = replace(second, answer_counts=())
+    assert unknown.grid_nll == pytest.approx(fmean([0.5, 1.0, 2.0, 3.5]))
     assert unknown.nats_by_task() == {} and compare(first, unknown, NONE).nats is None
     whole = replace(unknown, answer_losses=(*second.answer_losses, (0.1, 10)))
     assert whole.nats_by_task() == pytest.approx({"t0": 0.5, "t1": 1.5, "t2": 3.5, "t3": 1.0})

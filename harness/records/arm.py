@@ -229,8 +229,12 @@ class ArmResult:
 
     @property
     def grid_nll(self) -> float | None:
-        """Mean negative log-likelihood of a whole output, in nats; comparable across tokenizers."""
-        return sum(n * c for n, c in self.answer_losses) / len(self.answer_losses) if self.answer_losses else None
+        """Mean negative log-likelihood of a whole output, in nats; comparable across tokenizers.
+
+        A mean over tasks, as comparisons are: of those whose outputs were all read, else over the outputs that were.
+        """
+        nats = list(self.nats_by_task().values()) or [loss * tokens for loss, tokens in self.answer_losses]
+        return sum(nats) / len(nats) if nats else None
 
 
 def mean_loss(losses: Sequence[tuple[float, int]]) -> float | None:
