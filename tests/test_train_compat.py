@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.train.compat import without_storage
+from harness.train.compat import compiled_when_called, without_storage
 
 
 def test_without_storage_autocast_is_off_where_torch_refuses_to_answer(monkeypatch):
@@ -23,3 +23,26 @@ def test_without_storage_autocast_is_off_where_torch_refuses_to_answer(monkeypat
     assert torch.is_autocast_enabled is refusing
     with pytest.raises(RuntimeError):
         torch.is_autocast_enabled("meta")
+
+
+def test_what_is_decorated_is_compiled_when_it_is_called_first(monkeypatch):
+    made = []
+
+    def recording(function, **options):
+        made.append(options)
+        return lambda x: ("compiled", function(x))
+
+    monkeypatch.setattr(torch, "compile", recording)
+    with compiled_when_called():
+
+        @torch.compile
+        def plain(x):
+            return x
+
+        @torch.compile(dynamic=False)
+        def with_options(x):
+            return x + 1
+
+    assert made == [] and torch.compile is recording and plain.__name__ == "plain"
+    assert [plain(1), plain(2), with_options(1)] == [("compiled", 1), ("compiled", 2), ("compiled", 2)]
+    assert made == [{}, {"dynamic": False}]

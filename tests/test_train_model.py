@@ -218,15 +218,17 @@ def test_a_mask_is_refused():
 
 
 def test_loading_prints_nothing_of_bitsandbytes():
-    """peft imports bitsandbytes, which warns of the hub's kernels that are not installed. In a process of its own,
-    for the warning comes once."""
+    """peft imports bitsandbytes, which warns of the hub's kernels that are not installed, and which decorates functions
+    with torch.compile. In a process of its own, for the warning comes once, and Inductor is not imported twice."""
     program = """
+import sys
 from harness.catalog import models, precisions, weights
 from harness.records.cell import Recipe
 from harness.train.model import load
 import torch
 spec = models.load().find("arc-tiny")
 load(spec, precisions.find("int4"), "fp32", Recipe(kernels="plain"), weights.RANDOM, torch.device("cpu"))
+assert "bitsandbytes" in sys.modules and "torch._inductor.compile_fx" not in sys.modules
 """
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
     assert process.returncode == 0, process.stderr

@@ -176,7 +176,7 @@ def _is_later(raw: Any, rule: int) -> bool:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Stops Python's garbage collector, which would go through all rows again and again while they are read."""
+    """Stops Python's garbage collector, which would go again and again through all that is made within, and stays."""
     was_on = gc.isenabled()
     gc.disable()
     try:

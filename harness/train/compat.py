@@ -3,9 +3,9 @@
 import ctypes
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 from types import ModuleType
 from typing import Any
 
@@ -39,9 +39,31 @@ class quiet(warnings.catch_warnings):
 
 def import_peft() -> ModuleType:
     """The module peft. Its import imports bitsandbytes, so that it has to be quiet."""
-    with quiet():
+    with quiet(), compiled_when_called():
         import peft
     return peft
+
+
+@contextmanager
+def compiled_when_called() -> Iterator[None]:
+    """Within it, what is decorated with torch.compile is compiled when it is called first.
+
+    torch.compile itself imports all of Inductor, a fifth of what a process needs to start, and bitsandbytes decorates
+    functions that most processes never call.
+    """
+    original = torch.compile
+
+    def compile_later(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+        if function is None:
+            return partial(compile_later, **options)
+        compiled = lru_cache(maxsize=1)(lambda: original(function, **options))
+        return wraps(function)(lambda *args, **kwargs: compiled()(*args, **kwargs))
+
+    torch.compile = compile_later  # type: ignore[assignment]  # for a while
+    try:
+        yield
+    finally:
+        torch.compile = original  # type: ignore[assignment]
 
 
 @contextmanager
@@ -73,7 +95,7 @@ def without_storage() -> Iterator[None]:
 def bitsandbytes_for(device: torch.device) -> ModuleType:
     """The module bitsandbytes, ready for `device`. Raises Unsupported where it is missing or cannot use the card."""
     try:
-        with quiet():
+        with quiet(), compiled_when_called():
             import bitsandbytes
     except ImportError as problem:
         raise Unsupported(f"bitsandbytes does not start: {first_line(problem)}; pip install bitsandbytes") from None

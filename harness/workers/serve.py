@@ -25,6 +25,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from harness.errors import UserError
+from harness.records.store import without_collector
 
 LIFELINE = "TTFT_BENCH_LIFELINE"  # the number of the pipe's end that a child is given
 Job = Callable[[Any, Callable[..., None]], Any]
@@ -60,7 +61,10 @@ def job_named(name: str) -> Job:
     module, _, function = name.partition(":")
     if not module.startswith("harness."):
         raise ValueError(f"no job of this program: {name}")
-    return getattr(import_module(module), function)
+    # Nearly all that torch and transformers make when imported stays: looking for garbage meanwhile is a sixth of the
+    # start.
+    with without_collector():
+        return getattr(import_module(module), function)
 
 
 def _end_with_parent() -> None:
