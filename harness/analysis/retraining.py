@@ -52,11 +52,7 @@ def noise_for(results: Iterable[ArmResult], spec: TuneSpec) -> Noise:
     `results`, each counted by its degrees of freedom; enough repeats stand alone."""
     accuracy, nats, trainings, freedom = RECORDED[spec.scope]
     recorded = Noise(accuracy, nats, 0, trainings, freedom)
-    groups = [
-        group
-        for group in repeats(results)
-        if group[0].spec.scope == spec.scope and group[0].spec.model.name == spec.model.name
-    ]
+    groups = repeats(row for row in results if row.spec.scope == spec.scope and row.spec.model.name == spec.model.name)
     if not groups:
         return recorded
     own = pooled(groups)

@@ -162,30 +162,34 @@ def paired_difference(
     n = len(gains)
     if not n:
         raise ValueError("no values")
-    means = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) @ gains / n
+    # Drawn tasks are looked up: some ten times as fast as drawing how often each one comes.
+    means = gains[np.random.default_rng(seed).integers(0, n, (draws, n))].mean(1)
     low, high = np.percentile(means, (2.5, 97.5))
     return float(low), float(gains.mean()), float(high)
-
-
-_BLOCK = 2000  # draws at once: 400 tasks' signs and sums stay in the cache
 
 
 def paired_p(first: Sequence[float], second: Sequence[float], draws: int = 20000, seed: int = 0) -> float:
     """Two-sided p that the differences on the same tasks have mean zero, by flipping their signs at random.
 
-    A permutation test (Fisher 1935): without a difference each sign is as likely as the other. The observed signs are
-    one of the draws, so p is at least 1 / (draws + 1) (Phipson and Smyth 2010).
+    A permutation test (Fisher 1935): without a difference each sign is as likely as the other. All signs are tried
+    where there are no more than `draws`. Else the observed ones are one of the draws, so p is at least 1 / (draws + 1)
+    (Phipson and Smyth 2010).
     """
     import numpy as np
 
     gains = np.array([b - a for a, b in zip(first, second, strict=True)])
-    rng, extreme, total = np.random.default_rng(seed), 1, abs(gains.sum())
-    for start in range(0, draws, _BLOCK):
-        flips = rng.integers(0, 2, (min(_BLOCK, draws - start), len(gains)), dtype=np.int8)
-        sums = np.abs((1 - 2.0 * flips) @ gains)
-        # Rounding must not make equal sums different.
-        extreme += int((sums >= total * (1 - 1e-9)).sum())
-    return extreme / (draws + 1)
+    # Rounding must not make equal sums different.
+    least, n = abs(gains.sum()) * (1 - 1e-9), len(gains)
+    if 2**n <= draws:
+        every = 1.0 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float((np.abs(every @ gains) >= least).mean())
+    eights = np.append(gains, np.zeros(-len(gains) % 8)).reshape(-1, 8)
+    # A random byte is the signs of eight tasks: all 256 signed sums of them are known, and are looked up.
+    signed = eights @ (1.0 - 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)).T
+    signs, sums = np.random.default_rng(seed).integers(0, 256, (len(eights), draws), dtype=np.uint8), np.zeros(draws)
+    for known, drawn in zip(signed, signs, strict=True):
+        sums += known[drawn]
+    return (1 + int((np.abs(sums) >= least).sum())) / (draws + 1)
 
 
 def holm(values: Sequence[float]) -> list[float]:
