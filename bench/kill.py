@@ -1,4 +1,4 @@
-"""Kills sweeps, fine-tunes and the record's store at random moments, and holds what is left against undisturbed runs.
+"""Kills runs of several verbs, and the store, at random moments, and holds what is left against undisturbed runs.
 
 Each run is killed (SIGKILL) and started again until it ends by itself; then its rows must be those of a run that nobody
 disturbed: none lost, torn or doubled, the losses of fine-tunes the same to the bit. No process of a killed run may live

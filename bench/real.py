@@ -120,7 +120,8 @@ def main() -> None:
         if not options.only_table:
             with ProgressLine(out) as progress:
                 run.run(config, progress)
-            _bench(gguf, options.results)
+            if _bench(gguf, options.results):
+                raise UserError("bench did not end well (above); the same command goes on")
         signal.setitimer(signal.ITIMER_REAL, 0)
         rows = augmentations.recorded(config)
         noise = noise_for(Store(config.results, kind=ROWS).rows().values(), rows[-1].spec)
@@ -145,16 +146,16 @@ def keep(results: Path, kept: Path) -> None:
             shutil.copyfile(results / name, kept / name)
 
 
-def _bench(gguf: Path, results: Path) -> None:
+def _bench(gguf: Path, results: Path) -> int:
     """A short bench: the step at the fine-tune's context and precision. What the record has is not measured again."""
-    _harness(
+    return _harness(
         "bench", MODEL, "--weights", str(gguf), "--contexts", str(CONTEXT), "--precisions", SETTINGS["precision"],
         "--no-accuracy", "--results", str(results),
     )  # fmt: skip
 
 
-def _harness(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "harness", *arguments], check=False)
+def _harness(*arguments: str) -> int:
+    return subprocess.run([sys.executable, "-m", "harness", *arguments], check=False).returncode
 
 
 if __name__ == "__main__":

@@ -222,7 +222,8 @@ def predict(*models: str, **options: Any) -> Predictions:
 
 def compare(before: str | Path, after: str | Path, **options: Any) -> "Compared":
     """How the record in the folder `after` stands against the one in `before`: its `sentences`, its `frame`, and
-    whether it `passed`; `options` may say tolerance, deviations, drift and any_device. See `harness compare --help`."""
+    whether it `passed`; `options` may say tolerance, deviations, drift, any_device and allow_missing. See
+    `harness compare --help`."""
     from harness.cli.compare import configure
 
     return configure(Path(before), Path(after), **options)

@@ -104,7 +104,7 @@ def test_what_was_timed_beside_others_is_in_no_overall_result_and_not_judged():
 
 def test_one_sample_has_no_interval_and_is_counted():
     found = of([row((1.0,))], [row()])
-    assert found.unknown == 1 and [change.what for change in found.same_device] == [MEMORY]
+    assert len(found.untimed) == 1 and [change.what for change in found.same_device] == [MEMORY]
 
 
 def test_arms_have_their_losses_and_tasks_compared():

@@ -10,7 +10,7 @@ from helpers.records import result
 from helpers.tasks import made_tasks
 
 from bench import commands, real, real_story
-from harness.analysis.retraining import NONE
+from harness.analysis.retraining import NONE, noise_for
 from harness.arc.arms import TABLE
 from harness.arc.examples import questions
 from harness.arc.prompt import PromptFormat
@@ -18,6 +18,8 @@ from harness.catalog import model_folder
 from harness.catalog.weights import resolve
 from harness.cli.ttft import configure
 from harness.errors import UserError
+from harness.records.arm import ROWS
+from harness.records.store import read
 from harness.train.model import load_tokenizer
 
 
@@ -129,6 +131,15 @@ def test_a_document_gets_the_lines_between_its_marks(tmp_path):
         real_story.write(document, [])
 
 
-def test_the_projects_document_has_the_marks():
+def test_the_projects_document_has_the_tables_of_the_record_that_is_kept(tmp_path):
     text = (commands.ROOT / real.DOCUMENT).read_text(encoding="utf-8")
-    assert text.count(real_story.BEGIN) == text.count(real_story.END) == 1
+    rows, corrupt = read(commands.ROOT / real.KEPT / ROWS.name, ROWS)
+    copy = tmp_path / "copy.md"
+    copy.write_text(text, encoding="utf-8")
+    real_story.write(copy, real_story.story(rows, noise_for(rows, rows[-1].spec)))
+    assert not corrupt and copy.read_text(encoding="utf-8") == text
+
+
+def test_a_bench_that_fails_is_not_taken_for_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(real.sys, "executable", "false")
+    assert real._bench(tmp_path / "none.gguf", tmp_path) == 1

@@ -69,14 +69,17 @@ def test_it_says_which_is_faster_what_differs_and_what_is_in_one_only(run, pair)
 
 def test_the_gate_fails_where_b_is_worse_or_fails(run, pair, tmp_path):
     code, shown, _ = run(*pair, "--gate")
-    assert code == 1 and "Gate: failed by tiny fp32 2048, which is oom." in shown
+    assert (
+        code == 1
+        and "Gate: failed by tiny fp32 2048, which is oom; failed, for 1 row ran in A and is not in B" in shown
+    )
     code, shown, _ = run(pair[1], pair[0], "--gate")
     assert code == 1
     assert "A is 2.00 times as fast as B" in shown
     assert "Gate: failed by seconds per step of tiny fp32 512, seconds per step of tiny fp32 1024" in shown
     assert "nats per grid of tiny fp32 n-1" in shown
     faster = record(tmp_path / "faster", [row(cell=cell(context=512))])
-    code, shown, _ = run(pair[0], faster, "--gate")
+    code, shown, _ = run(pair[0], faster, "--gate", "--allow-missing")
     assert code == 0 and "Gate: passed, 2 comparisons. What it sees, from: seconds per step 37 %" in shown
 
 
@@ -116,7 +119,9 @@ def test_different_devices_are_said_and_judged_only_where_that_is_wanted(run, tm
     assert run(a, b, "--gate", "--any-device")[0] == 1
     # Beside a cell of the same device the other is said, and judged only where that is wanted.
     both = record(tmp_path / "both", [row(), row(cell=cell(context=512))])
-    there = record(tmp_path / "there", [row(), row((3.0,) * 12, cell=cell(context=512, device_name="B CPU"))])
+    there = record(
+        tmp_path / "there", [row((1.01,) * 12), row((3.0,) * 12, cell=cell(context=512, device_name="B CPU"))]
+    )
     assert run(both, there, "--gate")[0] == 0 and run(both, there, "--gate", "--any-device")[0] == 1
     with pytest.raises(harness.UserError, match="different devices"):
         harness.compare(a, b).passed  # noqa: B018
@@ -178,8 +183,18 @@ def test_published_steps_are_shown_beside_and_never_judged(run, tmp_path):
     assert code == 0 and "phi-3-mini fp16 1024 12.0+ 18.0 1.50" in shown and "not judged" in shown
     assert "A was measured on a CPU; published: ironbar/arc24" in shown
     assert "phi-3-mini fp16 1024 fp32, published fp16" in shown
-    code, _, problem = run(a, PUBLISHED, "--gate")
-    assert code == 2 and "published steps are of other machines" in problem
+    for word in (
+        "--gate",
+        "--tolerance=0",
+        "--deviations=3",
+        "--drift=1",
+        "--any-device",
+        "--allow-missing",
+        "--csv=x",
+    ):
+        code, _, problem = run(a, PUBLISHED, word)
+        assert code == 2 and "published steps are of other machines" in problem
+        assert f"leave out {word.partition('=')[0]}" in problem
     code, _, problem = run(record(tmp_path / "b", [row()]), PUBLISHED)
     assert code == 2 and "the record has no cell of" in problem
     table = tmp_path / "other.csv"
@@ -210,3 +225,71 @@ def test_a_gate_does_not_pass_where_no_speed_could_be_judged(run, tmp_path):
     code, _, error = run(a, b, "--gate")
     assert code == 2 and "no common cell has samples enough for an interval of its seconds" in error
     assert run(a, b)[0] == 0
+
+
+def test_what_only_a_has_fails_the_gate_unless_that_is_allowed(run, tmp_path):
+    """A sweep that ended halfway is no pass; what failed in A already is not lost."""
+    failed = row(status="oom", reason="no", cell=cell(context=4096))
+    a = record(tmp_path / "a", [row(), row(cell=cell(context=512)), failed], [result(3)])
+    b = record(tmp_path / "b", [row((1.01,) * 12)])
+    code, shown, _ = run(a, b, "--gate", "--csv", tmp_path / "x.csv")
+    assert code == 1
+    assert (
+        "Gate: failed, for 2 rows ran in A and are not in B (measure them, or --allow-missing): "
+        "tiny fp32 512, tiny fp32 n-1." in shown
+    )
+    rows = list(csv.DictReader((tmp_path / "x.csv").read_text().splitlines()))
+    assert [(r["context"], r["gate"]) for r in rows if r["what"] == "only in A"] == [
+        ("512", "worse"), ("4096", "not judged"), ("1024", "worse")
+    ]  # fmt: skip
+    assert run(a, b, "--gate", "--allow-missing")[0] == 0
+    assert run(b, a, "--gate")[0] == 0
+    assert not harness.compare(a, b).passed and harness.compare(a, b, allow_missing=True).passed
+
+
+def test_an_arm_worse_in_loss_and_better_in_accuracy_has_both_verdicts(run, tmp_path):
+    a = record(tmp_path / "a", results=[result(0, tasks=40, answer_losses=((0.2, 12),) * 40)])
+    b = record(tmp_path / "b", results=[result(40, tasks=40, answer_losses=((0.9, 12),) * 40)])
+    both = "told apart in accuracy or loss (p for their number): n-1 "
+    assert both + "(worse in loss, better in accuracy)." in run(a, b)[1]
+    assert both + "(better in loss, worse in accuracy)." in run(b, a)[1]
+
+
+def test_a_training_that_diverged_fails_the_gate_and_is_said(run, tmp_path):
+    """Its losses are no numbers, so nothing of them is compared; its few answers tell nothing."""
+    numbers, none = (((loss, 12),) * 10 for loss in (0.5, float("nan")))
+    a = record(tmp_path / "a", results=[result(1, answer_losses=numbers)])
+    b = record(tmp_path / "b", results=[result(0, answer_losses=none)])
+    code, shown, _ = run(a, b, "--gate", "--csv", tmp_path / "x.csv")
+    assert code == 1 and "Gate: failed by tiny fp32 n-1, whose losses are no numbers." in shown
+    assert "not compared, for want of losses that are numbers in B: tiny fp32 n-1." in shown
+    rows = {r["what"]: r for r in csv.DictReader((tmp_path / "x.csv").read_text().splitlines())}
+    assert rows["losses no numbers"]["gate"] == "worse"
+    # The other way round is no worsening.
+    assert run(b, a, "--gate")[0] == 0
+
+
+def test_a_peak_that_lacks_is_said_and_memory_alone_is_not_taken_for_judged(run, tmp_path):
+    a = record(tmp_path / "a", [row(), row(cell=cell(context=512))])
+    half = record(tmp_path / "half", [row((1.01,) * 12), row((1.01,) * 12, cell=cell(context=512), memory={})])
+    code, shown, _ = run(a, half, "--gate")
+    assert code == 0 and "not compared, for want of a peak in B: tiny fp32 512." in shown
+    none = [row((1.01,) * 12, cell=cell(context=context), memory={}) for context in (512, 1024)]
+    code, _, problem = run(a, record(tmp_path / "none", none), "--gate")
+    assert code == 2 and "no common cell of B has a peak of memory" in problem and problem.count("\n") == 1
+
+
+def test_a_record_does_not_pass_against_its_own_copy(run, tmp_path):
+    same = row(started="2026-01-01T00:00:00+00:00", losses=(float("nan"),))
+    a, b = (record(tmp_path / side, [same]) for side in "ab")
+    code, _, problem = run(a, b, "--gate")
+    assert code == 2 and "have the very same measurements" in problem and problem.count("\n") == 1
+    assert run(a, b)[0] == 0
+
+
+def test_corrupt_lines_are_said(run, tmp_path):
+    a, b = record(tmp_path / "a", [row()]), record(tmp_path / "b", [row((1.01,) * 12)])
+    with (b / "records.jsonl").open("a") as file:
+        file.write("half a li\n")
+    code, _, problem = run(a, b)
+    assert code == 0 and f"1 corrupt lines of {b} were left out" in problem

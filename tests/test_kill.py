@@ -15,7 +15,7 @@ def shared(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("verb", "kills"), [("sweep", 3), ("store", 2), ("solve", 2), ("tune", 1)])
+@pytest.mark.parametrize(("verb", "kills"), [("sweep", 3), ("store", 2), ("compare", 2), ("solve", 2), ("tune", 1)])
 def test_killed_at_random_moments_nothing_is_lost_torn_or_doubled(tmp_path, shared, verb, kills):
     # A machine that is busy with other tests may let a worker wait.
     tally = Killer(verb, tmp_path, shared, within_s=20.0).kill(kills, random.Random(verb))

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import struct
 import sys
 from dataclasses import replace
 
@@ -111,8 +113,9 @@ def test_a_file_is_a_model_by_its_path_and_says_its_quantisation(q8, tmp_path):
 
 
 def test_a_file_of_another_shape_than_the_model_named_is_refused(q8):
-    with pytest.raises(UserError, match="hidden_size 64, but other has 32"):
-        weights.resolve(ModelSpec("other", {"model_type": "llama", "hidden_size": 32}, 256), str(q8))
+    for key, value in (("hidden_size", 32), ("intermediate_size", 32), ("num_key_value_heads", 4)):
+        with pytest.raises(UserError, match=f"of {key} [0-9]+, but other has {value}"):
+            weights.resolve(ModelSpec("other", {"model_type": "llama", key: value}, 256), str(q8))
 
 
 def test_a_file_that_went_is_one_line_and_a_folder_is_a_folder(tmp_path):
@@ -131,6 +134,7 @@ def test_a_file_that_went_is_one_line_and_a_folder_is_a_folder(tmp_path):
         ({"end": False}, "no end-of-text token"),
         ({"extra": ["rope_freqs.weight"]}, "its tensor 'rope_freqs.weight' would be left out"),
         ({"left_out": ["blk.1.ffn_up.weight"]}, "it lacks 1 tensors, as blk.1.ffn_up.weight"),
+        ({"metadata": {"llama.rope.scaling.factor": 2.0}}, "its rotary angles are scaled ('linear')"),
     ],
 )
 def test_what_would_not_be_read_right_is_refused(tmp_path, llama, capsys, changes, message):
@@ -140,6 +144,61 @@ def test_what_would_not_be_read_right_is_refused(tmp_path, llama, capsys, change
             main(words)
         printed = capsys.readouterr().err
         assert end.value.code == 2 and printed.count("\n") == 1 and message in printed, printed
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("llama.rope.scaling.type", "yarn", "its rotary angles are scaled ('yarn')"),
+        ("llama.rope.scale_linear", 4.0, "its rotary angles are scaled"),
+        ("llama.rope.dimension_count", 8, "a part of each head"),
+        ("llama.rope.freq_base", float("inf"), "its llama.rope.freq_base is inf, and no number above 0"),
+        ("llama.attention.layer_norm_rms_epsilon", float("nan"), "is nan, and no number above 0"),
+        ("llama.attention.layer_norm_rms_epsilon", None, "is None, and no number above 0"),
+        ("llama.logit_scale", 0.5, "it has a logit_scale"),
+        ("split.count", 2, "it is one of 2 parts of a model; join them with llama-gguf-split --merge"),
+    ],
+)
+def test_what_transformers_would_leave_out_of_the_model_is_refused(tmp_path, llama, key, value, message):
+    with pytest.raises(UserError) as refused:
+        gguf_model.read(write(tmp_path / "odd.gguf", llama, metadata={key: value}))
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_what_transformers_does_read_is_the_model_that_was_written(tmp_path):
+    """Another base of the rotary angles and another epsilon; a factor of 1 scales nothing."""
+    model = random_model(rope_parameters={"rope_type": "default", "rope_theta": 500.0}, rms_norm_eps=0.01)
+    path = write(tmp_path / "model.gguf", model, metadata={"llama.rope.scaling.factor": 1.0})
+    torch.testing.assert_close(_logits(_loaded(path).model.eval()), _logits(model), rtol=1e-4, atol=1e-4)
+
+
+def test_tensors_out_of_place_are_refused(tmp_path, q8):
+    """The table of a damaged file: one tensor has another's values, is there twice, or has no dimensions."""
+    whole, header = q8.read_bytes(), gguf_header.read(q8)
+    first, second = header.tensors[1:3]
+    offset = struct.pack("<Q", second.offset)
+    at = whole.index(second.name.encode())
+    at = whole.index(offset, at)
+    path = tmp_path / "odd.gguf"
+    dimensions = whole.index(first.name.encode()) + len(first.name)
+    for changed, message in (
+        (whole[:at] + struct.pack("<Q", first.offset) + whole[at + 8 :], "is out of place"),
+        (
+            whole.replace(b"blk.1.attn_k.weight", b"blk.0.attn_k.weight"),
+            "it has the tensor 'blk.0.attn_k.weight' twice",
+        ),
+        (whole[:dimensions] + bytes(4) + whole[dimensions + 4 :], "is no whole GGUF file"),
+        (whole[:4] + struct.pack(">I", 3) + whole[8:], "it is big-endian"),
+    ):
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match=message):
+            gguf_model.read(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(UserError, match="not a regular file"):
+        gguf_model.read(tmp_path / "pipe.gguf")
 
 
 def test_no_gguf_and_none_that_ends_early_is_taken(tmp_path, q8):

@@ -83,8 +83,12 @@ class Overall:
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What changed between two records. `failed` ran before and do not now, `mended` the other way round; `unknown`
-    have too few samples for an interval of their seconds."""
+    """What changed between two records.
+
+    `failed` ran before and do not now, `mended` the other way round. Not compared, though both ran: `untimed`, whose
+    samples give no interval of their seconds; `unpeaked`, without a peak of memory in both; `unread`, arms without
+    losses in common. Of these `diverged` had losses before that are no numbers now.
+    """
 
     cells: Matching[Measurement]
     arms: Matching[ArmResult]
@@ -92,7 +96,19 @@ class Changes:
     other_devices: list[Change]
     failed: list[Pair] = field(default_factory=list)
     mended: list[Pair] = field(default_factory=list)
-    unknown: int = 0
+    untimed: list[Pair] = field(default_factory=list)
+    unpeaked: list[Pair] = field(default_factory=list)
+    unread: list[Pair] = field(default_factory=list)
+
+    @property
+    def lost(self) -> list[Measurement | ArmResult]:
+        """What ran before and is not in the later record at all."""
+        rows: list[Measurement | ArmResult] = [*self.cells.only_before, *self.arms.only_before]
+        return [row for row in rows if row.ok]
+
+    @property
+    def diverged(self) -> list[Pair]:
+        return [pair for pair in self.unread if has_losses(pair[0]) and not has_losses(pair[1])]
 
     @property
     def nothing_in_common(self) -> bool:
@@ -108,17 +124,27 @@ def changes(
     machine, where that is known, instead of the project's."""
     cells, arms = matching.cells(before[0], after[0]), matching.arms(before[1], after[1])
     results = [*before[1], *after[1]]
-    same, unknown = _of_cells(cells.pairs, own_drift)
-    across, unknown_across = _of_cells(cells.other_devices, own_drift)
-    every: list[Pair] = [*cells.pairs, *arms.pairs, *cells.other_devices, *arms.other_devices]
+    of_cells, of_arms = [*cells.pairs, *cells.other_devices], [*arms.pairs, *arms.other_devices]
+    every: list[Pair] = [*of_cells, *of_arms]
+    made = [
+        _of_cells(cells_there, own_drift) + _of_arms(arms_there, results)
+        for cells_there, arms_there in ((cells.pairs, arms.pairs), (cells.other_devices, arms.other_devices))
+    ]
+    compared = {(change.what, id(change.row)) for own in made for change in own}
+
+    def left_out(pairs: Sequence[Any], what: str) -> list[Pair]:
+        return [(a, b) for a, b in pairs if a.ok and b.ok and (what, id(a)) not in compared]
+
     return Changes(
         cells=cells,
         arms=arms,
-        same_device=same + _of_arms(arms.pairs, results),
-        other_devices=across + _of_arms(arms.other_devices, results),
+        same_device=made[0],
+        other_devices=made[1],
         failed=[pair for pair in every if pair[0].ok and not pair[1].ok],
         mended=[pair for pair in every if pair[1].ok and not pair[0].ok],
-        unknown=unknown + unknown_across,
+        untimed=left_out(of_cells, SECONDS),
+        unpeaked=left_out(of_cells, MEMORY),
+        unread=left_out(of_arms, NATS),
     )
 
 
@@ -137,9 +163,9 @@ def overall(listed: Iterable[Change], what: str) -> Overall | None:
     return Overall(what=what, cells=len(own), low=low, middle=mid, high=high)
 
 
-def _of_cells(pairs: Sequence[tuple[Measurement, Measurement]], own_drift: float | None) -> tuple[list[Change], int]:
-    """Seconds and memory of the pairs that ran in both, and how many had too few samples for an interval."""
-    made, unknown = [], 0
+def _of_cells(pairs: Sequence[tuple[Measurement, Measurement]], own_drift: float | None) -> list[Change]:
+    """Seconds and memory of the pairs that ran in both, where the samples give an interval."""
+    made = []
     for before, after in pairs:
         if not (before.ok and after.ok):
             continue
@@ -150,12 +176,15 @@ def _of_cells(pairs: Sequence[tuple[Measurement, Measurement]], own_drift: float
             crowded = any(CROWDED in row.notes for row in (before, after))
             seconds = step_seconds(before), step_seconds(after)
             made.append(_ratio(SECONDS, (before, after), seconds, deviation, common=drifts, crowded=crowded))
-        else:
-            unknown += 1
         if before.peak_bytes and after.peak_bytes:
             peaks = float(before.peak_bytes), float(after.peak_bytes)
             made.append(_ratio(MEMORY, (before, after), peaks, math.hypot(_scatter(before), _scatter(after))))
-    return made, unknown
+    return made
+
+
+def has_losses(row: Measurement | ArmResult) -> bool:
+    """Whether a fine-tune's losses are there, and are numbers."""
+    return bool(row.answer_losses) and all(math.isfinite(loss) for loss, _ in row.answer_losses)  # type: ignore[union-attr]
 
 
 def _of_arms(pairs: Sequence[tuple[ArmResult, ArmResult]], results: Sequence[ArmResult]) -> list[Change]:

@@ -6,6 +6,7 @@ that a vocabulary of 150,000 tokens takes a fifth of a second (gguf's own reader
 anywhere, so every count is checked against the bytes that are there.
 """
 
+import errno
 import mmap
 import struct
 from dataclasses import dataclass
@@ -40,11 +41,14 @@ class Header:
     metadata: dict[str, Any]  # of a list of words its length
     tensors: tuple[TensorEntry, ...]
     start: int  # of the tensors' values in the file
+    alignment: int  # bytes, of the start of every tensor's values
     size: int  # bytes of the file
 
 
 def read(path: Path) -> Header:
     """The header of the file at `path`. Raises OSError, and BadHeader for what is none."""
+    if not path.is_file():  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "not a regular file")
     with path.open("rb") as file:
         if file.read(4) != MAGIC:
             raise BadHeader("it does not begin with GGUF")
@@ -63,6 +67,8 @@ class _Reader:
 
     def header(self) -> Header:
         version, tensors, pairs = self.numbers("IQQ")
+        if version & 0xFFFF == 0:
+            raise BadHeader("it is big-endian, which is not read")
         if version not in _VERSIONS:
             raise BadHeader(f"it is of version {version}, and {' and '.join(map(str, _VERSIONS))} are known")
         # A pair and a tensor each take 13 bytes or more, so that no loop below can be longer than the file.
@@ -76,12 +82,12 @@ class _Reader:
         alignment = metadata.get("general.alignment", _ALIGNMENT)
         if type(alignment) is not int or alignment < 1:
             raise BadHeader("its general.alignment is no number of bytes")
-        return Header(metadata, entries, -(-self.at // alignment) * alignment, len(self.content))
+        return Header(metadata, entries, -(-self.at // alignment) * alignment, alignment, len(self.content))
 
     def entry(self) -> TensorEntry:
         name = self.word()
         (dimensions,) = self.numbers("I")
-        if dimensions > _MOST_DIMENSIONS:
+        if not 1 <= dimensions <= _MOST_DIMENSIONS:
             raise BadHeader(f"its tensor {name[:40]} has {dimensions} dimensions")
         shape = self.numbers(f"{dimensions}Q")
         kind, offset = self.numbers("IQ")

@@ -6,7 +6,9 @@ stretch Llama 3's rotary angles, and would compute another model.
 """
 
 import importlib.util
+import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -40,6 +42,8 @@ _KEYS = {
 _RANGES = {"num_hidden_layers": limits.Layers, "max_position_embeddings": limits.Count}
 _REALS = {"rope.freq_base": "rope_theta", "attention.layer_norm_rms_epsilon": "rms_norm_eps"}
 _IDS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "padding_token_id": "pad_token_id"}
+# What scales scores or sums in other models of these names.
+_SCALES = ("attention.scale", "logit_scale", "residual_scale", "embedding_scale", "attention.clamp_kqv")
 _TOKENIZERS = ("gpt2", "llama")  # byte-level, and sentencepiece
 
 
@@ -105,8 +109,7 @@ def _config(header: Header) -> dict[str, Any]:
     # What transformers does not read would be left out of the model.
     if value("expert_count"):
         raise _Refused("it routes tokens to experts, which are not read from GGUF")
-    if (scaling := value("rope.scaling.type")) not in (None, "none"):
-        raise _Refused(f"its rotary angles are scaled ({quoted(scaling)}), which is not read from GGUF")
+    _check_scales(value)
     config: dict[str, Any] = {"model_type": architecture}
     for key, name in _KEYS.items():
         number = value(key)
@@ -119,12 +122,18 @@ def _config(header: Header) -> dict[str, Any]:
         if config[name] is None:
             raise _Refused(f"it does not say its {architecture}.{key}")
     for key, name in _REALS.items():
-        if isinstance(number := value(key), float) and number > 0:
-            config[name] = number
+        number = value(key)
+        if number is None and name == "rope_theta":
+            continue  # llama.cpp and transformers take 10,000
+        if not isinstance(number, float) or not 0 < number < math.inf:
+            raise _Refused(f"its {architecture}.{key} is {quoted(number)}, and no number above 0")
+        config[name] = number
     heads, width = config["num_attention_heads"], config["hidden_size"]
     head_dim = value("attention.key_length") or value("rope.dimension_count") or width // heads
     if type(head_dim) is not int or head_dim < 1 or heads % config["num_key_value_heads"]:
         raise _Refused("its heads do not fit each other")
+    if value("rope.dimension_count") not in (None, head_dim):
+        raise _Refused("its rotary angles are of a part of each head, which is not read from GGUF")
     names = {entry.name: entry for entry in header.tensors}
     if "token_embd.weight" not in names:
         raise _Refused("it has no tensor token_embd.weight")
@@ -137,10 +146,26 @@ def _config(header: Header) -> dict[str, Any]:
     }
 
 
+def _check_scales(value: Callable[[str], Any]) -> None:
+    """Raises _Refused where angles, scores or sums are scaled: transformers would leave that out of the model."""
+    scaling = value("rope.scaling.type")
+    # llama.cpp scales by a factor alone too, linearly.
+    factors = [] if scaling == "none" else [value("rope.scaling.factor"), value("rope.scale_linear")]
+    if scaling not in (None, "none") or any(factor not in (None, 0, 1) for factor in factors):
+        raise _Refused(f"its rotary angles are scaled ({quoted(scaling or 'linear')}), which is not read from GGUF")
+    for key in _SCALES:
+        if value(key) not in (None, 0, 1):
+            raise _Refused(f"it has a {key}, which is not read from GGUF")
+
+
 def _check_tensors(header: Header, config: dict[str, Any]) -> None:
     """Raises _Refused unless the file holds exactly the tensors of its architecture, each in its shape."""
     expected = _shapes(config)
     names = Counter(entry.name for entry in header.tensors)
+    if (parts := header.metadata.get("split.count")) not in (None, 0, 1):
+        raise _Refused(f"it is one of {quoted(parts)} parts of a model; join them with llama-gguf-split --merge")
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise _Refused(f"it has the tensor {quoted(twice[0])} twice")
     if strange := sorted(set(names) - set(expected)):
         raise _Refused(f"its tensor {quoted(strange[0])} would be left out, and another model computed")
     if missing := sorted(set(expected) - set(names)):
@@ -187,7 +212,9 @@ def _quantization(path: Path, header: Header) -> str:
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     values: Counter[str] = Counter()
-    for entry in header.tensors:
+    end = 0
+    # One tensor after the other, as llama.cpp wants them too: in what overlaps one would have another's values.
+    for entry in sorted(header.tensors, key=lambda entry: entry.offset):
         try:
             kind = GGMLQuantizationType(entry.type)
             block, size = GGML_QUANT_SIZES[kind]
@@ -196,7 +223,10 @@ def _quantization(path: Path, header: Header) -> str:
                 f"{path}: tensors of ggml's type {entry.type} are not known; install a newer gguf, or name a folder "
                 "with safetensors"
             ) from None
-        if header.start + entry.offset + prod(entry.shape) // block * size > header.size:
+        if entry.offset != -(-end // header.alignment) * header.alignment or entry.shape[-1] % block:
+            raise UserError(f"{path}: is no whole GGUF file ({entry.name} is out of place); download it again")
+        end = entry.offset + prod(entry.shape) // block * size
+        if header.start + end > header.size:
             raise UserError(f"{path}: is no whole GGUF file (it ends within {entry.name}); download it again")
         values[kind.name] += prod(entry.shape)
     return values.most_common(1)[0][0]

@@ -18,6 +18,9 @@ BUNDLED = "bundled:"  # before the name of a model that comes with the program, 
 GGUF = "gguf:"  # before the quantisation of a GGUF file and its path, as in "gguf:Q4_1@~/model.gguf"
 # A folder of the hub's cache: the model, and the revision.
 _SNAPSHOT = re.compile(r"models--([^/]+)/snapshots/([0-9a-f]{40})/?$")
+# What must be the same in weights and in the model they are named for.
+_SHAPE = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+          "num_key_value_heads", "vocab_size")  # fmt: skip
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -157,7 +160,7 @@ def _check_same(spec: ModelSpec, folder: Path) -> None:
 
 
 def _check_shape(spec: ModelSpec, config: dict[str, Any], where: Path) -> None:
-    for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+    for key in _SHAPE:
         there, in_spec = config.get(key), spec.architecture.get(key)
         if None not in (there, in_spec) and there != in_spec:
             raise UserError(f"--weights {where}: holds a model of {key} {there}, but {spec.name} has {in_spec}")

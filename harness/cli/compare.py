@@ -10,6 +10,7 @@ from harness.cli import parse
 from harness.cli.options import After, Before
 from harness.errors import UserError
 from harness.records.store import without_collector
+from harness.text import say_once
 
 if TYPE_CHECKING:
     from harness.report.compare import Compared
@@ -23,6 +24,7 @@ def configure(
     deviations: float | None = None,
     drift: float | None = None,
     any_device: bool = False,
+    allow_missing: bool = False,
 ) -> "Compared":
     """The comparison of two records, A and B. Raises UserError for a folder without one, and for two that have nothing
     in common.
@@ -38,6 +40,9 @@ def configure(
     limits.within("--deviations", deviations, limits.Deviations)
     limits.within("--drift", drift, limits.Percent)
     records = parse.record_at(before), parse.record_at(after)
+    for path, record in zip((before, after), records, strict=True):
+        if record.corrupt:
+            say_once(f"{record.corrupt} corrupt lines of {path} were left out")
     older, newer = ((record.rows, record.results) for record in records)
     own = changes(older, newer, own_drift=None if drift is None else drift / 100)
     if own.nothing_in_common:
@@ -46,7 +51,7 @@ def configure(
         tolerance=usual.tolerance if tolerance is None else tolerance / 100,
         deviations=usual.deviations if deviations is None else deviations,
     )
-    return Compared(a=before, b=after, changes=own, limits=chosen, any_device=any_device)
+    return Compared(a=before, b=after, changes=own, limits=chosen, any_device=any_device, allow_missing=allow_missing)
 
 
 @without_collector()
@@ -69,6 +74,9 @@ def compare(
     any_device: Annotated[
         bool, typer.Option("--any-device", help="With --gate: judge records of different devices too.")
     ] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="With --gate: pass although some that ran in A is not in B.")
+    ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write every comparison to this CSV file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page, which needs no network, to this file.")] = None,
 ) -> None:
@@ -83,7 +91,7 @@ def compare(
       harness compare results/tesla-t4 results/reference/published
 
     With --gate the exit code is 1 where a cell or arm of B is worse than in A by more than the tolerance and by more
-    than so many standard deviations, at the best end of its 95 % interval too, or fails where it ran in A.
+    than so many standard deviations, at the best end of its 95 % interval too, or fails or lacks where it ran in A.
     """
     from harness.report import compare_published as published
     from harness.report import style
@@ -91,11 +99,26 @@ def compare(
     from harness.report.compare_tables import show
 
     if published.is_table(after):
-        if gate or csv or html:
-            raise UserError("published steps are of other machines: they are shown, without --gate, --csv or --html")
+        options = {
+            "--gate": gate,
+            "--tolerance": tolerance,
+            "--deviations": deviations,
+            "--drift": drift,
+            "--any-device": any_device,
+            "--allow-missing": allow_missing,
+            "--csv": csv,
+            "--html": html,
+        }
+        if given := [name for name, value in options.items() if value is not None and value is not False]:
+            raise UserError(
+                f"published steps are of other machines: they are shown and not judged; leave out {', '.join(given)}"
+            )
         published.show(parse.record_at(before).rows, published.table_of(after), style.console())
         return
-    compared = configure(before, after, tolerance=tolerance, deviations=deviations, drift=drift, any_device=any_device)
+    compared = configure(
+        before, after, tolerance=tolerance, deviations=deviations, drift=drift, any_device=any_device,
+        allow_missing=allow_missing,
+    )  # fmt: skip
     # Where nothing can be judged that ends here.
     passed = not gate or compared.passed
     if csv:

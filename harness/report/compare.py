@@ -31,6 +31,7 @@ class Compared:
     changes: Changes
     limits: Limits
     any_device: bool = False  # what is on different devices is judged too
+    allow_missing: bool = False  # what only A has fails no gate
 
     @property
     def frame(self) -> "pandas.DataFrame":
@@ -51,17 +52,33 @@ class Compared:
     @property
     def failed(self) -> list[Pair]:
         """What the gate judges and fails now."""
-        return [pair for pair in self.changes.failed if self.any_device or device_of(pair[0]) == device_of(pair[1])]
+        return self.among(self.changes.failed)
+
+    @property
+    def diverged(self) -> list[Pair]:
+        """Fine-tunes that the gate judges and whose losses are no numbers any more."""
+        return self.among(self.changes.diverged)
+
+    @property
+    def lost(self) -> list[Measurement | ArmResult]:
+        """What ran in A and is not in B, unless that is allowed."""
+        return [] if self.allow_missing else self.changes.lost
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is slower, larger or less accurate beyond the limits, and nothing fails that ran before.
+        """Whether nothing is slower, larger or less accurate beyond the limits, and nothing fails or lacks that ran
+        before.
 
         Raises UserError where nothing can be judged, which is no pass.
         """
-        if not self.exceeded and not self.failed:
-            _check_judged(self)
-        return not self.exceeded and not self.failed
+        if self.exceeded or self.failed or self.diverged:
+            return False
+        _check_judged(self)
+        return not self.lost
+
+    def among(self, pairs: Iterable[Pair]) -> list[Pair]:
+        """Those that the gate judges."""
+        return [pair for pair in pairs if self.any_device or device_of(pair[0]) == device_of(pair[1])]
 
     @property
     def sentences(self) -> list[str]:
@@ -89,12 +106,23 @@ def _sentences(own: Sequence[Change]) -> list[str]:
         made.append(f"{text} over {counted(memory.cells, 'cell')}{end}.")
     arms = [change for change in own if change.what in (NATS, ACCURACY)]
     if arms:
-        apart = {id(change.row): change for change in arms if change.p is not None and change.p < SIGNIFICANT}
-        names = [f"{c.row.label} ({'worse' if c.worse > 0 else 'better'})" for c in apart.values()]  # type: ignore[union-attr]
+        apart: dict[int, list[Change]] = {}
+        for change in arms:
+            if change.p is not None and change.p < SIGNIFICANT:
+                apart.setdefault(id(change.row), []).append(change)
+        names = [f"{own[0].row.label} ({_verdict(own)})" for own in apart.values()]  # type: ignore[union-attr]
         total = len({id(change.row) for change in arms})
         which = f"told apart in accuracy or loss (p for their number): {listed(names) or 'none'}"
         made.append(f"Of {counted(total, 'arm')} {which}.")
     return made
+
+
+def _verdict(own: Sequence[Change]) -> str:
+    """Of an arm by what tells it apart: "worse", or "better in loss, worse in accuracy"."""
+    verdicts = {change.what: "worse" if change.worse > 0 else "better" for change in own}
+    if len(set(verdicts.values())) == 1:
+        return verdicts[own[0].what]
+    return f"{verdicts[NATS]} in loss, {verdicts[ACCURACY]} in accuracy"
 
 
 def _check_judged(compared: Compared) -> None:
@@ -104,17 +132,32 @@ def _check_judged(compared: Compared) -> None:
         raise UserError(f"{names} are of different devices, which is not judged; measure both on one, or --any-device")
     if not judged:
         raise UserError(f"{names} have nothing that ran in both; harness report says what failed")
+    if all(_same_measurement(change.row, change.counterpart) for change in judged):
+        raise UserError(
+            f"{names} have the very same measurements, so nothing was measured again; measure B with bench --fresh, or "
+            "into another folder"
+        )
     timed = [change for change in judged if change.what == SECONDS]
     if timed and all(change.crowded for change in timed):
         raise UserError(
             "every common cell was timed while others used the cores, so speed cannot be judged; measure again with "
             "bench --fresh"
         )
-    if not timed and own.unknown:
+    if not timed and compared.among(own.untimed):
         raise UserError(
             "no common cell has samples enough for an interval of its seconds, so speed cannot be judged; measure "
             "again with bench --fresh"
         )
+    peaks = any(change.what == MEMORY for change in judged)
+    if not peaks and any(a.peak_bytes for a, _ in compared.among(own.unpeaked) if isinstance(a, Measurement)):
+        raise UserError(
+            "no common cell of B has a peak of memory, so memory cannot be judged; measure it again with bench --fresh"
+        )
+
+
+def _same_measurement(a: Measurement | ArmResult, b: Measurement | ArmResult) -> bool:
+    """Whether it is one measurement, copied. Two losses that are no numbers are the same here."""
+    return (a.key, a.started) == (b.key, b.started) and repr(a) == repr(b)
 
 
 def by_devices(every: Iterable[Change]) -> dict[tuple[str, str], list[Change]]:
@@ -135,11 +178,21 @@ def gate_line(compared: Compared) -> str:
     ends = {what: dict.fromkeys((f"{min(own):.0f}", f"{max(own):.0f}")) for what, own in seen.items()}
     parts = [f"{what} {' to '.join(own)} {'points' if what == ACCURACY else '%'}" for what, own in ends.items()]
     power = f" What it sees, from: {'; '.join(parts)}." if parts else ""
-    if not compared.exceeded and not compared.failed:
-        return f"Gate: passed, {counted(len(judged), 'comparison')}.{power}"
     names = [f"{change.what} of {name_of(change.row)}" for change in compared.exceeded]
     names += [f"{name_of(a)}, which is {status_of(b)}" for a, b in compared.failed]
-    return f"Gate: failed by {listed(names)}.{power}"
+    names += [f"{name_of(a)}, whose losses are no numbers" for a, _ in compared.diverged]
+    reasons = [f"failed by {listed(names)}"] if names else []
+    if compared.lost:
+        lost = (
+            f"{counted(len(compared.lost), 'row')} ran in A and {'is' if len(compared.lost) == 1 else 'are'} not in B"
+        )
+        rows = listed([name_of(row) for row in compared.lost])
+        reasons.append(f"failed, for {lost} (measure them, or --allow-missing): {rows}")
+    own = compared.changes
+    left_out = len(own.same_device) + len(own.other_devices) + len(own.untimed) - len(judged)
+    beside = f", {left_out} not judged" if left_out else ""
+    verdict = "; ".join(reasons) or f"passed, {counted(len(judged), 'comparison')}{beside}"
+    return f"Gate: {verdict}.{power}"
 
 
 def flat(compared: Compared) -> list[dict[str, Any]]:
@@ -157,10 +210,19 @@ def flat(compared: Compared) -> list[dict[str, Any]]:
         )
     own = compared.changes
     failed = {id(b) for _, b in compared.failed}
+    lost = {id(row) for row in compared.lost}
     rows += [_columns("failed", a, b) | {"gate": "worse" if id(b) in failed else "not judged"} for a, b in own.failed]
+    diverged = {id(a) for a, _ in compared.diverged}
+    rows += [
+        _columns("losses no numbers", a, b) | {"gate": "worse" if id(a) in diverged else "not judged"}
+        for a, b in own.diverged
+    ]
     rows += [_columns("mended", a, b) for a, b in own.mended]
     for matched in (own.cells, own.arms):
-        rows += [_columns("only in A", row, None) for row in matched.only_before]
+        rows += [
+            _columns("only in A", row, None) | {"gate": "worse" if id(row) in lost else "not judged"}
+            for row in matched.only_before
+        ]
         rows += [_columns("only in B", None, row) for row in matched.only_after]
     return [{name: safe_cell(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows]
 

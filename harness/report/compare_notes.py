@@ -1,9 +1,9 @@
 """What must be known beside the ratios of two records: versions, settings, what ran in one only; names of rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.analysis.change import Changes
+from harness.analysis.change import Changes, Pair, has_losses
 from harness.records.arm import ArmResult
 from harness.records.measurement import Measurement
 from harness.report.format import cell_name
@@ -34,9 +34,19 @@ def notes(own: Changes) -> list[str]:
             f"{counted(crowded, 'cell')} timed while others used the cores: in the table, but in no sentence and not "
             "judged by speed; measure again with --fresh."
         )
-    if own.unknown:
-        made.append(f"{counted(own.unknown, 'cell')} whose samples give no interval: seconds are not compared.")
+    # What ran in both and is not compared all the same.
+    if own.untimed:
+        made.append(f"{counted(len(own.untimed), 'cell')} whose samples give no interval: seconds are not compared.")
+    made += _left_out(own.unpeaked, "Peak memory is not compared, for want of a peak", lambda row: bool(row.peak_bytes))
+    made += _left_out(own.unread, "Nats per grid are not compared, for want of losses that are numbers", has_losses)
     return made
+
+
+def _left_out(pairs: Sequence[Pair], text: str, has: Callable[[Any], bool]) -> list[str]:
+    """`text` with the record that lacks it, A or B, and the names of rows; nothing without any."""
+    sides = {side for pair in pairs for side, row in zip("AB", pair, strict=True) if not has(row)}
+    place = f"in {' and '.join(sorted(sides))}" if sides else "of the same tasks"
+    return [f"{text} {place}: {listed([name_of(a) for a, _ in pairs])}."] if pairs else []
 
 
 def _versions(pairs: Sequence[tuple[Any, Any]]) -> list[str]:

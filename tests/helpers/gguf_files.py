@@ -26,7 +26,8 @@ def random_model(kind="llama", **changes):
 
 def write(path, model, quantization="F32", **changes):
     """Writes `model` to `path`, matrices of layers as `quantization`. Changes: the names of `tokenizer` and
-    `architecture`, whether it has an `end`, names of `extra` tensors and of those `left_out`."""
+    `architecture`, whether it has an `end`, names of `extra` tensors and of those `left_out`, and `metadata` to add
+    or, where it is None, to leave out."""
     config = model.config
     tokenizer, end = changes.get("tokenizer", "gpt2"), changes.get("end", True)
     extra, left_out = changes.get("extra", ()), changes.get("left_out", ())
@@ -60,6 +61,10 @@ def write(path, model, quantization="F32", **changes):
         writer.add_tensor(called, data, raw_dtype=quantized)
     for name in extra:
         writer.add_tensor(name, np.ones(8, dtype=np.float32))
+    for key, value in changes.get("metadata", {}).items():
+        writer.kv_data[0].pop(key, None)
+        if value is not None:
+            writer.add_key_value(key, value, gguf.GGUFValueType.get_type(value))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

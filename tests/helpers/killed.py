@@ -1,6 +1,6 @@
 """What the kill suite kills: a run of one verb that goes on where an earlier one of the same folder was killed.
 
-python tests/helpers/killed.py VERB FOLDER SHARED    SHARED is what `share` made: a model with weights
+python tests/helpers/killed.py VERB FOLDER SHARED    SHARED is what `share` made: a model with weights, a record
 
 It prints "begin" before the work that is worth a kill. A verb that comes later joins by a row of `VERBS`.
 """
@@ -17,7 +17,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from helpers import solving
-from helpers.records import imported_run, result, row
+from helpers.records import cell, imported_run, result, row
 from helpers.sweep import WORLD, Bench, Watch
 from helpers.tasks import made_tasks
 
@@ -27,13 +27,16 @@ from harness.records.store import MEASUREMENTS, Rows, Store
 
 SERVE = "serve"
 ROWS, ARMS, STEPS = 150, "baseline, n-1, + geometric", 40
+CELLS, ROUNDS = 12, 5
 
 
 def share(folder: Path) -> None:
-    """The model that the fine-tunes load."""
+    """The model that the fine-tunes load, and a record to compare with."""
     from harness.tiny import model as tiny
 
     tiny.save(tiny.new(seed=0, hidden=32, layers=2, heads=2), folder / "model")
+    for number in range(CELLS):
+        Store(folder / "later").add(row((1.5,) * 12, key=f"n{number}", cell=cell(context=100 + number)))
 
 
 def begin(*_: Any) -> None:
@@ -129,6 +132,37 @@ def store(folder: Path, shared: Path) -> None:
                 kind.add(made)
 
 
+def compare(folder: Path, shared: Path) -> None:
+    """Compares two records again and again into one CSV and one page, which a kill leaves whole or not there at all."""
+    from harness.cli import app
+
+    there = Store(folder / "results").rows()
+    for number in range(CELLS):
+        made = row(key=f"m{number}", cell=cell(context=100 + number))
+        if made.key not in there:
+            Store(folder / "results").add(made)
+    files = [folder / "changes.csv", folder / "changes.html"]
+    left = {path: path.read_bytes() for path in files if path.exists()}
+    begin()
+    for _ in range(ROUNDS):
+        words = [
+            "compare",
+            str(folder / "results"),
+            str(shared / "later"),
+            "--csv",
+            str(files[0]),
+            "--html",
+            str(files[1]),
+        ]
+        try:
+            app.main(words)
+        except SystemExit as end:
+            assert not end.code
+        for path, content in left.items():
+            assert path.read_bytes() == content, f"{path.name} was torn"
+        left = {path: path.read_bytes() for path in files}
+
+
 class Solving(solving.Watch):
     def note(self, text):
         if "tasks:" in text or text.startswith("going on"):
@@ -176,6 +210,7 @@ class Verb:
 VERBS = {
     "sweep": Verb(sweep, {MEASUREMENTS: same_measurement}, 3),
     "store": Verb(store, {MEASUREMENTS: same_measurement, arm.ROWS: same_arm, imported.ROWS: imported.from_json}, 3),
+    "compare": Verb(compare, {MEASUREMENTS: same_measurement}, 1),
     "solve": Verb(solve, {solved.ROWS: same_solved}, 2),
     "tune": Verb(tune, {arm.ROWS: same_arm}, 2),
 }

@@ -5,9 +5,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from helpers.records import RECIPE
 from helpers.sweep import WORKER, WORLD
 from helpers.tasks import made_tasks
-from helpers.tuning import RECIPE
 
 from harness.arc import arms
 from harness.catalog import model_folder

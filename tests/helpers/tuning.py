@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import torch
+from helpers.records import RECIPE
 
 from harness.arc import arms
 from harness.arc.dataset import TrainingSequences
@@ -11,7 +12,6 @@ from harness.arc.prompt import PromptFormat
 from harness.catalog import model_folder
 from harness.hardware.info import Device, DeviceReport
 from harness.records.arm import TuneSpec
-from harness.records.cell import Recipe
 from harness.records.measurement import MatmulSpeed
 from harness.records.stored import to_stored
 from harness.train.packing import Packing, PackSetting
@@ -25,7 +25,6 @@ from harness.workers.process import Outcome
 from harness.workers.serve import job_named
 
 STEPS = 8
-RECIPE = Recipe(lora_r=4, sequences_per_step=2, learning_rate=1e-2)
 
 
 def spec_of(folder, tasks, **changes):
