@@ -103,12 +103,11 @@ class ProgressLine:
         self.note(f"{cell_name(row.cell)}: {result}{'' if measured or not row.ok else ' (from the record)'}")
 
     def count(self, verb: str, done: int, total: int) -> None:
-        """`done` of `total` are done, from 0: "tracing 3 of 8". Without a live line, only the first call prints."""
-        left_s = self._seconds_left(verb, done, total)
+        """`done` of `total` are done, from 0: "tracing 3 of 8"."""
         if not self.bar and not done and verb not in self.announced:
             self.announced.add(verb)
             self.note(f"{verb} {total} ...")
-        self._draw(f"{verb} {done} of {total}", left_s, done, total, now=not done)
+        self._advance(verb, f"{verb} {done} of {total}", done, total)
 
     def step(self, arm: str, step: int, total: int, loss: float) -> None:
         """Step `step` of an arm's `total` training steps is done, with this loss."""
@@ -125,7 +124,7 @@ class ProgressLine:
     def _advance(self, loop_name: str, text: str, done: int, total: int) -> None:
         """Shows `text` with the time left; as a plain line only now and then, and not for the end."""
         left_s = self._seconds_left(loop_name, done, total)
-        self._draw(text, left_s, done, total)
+        self._draw(text, left_s, done, total, now=not done)
         now = self.clock()
         # A log gets a line every few seconds; a terminal has its live line.
         loop = self.loops[loop_name]
