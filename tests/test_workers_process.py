@@ -18,6 +18,8 @@ from harness.workers.look import find, reserve
 from harness.workers.process import SERVE, rank_environments
 from harness.workers.serve import LIFELINE, job_named
 
+FRESH_PROCESSES = True
+
 
 def _run(tmp_path, code, timeout_s=20.0, on_event=lambda event: None, **seams):
     limits = RunLimits(log=tmp_path / "log", timeout_s=timeout_s, guard_memory=True)
