@@ -3,9 +3,11 @@
 import os
 import random
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from helpers import kept
 from helpers.records import TINY
 from helpers.tasks import random_grid
 
@@ -58,6 +60,23 @@ def own_world(tmp_path_factory):
             "PYTHONUTF8": 1,
         }.items():
             world.setenv(name, str(value))
+        yield
+
+
+@pytest.fixture(scope="session")
+def keeper():
+    made = kept.Keeper()
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kept_processes(request, keeper):
+    """Processes that answer questions are kept between tests, but in modules that say `FRESH_PROCESSES = True`."""
+    fresh = getattr(request.module, "FRESH_PROCESSES", False)
+    if fresh:
+        keeper.close()
+    with nullcontext() if fresh else keeper.keeping():
         yield
 
 

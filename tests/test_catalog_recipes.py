@@ -84,11 +84,11 @@ def test_arc24_says_itself_how_its_cards_are_used(quantized, recompute):
         ({"gpus": 0, "split": "layers"}, "--gpus must be a whole number from 1 to 1,024, not 0"),
         (
             {"gpus": 3},
-            "--gpus 3: a step's 16 sequences in micro-batches of 2 cannot be shared equally by 3 cards",
+            "a step's 16 sequences in micro-batches of 2 cannot be shared equally by 3 cards; give another --sequences",
         ),
         (
             {"micro_batch": 3, "split": "layers"},
-            "--gpus 1: a step's 16 sequences in micro-batches of 3 cannot be shared equally by 1 cards",
+            "a step's 16 sequences in micro-batches of 3 cannot be shared equally by 1 cards; give another --sequences",
         ),
         ({"kernels": ""}, "--kernels is empty; write auto, plain, or as in 'attention=sdpa pointwise=compiled'"),
         (

@@ -88,14 +88,15 @@ for heavy in ("torch", "transformers", "peft", "bitsandbytes", "huggingface_hub"
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["bench", "--help"], ["ttft", "--help"], ["models"], ["plan", "qwen-0.5b"],
-     ["plan", "./bare", "--window", "64"],
-     ["plan", "./bare"], ["report"], ["pick"]],
+    [["--help"], ["bench", "--help"], ["ttft", "--help"], ["models"], ["plan", "arc-tiny"],
+     ["plan", "./bare", "--window", "64", "--precisions", "fp32"],
+     ["plan", "./bare", "--precisions", "fp32"], ["report"], ["pick"]],
 )  # fmt: skip
 def test_what_needs_no_torch_does_not_import_it(words, tmp_path):
     """The record has accuracies too, with a curve to project from: neither do they need torch."""
     (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "config.json").write_text('{"model_type": "llama"}')  # its window is asked of another process
+    # Its window is asked of another process, and two layers are traced sooner than 32.
+    (tmp_path / "bare" / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 2}')
     Store(tmp_path / "results" / "a-cpu").add(row())
     Store(tmp_path / "results" / "a-cpu", kind=ROWS).add(result(5, curve_points=curve(10, 2, 3, 4, 5)))
     done = subprocess.run(

@@ -12,6 +12,7 @@ from helpers.records import cell, result, row
 import harness
 from harness.cli import app
 from harness.records.arm import ROWS
+from harness.records.cell import Recipe
 from harness.records.measurement import CROWDED
 from harness.records.store import Store
 
@@ -195,6 +196,10 @@ def test_published_steps_are_shown_beside_and_never_judged(run, tmp_path):
         code, _, problem = run(a, PUBLISHED, word)
         assert code == 2 and "published steps are of other machines" in problem
         assert f"leave out {word.partition('=')[0]}" in problem
+    # A table that went through a spreadsheet begins with a mark.
+    marked = tmp_path / "marked.csv"
+    marked.write_text(PUBLISHED.joinpath("rows.csv").read_text(), encoding="utf-8-sig")
+    assert run(a, marked)[1] == shown.replace(str(PUBLISHED), str(marked))
     code, _, problem = run(record(tmp_path / "b", [row()]), PUBLISHED)
     assert code == 2 and "the record has no cell of" in problem
     table = tmp_path / "other.csv"
@@ -293,3 +298,27 @@ def test_corrupt_lines_are_said(run, tmp_path):
         file.write("half a li\n")
     code, _, problem = run(a, b)
     assert code == 0 and f"1 corrupt lines of {b} were left out" in problem
+
+
+def test_published_steps_beside_one_sequence_and_arcs_lengths(run, tmp_path):
+    """A step of 8 sequences has one update of a second, and so has one of 16; the newest row of a cell counts, and the
+    interval is of the steps that are shown."""
+    spec = replace(cell().model, name="phi-3-mini")
+    own = cell(model=spec, precision="fp16", compute_dtype="fp16", recipe=Recipe(sequences_per_step=8))
+    older = row((9.0,) * 12, cell=own, versions={"torch": "1"})
+    newer = row((0.5,) * 12, cell=own, optimizer_s=(1.0,), versions={"torch": "2"}, key="newer")
+    _, shown, _ = run(record(tmp_path / "a", [older, newer]), PUBLISHED)
+    assert shown.count("phi-3-mini fp16 1024") == 1 and "phi-3-mini fp16 1024 9.00+ 18.0 2.00" in shown
+    spread = replace(newer, arc_step_s=(1.5, 2.5) * 6)
+    _, wide, _ = run(record(tmp_path / "b", [spread]), PUBLISHED)
+    assert "phi-3-mini fp16 1024 3.00 18.0 6.00" in wide
+    # 16 % of the steps' own scatter beside 9 % of drift and 17 % of rounding: 25 %, and without it 19 %.
+    low, high = map(float, wide.partition("6.00 ")[2].split()[:3:2])
+    assert 6 / low > 1.25 and high / 6 > 1.25
+
+
+def test_the_page_has_no_verdict_of_a_gate_that_cannot_judge(run, tmp_path):
+    a, b = record(tmp_path / "a", [row()]), record(tmp_path / "b", [row(cell=cell(device_name="B CPU"))])
+    assert run(a, b, "--html", tmp_path / "x.html")[0] == 0
+    text = (tmp_path / "x.html").read_text()
+    assert "Gate: no verdict:" in text and "are of different devices" in text and "passed" not in text

@@ -51,6 +51,8 @@ def test_ten_steps_in_the_table_are_of_full_contexts_as_in_benchs(tracers):
     predictions.predictions_table([cell], Goal(12, 1000, 400), Console(file=out, width=80, highlight=False))
     line, *_ = [line.split() for line in out.getvalue().splitlines() if line.startswith("arc-tiny")]
     assert line[4] == number(cell.step_s / 6) != number(cell.arc_step_s / 6)
+    (row,) = predictions.flat([cell], Goal(12, 1000, 400))
+    assert (row["ten_steps_min"], row["arc_ten_steps_min"]) == (cell.step_s / 6, cell.arc_step_s / 6)
     assert "1000 steps over ARC's lengths up to seq_len" in " ".join(out.getvalue().split())
 
 

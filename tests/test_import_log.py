@@ -6,8 +6,13 @@ import pytest
 from helpers import logs
 
 import harness
+from harness.catalog import precisions
 from harness.cli.app import main
+from harness.logs.logged import LoggedRun
+from harness.predict import logged_step
+from harness.predict.logged_step import Stated
 from harness.records import store
+from harness.records.cell import Recipe
 from harness.records.imported import ROWS
 
 EIGHT = ("--sequences-per-step", "8")
@@ -97,6 +102,8 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, capsys, words, message):
         ({"log_history": []}, MINE, "no seconds of training"),
         ({"global_step": 0, "log_history": [ENDED]}, (*MINE, *EIGHT), "how many steps"),
         ({"log_history": [ENDED]}, MINE, "give --sequences-per-step"),
+        ({"num_input_tokens_seen": 1e9, "total_flos": 1e12}, MINE, "give the right --model"),
+        ({"train_batch_size": 3}, MINE, "give --micro-batch, --sequences-per-step or --gpu"),
         ({"num_input_tokens_seen": 1e9}, MINE, "give --sequences-per-step or --model"),
         ({"log_history": [{"train_runtime": 1e-5}]}, (*MINE, *EIGHT), "faster than t4 can be"),
     ],
@@ -105,6 +112,39 @@ def test_logs_without_what_is_needed_and_impossible_ones(folder, capsys, changes
     (folder / "state.json").write_text(json.dumps({**logs.STATE, **changes}))
     code, shown = run(capsys, "state.json", *words)
     assert code == 2 and message in shown.err and shown.err.count("\n") == 1
+
+
+def test_what_is_assumed_of_a_step_is_said_and_what_is_told_is_not(folder, capsys):
+    code, shown = run(capsys, "logs/trainer_state.json", *MINE)
+    told = " ".join(shown.out.split())
+    assert code == 0 and "assumed, for it does not tell: --method lora, --lora-r" in told
+    assert "--checkpointing all" in told and "--micro-batch" not in told.partition("assumed")[2]
+    whole = LoggedRun(
+        method="lora", lora_r=8, lora_targets="q_proj", micro_batch=4, recompute="none", cards=1, sequences_per_step=8
+    )
+    recipe = logged_step.recipe_of(whole, Stated(), Recipe(), 1, precisions.find("int4"))
+    assert logged_step.assumptions(whole, Stated(), recipe) == () and recipe.gradient_checkpointing == "none"
+
+
+def test_a_log_that_is_read_in_another_way_takes_the_place_of_its_row(folder, capsys):
+    """So that calibrate does not fit on what a run was taken for by mistake."""
+    run(capsys, "logs/trainer_state.json", *MINE)
+    run(capsys, "logs/trainer_state.json", *MINE, "--steps", "15", "--context", "64")
+    (row,) = rows_in(folder / "results/imported-t4")
+    assert (row.steps, row.step_s, row.cell.context) == (15, 0.6, 64)
+
+
+def test_the_number_of_cards_is_the_logs_or_asked_for(folder, capsys):
+    (folder / "two").write_text(logs.PRINTED.replace("accumulation) = 8", "accumulation) = 16"))
+    code, shown = run(capsys, "two", *MINE)
+    assert code == 2 and "in it 2 share a step; give 2xt4" in shown.err
+    code, shown = run(capsys, "two", *MINE[:2], "--gpu", "2xt4", *MINE[4:], "--results", "mine", "--context", "64")
+    assert code == 0 and rows_in(folder / "mine")[0].cell.recipe.data_parallel == 2
+    smi = "".join(f"|   {i}  Tesla T4                       On  | 00000000:00:04.0 Off |\n" for i in range(2))
+    (folder / "smi").write_text(f"{smi}{{'train_runtime': 9.5}}\n")
+    words = ("--model", "arc-tiny", "--precision", "fp16", "--steps", "30")
+    code, shown = run(capsys, "smi", *words)
+    assert code == 2 and "it shows 2 cards, and not how many share a step; give --gpu, as in t4 or 2xt4" in shown.err
 
 
 def test_more_memory_than_the_card_has_is_refused(folder, capsys):

@@ -1,6 +1,7 @@
 """What is read of others' logs, and what is not taken for one."""
 
 import copy
+import gzip
 import json
 import math
 
@@ -33,6 +34,153 @@ def test_a_trainer_state_tells_steps_seconds_tokens_and_sequences(read):
 def test_a_checkpoint_of_a_run_that_goes_on_has_no_seconds(read):
     unfinished = {**logs.STATE, "log_history": logs.STATE["log_history"][:1]}
     assert read(unfinished).seconds is None
+
+
+LOSSES = [{"loss": 2.0, "step": step, "epoch": step / 100} for step in range(10, 101, 10)]
+END = {"step": 100, "train_runtime": 60.0, "train_samples_per_second": 8.0, "train_steps_per_second": 1.0}
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {**END, "train_loss": 1.2, "train_steps_per_second": 1.667},  # before version 5: all steps, and losses over all
+        {**END, "train_loss": 2.0},  # since then: those of the last part
+    ],
+    ids=["4", "5"],
+)
+def test_of_a_resumed_run_only_the_last_part_counts(read, end):
+    state = {"global_step": 100, "log_history": [*LOSSES, end], "total_flos": 1e15, "num_input_tokens_seen": 51200}
+    run = read(state)
+    assert (run.steps, run.seconds, run.flos, run.tokens) == (60, 60.0, 6e14, 30720)
+    assert "resumed: 60 of its 100 steps" in run.notes[0]
+    # TRL's count begins again, so that nobody knows how many steps it is of.
+    trl = {**state, "num_input_tokens_seen": 0, "log_history": [*LOSSES, {**end, "num_tokens": 5000}]}
+    assert read(trl).tokens is None
+
+
+def test_a_run_that_was_continued_after_its_end(read):
+    first = {**END, "step": 50, "train_loss": 2.0}
+    history = [*LOSSES[:5], first, *LOSSES[5:], {**END, "train_loss": 1.0, "train_steps_per_second": 1.667}]
+    assert read({"global_step": 100, "log_history": history}).steps == 50
+    # A state in the middle of the second part has the seconds of the first.
+    middle = read({"global_step": 80, "log_history": history[:9], "num_input_tokens_seen": 800})
+    assert (middle.steps, middle.seconds, middle.tokens) == (50, 60.0, 500)
+
+
+def test_seconds_beside_a_loss_are_none_of_the_whole_run(read):
+    """As a trainer writes and prints them that counts tokens."""
+    so_far = {"loss": 2.0, "step": 10, "train_runtime": 3.0, "num_input_tokens_seen": 640}
+    assert read({"global_step": 15, "log_history": [so_far]}).seconds is None
+    printed = "{'loss': '2', 'epoch': '0.1', 'train_runtime': '3', 'num_input_tokens_seen': 640}\n"
+    assert read(f"max_steps: 100\n{printed}").seconds is None
+    run = read(f"{printed}{printed}{printed}{logs.PRINTED}")
+    assert run.seconds == 9.0 and not run.notes
+
+
+def test_evaluations_are_no_steps(read):
+    """What is evaluated after the training, and before it, is not in its seconds."""
+    evaluation = {"eval_runtime": 2.0, "eval_wiki_runtime": 1.0, "step": 20}
+    history = [*LOSSES, evaluation, {**END, "train_loss": 2.0, "train_steps_per_second": 1.667}, evaluation]
+    assert read({"global_step": 100, "log_history": history}).seconds == 57.0
+    row = "{'eval_loss': '2', 'eval_runtime': '2', 'epoch': '%s'}\n"
+    head, tail = logs.PRINTED.split("{'train_runtime'")
+    printed = row % 0 + head + row % "0.5" + "{'train_runtime'" + tail + row % 1
+    run = read(printed)
+    assert run.seconds == 7.0 and run.notes == ("less 2 s of evaluations",)
+    # Of two trainings, none of the first one's.
+    assert read(row % "0.5" + printed.replace("'9'", "'29'") + printed).seconds == 7.0
+
+
+def test_each_training_has_its_own_figures(read):
+    """The steps and tokens of an earlier training in the same console are none of the last one's."""
+    first = "TrainOutput(global_step=500, metrics={'train_runtime': 90.5, 'total_flos': 1e15, 'num_tokens': 9.0})\n"
+    last = read(first + "{'train_runtime': 10.5, 'train_loss': 1.0}\n")
+    assert (last.seconds, last.steps, last.tokens, last.flos) == (10.5, None, None, None)
+    assert last.notes == ("the last of 2 trainings in it",)
+
+
+def test_a_run_that_ended_before_its_plan_does_not_tell_its_steps(read):
+    """Rates of older versions are of the plan."""
+    ended = logs.PRINTED.replace("'train_loss': '1.9'", "'train_loss': '1.9', 'epoch': '0.4'")
+    assert read(ended).steps is None
+    assert read(ended.replace("'epoch': '0.4'", "'epoch': '1'")).steps == 30
+    # Newer rates are of what was made.
+    assert read(logs.PRINTED.replace("'3.333'", "'1.333'")).steps is None
+
+
+def test_a_resumed_run_is_seen_in_its_output(read):
+    resumed = "  Resuming training from checkpoint with epoch 0 and global step 20\n{'train_runtime'"
+    run = read(logs.PRINTED.replace("{'train_runtime'", resumed, 1))
+    assert (run.steps, run.tokens) == (10, logs.TOKENS / 3)
+
+
+def test_tokens_that_were_counted_before_the_end_are_not_all(read):
+    printed = "{'loss': 2, 'num_tokens': 1000.0, 'epoch': 0.5}\n{'train_runtime': 9.5, 'epoch': 2.0}\n"
+    assert read(printed).tokens == 4000
+    history = [{"step": 20, "num_tokens": 1000.0}, {"step": 30, "train_runtime": 9.0}]
+    assert read({"global_step": 30, "log_history": history}).tokens == 1500
+
+
+def test_the_cards_that_share_a_step(read):
+    assert read(logs.PRINTED).cards == 1
+    assert read(logs.PRINTED.replace("accumulation) = 8", "accumulation) = 32")).cards == 4
+    smi = "".join(f"|   {i}  Tesla T4                       On  | 00000000:00:04.0 Off |\n" for i in range(2))
+    run = read(smi + "max_steps: 30\n{'train_runtime': 9.5}\n")
+    assert (run.card, run.cards, run.cards_shown) == ("Tesla T4", None, 2)
+
+
+def test_whether_activations_are_made_again_is_told(read):
+    for word, recompute in (("true", "all"), ("False", "none"), ("'unsloth'", "all")):
+        assert read(f"{logs.PRINTED}gradient_checkpointing = {word}\n").recompute == recompute
+    assert read(logs.PRINTED).recompute is None
+
+
+def test_a_flag_of_the_trainer_tells_products_not_weights(read):
+    assert "weights are taken to be bf16" in read(f"{logs.PRINTED}bf16=True\n").notes[0]
+    assert not read(f"{logs.PRINTED}bf16=True, dtype=torch.bfloat16\n").notes
+
+
+def test_what_a_notebook_sets_after_its_training_is_none_of_it(read):
+    """Unsloth's notebooks load their adapter again at the end."""
+    notebook = copy.deepcopy(logs.NOTEBOOK)
+    again = 'FastLanguageModel.from_pretrained(model_name = "lora_model", load_in_8bit = True, max_seq_length = 64)'
+    notebook["cells"].append({"cell_type": "code", "source": again})
+    assert read(notebook) == read(logs.NOTEBOOK)
+    table = {"data": {"text/html": "<th>Step</th><th>Validation Loss</th>"}}
+    notebook["cells"][1]["outputs"].append(table)
+    assert read(notebook).notes == ("the seconds of its evaluations are in its steps",)
+
+
+def test_a_comparison_that_failed_made_the_steps_of_its_last_entry(read):
+    failed = copy.deepcopy(logs.PEFT)
+    failed["train_info"] |= {"status": "failed", "metrics": failed["train_info"]["metrics"][:1]}
+    assert (read(failed).steps, read(failed).seconds) == (2500, 850.0)
+
+
+def test_text_of_other_systems(tmp_path):
+    path = tmp_path / "log"
+    plain = logs.PRINTED.encode()
+    for content in (plain.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + plain, logs.PRINTED.encode("utf-16"),
+                    plain.replace(b"'9'", b"\x1b[32m'9'\x1b[0m")):  # fmt: skip
+        path.write_bytes(content)
+        assert (read_log(path).seconds, read_log(path).sequences_per_step) == (9.0, 8)
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(logs.STATE).encode())
+    assert read_log(path).steps == 30
+
+
+def test_what_is_cut_off_is_not_read_as_less(read, tmp_path):
+    """Not even a number whose end is missing."""
+    whole = json.dumps(logs.STATE)
+    with pytest.raises(UserError, match="cut off or broken; copy the whole file"):
+        read(whole[:-3])
+    assert read("global_step = 30\n{'train_runtime': 123").seconds is None
+    (tmp_path / "log.gz").write_bytes(gzip.compress(whole.encode()))
+    with pytest.raises(UserError, match="is packed; unpack it first"):
+        read_log(tmp_path / "log.gz")
+
+
+def test_a_table_of_a_run_of_days(read):
+    assert read("  train_runtime = 2 days, 1:00:00.5\n  global_step = 10\n").seconds == 49 * 3600 + 0.5
 
 
 def test_the_results_that_a_trainer_saves_give_their_steps_by_the_rate(read):
@@ -120,4 +268,5 @@ def test_sequences_per_step_only_where_the_rates_leave_one_number():
     assert sequences_of(0.942, 0.118) == 8
     assert sequences_of("26.667", "3.333") == 8
     assert sequences_of(0.05, 0.003) is None  # 14 to 20
+    assert sequences_of("203.8", "25.47") == 8  # as printed since 5.0, with four digits
     assert sequences_of(1.0, 0.0) is None

@@ -46,8 +46,8 @@ def test_hours_are_of_the_lengths_of_a_file(tracers, tmp_path):
     path = tmp_path / "tokens.json"
     plain = one(tracers)
     assert plain.arc_step_s is None and plain.lengths is PUBLISHED  # ARC has no sequence of 64 tokens
-    for content in (json.dumps({"a": 32, "b": [32, 32]}), "[32, 32, 32]", "32\n32 32\n"):
-        path.write_text(content)
+    for content in (json.dumps({"a": 32, "b": [32, 32]}), "[32, 32, 32]", "32\n32 32\n", "\ufeff32\r\n32\r\n32"):
+        path.write_text(content, encoding="utf-8")
         cell = one(tracers, tokens_per_task=path)
         assert (cell.lengths.count, cell.lengths.mean) == (3, 32)
         seconds = 16 * one(tracers, contexts="32").micro_s + plain.update_s

@@ -1,12 +1,14 @@
 """The smallest card that does the whole goal, the cheapest, and what comes nearest where none does."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 
+from harness.catalog import accelerators
 from harness.cli.app import main
 from harness.errors import UserError
-from harness.predict import smallest
+from harness.predict import calibration, smallest
 
 TINY = ("predict", "arc-tiny", "--precision", "fp16", "--context", "64", "--micro-batch", "1")
 
@@ -49,6 +51,14 @@ def test_candidates_go_from_the_least_memory_of_all_cards_to_the_most():
     assert {card.count for card in cards} == set(smallest.COUNTS)
 
 
+def test_a_cpu_is_one_and_a_price_of_one_is_of_several():
+    cpu = replace(accelerators.find("l4"), name="a CPU", kind="cpu")
+    named = [(cpu, calibration.prior("cpu")), *(pair for pair in smallest.candidates() if pair[0].name == "l4")]
+    assert [card.count for card, _ in smallest.candidates(named[:1])] == [1]
+    smallest.check_prices({("l4", 1): 1.0, ("l4", 2): 1.5, ("a CPU", 1): 0.1}, named)
+    smallest.check_prices({("l4", 1): 1.0}, named[2:3])
+
+
 def test_a_price_is_of_one_card_or_of_so_many_together():
     prices = smallest.prices_of(["l4=0.35", "2xl4=0.5"])
     by_count = {card.count: card for card, _ in smallest.candidates() if card.name == "l4"}
@@ -70,6 +80,12 @@ def test_what_is_no_price_is_one_line(word):
         (("--price", "l4=1"), "it goes with --smallest"),
         (("--smallest", "--price", "l4=cheap"), "is no price"),
         (("--smallest", "--price", "l4=1 l4=2"), "has a price already"),
+        (("--smallest", "--price", "8xl4=1"), "names 8xl4, which is none of the cards that are looked at"),
+        (("--smallest", "--gpu", "l4", "--price", "l4=1 t4=1"), "names t4, which is none"),
+        (
+            ("--smallest", "--gpu", "4xt4", "--sequences-per-step", "6"),
+            "6 sequences cannot be shared equally by 4 cards",
+        ),
         (("--smallest", "--max-context"), "looks for a card"),
         (("--smallest", "--recipe", "arc24"), "runs on two cards"),
         (("--smallest", "--gpu", "t5"), "unknown accelerator 't5'"),

@@ -10,7 +10,9 @@ from harness.analysis.history import histories
 from harness.cli import app
 from harness.records.cell import ModelSpec
 from harness.records.history import read_beside
+from harness.records.measurement import CROWDED
 from harness.records.store import Store
+from harness.report.page.history import pictures
 
 
 def measured(seconds, day, **changes):
@@ -42,6 +44,26 @@ def test_a_cell_is_followed_through_all_records_and_what_changed_is_named(folder
     assert first.differences == ["torch 2.13.0, then 2.14.1", "commit aaaa, then bbbb"]
     # The other device's row is no part of it, and a cell of one measurement has no history.
     assert second.row.cell.model.name == "other" and second.change[1] == 1.0 and not second.changed
+
+
+def test_a_machine_that_others_used_and_another_driver_are_named():
+    quiet = measured(1.0, 1, environment={"driver": "550"})
+    busy = measured(2.0, 9, environment={"driver": "570"}, kernels="attention=sdpa", notes=(CROWDED,))
+    (history,) = histories([quiet, busy])
+    assert history.differences == [
+        "driver 550, then 570", "kernels none, then attention=sdpa", "timed while others used the cores no, then yes"
+    ]  # fmt: skip
+
+
+def test_two_cells_of_one_label_are_two_lines():
+    """Random weights and a model's own, in one precision and context."""
+    rows = [
+        replace(measured(seconds, day), key=f"{weights}{day}", cell=cell(weights=weights))
+        for weights, seconds in (("random", 1.0), ("/model", 2.0))
+        for day in (1, 9)
+    ]
+    (picture,) = pictures(histories(rows), 1)
+    assert "of 2 cells" in picture.alt and "fp32 1024 (2)" in picture.inline
 
 
 def test_report_prints_it_and_draws_it(folders, capsys):

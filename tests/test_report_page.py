@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from helpers.pages import HOSTILE, NOTHING, arms, hostile, many, rows_of_all_kinds
+from helpers.records import cell
+from helpers.records import row as measured
 from helpers.tasks import made_tasks
 
 import harness
@@ -21,7 +24,7 @@ from harness.report.page import figures
 from harness.report.page import tasks as tasks_of
 from harness.report.page.beside import write_beside
 from harness.report.page.judged import MOST_ROWS, Content, Judged
-from harness.report.page.render import page, write_page
+from harness.report.page.render import origin, page, write_page
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "make-bench-qwen-0.5b"
 GOAL = Goal(12, 1000, 400)
@@ -70,6 +73,28 @@ def test_every_kind_of_picture_is_drawn_where_the_record_has_it():
     assert len(ids) == len(set(ids))
     # In the page's own colours; as a file in fixed ones.
     assert "var(--s0)" in text and not re.search(r"#0b6bcb", text.partition("</style>")[2])
+
+
+def test_lines_of_one_label_are_not_drawn_as_one():
+    """Random weights and a model's own are two curves; the memory of two devices has one largest."""
+    rows = [
+        measured((seconds,) * 12, key=f"{name} {context}", device_total_bytes=size << 30,
+            cell=cell(context=context, weights=weights, device_name=name))
+        for name, weights, seconds, size in (("a", "random", 1.0, 2), ("a", "/model", 2.0, 2), ("b", "random", 1.0, 4))
+        for context in (512, 1024)
+    ]  # fmt: skip
+    rows = [replace(own, key=str(i)) for i, own in enumerate(rows)]
+    drawn = {picture.name: picture.inline for picture in figures.pictures(judged(rows))}
+    for name in ("memory-1", "seconds-1"):
+        assert all(f">{label}<" in drawn[name] for label in ("fp32 a", "fp32 a (2)", "fp32 b"))
+    assert "4.0 GiB: the largest of these devices" in drawn["memory-1"]
+
+
+def test_the_command_on_the_page_is_one_that_a_shell_takes():
+    own = judged(NOTHING)
+    content = replace(own.content, folder=Path("/some where/$(id)"))
+    (command,) = [text for name, text in origin(replace(own, content=content)) if name == "page"]
+    assert shlex.split(command)[3] == "/some where/$(id)" and "'" in command
 
 
 def test_an_empty_record_says_so_in_one_sentence():

@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 
 import pytest
+from helpers.records import RECIPE
 from helpers.solving import Watch, row_of
 from helpers.tasks import made_tasks, write_tasks
-from helpers.tuning import RECIPE
 from rich.console import Console
 
 from harness.catalog import model_folder

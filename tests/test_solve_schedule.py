@@ -3,8 +3,8 @@
 import random
 
 import pytest
+from helpers.records import RECIPE
 from helpers.solving import row_of
-from helpers.tuning import RECIPE
 
 from harness.predict.answering import DecodeSpeed
 from harness.records.arm import DFS, GREEDY, SAMPLE, SCORE, VOTE

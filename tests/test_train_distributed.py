@@ -27,6 +27,8 @@ from harness.train.step import TrainingStep
 from harness.workers.local import LocalExecutor, RunLimits
 from harness.workers.process import rank_environments
 
+FRESH_PROCESSES = True
+
 CPU = torch.device("cpu")
 RECIPE = Recipe(lora_r=4, sequences_per_step=5, learning_rate=1e-3)
 LENGTHS = ((30, 7), (12, 1), (22, 11), (9, 4), (41, 2))

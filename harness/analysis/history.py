@@ -7,7 +7,7 @@ from datetime import datetime
 
 from harness.analysis.projection import relative_half_width, step_seconds
 from harness.catalog.weights import RANDOM
-from harness.records.measurement import Measurement
+from harness.records.measurement import CROWDED, Measurement
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,19 @@ class History:
 
     @property
     def differences(self) -> list[str]:
-        """What is not the same at both ends: versions and the rule of measuring, as "torch 2.13.0, then 2.14.1"."""
+        """What is not the same at both ends: versions, kernels, conditions, as "torch 2.13.0, then 2.14.1"."""
         first, last = self.moments[0].row, self.moments[-1].row
-        pairs = [
-            (name, first.versions.get(name), last.versions.get(name)) for name in {**first.versions, **last.versions}
+        before, after = ({**row.versions, **row.environment} for row in (first, last))
+        pairs = [(name, before.get(name), after.get(name)) for name in {**before, **after}]
+        # A machine that others used was slow for that.
+        crowded = ("yes" if CROWDED in row.notes else "no" for row in (first, last))
+        pairs += [
+            ("kernels", first.kernels, last.kernels),
+            ("timed while others used the cores", next(crowded), next(crowded)),
         ]
         pairs.append(("rule of measuring", str(first.rule), str(last.rule)))
         pairs.append(("commit", (first.commit or "")[:10], (last.commit or "")[:10]))
-        return [
-            f"{name} {before or 'none'}, then {after or 'none'}" for name, before, after in pairs if before != after
-        ]
+        return [f"{name} {old or 'none'}, then {new or 'none'}" for name, old, new in pairs if old != new]
 
 
 def histories(rows: Sequence[Measurement]) -> list[History]:

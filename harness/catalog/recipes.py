@@ -167,5 +167,6 @@ def _shared_by(gpus: int, recipe: Recipe) -> Recipe:
         raise UserError(f"--gpus must be 1 or more, not {gpus}")
     if recipe.sequences_per_step % (gpus * recipe.micro_batch):
         step = f"{recipe.sequences_per_step} sequences in micro-batches of {recipe.micro_batch}"
-        raise UserError(f"--gpus {gpus}: a step's {step} cannot be shared equally by {gpus} cards")
+        remedy = "give another --sequences-per-step, --micro-batch or number of cards"
+        raise UserError(f"a step's {step} cannot be shared equally by {gpus} cards; {remedy}")
     return replace(recipe, data_parallel=gpus)

@@ -43,6 +43,9 @@ def take(
     precision: Annotated[
         str | None, typer.Option("--precision", help="Of the frozen weights: fp32 fp16 bf16 int8 int4.")
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Optimiser steps in its seconds, if the log does not tell.")
+    ] = None,
     sequences_per_step: SequencesPerStep = None,
     micro_batch: Annotated[int | None, typer.Option(help="Sequences per forward and backward.")] = None,
     method: Annotated[str | None, typer.Option(help="lora, dora or full.")] = None,
@@ -60,7 +63,8 @@ def take(
     row."""
     from harness.hardware.environment import versions
     from harness.logs.reading import read_log
-    from harness.predict.imported import Stated, imported
+    from harness.predict.imported import imported
+    from harness.predict.logged_step import Stated
     from harness.predict.trace_pool import TracePool
     from harness.records.imported import ROWS
     from harness.records.store import RESULTS, Store, slug
@@ -86,6 +90,7 @@ def take(
         card=card,
         context=limits.within("--context", context, limits.Context),
         precision=precision_table.find(precision) if precision else None,
+        steps=limits.within("--steps", steps, limits.Steps),
         recipe=recipe,
     )
     pairs: list[tuple[ImportedRun, Prediction]] = []
@@ -103,7 +108,7 @@ def take(
                 continue
             folder = results or RESULTS / f"imported-{slug(pair[0].cell.device_name)}"
             store = Store(folder, kind=ROWS)
-            if pair[0].key not in store.rows():
+            if store.rows().get(pair[0].key) != pair[0]:
                 store.add(pair[0])
             pairs.append(pair)
             folders.append(folder)

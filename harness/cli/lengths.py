@@ -1,5 +1,6 @@
 """How long the sequences of a task set are, by a tokenizer or by a file of the user's own counts."""
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ def _of_file(path: Path) -> "LengthDistribution":
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"{path}: is no regular file; {remedy}")
-        content = read_bytes(path, _MOST_BYTES)
+        content = read_bytes(path, _MOST_BYTES).removeprefix(codecs.BOM_UTF8)
     except (OSError, ValueError) as problem:
         raise UserError(f"{path}: cannot be read ({getattr(problem, 'strerror', None) or problem})") from None
     try:

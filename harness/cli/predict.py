@@ -199,10 +199,11 @@ def predict(
         if max_context or max_batch:
             raise UserError("--smallest looks for a card; leave out --max-context and --max-batch")
         from harness.cli.smallest import show_smallest
-        from harness.predict.smallest import candidates, prices_of
+        from harness.predict.smallest import candidates, check_prices, prices_of
 
         prices = prices_of(parse.words(price))
         cards = candidates([query.card_named(word) for word in card_words(options.pop("gpu"))])
+        check_prices(prices, cards)
         one = configure(**options, targets=[(replace(cards[0][0], count=1), cards[0][1])])
         show_smallest(one, cards, prices, options["split"], csv)
         return

@@ -44,6 +44,13 @@ def show_smallest(  # the options of one verb
             return None
         return replace(request, accelerators=[card], recipes=recipes)
 
+    if not any(map(on, cards)):
+        counts = ", ".join(dict.fromkeys(str(card.count) for card, _ in cards))
+        step = " or ".join(dict.fromkeys(str(recipe.sequences_per_step) for recipe in request.recipes.values()))
+        raise UserError(
+            f"a step of {step} sequences cannot be shared equally by {counts} cards; give another --sequences-per-step "
+            "or --micro-batch, or other cards with --gpu"
+        )
     out = style.console()
     with TracePool(versions()) as tracers, ProgressLine(out) as progress:
         choices = smallest.choose(cards, on, request.goal, prices, tracers, partial(progress.count, "tracing"))

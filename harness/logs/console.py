@@ -1,28 +1,22 @@
 """What trainers print: transformers, TRL, Unsloth's banners, axolotl with its YAML, and scripts that report memory.
 
-Of a value that stands several times the last one counts, for a console may hold an earlier try.
+Of a value that stands several times the last one counts, for a console may hold an earlier try; what a training counted
+is read of the last training alone.
 """
 
 import re
 
-from harness.logs.logged import ALLOCATED, GIB, RESERVED, LoggedRun, count, positive, sequences_of
+from harness.logs.logged import ALLOCATED, GIB, RESERVED, LoggedRun, Pace, count, positive, sequences_of, timed_steps
+from harness.logs.printed import NUMBER as _N
+from harness.logs.printed import Training, entries, last_training, plain, value_of
+from harness.logs.printed import key as _key
+from harness.records.cell import ALL, NONE
 
-_N = r"([0-9][0-9,]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)"  # a number
-_MOST = 1 << 26  # characters that are read
-
-
-def _key(name: str) -> str:
-    """The value of `name` as a dict's text, a table of metrics or YAML has it: 'x': '1', x = 1, x: 1."""
-    return rf"""(?<![\w/]){name}['"]?\s*[:=]\s*['"]?{_N}(?![\w:])"""
-
-
-_SECONDS = (
-    _key("train_runtime"),
-    rf"^[ \t]*{_N} seconds used for training",
-    r"(?<!\w)train_runtime\s*=\s*([0-9:.]+)\s*$",
-)
-_TOKENS = (_key("num_input_tokens_seen"), _key("num_tokens"), _key("tokens/total"))
-_STEPS = (_key("global_step"), r"Total steps\s*=\s*" + _N, r"Total optimization steps\s*=\s*" + _N, _key("max_steps"))
+_COUNTED = "num_input_tokens_seen"  # what transformers counts goes on where a run is resumed, the others' begin again
+_TOKENS = (_COUNTED, "num_tokens", "tokens/total")
+_PLANNED = (r"Total steps\s*=\s*" + _N, r"Total optimization steps\s*=\s*" + _N, _key("max_steps"))
+_RESUMED = r"(?:Continuing|Resuming) training from (?:checkpoint with epoch [0-9]+ and )?global step ([0-9][0-9,]*)"
+_EXAMPLES = (r"Running training \*[^\n]*\n[^\n]*Num examples\s*=\s*" + _N, r"Num examples = " + _N + r" \|")
 _BATCH = (r"Total batch size(?: \([^)\n]{0,40}\))?\s*=\s*" + _N, r"Total train batch size[^=\n]{0,80}=\s*" + _N)
 _MICRO = (r"[Bb]atch size per device\s*=\s*" + _N, _key("per_device_train_batch_size"), _key("micro_batch_size"))
 _TRAINABLE = (r"[Tt]rainable (?:parameters|params)\s*[=:]\s*" + _N,)
@@ -33,6 +27,7 @@ _RESERVED = (
     rf"\+{_N}GB reserved",
 )
 _ALLOCATED = (r"memory/max_allocated \(GiB\)['\"]?:\s*['\"]?" + _N,)
+_SMI = r"^\|\s+(\d+)\s+(?:NVIDIA|Tesla|Quadro|GeForce)[\w -]{2,50}?\s{2,}"  # a row of nvidia-smi
 _CARD = (
     r"GPU\s*[=:]\s*([^.\n|]{2,60})\. (?:Num GPUs|Max memory)",
     r"\|[ \t]{2,20}([^.\n|=:]{2,60})\. (?:Num GPUs|Max memory)",
@@ -45,46 +40,98 @@ _MODEL = (
 )
 
 
-def read_console(text: str, settings: str = "") -> LoggedRun | None:
-    """The run that the output `text` tells of, None where it tells of none; `settings` is code that made it."""
-    text, both = text[-_MOST:], f"{settings}\n{text[-_MOST:]}"
-    seconds = _seconds(text)
-    steps = _count(text, *_STEPS) or _count(settings, *_STEPS)
-    if not seconds and not steps:
+def read_console(raw: str, settings: str = "", evaluated: bool = False) -> LoggedRun | None:
+    """The run that the output `raw` tells of, None where it tells of none. `settings` is code that made it, `evaluated`
+    says that it has evaluations that the output does not time."""
+    text = plain(raw)
+    both, training = f"{settings}\n{text}", last_training(text)
+    alone = training.trainings < 2  # else what an earlier training tells is none of this one's
+    planned = _count(training.text, *_PLANNED) or (_count(settings, *_PLANNED) if alone else None)
+    made = _count(training.text, _key("global_step"))
+    if not training.seconds and not made and not planned:
         return None
     micro, cards = _count(both, *_MICRO), _count(text, r"Data Parallel GPUs\s*=\s*" + _N)
-    accumulation = _count(both, r"[Gg]radient[ _]accumulation[ _]steps\s*[:=]\s*" + _N)
-    batch = _count(text, *_BATCH) or sequences_of(
-        _last(text, _key("train_samples_per_second")), _last(text, _key("train_steps_per_second"))
-    )
+    accumulation = _count(both, r"(?i:gradient[ _]accumulation[ _]steps)['\"]?\s*[:=]\s*['\"]?" + _N)
+    rates = [_last(training.text, _key(f"train_{what}_per_second")) for what in ("samples", "steps")]
+    batch = _count(text, *_BATCH) or sequences_of(*rates)
+    # A step's sequences that one card's micro-batches do not make are shared by several.
+    if not cards and batch and micro and accumulation and batch % (micro * accumulation) == 0:
+        cards = batch // (micro * accumulation)
     if not batch and micro:
         batch = micro * (accumulation or 1) * (cards or 1)
-    peak, peak_of = _largest(text, *_RESERVED), RESERVED
+    peak, peak_of = _largest(training.text, *_RESERVED), RESERVED
     if not peak:
-        peak, peak_of = _largest(text, *_ALLOCATED), ALLOCATED
-    runs = len(re.findall(_key("train_runtime"), text))
+        peak, peak_of = _largest(training.text, *_ALLOCATED), ALLOCATED
+    pace = _pace(training, made, planned, batch, rates[1], evaluated)
+    notes = [f"the last of {training.trainings} trainings in it"] if not alone else []
+    precision, by_flag = _precision(both)
+    if by_flag and _tool(both) != "axolotl":
+        notes.append(f"{precision} is what it computes in; its weights are taken to be {precision} too (--precision)")
     return LoggedRun(
         tool=_tool(both),
         model=_last(both, *_MODEL),
         card=_last(text, *_CARD),
         cards=cards,
-        precision=_precision(both),
+        cards_shown=len(set(re.findall(_SMI, text, re.MULTILINE))) or None,
+        precision=precision,
         method=_method(both),
         lora_r=_count(both, _key("lora_r"), r"""(?<![\w])r\s*=\s*([0-9]+)\s*[,)]"""),
         sequences_per_step=batch,
         micro_batch=micro,
-        steps=steps,
-        seconds=seconds,
-        tokens=positive(_last(text, *_TOKENS)),
-        flos=_flos(text),
+        recompute=_recompute(both),
+        steps=pace.steps,
+        seconds=pace.seconds,
+        tokens=pace.part(_tokens(training.text, resumed=pace.share < 1)),
+        flos=pace.part(_flos(training.text)),
         trainable=_count(text, *_TRAINABLE),
         window=_count(both, _key("max_seq_length"), _key("sequence_len"), _key("max_length")),
         packed=bool(re.search(r"(?<!\w)(?:sample_)?packing['\"]?\s*[:=]\s*[Tt]rue", both)),
         peak_bytes=peak * GIB if peak else None,
         peak_of=peak_of,
-        # One print per run, and one more where the metrics are shown again.
-        notes=(f"the last of {runs} trainings in it",) if runs > 2 else (),
+        notes=(*notes, *pace.notes),
     )
+
+
+def _pace(
+    training: Training, made: int | None, planned: int | None, batch: int | None, rate: str | None, evaluated: bool
+) -> Pace:
+    """Steps and seconds of the last training alone: without what was made before it was resumed, and without its
+    evaluations."""
+    steps, seconds = made or planned, training.seconds
+    began = _count(training.text, _RESUMED)
+    if steps and seconds and not began and not made:
+        # It may have ended before its plan. Newer rates are of the steps that were made, and epochs always are.
+        epoch, examples = _epochs(training.text, "train_runtime"), _count(training.text, *_EXAMPLES)
+        by_epochs = epoch * examples / batch if epoch and examples and batch else steps
+        if timed_steps(steps, seconds, rate) != steps or by_epochs < 0.95 * steps - 1:
+            steps = None
+    times = [
+        taken
+        for entry in entries(training.during)
+        if value_of(entry, "epoch")
+        for name in set(re.findall(r"(?<!\w)eval_(?:\w+_)?runtime", entry))
+        if (taken := value_of(entry, name))
+    ]
+    return Pace.of(steps, seconds, sum(times), began, rate, evaluated and not times)
+
+
+def _epochs(text: str, beside: str = "") -> float | None:
+    """How many were made, by the last dict that tells it, and has `beside` in it."""
+    told = (value_of(entry, "epoch") for entry in reversed(entries(text)) if beside in entry)
+    return next((epoch for epoch in told if epoch), None)
+
+
+def _tokens(text: str, resumed: bool) -> float | None:
+    """Tokens of the whole run: the last count, which may be from before the end."""
+    every, last = entries(text), _epochs(text)
+    for name in _TOKENS[: 1 if resumed else None]:
+        for entry in reversed(every):
+            if tokens := value_of(entry, name):
+                epoch = value_of(entry, "epoch")
+                return tokens * (last / epoch if last and epoch else 1)
+        if tokens := positive(_last(text, _key(name))):
+            return tokens
+    return None
 
 
 def _last(text: str, *patterns: str) -> str | None:
@@ -104,19 +151,6 @@ def _largest(text: str, *patterns: str) -> float | None:
     return max(found, default=None)
 
 
-def _seconds(text: str) -> float | None:
-    value = _last(text, *_SECONDS)
-    if not value or ":" not in value:
-        return positive(value)
-    # As log_metrics writes it: 1:02:03.45.
-    total = 0.0
-    for part in value.split(":"):
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", part):
-            return None
-        total = 60 * total + float(part)
-    return positive(total)
-
-
 def _flos(text: str) -> float | None:
     """total_flos: as a number, or in log_metrics' units of 2**30."""
     if short := _last(text, rf"total_flos\s*=\s*{_N}GF"):
@@ -132,19 +166,27 @@ def _tool(text: str) -> str:
     return "transformers' output"
 
 
-def _precision(text: str) -> str | None:
+def _precision(text: str) -> tuple[str | None, bool]:
+    """The precision, and whether only a flag of the trainer tells it, which is about products."""
+
     def is_set(*names: str) -> bool:
         return any(re.search(rf"(?<![\w]){name}['\"]?\s*[:=]\s*[Tt]rue", text) for name in names)
 
     if is_set("load_in_4bit") or re.search(r"bnb-4bit['\"]?[\s,)]", text):
-        return "int4"
+        return "int4", False
     if is_set("load_in_8bit"):
-        return "int8"
+        return "int8", False
     if is_set("fp16"):
-        return "fp16"
-    if is_set("bf16") or re.search(r"dtype\s*=\s*torch\.bfloat16", text):
-        return "bf16"
-    return None
+        return "fp16", True
+    if re.search(r"dtype\s*=\s*(?:torch\.|['\"])bfloat16", text):
+        return "bf16", False
+    return ("bf16", True) if is_set("bf16") else (None, False)
+
+
+def _recompute(text: str) -> str | None:
+    """Whether the layers' activations are made again in the backward."""
+    word = _last(text, r"gradient_checkpointing['\"]?\s*[:=]\s*['\"]?([Tt]rue|[Ff]alse|unsloth)")
+    return None if word is None else NONE if word.lower() == "false" else ALL
 
 
 def _method(text: str) -> str | None:

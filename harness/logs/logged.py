@@ -1,6 +1,7 @@
 """What a training log of others tells of its run: what it does not tell is None."""
 
 import math
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,7 +11,8 @@ RESERVED, ALLOCATED = "reserved", "allocated"  # by torch's allocator, from the 
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedRun:
-    """One run. `tokens` and `flos` (transformers' total_flos) are of all of its `steps` together, on all cards.
+    """One run. `tokens` and `flos` (transformers' total_flos) are of all of its `steps` together, on all cards, and
+    `seconds` are of these steps too.
 
     `packed` says that every sequence has `window` tokens; else these are only the most that one can have.
     """
@@ -18,13 +20,15 @@ class LoggedRun:
     tool: str = ""
     model: str | None = None  # as the log writes it: a hub id, a folder
     card: str | None = None
-    cards: int | None = None
+    cards: int | None = None  # that share a step
+    cards_shown: int | None = None  # of the machine
     precision: str | None = None
     method: str | None = None
     lora_r: int | None = None
     lora_targets: str | None = None
     sequences_per_step: int | None = None
     micro_batch: int | None = None
+    recompute: str | None = None  # one of harness.records.cell.RECOMPUTE
     steps: int | None = None
     seconds: float | None = None  # of training
     tokens: float | None = None
@@ -70,9 +74,75 @@ def text(value: Any) -> str | None:
 
 
 def sequences_of(samples_per_second: Any, steps_per_second: Any) -> int | None:
-    """Sequences per step by two rates that transformers rounds to three decimals: None where they allow several."""
+    """Sequences per step by two rates that transformers rounds: None where they allow several."""
     samples, steps = positive(samples_per_second), positive(steps_per_second)
-    if not samples or not steps or steps <= 5e-4:
+    if not samples or not steps:
         return None
-    low, high = (samples - 5e-4) / (steps + 5e-4), (samples + 5e-4) / (steps - 5e-4)
+    more, less = _rounding(samples_per_second), _rounding(steps_per_second)
+    if steps <= less:
+        return None
+    low, high = (samples - more) / (steps + less), (samples + more) / (steps - less)
     return round(samples / steps) if high < 1e6 and math.ceil(low) == math.floor(high) else None
+
+
+def _rounding(rate: Any) -> float:
+    """By how much a rate may be off: transformers saves three decimals, and prints four digits of these since 5.0."""
+    number = positive(rate) or 1.0
+    digits = len(re.sub(r"[^0-9]", "", rate).lstrip("0")) if isinstance(rate, str) else 5
+    return 5e-4 if digits > 4 else max(5e-4, 0.5 * 10 ** (math.floor(math.log10(number)) - 3))
+
+
+def timed_steps(steps: int, seconds: float, steps_per_second: Any) -> int | None:
+    """How many of a run's `steps` its `seconds` are of, by its rate, which counts the steps after it was resumed; older
+    versions count all of them. None where the rate has too few digits to tell."""
+    rate = positive(steps_per_second)
+    if not rate:
+        return steps
+    slack = seconds * _rounding(steps_per_second) + 0.5
+    if rate * seconds + slack >= steps:
+        return steps
+    return round(rate * seconds) if slack < 0.03 * rate * seconds + 1 else None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """`steps` and the `seconds` that these took, None where either is not told. `share` is theirs of the whole run."""
+
+    steps: int | None
+    seconds: float | None
+    share: float = 1.0
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        steps: int | None,
+        seconds: float | None,
+        evaluations_s: float = 0.0,
+        began: int | None = None,
+        rate: Any = None,
+        evaluated: bool = False,
+    ) -> "Pace":
+        """Of a run that has made `steps`, the last ones of them in `seconds`, `evaluations_s` of these for evaluations.
+
+        `began` is the step at which it was resumed, if that is told; `evaluated` says that evaluations without a time
+        are in it.
+        """
+        notes, share, whole = [], 1.0, steps
+        if steps and seconds:
+            steps = steps - began if began else timed_steps(steps, seconds, rate)
+            if steps != whole and whole:
+                # Some steps are made in any case.
+                steps = steps if steps and steps > 0 else None
+                share = (steps or 0) / whole
+                notes.append(f"it was resumed: {steps or 'few'} of its {whole} steps are timed")
+        if seconds and evaluations_s:
+            seconds = seconds - evaluations_s if evaluations_s < seconds else None
+            notes.append(f"less {evaluations_s:.4g} s of evaluations")
+        if evaluated:
+            notes.append("the seconds of its evaluations are in its steps")
+        return cls(steps, seconds, share, tuple(notes))
+
+    def part(self, whole: float | None) -> float | None:
+        """What falls to these steps of a count of the whole run."""
+        return positive(whole * self.share) if whole else None

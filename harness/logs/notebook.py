@@ -5,6 +5,7 @@ from typing import Any
 
 from harness.logs.console import read_console
 from harness.logs.logged import LoggedRun, mapping, text
+from harness.logs.printed import last_training, plain
 
 
 def is_notebook(value: Any) -> bool:
@@ -15,15 +16,22 @@ def read_notebook(value: dict[str, Any]) -> LoggedRun | None:
     """The run of its outputs, with the settings of its code; None where no output tells of one."""
     printed: list[str] = []
     code: list[str] = []
+    used, evaluated = 0, False
     for cell in map(mapping, value["cells"]):
         if cell.get("cell_type") != "code":
             continue
         # A comment may name another value than the one that is set.
         code.append(re.sub(r"(?m)^[ \t]*#.*$|\s#[^'\"\n]*$", "", _joined(cell.get("source"))))
-        outputs = cell.get("outputs")
+        outputs, shown = cell.get("outputs"), []
         for output in map(mapping, outputs if isinstance(outputs, list) else ()):
-            printed += [_joined(output.get("text")), _joined(mapping(output.get("data")).get("text/plain"))]
-    run = read_console("\n".join(printed), "\n".join(code))
+            data = mapping(output.get("data"))
+            shown += [_joined(output.get("text")), _joined(data.get("text/plain"))]
+            evaluated = evaluated or "Validation Loss" in _joined(data.get("text/html"))
+        # What is set after a training is none of its settings: notebooks load their adapter again at the end.
+        if last_training(plain("\n".join(shown))).seconds:
+            used = len(code)
+        printed += shown
+    run = read_console("\n".join(printed), "\n".join(code[: used or None]), evaluated)
     if not run:
         return None
     colab = mapping(mapping(value.get("metadata")).get("colab"))

@@ -3,6 +3,7 @@
 from typing import Any
 
 from harness.logs.logged import LoggedRun, count, mapping, positive, text
+from harness.records.cell import NONE
 
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "int8": "int8", "int4": "int4"}
 
@@ -27,6 +28,11 @@ def read_comparison(value: dict[str, Any]) -> LoggedRun:
     # Before version 0.17 the names had cuda in them.
     peak = positive(train.get("accelerator_memory_max")) or positive(train.get("cuda_memory_max"))
     batch = count(settings.get("batch_size"))
+    steps, seconds = count(settings.get("max_steps")), positive(train.get("train_time"))
+    if train.get("status") not in (None, "success"):
+        # What did not come to its end made the steps of its last entry.
+        steps = next((made for entry in reversed(entries) if (made := count(entry.get("step")))), None)
+        seconds = sum(positive(entry.get("train time")) or 0.0 for entry in entries) or None
     return LoggedRun(
         tool="PEFT method_comparison",
         model=text(settings.get("model_id")),
@@ -37,8 +43,9 @@ def read_comparison(value: dict[str, Any]) -> LoggedRun:
         lora_targets=_names(adapter.get("target_modules")),
         sequences_per_step=batch,
         micro_batch=batch,
-        steps=count(settings.get("max_steps")),
-        seconds=positive(train.get("train_time")),
+        recompute=NONE,  # its step has none
+        steps=steps,
+        seconds=seconds,
         tokens=sum(rate * seconds for rate, seconds in timed) or None,
         trainable=count(train.get("num_trainable_params")),
         window=count(settings.get("max_seq_length")),

@@ -9,6 +9,9 @@ from harness.logs.logged import LoggedRun
 
 MOST_BYTES = 1 << 28
 _KINDS = "trainer_state.json, a trainer's output, a notebook with outputs, or a result of PEFT's method_comparison"
+_PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"\xfd7zXZ", b"BZh", b"\x28\xb5\x2f\xfd")
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_OF_JSON = ("log_history", "cells", "train_info")  # keys of the kinds that are JSON
 
 
 def read_log(path: Path) -> LoggedRun:
@@ -20,17 +23,27 @@ def read_log(path: Path) -> LoggedRun:
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise UserError(f"{path}: cannot be read ({reason}); name a log: {_KINDS}") from None
-    run = _run_of(content)
+    try:
+        run = _run_of(content)
+    except UserError as problem:
+        raise UserError(f"{path}: {problem}") from None
     if not run:
         raise UserError(f"{path}: is no log of a training; it takes {_KINDS}")
     return run
 
 
 def _run_of(content: bytes) -> LoggedRun | None:
+    """None where it is none. Raises UserError for a packed file, and for JSON that is cut off."""
+    if content.startswith(_PACKED):
+        raise UserError("it is packed; unpack it first (gunzip, unzip, unxz, unzstd)")
     try:
         value = parse_json(content)
     except ValueError:
-        return console.read_console(content.decode("utf-8", "replace"))
+        # PowerShell writes UTF-16.
+        text = content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig", "replace")
+        if text.lstrip().startswith("{") and any(f'"{name}"' in text for name in _OF_JSON):
+            raise UserError("it is JSON that is cut off or broken; copy the whole file again") from None
+        return console.read_console(text)
     if trainer.is_state(value):
         return trainer.read_state(value)
     if notebook.is_notebook(value):

@@ -4,7 +4,7 @@ What the log does not tell, the user does; what cannot be true is refused.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from harness.catalog import accelerators, precisions
@@ -12,18 +12,17 @@ from harness.catalog.accelerators import CUDA, Accelerator
 from harness.catalog.activations import layers_and_width, number, text_part
 from harness.catalog.models import Catalog
 from harness.catalog.precisions import Precision
-from harness.catalog.recipes import RecipeOptions, resolve
 from harness.errors import UserError
 from harness.files import home_relative
 from harness.logs.logged import LoggedRun
-from harness.predict import calibration_files
+from harness.predict import calibration_files, logged_step
 from harness.predict.calibration import Calibration, prior
+from harness.predict.logged_step import Stated
 from harness.predict.prediction import Prediction, compute_of
 from harness.predict.query import PredictQuery, Unpredictable, predict_all
 from harness.predict.trace_pool import TracePool
-from harness.records.cell import ALL, FULL, OPTIMIZED, REFERENCE, Cell, Goal, ModelSpec, Recipe
+from harness.records.cell import FULL, Cell, Goal, ModelSpec, Recipe
 from harness.records.imported import ImportedRun, from_json, key_of, to_json
-from harness.text import quoted
 
 _GIB = 2**30
 _ROUNDING = 1.02  # of memory: the table's cards have theirs to three digits
@@ -31,29 +30,21 @@ _SHORT = 256  # tokens of the trace that counts parameters
 _GOAL = Goal(1.0, 1, 1)  # of a prediction whose hours nobody looks at
 # FLOPs per parameter and token: two forward, two for the activations' gradients, two for the weights' if these train.
 _LEAST_FLOPS, _FULL_FLOPS = 4, 6
+_LEAST_OF_COUNTED = 0.8  # of the counted tokens: total_flos counts padding too
 _TOTAL_FLOS = 6  # transformers' floating_point_ops, whatever is trained
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stated:
-    """What the user says of the logs; it counts more than what they tell. `card` may be several: "2xt4"."""
-
-    spec: ModelSpec | None = None
-    card: Accelerator | None = None
-    context: int | None = None
-    precision: Precision | None = None
-    recipe: RecipeOptions = field(default_factory=RecipeOptions)
 
 
 def imported(
     run: LoggedRun, path: Path, stated: Stated, catalog: Catalog, pool: TracePool
 ) -> tuple[ImportedRun, Prediction]:
     """The row of a run, and what is predicted of its cell. Raises UserError, with the reason, where there is none."""
+    if stated.steps:
+        run = replace(run, steps=stated.steps)
     steps, step_s = _pace_of(run)
-    spec = stated.spec or _model_of(run, catalog)
-    card = stated.card or _card_of(run)
-    precision = stated.precision or _precision_of(run, card)
-    recipe = _recipe_of(run, stated, catalog.recipe, card.count, precision)
+    spec = stated.spec or logged_step.model_of(run, catalog)
+    card = logged_step.card_of(run, stated.card)
+    precision = stated.precision or logged_step.precision_of(run, card)
+    recipe = logged_step.recipe_of(run, stated, catalog.recipe, card.count, precision)
     # Tokens may follow from the FLOPs that transformers counts, and these from the number of parameters.
     tokens = _tokens_of(run, stated, recipe, lambda: _predicted(spec, precision, recipe, _SHORT, card, pool)) / steps
     context = round(tokens / recipe.sequences_per_step)
@@ -78,7 +69,8 @@ def imported(
     )
     source = home_relative(path)
     row = ImportedRun(
-        key=key_of(cell, source, (step_s, tokens, run.peak_bytes)),
+        # The same log read in another way takes the place of what it was taken for before.
+        key=key_of(source, (run.seconds, run.tokens, run.flos, run.peak_bytes)),
         cell=cell,
         step_s=step_s,
         tokens_per_step=tokens,
@@ -87,7 +79,7 @@ def imported(
         peak_of=run.peak_of if run.peak_bytes else "",
         tool=run.tool,
         source=source,
-        notes=run.notes,
+        notes=(*run.notes, *logged_step.assumptions(run, stated, recipe)),
     )
     try:
         return from_json(to_json(row)), predicted
@@ -109,68 +101,12 @@ def predictable(rows: Sequence[ImportedRun], pool: TracePool) -> list[tuple[Impo
     return pairs
 
 
-def _model_of(run: LoggedRun, catalog: Catalog) -> ModelSpec:
-    if not run.model:
-        raise UserError("it names no model; give --model")
-    names = {run.model, run.model.rpartition("/")[2].lower()}
-    # Unsloth's copies of a model are called after it.
-    for ending in ("-unsloth-bnb-4bit", "-bnb-4bit"):
-        names |= {name.removesuffix(ending) for name in names}
-    names |= {name.removesuffix("-instruct").removesuffix("-it").removeprefix("meta-") for name in names}
-    for spec in catalog.models.values():
-        hub = (spec.hub_id or "").rpartition("/")[2].lower()
-        if names & {spec.name, spec.hub_id, hub, *spec.aliases}:
-            return spec
-    raise UserError(f"its model {quoted(run.model)} is not in models.yaml; give --model, a folder or a hub id")
-
-
-def _card_of(run: LoggedRun) -> Accelerator:
-    if not run.card:
-        raise UserError("it names no card; give --gpu")
-    try:
-        return replace(accelerators.find(run.card), count=run.cards or 1)
-    except UserError as problem:
-        raise UserError(f"{problem} (or the right name with --gpu)") from None
-
-
-def _precision_of(run: LoggedRun, card: Accelerator) -> Precision:
-    if not run.precision:
-        raise UserError("it does not tell the precision of the weights; give --precision")
-    precision = precisions.find(run.precision)
-    card.rate(compute_of(precision, card))
-    return precision
-
-
-def _recipe_of(run: LoggedRun, stated: Stated, base: Recipe, cards: int, precision: Precision) -> Recipe:
-    """The step as that trainer makes it: Unsloth's recomputes as TRL's does, with fused kernels, as ours has."""
-    options, theirs = stated.recipe, run.tool == "Unsloth"
-    sequences = options.sequences_per_step or run.sequences_per_step
-    if not sequences:
-        raise UserError("it does not tell how many sequences a step has; give --sequences-per-step")
-    recipe = resolve(
-        base,
-        RecipeOptions(
-            name=options.name or (OPTIMIZED if theirs else REFERENCE),
-            gpus=cards,
-            method=options.method or run.method,
-            lora_r=options.lora_r or run.lora_r,
-            lora_targets=options.lora_targets or run.lora_targets or ("all-linear" if theirs else None),
-            sequences_per_step=sequences,
-            micro_batch=options.micro_batch or run.micro_batch or 1,
-            recompute=options.recompute or ALL,
-        ),
-        precision.quantized,
-    )
-    # Trainers take a loss of every token unless told otherwise.
-    return replace(recipe, answer_share=1.0)
-
-
 def _pace_of(run: LoggedRun) -> tuple[int, float]:
     """Steps, and seconds per step."""
     if not run.seconds:
         raise UserError("it tells no seconds of training (train_runtime): the run may not have come to its end")
     if not run.steps:
-        raise UserError("it does not tell how many steps were made")
+        raise UserError("it does not tell how many steps were made in these seconds; give --steps")
     return run.steps, run.seconds / run.steps
 
 
@@ -182,7 +118,13 @@ def _tokens_of(run: LoggedRun, stated: Stated, recipe: Recipe, short: Callable[[
     if run.flos:
         traced = short()
         trained = 0 if recipe.method == FULL else run.trainable or traced.trace.trainable
-        return run.flos / (_TOTAL_FLOS * (_without_embeddings(traced) + trained))
+        tokens = run.flos / (_TOTAL_FLOS * (_without_embeddings(traced) + trained))
+        if run.tokens and tokens < _LEAST_OF_COUNTED * run.tokens:
+            raise UserError(
+                f"by total_flos {traced.spec.name} has seen {tokens:.4g} tokens, and {run.tokens:.4g} are counted; "
+                "give the right --model, --method or --context"
+            )
+        return tokens
     if run.tokens:
         return run.tokens
     if run.packed and run.window:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.catalog import accelerators
-from harness.catalog.accelerators import Accelerator
+from harness.catalog.accelerators import CPU, Accelerator
 from harness.errors import UserError
 from harness.predict import calibration_files
 from harness.predict.calibration import Calibration
@@ -65,6 +65,16 @@ def prices_of(words: Iterable[str]) -> dict[tuple[str, int], float]:
     return prices
 
 
+def check_prices(prices: Prices, cards: Sequence[Card]) -> None:
+    """Raises UserError for a price of a card that is none of `cards`: it would change nothing."""
+    for name, count in prices:
+        if not any(card.name == name and card.count in (count, count * card.count) for card, _ in cards):
+            priced = f"{count}x{name}" if count > 1 else name
+            raise UserError(
+                f"--price names {priced}, which is none of the cards that are looked at; name it in --gpu too"
+            )
+
+
 def euros_per_hour(card: Accelerator, prices: Prices) -> float | None:
     """What so many of the card cost per hour: by their own price, or by that of one; None without a price."""
     if (together := prices.get((card.name, card.count))) is not None:
@@ -82,12 +92,12 @@ def quota_hours(prediction: Prediction, goal: Goal) -> float | None:
 
 def candidates(named: Sequence[Card] = ()) -> list[Card]:
     """Every card of the table, or those `named`, in every number of COUNTS, the smallest first: by the memory of all
-    together, then by their rate. A card that is named with a number has that one."""
+    together, then by their rate. A card that is named with a number has that one, and a CPU is one."""
     cards = named or [(card, calibration_files.for_card(card)) for card in accelerators.ACCELERATORS.values()]
     several = [
         (replace(card, count=count), calibration)
         for card, calibration in cards
-        for count in (COUNTS if card.count == 1 else (card.count,))
+        for count in (COUNTS if card.count == 1 and card.kind != CPU else (card.count,))
     ]
     return sorted(several, key=lambda pair: _size(pair[0]))
 

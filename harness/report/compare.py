@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.files import write_output
 from harness.records.arm import ArmResult
 from harness.records.measurement import Measurement
+from harness.report.compare_checks import check_judged
 from harness.report.compare_notes import counted, device_of, listed, name_of, status_of
 from harness.report.format import safe_cell
 
@@ -73,7 +74,7 @@ class Compared:
         """
         if self.exceeded or self.failed or self.diverged:
             return False
-        _check_judged(self)
+        check_judged(f"{self.a} and {self.b}", self.changes, self.judged, self.among)
         return not self.lost
 
     def among(self, pairs: Iterable[Pair]) -> list[Pair]:
@@ -125,41 +126,6 @@ def _verdict(own: Sequence[Change]) -> str:
     return f"{verdicts[NATS]} in loss, {verdicts[ACCURACY]} in accuracy"
 
 
-def _check_judged(compared: Compared) -> None:
-    own, judged = compared.changes, compared.judged
-    names = f"{compared.a} and {compared.b}"
-    if not judged and own.other_devices:
-        raise UserError(f"{names} are of different devices, which is not judged; measure both on one, or --any-device")
-    if not judged:
-        raise UserError(f"{names} have nothing that ran in both; harness report says what failed")
-    if all(_same_measurement(change.row, change.counterpart) for change in judged):
-        raise UserError(
-            f"{names} have the very same measurements, so nothing was measured again; measure B with bench --fresh, or "
-            "into another folder"
-        )
-    timed = [change for change in judged if change.what == SECONDS]
-    if timed and all(change.crowded for change in timed):
-        raise UserError(
-            "every common cell was timed while others used the cores, so speed cannot be judged; measure again with "
-            "bench --fresh"
-        )
-    if not timed and compared.among(own.untimed):
-        raise UserError(
-            "no common cell has samples enough for an interval of its seconds, so speed cannot be judged; measure "
-            "again with bench --fresh"
-        )
-    peaks = any(change.what == MEMORY for change in judged)
-    if not peaks and any(a.peak_bytes for a, _ in compared.among(own.unpeaked) if isinstance(a, Measurement)):
-        raise UserError(
-            "no common cell of B has a peak of memory, so memory cannot be judged; measure it again with bench --fresh"
-        )
-
-
-def _same_measurement(a: Measurement | ArmResult, b: Measurement | ArmResult) -> bool:
-    """Whether it is one measurement, copied. Two losses that are no numbers are the same here."""
-    return (a.key, a.started) == (b.key, b.started) and repr(a) == repr(b)
-
-
 def by_devices(every: Iterable[Change]) -> dict[tuple[str, str], list[Change]]:
     """The changes by the devices of A and B."""
     groups: dict[tuple[str, str], list[Change]] = {}
@@ -169,7 +135,11 @@ def by_devices(every: Iterable[Change]) -> dict[tuple[str, str], list[Change]]:
 
 
 def gate_line(compared: Compared) -> str:
-    """The gate's verdict in a sentence, and what it could have seen."""
+    """The gate's verdict and what it could have seen, or why there is no verdict, in a sentence."""
+    try:
+        compared.passed  # noqa: B018
+    except UserError as problem:
+        return f"Gate: no verdict: {problem}."
     judged = [change for change in compared.judged if not change.crowded]
     seen: dict[str, list[float]] = {}
     for change in judged:

@@ -13,7 +13,8 @@ from statistics import fmean
 from rich.console import Console
 from rich.text import Text
 
-from harness.analysis.projection import relative_half_width, step_seconds
+from harness.analysis.drift import drift
+from harness.analysis.projection import relative_half_width, sampling_half_width, step_seconds
 from harness.errors import UserError
 from harness.files import read_bytes
 from harness.records import store
@@ -63,7 +64,7 @@ def is_table(path: Path) -> bool:
 def read(path: Path) -> list[PublishedSteps]:
     """The rows of the table at `path`. Raises UserError for what is none."""
     try:
-        lines = read_bytes(path).decode("utf-8").splitlines()
+        lines = read_bytes(path).decode("utf-8-sig").splitlines()  # a spreadsheet puts a mark before UTF-8
         if rows := [_row(raw) for raw in csv.DictReader(lines)]:
             return rows
         raise ValueError("empty")
@@ -86,18 +87,24 @@ def _row(raw: dict[str, str]) -> PublishedSteps:
 def show(rows: Sequence[Measurement], path: Path, out: Console) -> None:
     """Prints the cells of `rows` that the table at `path` has too. Raises UserError where there is none."""
     published = read(path)
-    pairs = [(row, steps) for steps in published for row in rows if row.ok and _same(row, steps)]
+    # Of several rows of one cell, as of two versions of torch, the newest counts.
+    newest = {
+        (row.cell.model.name, row.cell.label, row.cell.context, row.cell.device_name): row for row in rows if row.ok
+    }
+    pairs = [(row, steps) for steps in published for row in newest.values() if _same(row, steps)]
     if not pairs:
         raise UserError(f"the record has no cell of {path}: {listed(list(dict.fromkeys(s.name for s in published)))}")
     out.print(Text("Published beside measured, not judged: machines, lengths and steps differ.", style="bold"))
     table = plain_table("<model|<prec|seq|A\ns/step|published\ns/step|ratio|95 %|<card")
+    several = len({row.cell.device_name for row, _ in pairs}) > 1
     for row, steps in pairs:
-        seconds, mark = _seconds(row)
+        seconds, half, mark = _seconds(row)
+        device = f", {row.cell.device_name}" if several else ""
         ratio = steps.step_s / seconds
         # Both errors in the logarithm: A's drift and sampling, and the rounding as if it were a 95 % interval.
-        wide = math.exp(min(math.hypot(relative_half_width(row), steps.rounding_min / steps.ten_steps_min), 20.0))
+        wide = math.exp(min(math.hypot(half, steps.rounding_min / steps.ten_steps_min), 20.0))
         span = f"{number(ratio / wide)} to {number(ratio * wide)}"
-        table.add_row(row.cell.model.name, row.cell.label, str(steps.context), number(seconds) + mark,
+        table.add_row(row.cell.model.name + device, row.cell.label, str(steps.context), number(seconds) + mark,
                       number(steps.step_s), number(ratio), span, steps.accelerator)  # fmt: skip
     out.print(table)
     for line in _notes(pairs):
@@ -109,10 +116,16 @@ def _same(row: Measurement, steps: PublishedSteps) -> bool:
     return (cell.model.name, cell.precision, cell.context) == (steps.model, steps.precision, steps.context)
 
 
-def _seconds(row: Measurement) -> tuple[float, str]:
-    """Seconds of a step of 16 sequences over ARC's lengths, or at full contexts, which has a mark."""
-    share = _SEQUENCES / row.cell.recipe.sequences_per_step
-    return (share * fmean(row.arc_step_s), "") if row.arc_step_s else (share * step_seconds(row), "+")
+def _seconds(row: Measurement) -> tuple[float, float, str]:
+    """Seconds of a step of 16 sequences and one update, over ARC's lengths or at full contexts, with half of their 95 %
+    interval, relative to them, and a mark for full contexts."""
+    share, update = _SEQUENCES / row.cell.recipe.sequences_per_step, fmean(row.optimizer_s)
+    if row.arc_step_s:
+        half = math.hypot(sampling_half_width(row.arc_step_s), 1.96 * drift(row))
+        step_s, mark = fmean(row.arc_step_s), ""
+    else:
+        step_s, half, mark = step_seconds(row), relative_half_width(row), "+"
+    return share * max(0.0, step_s - update) + min(step_s, update), half, mark
 
 
 def _notes(pairs: Sequence[tuple[Measurement, PublishedSteps]]) -> list[str]:
@@ -123,7 +136,7 @@ def _notes(pairs: Sequence[tuple[Measurement, PublishedSteps]]) -> list[str]:
         "context.",
         "ratio: published / A; 95 % holds A's sampling error and drift and the rounding of the published minutes.",
     ]
-    if any(_seconds(row)[1] for row, _ in pairs):
+    if any(_seconds(row)[2] for row, _ in pairs):
         made.append("+ at full contexts, which take longer than ARC's lengths.")
     other = dict.fromkeys(
         f"{s.name} {row.cell.compute_dtype}, published {s.compute}"

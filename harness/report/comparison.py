@@ -41,7 +41,7 @@ def comparison_tables(
 
 
 def p_value(value: float | None) -> str:
-    if value is None:
+    if value is None or math.isnan(value):
         return "-"
     return f"{value:.2g}" if value >= 0.001 else "<.001"
 

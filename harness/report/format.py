@@ -1,6 +1,7 @@
 """Numbers, durations and sizes as text for a person, and texts that a spreadsheet may safely open."""
 
 import math
+from collections.abc import Sequence
 
 from harness.records.cell import Cell
 from harness.text import visible
@@ -57,3 +58,14 @@ def safe_cell(text: str) -> str:
     """`text` so that no spreadsheet takes it for a formula (OWASP, CSV injection), on one line."""
     text = visible(" ".join(text.split()))
     return f"'{text}" if text[:1] in _FORMULA else text
+
+
+def unlike(labels: Sequence[str]) -> list[str]:
+    """`labels` with a number after those that were there before, so that no line stands for two."""
+    made: list[str] = []
+    for label in labels:
+        again, name = 2, label
+        while name in made:
+            name, again = f"{label} ({again})", again + 1
+        made.append(name)
+    return made

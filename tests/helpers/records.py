@@ -19,6 +19,7 @@ TINY = {
     "tie_word_embeddings": True,
     "max_position_embeddings": 256,
 }
+RECIPE = Recipe(lora_r=4, sequences_per_step=2, learning_rate=1e-2)  # of fine-tunes
 FP32 = MatmulSpeed(60e9, 60e9, True)
 RECIPE = Recipe(lora_r=4, sequences_per_step=2, learning_rate=1e-2)  # of a fine-tune of few steps
 

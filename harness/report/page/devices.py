@@ -8,8 +8,17 @@ from harness.analysis.memory_line import fit_memory
 from harness.analysis.projection import relative_half_width
 from harness.analysis.token_curve import by_curve, curve_key
 from harness.records.measurement import Measurement
-from harness.report.format import GIB, number
-from harness.report.page.canvas import COLOURS, Picture, Tips, colour_of, legend_above, log_ticks, plain_ticks, short
+from harness.report.format import GIB, number, unlike
+from harness.report.page.canvas import (
+    COLOURS,
+    Picture,
+    Tips,
+    colour_of,
+    legend_above,
+    log_ticks,
+    plain_ticks,
+    short,
+)
 from harness.report.page.judged import Judged
 
 if TYPE_CHECKING:
@@ -36,12 +45,9 @@ def _lines(rows: list[Measurement]) -> dict[str, list[Measurement]]:
     groups = list(by_curve(rows).values())
     several = len({row.cell.device_name for row in rows}) > 1
     groups = sorted(groups, key=lambda group: -sum(row.ok for row in group))[:MOST_LINES]
-    named: dict[str, list[Measurement]] = {}
-    for group in groups:
-        cell = group[0].cell
-        label = f"{cell.label} {cell.device_name}" if several else cell.label
-        named.setdefault(label, []).extend(group)
-    return named
+    cells = [group[0].cell for group in groups]
+    labels = [f"{cell.label} {cell.device_name}" if several else cell.label for cell in cells]
+    return dict(zip(unlike(labels), groups, strict=True))
 
 
 def _file(kind: str, model: str, models: list[str]) -> str:
@@ -55,6 +61,7 @@ def _memory(model: str, rows: list[Measurement], models: list[str]) -> list[Pict
         return []
     limits = {row.device_total_bytes for row in rows if row.device_total_bytes}
     limit = max(limits) / GIB if limits else None
+    whole = "all of the device" if len(limits) < 2 else "the largest of these devices"
     fits = {label: fit_memory(group) for label, group in lines.items()}
     colours = colour_of(list(lines))
     peaks = [_gib(row) for group in lines.values() for row in group if row.peak_bytes]
@@ -78,7 +85,7 @@ def _memory(model: str, rows: list[Measurement], models: list[str]) -> list[Pict
         top = 1.3 * max(peaks)
         if limit and limit < 6 * max(peaks):
             axes.axhline(limit, color=COLOURS["bad"], linewidth=1.2)
-            axes.annotate(f"{limit:.1f} GiB: all of the device", (0, limit), (3, 3), textcoords="offset points",
+            axes.annotate(f"{limit:.1f} GiB: {whole}", (0, limit), (3, 3), textcoords="offset points",
                           xycoords=("axes fraction", "data"), fontsize=9, color=COLOURS["bad"])  # fmt: skip
             top = max(top, 1.15 * limit)
         elif limit:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from harness.analysis.history import History
 from harness.report import history as table
-from harness.report.format import number
+from harness.report.format import number, unlike
 from harness.report.page.canvas import Picture, Tips, colour_of, legend_above, log_ticks, short
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def pictures(histories: Sequence[History], files: int) -> list[Picture]:
 def _picture(model: str, histories: list[History], place: int, files: int) -> Picture:
     ordered = sorted(histories, key=lambda h: (-len(h.moments), -abs(h.change[1] - 1)))[:MOST_LINES]
     several = len({history.row.cell.device_name for history in ordered}) > 1
-    lines = {_label(history, several): history for history in ordered}
+    lines = dict(zip(unlike([_label(history, several) for history in ordered]), ordered, strict=True))
     colours = colour_of(list(lines))
 
     def paint(axes: "Axes", tips: Tips) -> None:

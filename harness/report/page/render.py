@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ def page(judged: Judged, pictures: Sequence[Picture]) -> str:
         legend=evidence.LEGEND,
         origin=origin(judged),
     )
+
+
+def _word(path: str) -> str:
+    """`path` as a shell takes it, its home still a "~"."""
+    return "~/" + shlex.quote(path[2:]) if path.startswith("~/") else shlex.quote(path)
 
 
 def _json_in_html(value: Any) -> str:
@@ -165,7 +171,7 @@ def origin(judged: Judged) -> list[tuple[str, str]]:
         *versions.items(),
         ("record", f"{home_relative(judged.content.folder)}: {len(rows)} cells, {len(results)} arms, "
                    f"{len(solved)} attempts of solve"),
-        ("page", f"harness report --results {home_relative(judged.content.folder)} "
+        ("page", f"harness report --results {_word(home_relative(judged.content.folder))} "
                  f"--budget-hours {goal.budget_hours:g} --steps {goal.steps} --html FILE"),
     ]  # fmt: skip
     if judged.content.hidden:
