@@ -170,13 +170,13 @@ class ArmRunner:
     ) -> None:
         spec = self.spec
 
-        # The last point of the curve is the final evaluation, which the caller makes.
         def training(state: Callable[[], dict]) -> dict:
             self._watch(outcome)
             watched = outcome.watched_s, outcome.others_core_s, outcome.stolen_core_s
             counts = sequences.used, sequences.too_long
             return {"training": state(), "examples": counts, "curve": outcome.curve, "watched": watched}
 
+        # The last point of the curve is the final evaluation, which the caller makes.
         def on_step(number: int, loss: float, state: Callable[[], dict]) -> None:
             if spec.curve and number in eval_steps(spec.steps)[:-1]:
                 point = ArmOutcome()
