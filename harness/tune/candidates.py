@@ -9,14 +9,12 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
 
-from harness.errors import first_line
 from harness.train.compat import quiet
-from harness.train.device_errors import ran_out
-from harness.train.packing import free_memory
 from harness.train.special_tokens import end_ids
 from harness.tune.decode import cache_size_of, free_bytes
 from harness.tune.decode_adapter import adapter_for_answers
@@ -89,27 +87,22 @@ def candidates(
         texts[number] = SEPARATOR.join(dict.fromkeys(tokenizer.decode(list(ids)) for _, ids in found))
         watch.on_texts({number: texts[number]})
 
+    def explore(pending: Sequence[int], room: Room, own_attention: Callable[[], Any] | None) -> None:
+        # A length that changes a rotary embedding does so for all rows: other ways have caches of their own.
+        for way in dict.fromkeys(ways[i] for i in pending):
+            members = sorted((i for i in pending if ways[i] == way), key=lambda i: -len(prompts[i]))
+            width = max(len(prompts[i]) + max_new_tokens[i] for i in members)
+            count = min(len(members), room.rows(width))
+            rows = Branches(model, count, width, own_attention=own_attention) if way.static else Alone(model)
+            searches = {i: decoding.search(tokens, prompts[i], max_new_tokens[i]) for i in members}
+            _explore(rows, searches, prompts, done, watch.stop)
+
     with answering(model, _MERGED_SHARE * free) as own_attention:
         while (pending := [i for i in range(len(prompts)) if i not in texts]) and not watch.stop():
             room = Room(cache, free, device.type, limit.tokens)
             longest = max(len(prompts[i]) + max_new_tokens[i] for i in pending)
-            try:
-                # A length that changes a rotary embedding does so for all rows: other ways have caches of their own.
-                for way in dict.fromkeys(ways[i] for i in pending):
-                    members = sorted((i for i in pending if ways[i] == way), key=lambda i: -len(prompts[i]))
-                    width = max(len(prompts[i]) + max_new_tokens[i] for i in members)
-                    count = min(len(members), room.rows(width))
-                    rows = Branches(model, count, width, own_attention=own_attention) if way.static else Alone(model)
-                    searches = {i: decoding.search(tokens, prompts[i], max_new_tokens[i]) for i in members}
-                    _explore(rows, searches, prompts, done, watch.stop)
-                continue
-            except Exception as problem:
-                if not ran_out(problem):
-                    raise
-                reason = first_line(problem)  # not the exception, which holds the cache
-            free_memory()
-            if not limit.shrink(min(len(pending), room.rows(longest)), longest):
-                raise torch.OutOfMemoryError(reason)
+            work = partial(explore, pending, room, own_attention)
+            limit.try_work(work, min(len(pending), room.rows(longest)), longest)
     return [texts.get(i, "") for i in range(len(prompts))]
 
 

@@ -2,18 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
-from harness.errors import first_line
 from harness.hardware import host_memory
 from harness.predict.answering import CacheSize, cache_size
 from harness.train.batches import Batch
 from harness.train.compat import quiet
-from harness.train.device_errors import ran_out
 from harness.train.losses import answer_loss
-from harness.train.packing import free_memory
 from harness.train.special_tokens import end_ids
 from harness.tune.decode_adapter import adapter_for_answers
 from harness.tune.decode_batches import Room, TokenLimit, batches, ways_of
@@ -58,12 +56,12 @@ def greedy(
         texts.update(new)
         on_texts(new)
 
-    def answer_all(pending: Sequence[int], room: Room, own_attention: Callable[[], Any] | None) -> None:
+    def answer_all(left: Sequence[int], room: Room, own_attention: Callable[[], Any] | None) -> None:
         # A length that changes a rotary embedding does so for all rows: other ways have caches of their own.
-        for way in dict.fromkeys(ways[i] for i in pending if ways[i].static):
-            members = [i for i in pending if ways[i] == way]
+        for way in dict.fromkeys(ways[i] for i in left if ways[i].static):
+            members = [i for i in left if ways[i] == way]
             Queue(members, prompts, max_new_tokens, room, own_attention).run(model, answer_of, done)
-        others = [i for i in pending if not ways[i].static]
+        others = [i for i in left if not ways[i].static]
         for members in batches(prompts, max_new_tokens, room, ways, others):
             steps = Steps(model, *left_padded([prompts[i] for i in members], pad, device), ways[members[0]])
             answers = {i: answer_of(i) for i in members}
@@ -82,19 +80,11 @@ def greedy(
             adapter_for_answers(model, _MERGED_SHARE * free),
             plain_attention(model) as own_attention,
         ):
-            while pending := [i for i in range(len(prompts)) if i not in texts]:
+            while left := [i for i in range(len(prompts)) if i not in texts]:
                 room = Room(cache, free, device.type, limit.tokens)
-                try:
-                    answer_all(pending, room, own_attention)
-                    continue
-                except Exception as problem:
-                    if not ran_out(problem):
-                        raise
-                    reason = first_line(problem)  # not the exception, which holds the cache
-                free_memory()
-                left = [len(prompts[i]) + max_new_tokens[i] for i in pending if i not in texts]
-                if not limit.shrink(min(len(left), room.rows(max(left))), max(left)):
-                    raise torch.OutOfMemoryError(reason)
+                longest = max(len(prompts[i]) + max_new_tokens[i] for i in left)
+                work = partial(answer_all, left, room, own_attention)
+                limit.try_work(work, min(len(left), room.rows(longest)), longest)
     finally:
         with quiet():
             model.train()

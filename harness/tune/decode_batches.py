@@ -4,7 +4,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
+from harness.errors import first_line
 from harness.predict.answering import CacheSize
+from harness.train.device_errors import ran_out
+from harness.train.packing import free_memory
 from harness.tune.decode_check import way_of
 from harness.tune.decode_steps import ANY, EQUAL, ONE, Way
 
@@ -33,6 +38,20 @@ class TokenLimit:
     def __init__(self, tokens: int | None = None, note: Callable[[str], None] = lambda text: None):
         self.tokens, self.note = tokens, note
         self.notes: list[str] = []
+
+    def try_work(self, work: Callable[[], None], rows: int, longest: int) -> None:
+        """Does `work`, which holds `rows` of up to `longest` tokens at once. Where memory runs out it is freed and this
+        limit gives way; raises torch.OutOfMemoryError where one row is too much. What `work` did by then counts."""
+        try:
+            work()
+            return
+        except Exception as problem:
+            if not ran_out(problem):
+                raise
+            reason = first_line(problem)  # not the exception, which holds the cache
+        free_memory()
+        if not self.shrink(rows, longest):
+            raise torch.OutOfMemoryError(reason)
 
     def shrink(self, rows: int, longest: int) -> bool:
         """Half of the `rows` of `longest` tokens that were tried; False where that was one."""

@@ -4,16 +4,14 @@ import inspect
 import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Final
 
 import torch
 from transformers import DynamicCache
 
-from harness.errors import first_line
 from harness.train.check import use_plain_attention
 from harness.train.compat import quiet
-from harness.train.device_errors import ran_out
-from harness.train.packing import free_memory
 from harness.train.small_copy import WINDOW, bare, small_copies
 from harness.tune.candidates import answering
 from harness.tune.decode import cache_size_of, free_bytes
@@ -58,20 +56,16 @@ def log_likelihoods(
             room = Room(cache, free, device.type, limit.tokens)
             together = shares and way.static
             count = min(len(answers), room.rows(len(prompt) + longest), max(1, _LOGITS // (longest * vocab_size)))
-            try:
-                if together:
-                    out.append(_shared(model, prompt, answers, own_attention, at_once=max(1, count), stop=stop))
-                else:
-                    out.append(_one_by_one(model, prompt, answers, stop))
-                continue
-            except Exception as problem:
-                if not ran_out(problem):
-                    raise
-                reason = first_line(problem)  # not the exception, which holds the cache
-            free_memory()
-            if not together or not limit.shrink(count, len(prompt) + longest):
-                raise torch.OutOfMemoryError(reason)
+            if together:
+                read = partial(_shared, model, prompt, answers, own_attention, at_once=max(1, count), stop=stop)
+            else:
+                read, count = partial(_one_by_one, model, prompt, answers, stop), 1
+            limit.try_work(partial(_append, out, read), count, len(prompt) + longest)
     return out
+
+
+def _append(out: list, made: Callable[[], Any]) -> None:
+    out.append(made())
 
 
 def _one_by_one(
