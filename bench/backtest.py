@@ -146,7 +146,8 @@ def by_card(rows: Sequence[Row]) -> list[str]:
         out.append(_line(card, group, unit, chosen) + f" {evidence} |")
     for unit in ("s", "GiB"):
         chosen = [row for row in rows if row.unit == unit and row.group != "rough"]
-        out.append(_line("all", "exact, near", unit, chosen) + " |")
+        if chosen:
+            out.append(_line("all", "exact, near", unit, chosen) + " |")
     return [*out, ""]
 
 
@@ -227,7 +228,7 @@ def main() -> None:
     arguments = parser.parse_args()
     kept = KeptTraces(anew=arguments.anew)
     if arguments.rows:
-        rows, foreseen = published(kept, published_steps.read(arguments.rows, arguments.models))
+        rows, foreseen = published(kept, published_steps.of_user(arguments.rows, arguments.models))
         print("\n".join([*by_card(rows), foresights(foreseen), "", *table(str(arguments.rows), rows)]))
         return
     text, now, calibrations = run(kept)

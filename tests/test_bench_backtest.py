@@ -144,6 +144,20 @@ def test_a_kept_trace_is_what_is_traced_now(kept):
     assert now.memory.total == pytest.approx(trace.memory.total, rel=0.05)
 
 
+def test_a_table_that_is_none_is_one_line(tmp_path):
+    path = tmp_path / "rows.csv"
+    models = published_steps.PUBLISHED / "models.json"
+    steps = (published_steps.PUBLISHED / "steps.csv").read_text().splitlines()
+    for content in (None, "", "id,model\nx,y\n", "\n".join(steps[:1]), steps[0] + "\n" + "x," * 40):
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(SystemExit, match=r"steps\.csv, and a shape per model in --models") as ended:
+            published_steps.of_user(path, models)
+        assert "\n" not in str(ended.value)
+    path.write_text("\n".join(steps[:3]))
+    assert len(published_steps.of_user(path, models)) == 2
+
+
 def test_rows_say_where_they_are_from():
     for step in published_steps.read():
         assert (
