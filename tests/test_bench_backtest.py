@@ -9,7 +9,7 @@ from statistics import median
 import pytest
 from helpers.records import row
 
-from bench import backtest, published_steps, reference_rows
+from bench import backtest, backtest_tables, published_steps, reference_rows
 from bench.kept_traces import KeptTraces
 from bench.published_steps import CLASSES
 from bench.reference_rows import REFERENCE
@@ -77,6 +77,17 @@ def test_published_steps_are_met_with_their_card_left_out(published):
     assert median(seconds) <= 0.12 and seconds[int(0.9 * len(seconds))] <= 0.35
     assert median(memory) <= 0.06
     assert {one.evidence for one in rows} == {calibration.FITTED}
+
+
+def test_what_is_known_roughly_is_said_to_be_predicted_too_low(published):
+    table, readme = ((REFERENCE / "backtest.md").read_text(), (REFERENCE.parents[1] / "README.md").read_text())
+    for unit in ("s", "GiB"):
+        assert backtest_tables.lean(published[0], unit) in table
+    assert (
+        backtest_tables.lean(published[0], "s")
+        == "Of 16 rough rows (s) 15 were predicted too low; the interval held 1."
+    )
+    assert "15 of 16 times too fast" in readme
 
 
 def test_intervals_hold_what_they_say(published):
