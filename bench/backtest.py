@@ -21,10 +21,11 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from bench import fit_priors, published_steps, reference_rows
+from bench.backtest_tables import by_card, table
 from bench.kept_traces import KeptTraces
 from bench.published_steps import PublishedStep
 from bench.reference_rows import REFERENCE, Row
@@ -36,7 +37,6 @@ from harness.predict.roofline import GEMM
 
 CALIBRATIONS = REFERENCE.parents[1] / "harness" / "assets" / "calibrations"
 FIGURES = REFERENCE / "backtest.json"
-_BUDGET_H = 12
 _RISE = 1.05  # of a class's mean error, at most
 RIGHT, UNSURE, WRONG = "right", "unsure", "wrong"  # of whether a step fits: the better first
 _WORDS = (RIGHT, UNSURE, WRONG)
@@ -101,63 +101,6 @@ def _without(step: PublishedStep, fits: dict[str, dict[str, float]]) -> Calibrat
     product = slowdown[GEMM] / efficiency.product_share(accelerator)
     assumed = calibration.prior(accelerator.kind, accelerator)
     return calibration.replace(assumed, slowdown={**slowdown, GEMM: product})
-
-
-def table(title: str, rows: Sequence[Row]) -> list[str]:
-    rule = any(row.rule for row in rows)
-    out = [f"## {title}", "", f"| row | what | measured or published | predicted | error |{' one-line rule |' * rule}"]
-    out.append("|---|---|---|---|---|" + "---|" * rule)
-    for row in rows:
-        one_line = f" {100 * (row.rule / row.real - 1):+.0f} % |" if row.rule else " |" * rule
-        figures_of = f"{row.real:.3g} | {row.predicted:.3g} | {100 * row.error:+.1f} %"
-        out.append(f"| {row.name} | {row.group}, {row.unit} | {figures_of} |{one_line}")
-    out.append("")
-    units = dict.fromkeys(row.unit for row in rows)
-    out += [f"{unit}: {_figures([row for row in rows if row.unit == unit])}." for unit in units]
-    hours = [(row.real * 100 / 60, row.predicted * 100 / 60) for row in rows if row.unit == "min"]
-    if hours:
-        sides = sum((real > _BUDGET_H) == (foreseen > _BUDGET_H) for real, foreseen in hours)
-        out.append(f"{sides} of {len(hours)} on the right side of {_BUDGET_H} h for 1000 steps.")
-    return [*out, ""]
-
-
-def _figures(rows: Sequence[Row]) -> str:
-    sizes = sorted(abs(row.error) for row in rows)
-    return (
-        f"{len(sizes)} rows, median error {100 * median(sizes):.1f} %, 90th percentile {100 * _ninth(sizes):.1f} %, "
-        f"worst {100 * sizes[-1]:.1f} %"
-    )
-
-
-def _ninth(sizes: Sequence[float]) -> float:
-    return sizes[math.ceil(0.9 * len(sizes)) - 1]
-
-
-def by_card(rows: Sequence[Row]) -> list[str]:
-    """Published rows by card, class and evidence, beside the one-line rule; then exact and near ones together."""
-    out = ["## Published steps by card, class and evidence, each card left out", ""]
-    out.append(
-        "| card | class | what | rows | median | 90th percentile | in the interval | 6N rule, median | evidence |"
-    )
-    out.append("|---|---|---|---|---|---|---|---|---|")
-    groups = dict.fromkeys((row.unit, row.card, row.group, row.evidence) for row in rows)
-    for unit, card, group, evidence in sorted(groups, reverse=True):
-        chosen = [row for row in rows if (row.unit, row.card, row.group) == (unit, card, group)]
-        out.append(_line(card, group, unit, chosen) + f" {evidence} |")
-    for unit in ("s", "GiB"):
-        chosen = [row for row in rows if row.unit == unit and row.group != "rough"]
-        out.append(_line("all", "exact, near", unit, chosen) + " |")
-    return [*out, ""]
-
-
-def _line(card: str, group: str, unit: str, rows: Sequence[Row]) -> str:
-    sizes, held = sorted(abs(row.error) for row in rows), sum(row.held for row in rows)
-    rules = [abs(row.rule / row.real - 1) for row in rows if row.rule]
-    rule = f"{100 * median(rules):.0f} %" if rules else ""
-    return (
-        f"| {card} | {group} | {unit} | {len(rows)} | {100 * median(sizes):.1f} % | {100 * _ninth(sizes):.1f} % | "
-        f"{held} of {len(rows)} | {rule} |"
-    )
 
 
 def figures(sections: dict[str, list[Row]], foreseen: dict[str, str]) -> Figures:
@@ -227,7 +170,7 @@ def main() -> None:
     arguments = parser.parse_args()
     kept = KeptTraces(anew=arguments.anew)
     if arguments.rows:
-        rows, foreseen = published(kept, published_steps.read(arguments.rows, arguments.models))
+        rows, foreseen = published(kept, published_steps.of_user(arguments.rows, arguments.models))
         print("\n".join([*by_card(rows), foresights(foreseen), "", *table(str(arguments.rows), rows)]))
         return
     text, now, calibrations = run(kept)

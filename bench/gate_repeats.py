@@ -103,7 +103,7 @@ def report(folders: Sequence[Path]) -> bool:
     if len(ratios) > 1:
         print(f"standard deviation of the ratio: {100 * stdev(ratios):.1f} % (--drift {100 * stdev(ratios):.1f})")
     print(", ".join(f"{count} {end}" for end, count in ends.items()))
-    return ends["passed"] == len(folders) - 1
+    return ends["passed"] == len(folders) - 1 > 0
 
 
 def main() -> None:
@@ -113,6 +113,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/gate-repeats"))
     parser.add_argument("--minutes", type=float, default=15.0)
     options = parser.parse_args()
+    if options.repeats < 2:
+        parser.error("--repeats must be 2 or more, for every two neighbours are a pair")
     if options.simulate:
         simulate(options.simulate)
         return

@@ -17,6 +17,7 @@ from bench.kept_traces import KeptTraces
 from harness.catalog import accelerators, precisions
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.optimizers import FOREACH, MASTERS
+from harness.errors import UserError, first_line
 from harness.predict import prediction
 from harness.predict.calibration import Calibration
 from harness.predict.prediction import Prediction, PredictRequest
@@ -99,6 +100,19 @@ def read(rows: Path = PUBLISHED / "steps.csv", models: Path = PUBLISHED / "model
     shapes = json.loads(models.read_text(encoding="utf-8"))
     with rows.open(encoding="utf-8", newline="") as file:
         return [_step(_as_usual(raw) | raw, shapes[raw["model"]]) for raw in csv.DictReader(file)]
+
+
+def of_user(rows: Path, models: Path) -> list[PublishedStep]:
+    """The steps of a user's table. Raises SystemExit, with one line, where it is none."""
+    remedy = "write the columns of results/reference/published/steps.csv, and a shape per model in --models"
+    try:
+        steps = read(rows, models)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as problem:
+        lacks = f"lacks {problem}" if isinstance(problem, KeyError) else first_line(problem)
+        raise SystemExit(f"{rows}: cannot be read ({lacks}); {remedy}") from None
+    if not steps:
+        raise SystemExit(f"{rows}: has no row; {remedy}")
+    return steps
 
 
 def _as_usual(raw: dict[str, str]) -> dict[str, str]:

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 from helpers.records import cell, result, row
 
-from bench.gate_repeats import share_failed
+from bench.gate_repeats import report, share_failed
 from harness.analysis import matching
 from harness.analysis.change import ACCURACY, MEMORY, NATS, SECONDS, changes, overall
 from harness.analysis.drift import CPU, DRIFT
 from harness.analysis.gate import Limits
 from harness.records.cell import Recipe
 from harness.records.measurement import CROWDED
+from harness.records.store import Store
 
 
 def of(before, after, **more):
@@ -143,6 +144,14 @@ def test_the_gate_by_hand():
     assert not exceeded(0.5)
     assert not exceeded(1.38, tolerance=0.5) and exceeded(1.75, tolerance=0.5)
     assert exceeded(1.20, deviations=0)
+
+
+def test_repeats_pass_only_where_there_are_two_to_compare(tmp_path):
+    folders = [tmp_path / str(number) for number in range(3)]
+    for folder, seconds in zip(folders, (1.0, 1.01, 3.0), strict=True):
+        Store(folder).add(row((seconds,) * 12))
+    assert report(folders[:2])
+    assert not report(folders) and not report(folders[:1])
 
 
 def test_a_machine_that_is_known_to_be_steady_has_its_own_drift():

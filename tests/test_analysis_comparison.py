@@ -14,6 +14,7 @@ from harness.analysis import retraining
 from harness.analysis.comparison import against, chosen, compare, holm_adjusted, tasks_to_tell
 from harness.analysis.retraining import NONE, RECORDED, Noise, first_seeds, noise_for, noise_of, pooled, repeats
 from harness.analysis.stats import paired_p
+from harness.report.comparison import p_value
 
 ROOT = Path(__file__).parents[1]
 NOISE = Noise(0.02, 0.05, 4)
@@ -198,3 +199,7 @@ def test_the_recorded_noise_is_that_of_the_reference_record():
         noise = noise_of(arms)
         recorded = noise.accuracy, noise.nats, noise.own, noise.freedom
         assert recorded == pytest.approx(RECORDED[scope], abs=5e-5)
+
+
+def test_a_p_that_is_no_number_is_none_and_not_a_small_one():
+    assert [p_value(p) for p in (None, math.nan, 0.0, 0.0005, 0.04)] == ["-", "-", "<.001", "<.001", "0.04"]

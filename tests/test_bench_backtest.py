@@ -9,7 +9,7 @@ from statistics import median
 import pytest
 from helpers.records import row
 
-from bench import backtest, published_steps, reference_rows
+from bench import backtest, backtest_tables, published_steps, reference_rows
 from bench.kept_traces import KeptTraces
 from bench.published_steps import CLASSES
 from bench.reference_rows import REFERENCE
@@ -79,6 +79,17 @@ def test_published_steps_are_met_with_their_card_left_out(published):
     assert {one.evidence for one in rows} == {calibration.FITTED}
 
 
+def test_what_is_known_roughly_is_said_to_be_predicted_too_low(published):
+    table, readme = ((REFERENCE / "backtest.md").read_text(), (REFERENCE.parents[1] / "README.md").read_text())
+    for unit in ("s", "GiB"):
+        assert backtest_tables.lean(published[0], unit) in table
+    assert (
+        backtest_tables.lean(published[0], "s")
+        == "Of 16 rough rows (s) 15 were predicted too low; the interval held 1."
+    )
+    assert "15 of 16 times too fast" in readme
+
+
 def test_intervals_hold_what_they_say(published):
     """95 % intervals hold 90 to 99 % of the exact and near rows, whose card was left out."""
     for unit in ("s", "GiB"):
@@ -142,6 +153,20 @@ def test_a_kept_trace_is_what_is_traced_now(kept):
     now = from_stored(tracer.trace_job(to_stored(step.trace_key), lambda **_: None), Trace)
     assert now.flops == pytest.approx(trace.flops, rel=0.02)
     assert now.memory.total == pytest.approx(trace.memory.total, rel=0.05)
+
+
+def test_a_table_that_is_none_is_one_line(tmp_path):
+    path = tmp_path / "rows.csv"
+    models = published_steps.PUBLISHED / "models.json"
+    steps = (published_steps.PUBLISHED / "steps.csv").read_text().splitlines()
+    for content in (None, "", "id,model\nx,y\n", "\n".join(steps[:1]), steps[0] + "\n" + "x," * 40):
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(SystemExit, match=r"steps\.csv, and a shape per model in --models") as ended:
+            published_steps.of_user(path, models)
+        assert "\n" not in str(ended.value)
+    path.write_text("\n".join(steps[:3]))
+    assert len(published_steps.of_user(path, models)) == 2
 
 
 def test_rows_say_where_they_are_from():

@@ -196,6 +196,8 @@ def test_published_steps_are_shown_beside_and_never_judged(run, tmp_path):
         code, _, problem = run(a, PUBLISHED, word)
         assert code == 2 and "published steps are of other machines" in problem
         assert f"leave out {word.partition('=')[0]}" in problem
+    code, _, problem = run(PUBLISHED, a)
+    assert code == 2 and "name the record first and the table second" in problem and problem.count("\n") == 1
     # A table that went through a spreadsheet begins with a mark.
     marked = tmp_path / "marked.csv"
     marked.write_text(PUBLISHED.joinpath("rows.csv").read_text(), encoding="utf-8-sig")

@@ -1,16 +1,20 @@
 """The verb import-log from the command line, and calibrate on what it wrote."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from helpers import logs
 
 import harness
-from harness.catalog import precisions
+from harness.catalog import accelerators, precisions
 from harness.cli.app import main
+from harness.errors import UserError
 from harness.logs.logged import LoggedRun
-from harness.predict import logged_step
+from harness.predict import imported, logged_step
 from harness.predict.logged_step import Stated
+from harness.predict.roofline import Op
 from harness.records import store
 from harness.records.cell import Recipe
 from harness.records.imported import ROWS
@@ -145,6 +149,19 @@ def test_the_number_of_cards_is_the_logs_or_asked_for(folder, capsys):
     words = ("--model", "arc-tiny", "--precision", "fp16", "--steps", "30")
     code, shown = run(capsys, "smi", *words)
     assert code == 2 and "it shows 2 cards, and not how many share a step; give --gpu, as in t4 or 2xt4" in shown.err
+
+
+def test_a_model_with_experts_may_be_faster_than_all_its_parameters(monkeypatch):
+    """Of 1000 million parameters a token meets 100 million here: 0.4 GFLOPs at the least, not 4."""
+    forward = Op("gemm", False, "bf16", 2e8 * 64, 1.0, 1)
+    trace = SimpleNamespace(ops=(forward, replace(forward, backward=True)), sequences=1, tokens=64)
+    card = accelerators.find("l4")
+    predicted = SimpleNamespace(accelerator=card, recipe=Recipe(), trace=trace)
+    monkeypatch.setattr(imported, "_without_embeddings", lambda predicted: 10**9)
+    least_s = 4e8 * 64 / max(max(both) for both in card.rates.values())
+    imported._must_be_possible(LoggedRun(), 1.01 * least_s, 64, predicted)
+    with pytest.raises(UserError, match="faster than l4 can be"):
+        imported._must_be_possible(LoggedRun(), 0.99 * least_s, 64, predicted)
 
 
 def test_more_memory_than_the_card_has_is_refused(folder, capsys):

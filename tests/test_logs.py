@@ -269,4 +269,7 @@ def test_sequences_per_step_only_where_the_rates_leave_one_number():
     assert sequences_of("26.667", "3.333") == 8
     assert sequences_of(0.05, 0.003) is None  # 14 to 20
     assert sequences_of("203.8", "25.47") == 8  # as printed since 5.0, with four digits
+    # 50 sequences in 13 steps per epoch, the last one of two: of four, by transformers 5.24.
+    assert sequences_of(203.782, 52.983) is None and sequences_of(203.782, 52.983, 13.0) == 4
+    assert sequences_of(203.782, 52.983, 2.0) is None  # 4 to 7
     assert sequences_of(1.0, 0.0) is None

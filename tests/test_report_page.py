@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.pages import HOSTILE, NOTHING, arms, hostile, many, rows_of_all_kinds
-from helpers.records import cell
+from helpers.records import cell, result
 from helpers.records import row as measured
 from helpers.tasks import made_tasks
 
@@ -95,6 +95,21 @@ def test_the_command_on_the_page_is_one_that_a_shell_takes():
     content = replace(own.content, folder=Path("/some where/$(id)"))
     (command,) = [text for name, text in origin(replace(own, content=content)) if name == "page"]
     assert shlex.split(command)[3] == "/some where/$(id)" and "'" in command
+
+
+def test_a_cell_of_one_sample_has_an_open_interval_everywhere(capsys, tmp_path):
+    """Its hours have no end: bars go to the picture's edge, the sentence says why nothing fits, no table fails."""
+    few = measured((1.0,), started="2026-01-01T00:00:00+00:00", memory={}, rate=None)
+    Store(tmp_path / "r").add(few)
+    words = ("--html", str(tmp_path / "x.html"), "--csv", str(tmp_path / "x.csv"), "--format", "pytest-benchmark")
+    code, shown = run(capsys, "report", "--results", str(tmp_path / "r"), *words)
+    assert code == 0 and "its few samples give no interval" in " ".join(shown.out.split())
+    text = (tmp_path / "x.html").read_text()
+    assert '<figure id="hours">' in text and "(0.0-inf)" in text and "times as fast" not in text
+    # Beside one that is known, and with accuracies.
+    both = [few, measured(cell=cell(context=512), key="known")]
+    own = judged(both, [result(3)])
+    assert {"hours", "accuracy"} <= {picture.name for picture in figures.pictures(own) if picture.inline}
 
 
 def test_an_empty_record_says_so_in_one_sentence():

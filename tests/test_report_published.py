@@ -45,6 +45,11 @@ def test_every_published_figure_and_source_is_there():
     assert "MARC" in text and "This record has no arm" in text
 
 
+def test_a_loss_that_is_no_number_has_no_distance():
+    _, lines = shown(losing(0.8, "baseline", steps=0), losing(float("nan"), "n-1"))
+    assert "measured tiny nan - 30.0" in lines
+
+
 def test_runs_of_other_settings_are_told_apart():
     base = losing(0.8, "baseline", steps=0)
     other = losing(0.7, "n-1", recipe=replace(Recipe(), learning_rate=1e-3))

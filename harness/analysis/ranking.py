@@ -5,6 +5,7 @@ tasks, and the accuracy projected to the dose that the budget allows, as an inte
 candidate without a measured accuracy is given none.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -170,8 +171,13 @@ def _none(slow: Sequence[Candidate], goal: Goal) -> str:
         return "Pick: none: no cell was measured."
     nearest = slow[0]
     share = nearest.run.share * goal.budget_hours
+    where = f"Pick: none fits {goal.budget_hours:g} h. Nearest: {nearest.name} at {nearest.context} tokens: "
+    if not math.isfinite(nearest.hours_high):
+        return (
+            f"{where}{nearest.run.mid:.3g} h at the middle, but its few samples give no interval; measure longer with "
+            "bench --fresh --sample-seconds."
+        )
     return (
-        f"Pick: none fits {goal.budget_hours:g} h. Nearest: {nearest.name} at {nearest.context} tokens: "
-        f"{nearest.run.sentence(goal.budget_hours)}; {nearest.bought.run.steps} steps would fit, or all on a device "
-        f"{nearest.hours_high / share:.3g} times as fast."
+        f"{where}{nearest.run.sentence(goal.budget_hours)}; {nearest.bought.run.steps} steps would fit, or all on a "
+        f"device {nearest.hours_high / share:.3g} times as fast."
     )

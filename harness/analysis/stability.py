@@ -24,7 +24,7 @@ def warnings(row: Measurement) -> list[str]:
     if half is None or half > _SHARE_NEEDED:
         precision = f"to ± {100 * half:.0f} %" if half is not None else f"from {len(values)} samples only"
         sentences.append(f"the median micro-step is known {precision}; sample longer with --sample-seconds.")
-    spread = stats.stdev(values) / fmean(values)
+    spread = stats.stdev(values) / fmean(values) if len(values) > 1 else 0.0
     if spread >= 0.10:
         sentences.append(f"the micro-steps vary by {100 * spread:.0f} %; close what else runs on this machine.")
     # Two heaps explain outliers too, so only one of the two is said.

@@ -98,6 +98,8 @@ def compare(
     from harness.report.compare import write_csv
     from harness.report.compare_tables import show
 
+    if published.is_table(before):
+        raise UserError(f"{before} is a table of published steps; name the record first and the table second")
     if published.is_table(after):
         options = {
             "--gate": gate,

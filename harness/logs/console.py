@@ -53,7 +53,8 @@ def read_console(raw: str, settings: str = "", evaluated: bool = False) -> Logge
     micro, cards = _count(both, *_MICRO), _count(text, r"Data Parallel GPUs\s*=\s*" + _N)
     accumulation = _count(both, r"(?i:gradient[ _]accumulation[ _]steps)['\"]?\s*[:=]\s*['\"]?" + _N)
     rates = [_last(training.text, _key(f"train_{what}_per_second")) for what in ("samples", "steps")]
-    batch = _count(text, *_BATCH) or sequences_of(*rates)
+    epochs, steps = _epochs(training.text, "train_runtime"), made or planned
+    batch = _count(text, *_BATCH) or sequences_of(rates[0], rates[1], steps / epochs if steps and epochs else None)
     # A step's sequences that one card's micro-batches do not make are shared by several.
     if not cards and batch and micro and accumulation and batch % (micro * accumulation) == 0:
         cards = batch // (micro * accumulation)

@@ -73,8 +73,12 @@ def text(value: Any) -> str | None:
     return value.strip() if isinstance(value, str) and 0 < len(value.strip()) <= 300 else None
 
 
-def sequences_of(samples_per_second: Any, steps_per_second: Any) -> int | None:
-    """Sequences per step by two rates that transformers rounds: None where they allow several."""
+def sequences_of(samples_per_second: Any, steps_per_second: Any, steps_per_epoch: float | None = None) -> int | None:
+    """Sequences per step by two rates that transformers rounds: None where they allow several.
+
+    The mean of a run of whole epochs is lower than its steps', for each epoch's last step may have fewer: by one step's
+    sequences per epoch at most.
+    """
     samples, steps = positive(samples_per_second), positive(steps_per_second)
     if not samples or not steps:
         return None
@@ -82,7 +86,9 @@ def sequences_of(samples_per_second: Any, steps_per_second: Any) -> int | None:
     if steps <= less:
         return None
     low, high = (samples - more) / (steps + less), (samples + more) / (steps - less)
-    return round(samples / steps) if high < 1e6 and math.ceil(low) == math.floor(high) else None
+    if math.floor(high) < low and steps_per_epoch and steps_per_epoch > 1:
+        high *= steps_per_epoch / (steps_per_epoch - 1)
+    return math.floor(high) if high < 1e6 and math.ceil(low) == math.floor(high) else None
 
 
 def _rounding(rate: Any) -> float:

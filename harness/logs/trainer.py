@@ -98,11 +98,14 @@ def read_results(results: dict[str, Any]) -> LoggedRun:
     steps = None
     if seconds and rate and seconds * 5e-4 < 0.5:
         steps = count(round(seconds * rate))
+    epochs, made = positive(results.get("epoch")), count(results.get("step")) or steps
     return LoggedRun(
         tool=_RESULTS,
         steps=steps,
         seconds=seconds,
         tokens=next((n for key in _TOKENS if (n := positive(results.get(key)))), None),
         flos=positive(results.get("total_flos")),
-        sequences_per_step=sequences_of(results.get("train_samples_per_second"), rate),
+        sequences_per_step=sequences_of(
+            results.get("train_samples_per_second"), rate, made / epochs if made and epochs else None
+        ),
     )

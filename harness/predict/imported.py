@@ -145,7 +145,11 @@ def _without_embeddings(predicted: Prediction) -> int:
 def _must_be_possible(run: LoggedRun, step_s: float, tokens: float, predicted: Prediction) -> None:
     """Raises UserError for a step faster than its products at the card's peak, and for more memory than it has."""
     card, recipe = predicted.accelerator, predicted.recipe
-    per_token = (_FULL_FLOPS if recipe.method == FULL else _LEAST_FLOPS) * _without_embeddings(predicted)
+    # Of a model with experts a token meets a part of the parameters: what the forward pass has computed.
+    trace = predicted.trace
+    forward = sum(op.count * op.flops for op in trace.ops if not op.backward) / (trace.sequences * trace.tokens)
+    per_parameter = _FULL_FLOPS if recipe.method == FULL else _LEAST_FLOPS
+    per_token = per_parameter * min(_without_embeddings(predicted), forward / 2)
     fastest = max(max(both) for both in card.rates.values()) * recipe.data_parallel
     least_s = per_token * tokens / fastest
     if step_s < least_s:

@@ -68,11 +68,12 @@ def _benchmark(row: Measurement) -> dict[str, Any]:
 
 
 def _stats(data: list[float]) -> dict[str, Any]:
-    """pytest-benchmark's statistics of `data`, at least three values in seconds."""
+    """pytest-benchmark's statistics of `data` in seconds; of one value it has no spread either."""
     ordered = sorted(data)
-    mean, deviation = fmean(data), stdev(data)
+    several = data if len(data) > 1 else data * 2
+    mean, deviation = fmean(data), stdev(several)
     # Tukey's fences: what lies over 1.5 interquartile ranges outside the quartiles is an outlier.
-    q1, _, q3 = quantiles(ordered, n=4, method="inclusive")
+    q1, _, q3 = quantiles(sorted(several), n=4, method="inclusive")
     iqr = q3 - q1
     inside = [v for v in ordered if q1 - 1.5 * iqr <= v <= q3 + 1.5 * iqr]
     iqr_outliers = len(data) - len(inside)

@@ -1,5 +1,6 @@
 """A record's arms beside published ones, marked and never ranked: models, tasks, doses and tokenizers differ."""
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -123,7 +124,9 @@ def _conditions(run: Sequence[ArmResult]) -> str:
 
 
 def _change(loss: float | None, base: float | None) -> str:
-    return f"{100 * (loss / base - 1):+.1f}" if loss is not None and base else "-"
+    if loss is None or not base or not math.isfinite(loss / base):
+        return "-"
+    return f"{100 * (loss / base - 1):+.1f}"
 
 
 def _percent(share: float | None) -> str:

@@ -30,7 +30,7 @@ from harness.records.arm import ArmResult, Coverage, CurvePoint, TaskScore, to_j
 from harness.records.stored import from_stored
 from harness.solve.config import LOAD, SOLVE
 from harness.tune.config import ArmsJob
-from harness.workers import look
+from harness.workers import look, pool
 from harness.workers.local import AskFailed, LocalExecutor
 from harness.workers.process import Outcome
 from harness.workers.serve import job_named
@@ -292,17 +292,12 @@ def _serve(job: str, payload: Any, write: int) -> None:
         os._exit(0)
 
 
-class Pool:
-    """harness.workers.pool.Pool, each job answered when it is sent."""
+class Pool(pool.Pool):
+    """harness.workers.pool.Pool without processes, each job answered when it is sent."""
 
-    def __init__(self, *_: Any):
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
         self.answers: list[tuple[int, Any]] = []
-
-    def __enter__(self) -> "Pool":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        pass
 
     def start(self, worker: int) -> None:
         pass
@@ -340,5 +335,5 @@ def workers(real: tuple[str, ...] = ()) -> Iterator[list[str]]:
             raise AskFailed(f"{problem}; see log") from None
 
     fakes = mock.patch.object(LocalExecutor, "run", run), mock.patch.object(LocalExecutor, "ask", ask)
-    with fakes[0], fakes[1], mock.patch("harness.solve.task_queue.Pool", Pool):
+    with fakes[0], fakes[1], mock.patch("harness.solve.run.Pool", Pool):
         yield died

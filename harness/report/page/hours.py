@@ -1,5 +1,6 @@
 """Pictures of hours: of every cell's whole run, and against accuracy."""
 
+import math
 from typing import TYPE_CHECKING
 
 from harness.analysis.candidates import Candidate, interval
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_BARS, MOST_NAMES = 20, 12
+_FAR = 1e4  # times as many hours are beyond every edge
 _OF_WORD = {FITS: "good", TIGHT: "warn", UNSURE: "warn", TOO_SLOW: "bad"}
 
 
@@ -29,12 +31,15 @@ def _by_cell(judged: Judged) -> list[Picture]:
     if not shown:
         return []
     spans = [judged.runs[row.key].span for row in shown]
+    # Too few samples leave an interval open: its bar goes to the edge.
+    reached = [end for span in spans for end in (span.low, span.mid, span.high)] + [goal.budget_hours]
+    edge = 1.25 * max(filter(math.isfinite, reached))
 
     def paint(axes: "Axes", tips: Tips) -> None:
         axes.set_position((0.35, axes.get_position().y0, 0.61, axes.get_position().height))
         colours = [COLOURS[_OF_WORD.get(judged.words[row.key], "muted")] for row in shown]
-        axes.hlines(range(len(shown)), [s.low for s in spans], [s.high for s in spans], colors=colours, linewidth=4,
-                    alpha=0.45)  # fmt: skip
+        lows, highs = [span.low for span in spans], [min(span.high, edge) for span in spans]
+        axes.hlines(range(len(shown)), lows, highs, colors=colours, linewidth=4, alpha=0.45)
         for colour in dict.fromkeys(colours):
             own = [y for y in range(len(shown)) if colours[y] == colour]
             (dots,) = axes.plot([spans[y].mid for y in own], own, "o", color=colour)
@@ -43,13 +48,13 @@ def _by_cell(judged: Judged) -> list[Picture]:
         axes.set_yticks(range(len(shown)), [short(cell_name(row.cell), 25) for row in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
-        ends = [end for span in spans for end in (span.low, span.high)] + [goal.budget_hours]
+        ends = [*lows, *highs, goal.budget_hours]
         if max(ends) > 15 * max(1e-9, min(ends)) and min(ends) > 0:
             axes.set_xscale("log")
-            axes.set_xlim(0.8 * min(ends), 1.25 * max(ends))
+            axes.set_xlim(0.8 * min(ends), edge)
             log_ticks(axes.xaxis)
         else:
-            axes.set_xlim(0, 1.08 * max(ends))
+            axes.set_xlim(0, min(edge, 1.08 * max(ends)))
         axes.set_xlabel("hours of the whole run")
 
     left_out = f" The {len(shown)} quickest of {len(rows)} cells." if len(rows) > len(shown) else ""
@@ -91,8 +96,8 @@ def _against_accuracy(judged: Judged) -> list[Picture]:
                       color=COLOURS["s0"], linewidth=1, alpha=0.6)  # fmt: skip
         _draw_published(published, axes, tips)
         _draw_budget(goal.budget_hours, axes)
-        ends = [c.hours_high for c in scored] + [c.run.mid for c, _ in published]
-        axes.set_xlim(0, 1.2 * max(goal.budget_hours, *ends))
+        ends = [c.hours_high for c in scored] + [c.run.mid for c in scored] + [c.run.mid for c, _ in published]
+        axes.set_xlim(0, 1.2 * max(goal.budget_hours, *filter(math.isfinite, ends)))
         tops = [100 * interval(c.result)[1] for c in scored if c.result] + [100 * p.after for _, p in published]
         axes.set_ylim(0, min(104, 1.15 * max(tops) + 2))
         axes.set_xlabel("hours of the whole run")
@@ -125,7 +130,9 @@ def _draw_scored(group: list[Candidate], colour: str, axes: "Axes", tips: Tips) 
         own = hours(span.low, span.mid, span.high)
         texts.append(f"{c.name} {c.context}: {_percent(c):.1f} % ({low:.0f}-{high:.0f}), {own} h, measured")
     drawn = axes.errorbar(
-        [s.mid for s in x], y, xerr=[[s.mid - s.low for s in x], [s.high - s.mid for s in x]],
+        [s.mid for s in x], y,
+        # One that is open goes beyond the edge.
+        xerr=[[s.mid - s.low for s in x], [min(s.high, _FAR * max(1.0, s.mid)) - s.mid for s in x]],
         yerr=[[max(0.0, v - low) for v, (low, _) in zip(y, ends, strict=True)],
               [max(0.0, high - v) for v, (_, high) in zip(y, ends, strict=True)]],
         fmt="o", color=colour, elinewidth=1.1,

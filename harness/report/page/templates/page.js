@@ -11,9 +11,11 @@
 
   // ---- The rule of harness/analysis/verdict.py and run_hours.py, in the same order of operations.
   const WIDE = 1.5;
+  // JSON has no infinity: the end of an interval that too few samples leave open is null.
+  const open = x => x === null ? Infinity : x;
   function span(run) {
-    const n = run.steps === undefined ? steps : run.steps, [sl, sm, sh] = run.step.map(x => x * n);
-    const [al, am, ah] = run.answers || [0, 0, 0];
+    const n = run.steps === undefined ? steps : run.steps, [sl, sm, sh] = run.step.map(x => open(x) * n);
+    const [al, am, ah] = (run.answers || [0, 0, 0]).map(open);
     const mid = sm + am;
     const join = (a, b) => run.predicted ? Math.hypot(a, b) : a + b;
     return [run.load + Math.max(0, mid - join(sm - sl, am - al)), run.load + mid, run.load + mid + join(sh - sm, ah - am)];
@@ -56,7 +58,8 @@
   function decimals(mid) { return mid >= 20 ? 0 : mid >= 2 ? 1 : mid >= 0.1 ? 2 : 3; }
   function hours(low, mid, high) {
     const d = decimals(mid);
-    return `${mid.toFixed(d)} (${low.toFixed(d)}-${high.toFixed(d)})`;
+    const text = x => Number.isFinite(x) ? x.toFixed(d) : "inf";
+    return `${text(mid)} (${text(low)}-${text(high)})`;
   }
   function figures(value) { return String(Number(value.toPrecision(3))); }
   function put(cell, text) { if (cell.textContent !== text) cell.textContent = text; }
@@ -70,7 +73,7 @@
       cells[WORD].className = own.word.split(" ")[0].replace(/[^a-z]/g, "");
       if (own.hours) put(cells[RUN], `${hours(...own.hours)} ${own.run.mark}`);
       if (cell.train) {
-        const [fixed, step, half] = cell.train, mid = steps * step;
+        const [fixed, step, half] = cell.train.map(open), mid = steps * step;
         put(cells[TRAIN], hours(fixed + mid * Math.max(0, 1 - half), fixed + mid, fixed + mid * (1 + half)));
       }
     });
