@@ -141,7 +141,7 @@ def test_a_log_that_is_read_in_another_way_takes_the_place_of_its_row(folder, ca
 def test_the_number_of_cards_is_the_logs_or_asked_for(folder, capsys):
     (folder / "two").write_text(logs.PRINTED.replace("accumulation) = 8", "accumulation) = 16"))
     code, shown = run(capsys, "two", *MINE)
-    assert code == 2 and "in it 2 share a step; give 2xt4" in shown.err
+    assert code == 2 and "its batch sizes tell of 2; give 2xt4" in shown.err
     code, shown = run(capsys, "two", *MINE[:2], "--gpu", "2xt4", *MINE[4:], "--results", "mine", "--context", "64")
     assert code == 0 and rows_in(folder / "mine")[0].cell.recipe.data_parallel == 2
     smi = "".join(f"|   {i}  Tesla T4                       On  | 00000000:00:04.0 Off |\n" for i in range(2))

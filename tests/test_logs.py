@@ -43,10 +43,10 @@ END = {"step": 100, "train_runtime": 60.0, "train_samples_per_second": 8.0, "tra
 @pytest.mark.parametrize(
     "end",
     [
-        {**END, "train_loss": 1.2, "train_steps_per_second": 1.667},  # before version 5: all steps, and losses over all
-        {**END, "train_loss": 2.0},  # since then: those of the last part
+        {**END, "train_loss": 1.2, "train_steps_per_second": 1.667},  # older versions: all steps, and losses over all
+        {**END, "train_loss": 2.0},  # newer ones: those of the last part
     ],
-    ids=["4", "5"],
+    ids=["older", "newer"],
 )
 def test_of_a_resumed_run_only_the_last_part_counts(read, end):
     state = {"global_step": 100, "log_history": [*LOSSES, end], "total_flos": 1e15, "num_input_tokens_seen": 51200}
@@ -268,7 +268,7 @@ def test_sequences_per_step_only_where_the_rates_leave_one_number():
     assert sequences_of(0.942, 0.118) == 8
     assert sequences_of("26.667", "3.333") == 8
     assert sequences_of(0.05, 0.003) is None  # 14 to 20
-    assert sequences_of("203.8", "25.47") == 8  # as printed since 5.0, with four digits
+    assert sequences_of("203.8", "25.47") == 8  # as newer versions print them, with four digits
     # 50 sequences in 13 steps per epoch, the last one of two: of four, by transformers 5.24.
     assert sequences_of(203.782, 52.983) is None and sequences_of(203.782, 52.983, 13.0) == 4
     assert sequences_of(203.782, 52.983, 2.0) is None  # 4 to 7

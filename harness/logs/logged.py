@@ -92,7 +92,7 @@ def sequences_of(samples_per_second: Any, steps_per_second: Any, steps_per_epoch
 
 
 def _rounding(rate: Any) -> float:
-    """By how much a rate may be off: transformers saves three decimals, and prints four digits of these since 5.0."""
+    """By how much a rate may be off: transformers saves three decimals; newer versions print four digits of them."""
     number = positive(rate) or 1.0
     digits = len(re.sub(r"[^0-9]", "", rate).lstrip("0")) if isinstance(rate, str) else 5
     return 5e-4 if digits > 4 else max(5e-4, 0.5 * 10 ** (math.floor(math.log10(number)) - 3))

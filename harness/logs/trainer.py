@@ -65,7 +65,7 @@ def _counted(entries: Sequence[dict[str, Any]], names: Sequence[str], steps: int
 def _resumed_at(during: Sequence[dict[str, Any]], summary: dict[str, Any], steps: int) -> int | None:
     """The step at which the run of `summary` was resumed, as the entries before it tell; None where none does.
 
-    Versions before 5 divide the losses since then by all `steps`, so that these alone have the mean `train_loss`.
+    Older versions divide the losses since then by all `steps`, so that these alone have the mean `train_loss`.
     """
     earlier = [count(entry.get("step")) for entry in during if "train_runtime" in entry and "loss" not in entry]
     if earlier and earlier[-1] and earlier[-1] < steps:

@@ -47,7 +47,7 @@ def card_of(run: LoggedRun, stated: Accelerator | None) -> Accelerator:
         if run.cards and run.cards != stated.count:
             right = f"{run.cards}x{stated.name}" if run.cards > 1 else stated.name
             raise UserError(
-                f"--gpu names {stated.count} x {stated.name}, and in it {run.cards} share a step; give {right}"
+                f"--gpu names {stated.count} x {stated.name}, and its batch sizes tell of {run.cards}; give {right}"
             )
         return stated
     if not run.card:

@@ -1,7 +1,7 @@
 """Runs of others, as their logs tell of them: one JSON line per run in a folder's imported.jsonl (harness import-log).
 
-Seconds are the mean of a whole run, warm-up and waiting for data included; a cell's context is the mean of its
-sequences.
+Seconds are the mean of a whole run, warm-up and waiting for data included, evaluations not; a cell's context is the
+mean of its sequences.
 """
 
 import hashlib
