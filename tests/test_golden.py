@@ -4,6 +4,7 @@ A change that is meant rewrites the files: GOLDEN=write python -m pytest tests/t
 """
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,8 @@ def test_output_is_as_before(name, records, capsys):
     with pytest.raises(SystemExit) as end:
         app.main(VERBS[name])
     assert not end.value.code
-    _same(GOLDEN / f"{name}.txt", capsys.readouterr().out)
+    # A slow machine says how far it is now and then.
+    _same(GOLDEN / f"{name}.txt", re.sub(r"^\w+ \d+ of \d+, about .* left\n", "", capsys.readouterr().out, flags=re.M))
 
 
 @pytest.mark.parametrize(("name", "folder"), [("summary.csv", SWEEP), ("summary-accuracy.csv", "made")])
