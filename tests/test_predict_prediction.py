@@ -45,6 +45,8 @@ def test_each_operation_takes_its_arithmetic_or_its_bytes():
     assert busy[LAUNCH] == pytest.approx(1e-4) and busy[HOST] == 0
     with pytest.raises(UserError, match="card does not compute bf16; it has fp16"):
         roofline.nominal_seconds(trace(op(flops=1.0, dtype="bf16")), CARD)
+    with pytest.raises(UserError, match="card: its rates were not probed; bench --fresh"):
+        replace(CARD, rates={}).rate("bf16")
 
 
 def points(slowdown, models=("a", "b", "c"), noise=lambda i: 1.0):

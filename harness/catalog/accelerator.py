@@ -41,6 +41,8 @@ class Accelerator:
 
     def rate(self, dtype: str) -> tuple[float, float]:
         """FLOP/s (forward, backward) of `dtype`. Raises UserError where the card does not compute it."""
+        if not self.rates:
+            raise UserError(f"{self.name}: its rates were not probed; bench --fresh measures a cell with them")
         if dtype not in self.rates:
             dtypes = ", ".join(sorted(self.rates))
             raise UserError(f"{self.name} does not compute {dtype}; it has {dtypes}: choose another --precision")
