@@ -110,8 +110,8 @@ PANELS = {
     ),
     "Device": ("device", "gpus", "workers", "ray", "on", "shard"),
     "Output": (
-        "gate", "tolerance", "deviations", "drift", "any_device", "allow_missing", "results", "fresh", "retry", "force", "csv",
-        "file_format", "published", "show", "pictures", "out", "emit", "into", "html", "history", "notes",
+        "gate", "tolerance", "deviations", "drift", "any_device", "allow_missing", "results", "fresh", "retry", "force",
+        "csv", "file_format", "published", "show", "pictures", "out", "emit", "into", "html", "history", "notes",
         "figures", "track", "help",
     ),
 }  # fmt: skip
