@@ -54,6 +54,20 @@ def test_fewer_rows_give_the_same_answers_and_it_is_said_once(tuned, monkeypatch
     assert model.training
 
 
+def test_what_is_done_does_not_count_where_memory_runs_out_later(tuned, monkeypatch):  # noqa: F811
+    """A prompt that fills a batch alone is answered; then five short ones at once are too many, and fewer are not."""
+    monkeypatch.setattr(decode_batches, "way_of", lambda config: Way())
+    model, tokens, prompts = tuned
+    short = prompts[:5]
+    total = max(map(len, short)) + 8
+    asked = [(short[0] * 20)[: 3 * total - 8], *short]
+    expected = decode.greedy(model, tokens, asked, [8] * 6)
+    limit = TokenLimit(5 * total)
+    with Card(model, 3, ERRORS[1]):
+        assert decode.greedy(model, tokens, asked, [8] * 6, limit=limit) == expected
+    assert limit.notes
+
+
 def test_a_single_row_that_is_too_much_ends_it(tuned):  # noqa: F811
     model, tokens, prompts = tuned
     with Card(model, 0, ERRORS[1]) as card, pytest.raises(torch.OutOfMemoryError, match="CUDA error: out of memory"):

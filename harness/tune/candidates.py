@@ -101,8 +101,8 @@ def candidates(
         while (pending := [i for i in range(len(prompts)) if i not in texts]) and not watch.stop():
             room = Room(cache, free, device.type, limit.tokens)
             longest = max(len(prompts[i]) + max_new_tokens[i] for i in pending)
-            work = partial(explore, pending, room, own_attention)
-            limit.try_work(work, min(len(pending), room.rows(longest)), longest)
+            if reason := limit.try_work(partial(explore, pending, room, own_attention)):
+                limit.give_way(reason, min(len(pending), room.rows(longest)), longest)
     return [texts.get(i, "") for i in range(len(prompts))]
 
 

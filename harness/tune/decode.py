@@ -82,9 +82,10 @@ def greedy(
         ):
             while left := [i for i in range(len(prompts)) if i not in texts]:
                 room = Room(cache, free, device.type, limit.tokens)
-                longest = max(len(prompts[i]) + max_new_tokens[i] for i in left)
-                work = partial(answer_all, left, room, own_attention)
-                limit.try_work(work, min(len(left), room.rows(longest)), longest)
+                if reason := limit.try_work(partial(answer_all, left, room, own_attention)):
+                    # Of those that are still to be answered: longer ones may be done.
+                    lengths = [len(prompts[i]) + max_new_tokens[i] for i in left if i not in texts]
+                    limit.give_way(reason, min(len(lengths), room.rows(max(lengths))), max(lengths))
     finally:
         with quiet():
             model.train()

@@ -39,19 +39,23 @@ class TokenLimit:
         self.tokens, self.note = tokens, note
         self.notes: list[str] = []
 
-    def try_work(self, work: Callable[[], None], rows: int, longest: int) -> None:
-        """Does `work`, which holds `rows` of up to `longest` tokens at once. Where memory runs out it is freed and this
-        limit gives way; raises torch.OutOfMemoryError where one row is too much. What `work` did by then counts."""
+    def give_way(self, reason: str, rows: int, longest: int) -> None:
+        """As `shrink`; raises torch.OutOfMemoryError with `reason` where one row is too much."""
+        if not self.shrink(rows, longest):
+            raise torch.OutOfMemoryError(reason)
+
+    @staticmethod
+    def try_work(work: Callable[[], None]) -> str:
+        """Does `work`: "", or why memory ran out, which is free again. What `work` did by then counts."""
         try:
             work()
-            return
+            return ""
         except Exception as problem:
             if not ran_out(problem):
                 raise
             reason = first_line(problem)  # not the exception, which holds the cache
         free_memory()
-        if not self.shrink(rows, longest):
-            raise torch.OutOfMemoryError(reason)
+        return reason or "memory ran out"
 
     def shrink(self, rows: int, longest: int) -> bool:
         """Half of the `rows` of `longest` tokens that were tried; False where that was one."""

@@ -60,7 +60,8 @@ def log_likelihoods(
                 read = partial(_shared, model, prompt, answers, own_attention, at_once=max(1, count), stop=stop)
             else:
                 read, count = partial(_one_by_one, model, prompt, answers, stop), 1
-            limit.try_work(partial(_append, out, read), count, len(prompt) + longest)
+            if reason := limit.try_work(partial(_append, out, read)):
+                limit.give_way(reason, count, len(prompt) + longest)
     return out
 
 
