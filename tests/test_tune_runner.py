@@ -11,7 +11,7 @@ from harness.arc.encode import from_rows
 from harness.arc.score import score
 from harness.arc.task import Pair, Task
 from harness.errors import UserError
-from harness.hardware.cpu_load import CpuLoad
+from harness.hardware.cpu_load import CpuLoad, cores
 from harness.records.arm import DROP, ROWS, SHARED, TASK
 from harness.records.store import Store
 from harness.train.step import TrainingStep
@@ -206,7 +206,7 @@ def test_a_row_says_what_others_took_of_the_cores_in_all_its_parts(tmp_path, arc
     monkeypatch.setattr(Meter, "others", 0.0)
     outcome = Watched(spec, tasks, solutions, tmp_path / "a.pt", 0.0).outcome
     assert (outcome.watched_s, outcome.others_core_s) == (90.0, 5 * 900.0)
-    assert outcome.load.others == 50.0
+    assert outcome.cores_taken(cores()) == 50.0
     (quiet,), _ = arms_of(spec, tasks, solutions, tmp_path / "quiet")
     assert quiet.cores_taken == 0.0 and not quiet.slowed
     monkeypatch.setattr(Meter, "others", 90.0)

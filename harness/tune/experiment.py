@@ -121,7 +121,7 @@ def _filled(blank: ArmResult, outcome: ArmOutcome, truths: Solutions, coverage: 
         train_s=outcome.train_s,
         decode_s=outcome.decode_s,
         score_s=outcome.score_s,
-        cores_taken=round(outcome.load.taken_from(torch.get_num_threads()), 3) if outcome.load else None,
+        cores_taken=outcome.cores_taken(torch.get_num_threads()),
         used=outcome.used,
         too_long=outcome.too_long,
         untrained=outcome.untrained,

@@ -34,7 +34,6 @@ class ArmOutcome:
     # On a CPU: seconds that this took as far as they were watched, and what others used of the cores meanwhile.
     watched_s: float = 0.0
     others_core_s: float = 0.0
-    stolen_core_s: float = 0.0
     overflows: int = 0  # steps in fp16 whose gradients were too large for the scale, and that were run again
     counts: dict[str, int] = field(default_factory=dict)  # by task: how many of `losses` are its own, in this order
 
@@ -46,14 +45,12 @@ class ArmOutcome:
         """Adds `seconds` during which others used the CPU by `load`."""
         self.watched_s += seconds
         self.others_core_s += load.others * seconds
-        self.stolen_core_s += load.stolen * seconds
 
-    @property
-    def load(self) -> CpuLoad | None:
-        """The mean of what was watched; None where nothing was, as on a card."""
+    def cores_taken(self, threads: int) -> float | None:
+        """Cores that others took from `threads` while it was watched; None where it was not, as on a card."""
         if not self.watched_s:
             return None
-        return CpuLoad(self.others_core_s / self.watched_s, self.stolen_core_s / self.watched_s)
+        return CpuLoad(self.others_core_s / self.watched_s, 0.0).taken_from(threads)
 
 
 def joined(outcomes: Sequence[ArmOutcome]) -> ArmOutcome:
@@ -70,7 +67,6 @@ def joined(outcomes: Sequence[ArmOutcome]) -> ArmOutcome:
             "score_s",
             "watched_s",
             "others_core_s",
-            "stolen_core_s",
             "used",
             "too_long",
             "untrained",

@@ -151,7 +151,7 @@ class ArmRunner:
         sequences = self._sequences(arm, tasks)
         if saved:
             outcome.curve = [tuple(point) for point in saved["curve"]]
-            outcome.watched_s, outcome.others_core_s, outcome.stolen_core_s = saved["watched"]
+            outcome.watched_s, outcome.others_core_s = saved["watched"]
             sequences.skip(*saved["examples"])
         # On a CPU a thread would take its cores from the step.
         if not draws_ahead(self.spec.device):
@@ -172,7 +172,7 @@ class ArmRunner:
 
         def training(state: Callable[[], dict]) -> dict:
             self._watch(outcome)
-            watched = outcome.watched_s, outcome.others_core_s, outcome.stolen_core_s
+            watched = outcome.watched_s, outcome.others_core_s
             counts = sequences.used, sequences.too_long
             return {"training": state(), "examples": counts, "curve": outcome.curve, "watched": watched}
 

@@ -44,7 +44,7 @@ def _check_outcome(outcome: ArmOutcome, spec: TuneSpec, tasks: Sequence[Task]) -
         raise ValueError("other numbers of steps and examples")
     never_negative = (
         outcome.train_s, outcome.decode_s, outcome.score_s, outcome.watched_s, outcome.others_core_s,
-        outcome.stolen_core_s, outcome.too_long, outcome.questions, outcome.skipped,
+        outcome.too_long, outcome.questions, outcome.skipped,
     )  # fmt: skip
     if min(never_negative) < 0:
         raise ValueError("negative counts or seconds")
@@ -100,7 +100,7 @@ def _training(
     used, too_long = msgspec.convert(current["examples"], tuple[int, int])
     curve = msgspec.convert(current["curve"], list[tuple[int, Answers, list[tuple[float, int]]]])
     # States of earlier versions say nothing of the load.
-    watched = msgspec.convert(current.get("watched", (0.0, 0.0, 0.0)), tuple[float, float, float])
+    watched = msgspec.convert(current.get("watched", (0.0, 0.0)), tuple[float, float])
     steps = len(tuned.losses)
     if not 1 <= steps <= spec.steps or not min(tuned.seconds, *watched) >= 0:
         raise ValueError(f"{steps} steps of {spec.steps}")
