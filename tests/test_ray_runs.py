@@ -1,4 +1,4 @@
-"""Sweeps, fine-tunes and runs on two Ray nodes of this machine: lost nodes, killed drivers, mixed cards, bad input."""
+"""Sweeps, fine-tunes and runs on two Ray nodes of this machine: lost nodes, killed drivers, mixed cards."""
 
 import json
 import os
@@ -9,13 +9,11 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from helpers import killed
-from helpers.cli import RAY_VERSION, VERSION
-from helpers.cluster import add_node, marked, two_nodes
+from helpers.cluster import CLI, MARK, SWEEP, add_node, environment, marked, run_cli, two_nodes
 from helpers.solving import Solve
 from helpers.sweep import CARD, WORLD, Bench, Watch
 
@@ -31,8 +29,6 @@ from harness.workers.local import LocalExecutor
 from harness.workers.ray import RayExecutor
 
 pytest.importorskip("ray")
-CLI = str(Path(__file__).parent / "helpers" / "cli.py")
-MARK = "TTFT_BENCH_RAY_RUN"
 TWO = Kind("cpu", 2, 1)
 CARDS = {name: {**CARD, "name": name, "uuid": name} for name in ("T4", "L4")}
 
@@ -251,21 +247,7 @@ def test_two_kinds_of_card_have_a_record_each_and_stand_side_by_side(nodes, tmp_
     assert alone.returncode == 0 and lines(tmp_path / "both" / "t4") == before and "from the record" in alone.stdout
 
 
-def environment(tmp_path):
-    # Ray finds the test's own short folder by the cluster's address alone.
-    return {**os.environ, MARK: "1", "TTFT_BENCH_CACHE": str(tmp_path / "cache"), "COLUMNS": "160"}
-
-
-def run_cli(world, *words, cwd, **more):
-    return subprocess.run(
-        [sys.executable, CLI, str(world), *words], cwd=cwd, env=environment(cwd) | more, capture_output=True, text=True,
-        timeout=180,
-    )  # fmt: skip
-
-
 # ---- The driver ends
-SWEEP = ["bench", "qwen-0.5b", "smollm2-135m", "--precisions", "fp32 bf16", "--contexts", "256 512", "--no-accuracy",
-         "--device", "cpu", "--results", "rows"]  # fmt: skip
 ROWS_OF_CPU = "rows/a-red-cpu"  # by the stand-in's name of its device
 
 
@@ -355,32 +337,3 @@ def test_control_c_ends_a_sweep_on_a_local_ray_and_leaves_a_record_that_goes_on(
     assert run_cli(world, *SWEEP, "--results", ROWS_OF_CPU, "--force", cwd=tmp_path).returncode == 0
     after = lines(tmp_path / ROWS_OF_CPU)
     assert after[: len(held)] == held and len(after) == 8
-
-
-# ---- Bad input
-
-
-def one_line(done):
-    assert done.returncode == 2, done.stderr + done.stdout
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "Traceback" not in done.stderr
-    return errors[0]
-
-
-def test_a_machine_with_another_version_is_named_and_nothing_runs(nodes, tmp_path):
-    """The driver has another version of this program than what the machine says."""
-    world = tmp_path / "world.json"
-    world.write_text(json.dumps(WORLD))
-    done = run_cli(world, *SWEEP, "--ray", nodes.made.address, cwd=tmp_path, **{VERSION: "9.9"})
-    assert re.search(r"has ttft-bench \S+ \(9\.9 here\); install the same on all machines", one_line(done))
-    assert not begun(world) and not (tmp_path / "rows").exists()
-
-
-def test_another_version_of_ray_is_said_with_both(nodes, tmp_path):
-    import ray
-
-    world = tmp_path / "world.json"
-    done = run_cli(world, *SWEEP, "--ray", nodes.made.address, cwd=tmp_path, **{RAY_VERSION: "2.0.1"})
-    line = one_line(done)
-    assert f"{nodes.made.address}: Ray cannot be reached: Version mismatch" in line
-    assert f"Ray: {ray.__version__}" in line and "Ray: 2.0.1" in line

@@ -1,13 +1,15 @@
 """Jobs on two Ray nodes of this machine: the same events, results and ends as in a process of this machine."""
 
 import json
+import re
 import socket
 import sys
 import threading
 import time
 
 import pytest
-from helpers.cluster import add_node, marked, two_nodes
+from helpers.cli import RAY_VERSION, VERSION
+from helpers.cluster import SWEEP, add_node, marked, run_cli, two_nodes
 from helpers.sweep import WORKER, WORLD
 
 from harness.cli import app
@@ -188,6 +190,32 @@ def test_what_the_cluster_lacks_is_one_line_and_nothing_runs(nodes, capsys, tmp_
         app.main(["bench", "qwen-0.5b", "--results", str(tmp_path / "rows"), "--ray", nodes[1].address, *words])
     assert end.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "rows").exists()
+
+
+def one_line(done):
+    assert done.returncode == 2, done.stderr + done.stdout
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "Traceback" not in done.stderr
+    return errors[0]
+
+
+def test_a_machine_with_another_version_is_named_and_nothing_runs(nodes, tmp_path):
+    """The driver has another version of this program than what the machine says."""
+    world = tmp_path / "world.json"
+    world.write_text(json.dumps(WORLD))
+    done = run_cli(world, *SWEEP, "--ray", nodes[1].address, cwd=tmp_path, **{VERSION: "9.9"})
+    assert re.search(r"has ttft-bench \S+ \(9\.9 here\); install the same on all machines", one_line(done))
+    assert not world.with_suffix(".log").exists() and not (tmp_path / "rows").exists()
+
+
+def test_another_version_of_ray_is_said_with_both(nodes, tmp_path):
+    import ray as library
+
+    address = nodes[1].address
+    done = run_cli(tmp_path / "world.json", *SWEEP, "--ray", address, cwd=tmp_path, **{RAY_VERSION: "2.0.1"})
+    line = one_line(done)
+    assert f"{address}: Ray cannot be reached: Version mismatch" in line
+    assert f"Ray: {library.__version__}" in line and "Ray: 2.0.1" in line
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
-"""Two Ray nodes on this machine, loopback only, each with a processor and, if wanted, a card that is only a name."""
+"""Two Ray nodes on this machine, loopback only, each with a processor and, if wanted, a card that is only a name; and
+the command line with the stand-in for workers on them."""
 
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -12,6 +15,10 @@ from helpers.worker import NODE
 from harness.workers.cluster import LOOPBACK
 
 os.environ.update(LOOPBACK)  # before Ray is imported anywhere
+CLI = str(Path(__file__).parent / "cli.py")
+MARK = "TTFT_BENCH_RAY_RUN"  # a variable of all processes that run_cli begins
+SWEEP = ["bench", "qwen-0.5b", "smollm2-135m", "--precisions", "fp32 bf16", "--contexts", "256 512", "--no-accuracy",
+         "--device", "cpu", "--results", "rows"]  # fmt: skip
 STORE = 80 << 20  # bytes: Ray takes no less
 
 
@@ -57,3 +64,15 @@ def marked(mark):
         except OSError:  # another user's, or gone
             continue
     return pids
+
+
+def environment(tmp_path):
+    # Ray finds the test's own short folder by the cluster's address alone.
+    return {**os.environ, MARK: "1", "TTFT_BENCH_CACHE": str(tmp_path / "cache"), "COLUMNS": "160"}
+
+
+def run_cli(world, *words, cwd, **more):
+    return subprocess.run(
+        [sys.executable, CLI, str(world), *words], cwd=cwd, env=environment(cwd) | more, capture_output=True, text=True,
+        timeout=180,
+    )  # fmt: skip
