@@ -2,6 +2,7 @@
 take time to compute."""
 
 import errno
+import fcntl
 import json
 import os
 import stat
@@ -20,6 +21,7 @@ T = TypeVar("T")
 MOST_BYTES = 1 << 30  # of a file that is read whole; a record of 100,000 rows has a fifth of that
 _DEEPEST = 64  # levels of lists and mappings; what is read is walked by recursion
 _READER_WITHIN_S = 3.0
+_PART = ".ttft-bench.tmp"  # the end of the name of a file that is not whole yet
 
 
 def replace_atomically(path: Path, content: str | bytes, make_folder: bool = False) -> None:
@@ -37,20 +39,56 @@ def replace_atomically(path: Path, content: str | bytes, make_folder: bool = Fal
                 raise UserError(
                     f"{path}: is a link, a device or a pipe, and no regular file: remove it, or name another"
                 )
-        # A file of its own, which nobody else can have made, in the same folder: a rename elsewhere would be a copy.
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
-        part = Path(name)
+        _remove_abandoned(path)
+        handle, part = _new_part(path)
         with os.fdopen(handle, "wb") as file:
             file.write(_encoded(content))
             os.fchmod(file.fileno(), 0o666 & ~_umask())
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+            part.replace(path)  # its lock is held until then
     except OSError as problem:
         if part:
             with suppress(OSError):
                 part.unlink()
         raise _not_written(path, problem) from None
+
+
+def _new_part(path: Path) -> tuple[int, Path]:
+    """A new file, open and locked, beside `path`: a rename from another folder could be a copy. The system lets go of
+    the lock when this process ends, however it does."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=_beginning_of_part(path), suffix=_PART, dir=path.parent)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            removed = not os.fstat(handle).st_nlink
+        except BlockingIOError:  # whoever removes abandoned ones took it for one, before it was locked
+            removed = True
+        except OSError:  # a file system without locks, where none is taken for abandoned
+            removed = False
+        if not removed:
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes what processes have left that were killed while they wrote `path`: such a file is locked by nobody."""
+    names: list[str] = []
+    with suppress(OSError):  # a folder that may be written in and not listed
+        names = os.listdir(path.parent)
+    for name in names:
+        if name.startswith(_beginning_of_part(path)) and name.endswith(_PART):
+            with suppress(OSError):  # still being written, done meanwhile, another user's, or no file
+                handle = os.open(path.parent / name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    (path.parent / name).unlink()
+                finally:
+                    os.close(handle)
+
+
+def _beginning_of_part(path: Path) -> str:
+    return f".{path.name[:40]}."
 
 
 def write_output(path: Path, content: str | bytes) -> None:

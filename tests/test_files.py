@@ -1,8 +1,12 @@
 """Files are replaced whole or not at all, and nothing is left of an attempt that failed."""
 
+import fcntl
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -51,6 +55,55 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
     with pytest.raises(UserError, match=r"a: cannot be written \(Is a directory\); name a folder that can be, or make"):
         files.replace_atomically(path, "new")
     assert path.is_dir() and list(tmp_path.iterdir()) == [path]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from harness import files
+os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+files.write_output(Path(sys.argv[1]), "half")
+"""
+
+
+def test_what_a_killed_process_left_goes_at_the_next_write(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=Path(__file__).parents[1])
+    assert killed.returncode == -signal.SIGKILL and path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+    # Another's file stays, whatever its name is like.
+    (tmp_path / ".b.csv.abcdefgh.ttft-bench.tmp").write_text("")
+    (tmp_path / ".a.csv.abcdefgh.tmp").write_text("")
+    files.write_output(path, "new")
+    assert path.read_text() == "new"
+    assert {p.name for p in tmp_path.iterdir()} == {"a.csv", ".b.csv.abcdefgh.ttft-bench.tmp", ".a.csv.abcdefgh.tmp"}
+
+
+def test_what_another_process_is_writing_just_now_stays(tmp_path, monkeypatch):
+    """One writer within the other, between its last byte and its rename; and one between making its file and its lock,
+    whose file is taken for abandoned."""
+    path, real = tmp_path / "a", os.fsync
+
+    def meanwhile(handle):
+        monkeypatch.setattr(os, "fsync", real)
+        files.write_output(path, "inner")
+        assert path.read_text() == "inner"
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    files.write_output(path, "outer")
+    assert path.read_text() == "outer" and list(tmp_path.iterdir()) == [path]
+    lock = fcntl.flock
+
+    def before_its_lock(handle, how):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        files.write_output(path, "inner")
+        lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", before_its_lock)
+    files.write_output(path, "outer")
+    assert path.read_text() == "outer" and list(tmp_path.iterdir()) == [path]
 
 
 def test_what_the_cache_cannot_take_is_had_again(tmp_path, monkeypatch):
