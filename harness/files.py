@@ -73,16 +73,16 @@ def _new_part(path: Path) -> tuple[int, Path]:
 
 def _remove_abandoned(path: Path) -> None:
     """Removes what processes have left that were killed while they wrote `path`: such a file is locked by nobody."""
-    names: list[str] = []
+    beside: list[Path] = []
     with suppress(OSError):  # a folder that may be written in and not listed
-        names = os.listdir(path.parent)
-    for name in names:
-        if name.startswith(_beginning_of_part(path)) and name.endswith(_PART):
+        beside = list(path.parent.iterdir())
+    for part in beside:
+        if part.name.startswith(_beginning_of_part(path)) and part.name.endswith(_PART):
             with suppress(OSError):  # still being written, done meanwhile, another user's, or no file
-                handle = os.open(path.parent / name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                handle = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    (path.parent / name).unlink()
+                    part.unlink()
                 finally:
                     os.close(handle)
 
