@@ -11,13 +11,13 @@ from rich.console import Console
 from bench import backtest
 from harness.cli.app import main
 from harness.cli.predict import configure
+from harness.digits import number
 from harness.errors import UserError
 from harness.hardware.environment import versions
 from harness.predict import prediction, query
 from harness.predict.trace_pool import TracePool
 from harness.records.cell import Goal
 from harness.report import predictions
-from harness.report.format import number
 
 
 @pytest.fixture(scope="module")

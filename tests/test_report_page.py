@@ -90,6 +90,12 @@ def test_lines_of_one_label_are_not_drawn_as_one():
     assert "4.0 GiB: the largest of these devices" in drawn["memory-1"]
 
 
+def test_long_contexts_are_named_on_the_axis_as_they_are():
+    rows = [measured(cell=cell(context=context), key=str(context)) for context in (65536, 131072)]
+    drawn = {picture.name: picture.inline for picture in figures.pictures(judged(rows))}
+    assert all(">131072<" in drawn[name] and "e+05" not in drawn[name] for name in ("memory-1", "seconds-1"))
+
+
 def test_the_command_on_the_page_is_one_that_a_shell_takes():
     own = judged(NOTHING)
     content = replace(own.content, folder=Path("/some where/$(id)"))

@@ -204,19 +204,23 @@ def test_rows_survive_json(r):
     assert from_json(json.loads(json.dumps(to_json(r)))) == r
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(None, "-"), (0, "0"), (0.0641, "0.0641"), (3.14159, "3.14"), (226.66, "227"), (12345.6, "12346")],
-)
-def test_numbers(value, text):
-    assert format.number(value) == text
-
-
 def test_hours_and_durations():
     assert [format.millions(m) for m in (None, 0.0946, 1.31, 493.6)] == ["-", "0.095", "1.3", "494"]
     assert format.hours(5.83, 6.145, 6.46) == "6.1 (5.8-6.5)"
     assert format.hours(119, 126.2, 133) == "126 (119-133)"
     assert [format.duration(s) for s in (59.4, 61, 3660)] == ["59 s", "1 min 01 s", "1 h 01 min"]
+    assert format.hours(9.9e8, 1e9, 1.01e9) == "1.00G (990M-1.01G)" and format.thousands(10_485_760) == "10240"
+
+
+@pytest.mark.parametrize("seconds", [1e9, 1e-9], ids=["aeons", "nothing"])
+def test_absurd_seconds_and_bytes_leave_no_digit_and_no_name_out(seconds):
+    """A row from elsewhere may hold them: a digit that no column has room for would be another number."""
+    most = {"steady": {"resident": 2**60}}
+    text = _print([row((seconds,) * 12, memory=most, device_total_bytes=2**60, load_s=1e15 * (seconds > 1))])
+    tables = text.partition("Measured on")[0] + text.partition("measured.")[2].partition("of peak:")[0]
+    assert max(map(len, text.splitlines())) <= 80 and "tiny" in tables and "fp32" in tables
+    assert not re.search(r"[0-9.]e[+-]?[0-9]", text) and not re.search(r"[0-9.]{8}", tables)
+    assert ("1.00G 9" if seconds > 1 else "<0.0001 9") in tables and "1.07G" in tables
 
 
 def test_cells_that_were_timed_beside_others_are_named_once_and_not_warned_about_otherwise():

@@ -13,6 +13,7 @@ from itertools import combinations
 from harness.analysis.candidates import Candidate, candidates, interval, left_out
 from harness.analysis.comparison import Comparison, chosen, compare, holm_adjusted
 from harness.arc.lengths import PUBLISHED
+from harness.digits import rounded
 from harness.records.cell import Goal
 
 __all__ = ["Candidate", "Ranking", "candidates", "interval", "left_out", "rank_candidates"]
@@ -88,8 +89,8 @@ def _by_size(fitting: Sequence[Candidate], slow: Sequence[Candidate], goal: Goal
     uncounted = "" if best.run.answers else ", answers not counted"
     unknown = "What has a measured accuracy does not fit" if any(c.result for c in slow) else "No accuracy was measured"
     return (
-        f"Best candidate: {best.name} at {best.context} tokens: {why} {goal.budget_hours:g} h{where}, with {work} in "
-        f"{span.mid:.3g} h ({span.low:.3g} to {span.high:.3g}{uncounted}); its context admits "
+        f"Best candidate: {best.name} at {best.context} tokens: {why} {rounded(goal.budget_hours, 7)} h{where}, with "
+        f"{work} in {rounded(span.mid)} h ({rounded(span.low)} to {rounded(span.high)}{uncounted}); its context admits "
         f"{100 * PUBLISHED.coverage(best.context):.0f} % of ARC's leave-one-out sequences. {unknown}: "
         "it may not be the best."
     )
@@ -135,8 +136,8 @@ def _ties(tied: Sequence[Candidate], pairs: Sequence[Comparison]) -> str:
     if names:
         least = min(own[id(c.result)].smallest_p for c in tied if c.name in names)
         text = (
-            f" Not told apart from {', '.join(names)} on these tasks (p {least:.2g}): a tie; more --tasks would tell."
-            + text
+            f" Not told apart from {', '.join(names)} on these tasks (p {rounded(least, 2)}): a tie; "
+            + f"more --tasks would tell.{text}"
         )
     return text
 
@@ -171,13 +172,13 @@ def _none(slow: Sequence[Candidate], goal: Goal) -> str:
         return "Pick: none: no cell was measured."
     nearest = slow[0]
     share = nearest.run.share * goal.budget_hours
-    where = f"Pick: none fits {goal.budget_hours:g} h. Nearest: {nearest.name} at {nearest.context} tokens: "
+    where = f"Pick: none fits {rounded(goal.budget_hours, 7)} h. Nearest: {nearest.name} at {nearest.context} tokens: "
     if not math.isfinite(nearest.hours_high):
         return (
-            f"{where}{nearest.run.mid:.3g} h at the middle, but its few samples give no interval; measure longer with "
-            "bench --fresh --sample-seconds."
+            f"{where}{rounded(nearest.run.mid)} h at the middle, but its few samples give no interval; measure longer "
+            "with bench --fresh --sample-seconds."
         )
     return (
         f"{where}{nearest.run.sentence(goal.budget_hours)}; {nearest.bought.run.steps} steps would fit, or all on a "
-        f"device {nearest.hours_high / share:.3g} times as fast."
+        f"device {rounded(nearest.hours_high / share)} times as fast."
     )

@@ -15,6 +15,7 @@ from harness.analysis.projection import fixed_seconds, project
 from harness.analysis.run_description import RunDescription
 from harness.analysis.token_curve import ArcHours, TokenCurve, arc_hours, curve_key, fit_curves
 from harness.arc.lengths import ANSWER_TOKENS, QUESTION_TOKENS
+from harness.digits import rounded
 from harness.records.arm import GREEDY, TASK, VOTE, ArmResult
 from harness.records.cell import Goal
 from harness.records.measurement import Measurement
@@ -94,7 +95,7 @@ class RunHours:
 
     def sentence(self, budget_hours: float) -> str:
         """What takes how long at the slow end, in words."""
-        hours = f"take up to {self.high:.3g} h of {budget_hours:g}"
+        hours = f"take up to {rounded(self.high)} h of {rounded(budget_hours, 7)}"
         if not self.answers:
             return f"load and {self.run.work} {hours}, answers not counted"
         return f"load, {self.run.work} and the answers {hours}"

@@ -5,6 +5,7 @@ from statistics import fmean, median
 from harness.analysis import stats
 from harness.analysis.drift import clock_change, clock_moved, is_hot
 from harness.catalog import trainable
+from harness.digits import rounded
 from harness.records.measurement import CROWDED, Measurement
 
 _SHARE_NEEDED = 0.02  # half-width of the median that sampling aims at
@@ -30,8 +31,8 @@ def warnings(row: Measurement) -> list[str]:
     # Two heaps explain outliers too, so only one of the two is said.
     if levels := stats.two_speeds(values):
         sentences.append(
-            f"two speeds, {levels[0]:.3g} s and {levels[1]:.3g} s; something switches (clock, power or a neighbour): "
-            "measure again with --fresh."
+            f"two speeds, {rounded(levels[0])} s and {rounded(levels[1])} s; something switches (clock, power or a "
+            "neighbour): measure again with --fresh."
         )
     elif max(values) >= 1.5 * mid or min(values) <= 0.5 * mid:
         odd = max(values, key=lambda value: abs(value - mid))

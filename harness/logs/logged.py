@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from harness.digits import rounded
+
 GIB = 2**30
 RESERVED, ALLOCATED = "reserved", "allocated"  # by torch's allocator, from the device and by tensors
 
@@ -144,7 +146,7 @@ class Pace:
                 notes.append(f"it was resumed: {steps or 'few'} of its {whole} steps are timed")
         if seconds and evaluations_s:
             seconds = seconds - evaluations_s if evaluations_s < seconds else None
-            notes.append(f"less {evaluations_s:.4g} s of evaluations")
+            notes.append(f"less {rounded(evaluations_s, 4)} s of evaluations")
         if evaluated:
             notes.append("the seconds of its evaluations are in its steps")
         return cls(steps, seconds, share, tuple(notes))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from harness.arc.lengths import PUBLISHED
+from harness.digits import rounded
 from harness.predict.prediction import Prediction
 from harness.records.cell import Goal
 
@@ -14,7 +15,7 @@ def advice(predictions: Sequence[Prediction], goal: Goal) -> str:
     the least card that holds it; else the cell that comes nearest."""
     if not predictions:
         return "Nothing could be predicted: there is nothing to choose."
-    budget = f"{goal.budget_hours:g} h"
+    budget = f"{rounded(goal.budget_hours, 7)} h"
     fitting = [cell for cell in predictions if cell.verdict(goal) == "fits"]
     if not fitting:
         held = [cell for cell in predictions if cell.fits_memory()]
@@ -49,4 +50,4 @@ def _named(cell: Prediction) -> str:
 def _hours(cell: Prediction, goal: Goal) -> str:
     low, mid, high = cell.hours(goal)
     memory = f"{cell.peak_bytes / 2**30:.1f} of {cell.accelerator.memory_bytes / 2**30:.1f} GiB"
-    return f"{mid:.3g} h ({low:.3g} to {high:.3g}) and {memory}"
+    return f"{rounded(mid)} h ({rounded(low)} to {rounded(high)}) and {memory}"

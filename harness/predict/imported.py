@@ -12,6 +12,7 @@ from harness.catalog.accelerators import CUDA, Accelerator
 from harness.catalog.activations import layers_and_width, number, text_part
 from harness.catalog.models import Catalog
 from harness.catalog.precisions import Precision
+from harness.digits import rounded
 from harness.errors import UserError
 from harness.files import home_relative
 from harness.logs.logged import LoggedRun
@@ -49,7 +50,7 @@ def imported(
     tokens = _tokens_of(run, stated, recipe, lambda: _predicted(spec, precision, recipe, _SHORT, card, pool)) / steps
     context = round(tokens / recipe.sequences_per_step)
     if not 2 <= context <= spec.max_context:
-        per_step = f"{tokens:.4g} tokens per step of {recipe.sequences_per_step} sequences"
+        per_step = f"{rounded(tokens, 4)} tokens per step of {recipe.sequences_per_step} sequences"
         raise UserError(
             f"{per_step} are {context} per sequence, and {spec.name} takes 2 to {spec.max_context}; "
             "give --sequences-per-step or --model"
@@ -121,8 +122,8 @@ def _tokens_of(run: LoggedRun, stated: Stated, recipe: Recipe, short: Callable[[
         tokens = run.flos / (_TOTAL_FLOS * (_without_embeddings(traced) + trained))
         if run.tokens and tokens < _LEAST_OF_COUNTED * run.tokens:
             raise UserError(
-                f"by total_flos {traced.spec.name} has seen {tokens:.4g} tokens, and {run.tokens:.4g} are counted; "
-                "give the right --model, --method or --context"
+                f"by total_flos {traced.spec.name} has seen {rounded(tokens, 4)} tokens, and {rounded(run.tokens, 4)} "
+                "are counted; give the right --model, --method or --context"
             )
         return tokens
     if run.tokens:
@@ -154,14 +155,12 @@ def _must_be_possible(run: LoggedRun, step_s: float, tokens: float, predicted: P
     least_s = per_token * tokens / fastest
     if step_s < least_s:
         raise UserError(
-            f"{step_s:.3g} s per step of {tokens:.4g} tokens is faster than {card.name} can be: at its peak it takes "
-            f"{least_s:.3g} s; give the right --gpu, --model or --context"
+            f"{rounded(step_s)} s per step of {rounded(tokens, 4)} tokens is faster than {card.name} can be: at its "
+            f"peak it takes {rounded(least_s)} s; give the right --gpu, --model or --context"
         )
     if run.peak_bytes and run.peak_bytes > _ROUNDING * card.memory_bytes:
-        raise UserError(
-            f"a peak of {run.peak_bytes / _GIB:.4g} GiB is more than the {card.memory_bytes / _GIB:.4g} that "
-            f"{card.name} has; give the right --gpu"
-        )
+        peak, has = (rounded(count / _GIB, 4) for count in (run.peak_bytes, card.memory_bytes))
+        raise UserError(f"a peak of {peak} GiB is more than the {has} that {card.name} has; give the right --gpu")
 
 
 def _predicted(  # a cell, and what it is predicted by

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from harness.catalog import accelerators
 from harness.catalog.accelerators import CPU, Accelerator
+from harness.digits import fixed, rounded
 from harness.errors import UserError
 from harness.predict import calibration_files
 from harness.predict.calibration import Calibration
@@ -188,6 +189,9 @@ def shortfall(prediction: Prediction, goal: Goal) -> str:
     if not prediction.fits_memory():
         gib = 2**30
         needs, has = prediction.peak_bytes * prediction.memory_factor / gib, prediction.accelerator.memory_bytes / gib
-        return f"it may need {needs:.3g} GiB per card and has {has:.3g}, {100 * (needs / has - 1):.0f} % too little"
+        lack = fixed(100 * (needs / has - 1))
+        return f"it may need {rounded(needs)} GiB per card and has {rounded(has)}, {lack} % too little"
     high, budget = prediction.hours(goal)[2], goal.budget_hours
-    return f"it may take {high:.3g} h, {100 * (high / budget - 1):.0f} % over the budget of {budget:g} h"
+    return (
+        f"it may take {rounded(high)} h, {fixed(100 * (high / budget - 1))} % over the budget of {rounded(budget, 7)} h"
+    )

@@ -14,7 +14,7 @@ from harness.records.arm import ArmResult
 from harness.records.measurement import Measurement
 from harness.report.compare_checks import check_judged
 from harness.report.compare_notes import counted, device_of, listed, name_of, status_of
-from harness.report.format import safe_cell
+from harness.report.format import ratio, safe_cell
 
 if TYPE_CHECKING:
     import pandas
@@ -99,10 +99,11 @@ def _sentences(own: Sequence[Change]) -> list[str]:
             name, other, low, middle, high = "B", "A", 1 / high, 1 / middle, 1 / low
         else:
             name, other = "A", "B"
-        text = f"{name} is {middle:.2f} times as fast as {other} ({low:.2f} to {high:.2f}) {over}"
+        text = f"{name} is {ratio(middle)} times as fast as {other} ({ratio(low)} to {ratio(high)}) {over}"
         made.append(f"{text}." if speed.told_apart else f"Speeds are not told apart: {text}.")
     if memory := overall(own, MEMORY):
-        text = f"B takes {memory.middle:.2f} times A's peak memory ({memory.low:.2f} to {memory.high:.2f})"
+        span = f"{ratio(memory.low)} to {ratio(memory.high)}"
+        text = f"B takes {ratio(memory.middle)} times A's peak memory ({span})"
         end = "" if memory.told_apart else ": not told apart"
         made.append(f"{text} over {counted(memory.cells, 'cell')}{end}.")
     arms = [change for change in own if change.what in (NATS, ACCURACY)]

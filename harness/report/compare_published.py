@@ -15,12 +15,12 @@ from rich.text import Text
 
 from harness.analysis.drift import drift
 from harness.analysis.projection import relative_half_width, sampling_half_width, step_seconds
+from harness.digits import number
 from harness.errors import UserError
 from harness.files import read_bytes
 from harness.records import store
 from harness.records.measurement import Measurement
 from harness.report.compare_notes import listed
-from harness.report.format import number
 from harness.report.style import plain_table
 
 NAME = "rows.csv"

@@ -11,11 +11,12 @@ from rich.text import Text
 
 from harness.analysis.change import ACCURACY, MEMORY, NATS, SECONDS, Change
 from harness.analysis.gate import Limits
+from harness.digits import number
 from harness.records.arm import ArmResult
 from harness.report.compare import Compared, by_devices, gate_line
 from harness.report.compare_notes import notes
 from harness.report.comparison import p_value
-from harness.report.format import GIB, number
+from harness.report.format import GIB
 from harness.report.style import folded, plain_table
 
 MOST_ROWS = 60  # of a table; the CSV has all

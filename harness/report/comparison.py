@@ -7,6 +7,7 @@ from rich.table import Table
 
 from harness.analysis.comparison import Comparison, against, chosen
 from harness.analysis.retraining import Noise
+from harness.digits import rounded, signed
 from harness.records.arm import ArmResult
 from harness.report.style import plain_table
 
@@ -21,9 +22,9 @@ def comparison_tables(
     solved = plain_table(f"<{heading}|solved\nfrom|to|points|95 %|p|Holm|tasks\nto tell")
     for c in comparisons:
         label = name(c) if name else c.second.label
-        low, middle, high = c.nats or (None, None, None)
-        levels = [f"{level:.4g}" for level in c.levels] if c.levels else ["-", "-"]
-        change = [f"{middle:+.3g}", f"{low:+.3g} to {high:+.3g}"] if c.nats else ["-", "-"]
+        levels = [rounded(level, 4) for level in c.levels] if c.levels else ["-", "-"]
+        low, middle, high = map(signed, c.nats) if c.nats else ("-", "-", "-")
+        change = [middle, f"{low} to {high}" if c.nats else "-"]
         loss.add_row(label, *levels, *change, p_value(c.nats_p), p_value(c.nats_holm), str(c.nats_tasks))
         low, middle, high = (100 * value for value in c.gain)
         solved.add_row(
@@ -43,7 +44,7 @@ def comparison_tables(
 def p_value(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
-    return f"{value:.2g}" if value >= 0.001 else "<.001"
+    return rounded(value, 2) if value >= 0.001 else "<.001"
 
 
 def count(tasks: int | None) -> str:
@@ -109,13 +110,14 @@ def _gain(c: Comparison) -> str:
     beside, loss = c.first.label, ""
     if c.nats:
         low, middle, high = c.nats
-        told = "p <.001" if (c.nats_holm or 0) < 0.001 else f"p {c.nats_holm:.2g}"
+        told = "p <.001" if (c.nats_holm or 0) < 0.001 else f"p {rounded(c.nats_holm or 0, 2)}"
         if not c.by_loss:
             loss = f"Its loss is not told apart from {beside}'s ({told}). "
         elif middle < 0 and c.second.steps and not c.first.steps:
-            loss = f"Tuning works: {-middle:.3g} nats per grid ({-high:.3g} to {-low:.3g}) less than {beside}, {told}. "
+            span = f"{rounded(-high)} to {rounded(-low)}"
+            loss = f"Tuning works: {rounded(-middle)} nats per grid ({span}) less than {beside}, {told}. "
         else:
-            loss = f"{middle:+.3g} nats per grid against {beside}, {told}. "
+            loss = f"{signed(middle)} nats per grid against {beside}, {told}. "
     points = f"{100 * c.gain[1]:+.1f} points"
     if c.by_solved:
         return f"{loss}Tasks solved: {points}, p {p_value(c.solved_holm)}."

@@ -1,8 +1,8 @@
 """Numbers, durations and sizes as text for a person, and texts that a spreadsheet may safely open."""
 
-import math
 from collections.abc import Sequence
 
+from harness.digits import fixed, number, rounded
 from harness.records.cell import Cell
 from harness.text import visible
 
@@ -10,29 +10,25 @@ GIB = 2**30
 _FORMULA = ("=", "+", "-", "@", "|", "%", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are full-width ones
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """`value` to `digits` figures, without an exponent; '-' for none."""
-    if value is None:
-        return "-"
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
-
-
 def hours(low: float, mid: float, high: float) -> str:
     """ "6.1 (5.8-6.5)": the middle and both ends, all with as many decimals as the middle needs."""
     decimals = 0 if mid >= 20 else 1 if mid >= 2 else 2 if mid >= 0.1 else 3
-    return f"{mid:.{decimals}f} ({low:.{decimals}f}-{high:.{decimals}f})"
+    return f"{fixed(mid, decimals)} ({fixed(low, decimals)}-{fixed(high, decimals)})"
+
+
+def ratio(value: float) -> str:
+    """How many times something is another: "1.25", and to three figures below a hundredth."""
+    return fixed(value, 2) if value >= 0.01 else number(value)
 
 
 def millions(params: float | None) -> str:
     """Millions of parameters, whole from ten on."""
-    return "-" if not params else f"{params:.0f}" if params >= 10 else number(params, 2)
+    return "-" if not params else fixed(params) if params >= 10 else number(params, 2)
 
 
 def gib(count: int | None) -> str:
     """`count` bytes in GiB; '-' for none."""
-    return "-" if count is None else f"{count / GIB:.1f}"
+    return "-" if count is None else fixed(count / GIB, 1)
 
 
 def duration(seconds: float) -> str:
@@ -41,12 +37,14 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds} s"
     minutes, rest = divmod(seconds, 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes < 6e7 else f"{number(seconds / 3600)} h"
 
 
 def thousands(tokens: int) -> str:
     """Tokens in units of 1024, as model cards give a maximum context: 32768 is 32."""
-    return f"{tokens / 1024:.3g}"
+    return rounded(tokens / 1024)
 
 
 def cell_name(cell: Cell) -> str:

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.analysis.history import History
-from harness.report.format import cell_name, number
+from harness.digits import number
+from harness.report.format import cell_name, ratio
 from harness.report.style import plain_table
 
 MOST_ROWS, MOST_NOTES = 60, 8
@@ -34,7 +35,7 @@ def show(histories: Sequence[History], files: int, out: Console) -> None:
             f"{last.when:%y-%m-%d}",
             number(first.step_s),
             number(last.step_s),
-            f"{middle:.2f} ({low:.2f}-{high:.2f})",
+            f"{ratio(middle)} ({ratio(low)}-{ratio(high)})",
         )
     out.print(table)
     out.print()
@@ -63,7 +64,7 @@ def notes(histories: Sequence[History]) -> list[str]:
     for history in histories:
         if history.changed:
             _, middle, _ = history.change
-            how = f"{middle:.2f} times the first" + (
+            how = f"{ratio(middle)} times the first" + (
                 f"; {', '.join(history.differences)}" if history.differences else "; the same versions"
             )
             lines.append(f"{cell_name(history.row.cell)}: {how}.")

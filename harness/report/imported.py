@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from harness.digits import number
 from harness.predict.prediction import Prediction
 from harness.records.imported import ImportedRun
-from harness.report.format import gib, number
+from harness.report.format import gib
 from harness.report.style import folded, plain_table
 
 

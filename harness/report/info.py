@@ -9,7 +9,8 @@ from rich.text import Text
 from harness.catalog import trainable
 from harness.catalog.models import Catalog
 from harness.catalog.precisions import NATIVE
-from harness.report.format import gib, millions, number, thousands
+from harness.digits import number
+from harness.report.format import gib, millions, thousands
 from harness.report.style import plain_table
 
 if TYPE_CHECKING:

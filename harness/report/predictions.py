@@ -11,11 +11,12 @@ from rich.text import Text
 from harness.arc.lengths import PUBLISHED
 from harness.catalog.optimizers import MASTERS
 from harness.catalog.precisions import lower_bound
+from harness.digits import fixed, number, rounded
 from harness.files import write_output
 from harness.predict.prediction import Prediction
 from harness.predict.query import Unpredictable
 from harness.records.cell import FULL, Goal
-from harness.report.format import GIB, gib, hours, number, safe_cell
+from harness.report.format import GIB, gib, hours, safe_cell
 from harness.report.formats import Format
 from harness.report.style import folded, plain_table, verdict_text
 
@@ -46,7 +47,7 @@ def predictions_table(predictions: Sequence[Prediction | Unpredictable], goal: G
         shown.add_row(
             name, card(cell), folded(cell.precision.name + cell.recipe.mark + mark), str(cell.context),
             number(cell.step_s / 6),
-            hours(*cell.hours(goal)), gib(round(cell.peak_bytes)), f"{100 * share:.0f}%",
+            hours(*cell.hours(goal)), gib(round(cell.peak_bytes)), f"{fixed(100 * share)}%",
             verdict_text(word),
         )  # fmt: skip
     out.print()
@@ -88,8 +89,8 @@ def _definition(goal: Goal) -> str:
     return (
         "PREDICTED, not measured. 10 steps: optimiser steps of full contexts. all h: load, "
         f"{goal.steps} steps over ARC's lengths up to seq_len and the answers of {goal.test_tasks} tasks, with a 95 % "
-        f"interval; fits: its high end is within the whole of {goal.budget_hours:g} h and its memory within the "
-        "card's; fits?: it may just not hold it. *: emulated."
+        f"interval; fits: its high end is within the whole of {rounded(goal.budget_hours, 7)} h and its memory within "
+        "the card's; fits?: it may just not hold it. *: emulated."
     )
 
 

@@ -10,9 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from harness.analysis.projection import project
+from harness.digits import number
 from harness.records.cell import Cell
 from harness.records.measurement import Measurement
-from harness.report.format import cell_name, duration, number
+from harness.report.format import cell_name, duration
 
 _REFRESH_S = 2.0  # drawing takes milliseconds of a core that is being measured
 _PRINT_EVERY_S = 10.0  # between two plain lines of one loop

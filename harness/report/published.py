@@ -9,8 +9,8 @@ from rich.text import Text
 
 from harness.catalog.published import ARMS, ARMS_MODEL, CONDITIONS, RUNS
 from harness.catalog.weights import label
+from harness.digits import number
 from harness.records.arm import SHARED, ArmResult
-from harness.report.format import number
 from harness.report.style import plain_table
 
 _BASELINE, _AFTER = "baseline", "+ color swap"

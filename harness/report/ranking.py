@@ -15,11 +15,11 @@ from harness.analysis.run_hours import MEASURED, PREDICTED
 from harness.arc.lengths import PUBLISHED
 from harness.catalog.published import ACCURACIES, SOURCE
 from harness.catalog.weights import RANDOM
+from harness.digits import number, rounded
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.report import run_notes
 from harness.report.comparison import comparison_tables
-from harness.report.format import number
 from harness.report.speed_notes import merged
 from harness.report.style import plain_table
 
@@ -36,7 +36,7 @@ def ranking_table(choice: Ranking, goal: Goal, out: Console) -> None:
             Text(c.row.cell.model.name),
             c.row.cell.precision,
             str(c.context),
-            f"{c.hours_high:.3g}",
+            rounded(c.hours_high),
             "yes" if c in choice.fits else "no",
             f"{100 * c.baseline.mean('attempts'):.1f}" if c.baseline else "-",
             _span(*c.accuracy) if c.result else "not measured",
@@ -114,11 +114,11 @@ def _of_hours(ranked: Sequence[Candidate], goal: Goal) -> list[str]:
     notes += merged(run_notes.of_other_runs(named, goal))
     notes += run_notes.of_uncounted(named, goal)
     # Why some hours are not over ARC's lengths, or not of a measured context.
-    for why, short in (("none of ARC's sequences is so short", True), ("no FLOPs were counted", False)):
-        if full := [_cell(c) for c in ranked if not c.run.arc and short != bool(PUBLISHED.coverage(c.context))]:
+    for why, brief in (("none of ARC's sequences is so short", True), ("no FLOPs were counted", False)):
+        if full := [_cell(c) for c in ranked if not c.run.arc and brief != bool(PUBLISHED.coverage(c.context))]:
             notes.append(f"{', '.join(full)}: hours are of full contexts, for {why}.")
     for c in (c for c in ranked if not c.at_own_context):
-        reach = f", x{c.run.reach:.2g} beyond what was measured" if c.run.reach > 1 else ""
+        reach = f", x{rounded(c.run.reach, 2)} beyond what was measured" if c.run.reach > 1 else ""
         notes.append(
             f"{_cell(c)}: no cell has this context: hours by the curve through those that were measured{reach}; memory "
             "was not measured."

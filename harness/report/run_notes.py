@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.analysis.budget import TRAINING_SHARE
 from harness.analysis.run_hours import RunHours
+from harness.digits import rounded
 from harness.records.arm import TASK
 from harness.records.cell import Goal
 
@@ -13,7 +14,7 @@ Runs = Mapping[str, RunHours]  # by key of the row
 def definition(runs: Sequence[RunHours], goal: Goal) -> str:
     """What all h is and what fits, for a table of these runs."""
     answers = f" and the answers of {goal.test_tasks} tasks" if any(run.answers for run in runs) else ""
-    fits = f"fits: within {goal.budget_hours:g} h; tight: only its middle is."
+    fits = f"fits: within {rounded(goal.budget_hours, 7)} h; tight: only its middle is."
     if runs and not answers:
         fits = f"fits: within {_part(goal)}, for the answers need room; tight: within all of it."
     return (
@@ -27,8 +28,8 @@ def of_other_runs(named: Sequence[tuple[str, RunHours]], goal: Goal) -> list[tup
     return [
         (
             name,
-            f"all h is of the fine-tune whose accuracy was measured: {hours.run.work}, which are {hours.run.dose:.3g} "
-            "sequences per task as there, and its answers.",
+            f"all h is of the fine-tune whose accuracy was measured: {hours.run.work}, which are "
+            f"{rounded(hours.run.dose)} sequences per task as there, and its answers.",
         )
         for name, hours in named
         if hours.run.scope == TASK or hours.run.steps != goal.steps
@@ -47,7 +48,7 @@ def of_uncounted(named: Sequence[tuple[str, RunHours]], goal: Goal) -> list[str]
 
 
 def _part(goal: Goal) -> str:
-    return f"{100 * TRAINING_SHARE:.0f} % of {goal.budget_hours:g} h"
+    return f"{100 * TRAINING_SHARE:.0f} % of {rounded(goal.budget_hours, 7)} h"
 
 
 def _on_cards(runs: Sequence[RunHours]) -> str:

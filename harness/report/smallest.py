@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from harness.digits import number, rounded
 from harness.predict.smallest import KAGGLE_WEEK_H, Choice, Prices, cost, quota_hours, shortfall
 from harness.records.cell import Goal
-from harness.report.format import gib, hours, number
+from harness.report.format import gib, hours
 from harness.report.predictions import card, notes_of
 from harness.report.style import folded, plain_table
 
@@ -28,7 +29,8 @@ def smallest_table(choices: Sequence[Choice], goal: Goal, prices: Prices, out: C
                 hours(*cell.hours(goal)), gib(round(cell.peak_bytes)), *price, word,
             )  # fmt: skip
             if word != "nearest" and (quota := quota_hours(cell, goal)) is not None:
-                notes.append(f"{name} on {card(cell)}: {quota:.3g} of Kaggle's {KAGGLE_WEEK_H} quota hours per week.")
+                of_quota = f"{rounded(quota)} of Kaggle's {KAGGLE_WEEK_H} quota hours per week"
+                notes.append(f"{name} on {card(cell)}: {of_quota}.")
         if choice.nearest:
             near = f"{card(choice.nearest)} comes nearest: {shortfall(choice.nearest, goal)}"
             notes.append(f"{name}: no card surely does it; {near}.")
@@ -50,6 +52,7 @@ def _definition(goal: Goal, priced: bool) -> str:
     return (
         "PREDICTED, not measured. Of one, two and four cards of a kind the smallest, by the memory of all, whose "
         f"memory surely suffices and that surely loads, makes {goal.steps} steps over ARC's lengths and answers "
-        f"{goal.test_tasks} tasks within {goal.budget_hours:g} h: at the high end of all h, with its 95 % interval."
+        f"{goal.test_tasks} tasks within {rounded(goal.budget_hours, 7)} h: at the high end of all h, with its 95 % "
+        "interval."
         f"{euros} *: emulated."
     )

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.arc.encode import from_rows
+from harness.digits import fixed
 from harness.records import solving
 from harness.records.arm import TASK
 from harness.report.format import duration
@@ -93,7 +94,7 @@ def show_plan(plan: "RunPlan", config: "PlanConfig", out: Console) -> None:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+    return f"{fixed(hours, 1)} h" if hours >= 1 else f"{60 * hours:.1f} min"
 
 
 def _percent(share: float) -> str:

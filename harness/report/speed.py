@@ -13,10 +13,11 @@ from harness.analysis.verdict import verdict
 from harness.arc.lengths import PUBLISHED
 from harness.catalog.kernels import AUTO
 from harness.catalog.precisions import FUSED_4BIT_ROWS, PRECISIONS, lower_bound
+from harness.digits import fixed, number, rounded
 from harness.records.cell import TARGETS, Goal
 from harness.records.measurement import Measurement
 from harness.report import all_cards, run_notes, speed_notes
-from harness.report.format import cell_name, gib, hours, millions, number, thousands
+from harness.report.format import cell_name, gib, hours, millions, thousands
 from harness.report.run_notes import Runs
 from harness.report.style import folded, plain_table, verdict_text
 
@@ -143,10 +144,10 @@ def _details(rows: Sequence[Measurement], steps: int) -> Table:
             folded(row.cell.label),
             str(row.cell.context),
             str(len(row.micro_s)),
-            f"{number(fmean(row.micro_s))} {100 * projection.relative_half_width(row):.0f}",
+            f"{number(fmean(row.micro_s))} {fixed(100 * projection.relative_half_width(row))}",
             number(projection.tokens_per_second(row)),
             number((projection.achieved_flops(row) or 0) / 1e12 or None, 2),
-            f"{100 * peak:.0f}%" if peak else "-",
+            f"{fixed(100 * peak)}%" if peak else "-",
             gib(row.margin_bytes),
             number(arc.hours_mid, 2) if arc else "-",
             f"{100 * PUBLISHED.coverage(row.cell.context):.0f}%",
@@ -183,7 +184,7 @@ def curves(rows: Sequence[Measurement], steps: int) -> tuple[list[str], list[str
                 )
                 break
             if arc := token_curve.arc_hours(fit, row, context, steps):
-                reach = f", x{arc.reach:.2g} beyond what was measured" if arc.reach > 1 else ""
+                reach = f", x{rounded(arc.reach, 2)} beyond what was measured" if arc.reach > 1 else ""
                 span = hours(arc.hours_low, arc.hours_mid, arc.hours_high)
                 parts.append(f"up to {context} tokens {span} h ({100 * arc.coverage:.0f} % fit{reach})")
         if parts:

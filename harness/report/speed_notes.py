@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from statistics import median
 
 from harness.analysis.stability import warnings as unsteady
+from harness.digits import number
 from harness.records.measurement import CROWDED, Measurement
-from harness.report.format import cell_name, number
+from harness.report.format import cell_name
 
 
 def failures(rows: Sequence[Measurement]) -> list[str]:

@@ -9,11 +9,11 @@ from harness.analysis.candidates import interval
 from harness.analysis.learning_curve import accuracy_after, chance_of_best
 from harness.analysis.retraining import NONE, Noise, first_seeds, noise_for
 from harness.analysis.stats import mcnemar
+from harness.digits import fixed, number
 from harness.records.arm import SHARED, ArmResult, TuneSpec
 from harness.records.cell import Goal
 from harness.records.measurement import CROWDED, Measurement
 from harness.report.comparison import best_line, compared, comparison_tables
-from harness.report.format import number
 from harness.report.style import plain_table
 
 _COMPARED = (
@@ -82,7 +82,7 @@ def details(row: ArmResult) -> tuple[str, ...]:
         f"{100 * row.mean('cells'):.0f}",
         f"{100 * row.mean('shape'):.0f}",
         str(row.steps),
-        f"{row.train_s:.0f}",
+        fixed(row.train_s),
         number(row.decode_s_per_task, 2),
     )
 

@@ -6,10 +6,10 @@ from harness.analysis.candidates import interval
 from harness.analysis.comparison import Comparison
 from harness.analysis.retraining import noise_for
 from harness.analysis.stats import mcnemar
+from harness.digits import number
 from harness.records.arm import ArmResult
 from harness.report import ttft
 from harness.report.comparison import best_line, compared, count, p_value
-from harness.report.format import number
 from harness.report.page.judged import Judged
 
 # As the terminal's tables have them, for the sentences below explain both.

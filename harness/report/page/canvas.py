@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from harness.digits import rounded
 from harness.errors import UserError
 from harness.text import visible
 
@@ -207,7 +208,7 @@ def plain_ticks(axis: Any, values: Sequence[float]) -> None:
     axis.set_major_locator(FixedLocator(some))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(lambda value, _: f"{value:g}" if value < 10**5 else f"{value:.0e}")
+    axis.set_major_formatter(lambda value, _: rounded(value, 6))
 
 
 def log_ticks(axis: Any) -> None:
@@ -219,7 +220,7 @@ def log_ticks(axis: Any) -> None:
     axis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0) if decades < 1.8 else (1.0, 3.0) if decades < 3 else (1.0,)))
     axis.set_minor_formatter(NullFormatter())
     axis.set_minor_locator(LogLocator(10, (), numticks=9))
-    axis.set_major_formatter(lambda value, _: f"{value:g}" if 1e-4 <= value < 1e5 else f"{value:.0e}")
+    axis.set_major_formatter(lambda value, _: f"{value:g}" if 1e-4 <= value < 1e6 else f"{value:.0e}")
 
 
 def _with_variables(style: str) -> str:

@@ -10,8 +10,9 @@ from harness.analysis.projection import project, step_seconds
 from harness.analysis.run_hours import PREDICTED, RunHours
 from harness.analysis.verdict import verdict
 from harness.arc.lengths import PUBLISHED
+from harness.digits import number
 from harness.records.measurement import Measurement
-from harness.report.format import gib, hours, number
+from harness.report.format import gib, hours
 from harness.report.page.evidence import MEASURED, PROJECTED
 from harness.report.page.evidence import PREDICTED as BY_PREDICTION
 from harness.report.page.judged import Judged

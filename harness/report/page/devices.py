@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from harness.analysis.memory_line import fit_memory
 from harness.analysis.projection import relative_half_width
 from harness.analysis.token_curve import by_curve, curve_key
+from harness.digits import number
 from harness.records.measurement import Measurement
-from harness.report.format import GIB, number, unlike
+from harness.report.format import GIB, unlike
 from harness.report.page.canvas import (
     COLOURS,
     Picture,

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.analysis.history import History
+from harness.digits import number
 from harness.report import history as table
-from harness.report.format import number, unlike
+from harness.report.format import unlike
 from harness.report.page.canvas import Picture, Tips, colour_of, legend_above, log_ticks, short
 
 if TYPE_CHECKING:
