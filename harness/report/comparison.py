@@ -23,8 +23,8 @@ def comparison_tables(
     for c in comparisons:
         label = name(c) if name else c.second.label
         levels = [rounded(level, 4) for level in c.levels] if c.levels else ["-", "-"]
-        low, middle, high = map(signed, c.nats) if c.nats else ("-", "-", "-")
-        change = [middle, f"{low} to {high}" if c.nats else "-"]
+        least, mean, most = map(signed, c.nats) if c.nats else ("-", "-", "-")
+        change = [mean, f"{least} to {most}" if c.nats else "-"]
         loss.add_row(label, *levels, *change, p_value(c.nats_p), p_value(c.nats_holm), str(c.nats_tasks))
         low, middle, high = (100 * value for value in c.gain)
         solved.add_row(
