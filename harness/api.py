@@ -244,8 +244,11 @@ def load(folder: str | Path | None = None, **goal: Any) -> Record:
     test_tasks. Needs no torch."""
     from harness.catalog import models
     from harness.cli import parse
+    from harness.text import say_once
 
     record = parse.record(Path(folder) if folder else None)
+    for line in record.left_out.sentences(str(record.folder)):
+        say_once(line)
     return Record(record.folder, record.rows, record.results, parse.goal(models.load(), **goal))
 
 

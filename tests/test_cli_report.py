@@ -1,5 +1,7 @@
 """The verbs that read a record: report and pick."""
 
+from dataclasses import replace
+
 import pytest
 from helpers.records import cell, curve, result, row
 
@@ -75,6 +77,21 @@ def test_the_report_shows_the_accuracies_of_the_record(record, capsys, tmp_path)
     assert max(map(len, shown.out.split("\n", 1)[1].splitlines())) <= 80
     tiny, slow = path.read_text().splitlines()[1:]
     assert ",n-1,0.5," in tiny and ",n-1," not in slow
+
+
+@pytest.mark.parametrize("verb", ["report", "pick"])
+def test_rows_of_older_and_later_rules_are_left_out_and_counted(record, capsys, verb, tmp_path):
+    """Of a cell and an arm that nothing newer is of, and rows that this version cannot read."""
+    Store(record).add(row(key="old", rule=1, cell=cell(context=4096)))
+    Store(record, kind=ROWS).add(replace(result(5, arm="n-2"), key="old", rule=1))
+    with (record / "records.jsonl").open("a") as file:
+        file.write('{"rule": 99}\n')
+    shown = _run(capsys, verb, "--results", str(record), *(["--html", str(tmp_path / "x")] if verb == "report" else []))
+    older, later = shown[1].err.splitlines()
+    assert older.startswith("2 rows of older rules were left out: measure them again")
+    assert later == "1 rows of a later version were left out: read them with that version"
+    if verb == "report":
+        assert "2 rows of older rules were left out" in (tmp_path / "x").read_text()
 
 
 def test_a_bad_line_among_the_accuracies_is_left_out_and_counted(record, capsys):

@@ -10,7 +10,7 @@ from helpers.records import cell, row
 from harness.errors import UserError
 from harness.records.cell import MEASURING_RULE
 from harness.records.measurement import to_json
-from harness.records.store import MEASUREMENTS, Store, latest_folder, read, slug
+from harness.records.store import MEASUREMENTS, LeftOut, Store, latest_folder, read, slug
 
 
 def test_rows_come_back_equal(tmp_path):
@@ -47,11 +47,11 @@ def test_a_corrupt_line_is_kept_aside(tmp_path, bad):
     with store.path.open("a") as f:
         f.write(bad + "\n")
     store.add(last)
-    assert read(store.path)[1] == 1
+    assert read(store.path)[1].corrupt == 1
     assert store.repair() == 1
     assert (tmp_path / MEASUREMENTS.aside).read_text() == bad + "\n"
     assert list(store.rows().values()) == [first, last]
-    assert read(store.path)[1] == 0
+    assert read(store.path)[1].corrupt == 0
 
 
 def test_a_torn_end_does_not_take_the_next_row_with_it(tmp_path):
@@ -182,7 +182,7 @@ def test_a_row_with_a_value_that_nothing_can_have_measured_is_put_aside(tmp_path
     store.add(row(key="good"))
     with store.path.open("a") as file:
         file.write(json.dumps(_spoiled(*path, to=value)) + "\n")
-    assert (list(store.rows()), read(store.path)[1]) == (["good"], 1)
+    assert (list(store.rows()), read(store.path)[1].corrupt) == (["good"], 1)
     notes = []
     assert store.repair(notes.append) == 1
     assert "1 corrupt lines" in notes[0]
@@ -195,7 +195,7 @@ def test_deep_and_huge_lines_are_corrupt_too(tmp_path, bad):
     store.add(row(key="good"))
     with store.path.open("a") as file:
         file.write(bad + "\n")
-    assert (list(store.rows()), read(store.path)[1]) == (["good"], 1)
+    assert (list(store.rows()), read(store.path)[1].corrupt) == (["good"], 1)
 
 
 def test_rows_of_a_later_version_stay_as_they_are_and_are_not_corrupt(tmp_path):
@@ -208,9 +208,18 @@ def test_rows_of_a_later_version_stay_as_they_are_and_are_not_corrupt(tmp_path):
     lines = [json.dumps(later), json.dumps(known)]
     with store.path.open("a") as file:
         file.write("\n".join([*lines, "{torn"]) + "\n")
-    assert (sorted(store.rows()), read(store.path)[1]) == (["good", "known"], 1)
+    assert (sorted(store.rows()), read(store.path)[1]) == (["good", "known"], LeftOut(corrupt=1, later=1))
     assert store.repair() == 1
     assert store.path.read_text().splitlines()[1:] == lines
+
+
+def test_rows_of_older_rules_are_counted_unless_the_same_was_measured_again(tmp_path):
+    store = Store(tmp_path)
+    for key, rule, context in (("a", 2, 512), ("b", 2, 1024), ("b", 2, 1024), ("new", MEASURING_RULE, 512)):
+        store.add(row(key=key, rule=rule, cell=cell(context=context)))
+    rows, left_out = read(store.path)
+    assert [own.key for own in rows] == ["new"] and left_out == LeftOut(older=1)
+    assert left_out.sentences("x")[0].startswith("1 rows of older rules of x were left out: measure them again")
 
 
 def test_a_record_does_not_say_whose_home_it_comes_from(tmp_path, monkeypatch):

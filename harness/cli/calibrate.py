@@ -60,14 +60,16 @@ def _to_fit_on(results: Path | None) -> "tuple[list[Measurement], list[ImportedR
     path = folder / imported.ROWS.name
     if path.exists():
         try:
-            runs, corrupt = store.read(path, imported.ROWS)
+            runs, left_out = store.read(path, imported.ROWS)
         except OSError as problem:
             raise UserError(f"{path}: cannot be read ({problem.strerror})") from None
-        if corrupt:
-            say_once(f"{corrupt} corrupt lines of {path} were left out")
+        for line in left_out.sentences(str(path)):
+            say_once(line)
     if runs and not (folder / store.NAME).exists():
         return [], runs, folder
     record = parse.record(folder)
+    for line in record.left_out.sentences(str(folder)):
+        say_once(line)
     return record.rows, runs, folder
 
 

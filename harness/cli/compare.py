@@ -41,8 +41,8 @@ def configure(
     limits.within("--drift", drift, limits.Percent)
     records = parse.record_at(before), parse.record_at(after)
     for path, record in zip((before, after), records, strict=True):
-        if record.corrupt:
-            say_once(f"{record.corrupt} corrupt lines of {path} were left out")
+        for line in record.left_out.sentences(str(path)):
+            say_once(line)
     older, newer = ((record.rows, record.results) for record in records)
     own = changes(older, newer, own_drift=None if drift is None else drift / 100)
     if own.nothing_in_common:

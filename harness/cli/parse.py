@@ -21,6 +21,7 @@ from harness.records import arm, solving, store
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal, ModelSpec
 from harness.records.measurement import Measurement
+from harness.records.store import LeftOut
 from harness.shard import Shard
 from harness.text import quoted, say_once
 from harness.workers import cluster
@@ -32,12 +33,12 @@ Words = str | int | Iterable[str | int] | None
 
 @dataclass(frozen=True)
 class RecordRows:
-    """What a results folder holds: measurements, accuracies, and the number of corrupt lines."""
+    """What a results folder holds: measurements, accuracies, and what is left out of both."""
 
     folder: Path
     rows: list[Measurement]
     results: list[ArmResult]
-    corrupt: int = 0
+    left_out: LeftOut
 
 
 def shard_of(text: str | None, pieces: int, what: str) -> Shard | None:
@@ -88,12 +89,12 @@ def record(results: Path | None, with_cells: bool = True) -> RecordRows:
     others = (accuracy, folder / solving.ROWS.name)
     alone = not with_cells and not path.exists() and any(other.exists() for other in others)
     try:
-        rows, corrupt = ([], 0) if alone else store.read(path)
-        arms, more = store.read(accuracy, arm.ROWS) if accuracy.exists() else ([], 0)
+        rows, left_out = ([], store.NOTHING) if alone else store.read(path)
+        arms, more = store.read(accuracy, arm.ROWS) if accuracy.exists() else ([], store.NOTHING)
     except OSError as problem:
         where = problem.filename or path
         raise UserError(f"{where}: cannot be read ({problem.strerror}); run `harness bench` first") from None
-    return RecordRows(folder, rows, arms, corrupt + more)
+    return RecordRows(folder, rows, arms, left_out + more)
 
 
 def trackers_of(text: str | None) -> list[str]:
@@ -112,10 +113,10 @@ def record_at(path: Path) -> RecordRows:
     if not path.is_file():
         return record(path, with_cells=False)
     try:
-        rows, corrupt = store.read(path)
+        rows, left_out = store.read(path)
     except OSError as problem:
         raise UserError(f"{path}: cannot be read ({problem.strerror}); name a results folder") from None
-    return RecordRows(path, rows, [], corrupt)
+    return RecordRows(path, rows, [], left_out)
 
 
 def goal(

@@ -76,8 +76,7 @@ def report(
         _draw(record, goal, html, figures, (past, files))
     out = style.console()
     out.print(f"{record.folder}", soft_wrap=True, markup=False)
-    if record.corrupt:
-        print(f"{record.corrupt} corrupt lines were left out", file=sys.stderr)
+    _say_left_out(record)
     show(*content, out, None if notes else MOST_NOTES)
     if names:
         from harness.report import trackers
@@ -91,6 +90,11 @@ def report(
         from harness.report import history as over_time
 
         over_time.show(past, files, out)
+
+
+def _say_left_out(record: parse.RecordRows) -> None:
+    for line in record.left_out.sentences():
+        print(line, file=sys.stderr)
 
 
 def _history(folder: Path) -> "tuple[list[History], int]":
@@ -111,7 +115,7 @@ def _draw(
     from harness.report.page.judged import Content, Judged
     from harness.report.page.render import write_page
 
-    judged = Judged.of(Content.of(record.folder, record.rows, record.results, record.corrupt), goal)
+    judged = Judged.of(Content.of(record.folder, record.rows, record.results, record.left_out), goal)
     drawn = [*pictures(judged), *history.pictures(*past)]
     if html:
         write_page(judged, html, drawn)
@@ -149,6 +153,7 @@ def pick(
     chosen = rank_candidates(candidates(record.rows, record.results, goal), goal)
     out = style.console()
     out.print(f"{record.folder}", soft_wrap=True, markup=False)
+    _say_left_out(record)
     for line in left_out(record.rows):
         out.print(f"- {line}", markup=False)
     ranking.ranking_table(chosen, goal, out)

@@ -263,4 +263,10 @@ def from_json(raw: Any) -> ArmResult:
     return row
 
 
-ROWS = Rows("accuracy.jsonl", to_json, from_json, TUNING_RULE)
+ROWS = Rows(
+    "accuracy.jsonl",
+    to_json,
+    from_json,
+    TUNING_RULE,
+    lambda row: (row.spec.model.name, row.spec.precision, row.spec.dataset, row.spec.device_name, row.label),
+)

@@ -30,13 +30,14 @@ _APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
 
 @dataclass(frozen=True)
 class Rows:
-    """A kind of row: its file in the folder, how it is written and read (ValueError for what is none), and the rule
-    that rows must have been made under to be valid now."""
+    """A kind of row: its file in the folder, how it is written and read (ValueError for what is none), the rule that
+    rows must have been made under to be valid now, and what a row is of, whatever rule it was made under."""
 
     name: str
     to_json: Callable[[Any], dict[str, Any]]
     from_json: Callable[[Any], Any]
     rule: int
+    subject: Callable[[Any], Any] = lambda row: row.key
 
     @property
     def aside(self) -> str:
@@ -44,7 +45,40 @@ class Rows:
         return self.name.replace(".jsonl", ".corrupt.jsonl")
 
 
-MEASUREMENTS = Rows(NAME, to_json, from_json, MEASURING_RULE)
+MEASUREMENTS = Rows(
+    NAME,
+    to_json,
+    from_json,
+    MEASURING_RULE,
+    lambda row: (row.cell.model.name, row.cell.label, row.cell.context, row.cell.weights, row.cell.device_name),
+)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What of a record is not used: lines that are no rows, rows of an older rule of what no row of this one's is of,
+    and rows of a later rule."""
+
+    corrupt: int = 0
+    older: int = 0
+    later: int = 0
+
+    def __add__(self, other: "LeftOut") -> "LeftOut":
+        return LeftOut(self.corrupt + other.corrupt, self.older + other.older, self.later + other.later)
+
+    def sentences(self, of: str = "") -> list[str]:
+        """What was left out, and what to do about it; `of` names the record where several are read."""
+        out = f"{of and f' of {of}'} were left out"
+        made = [f"{self.corrupt} corrupt lines{out}"] if self.corrupt else []
+        if self.older:
+            remedy = "measure them again with this version (results/README.md: what has changed)"
+            made.append(f"{self.older} rows of older rules{out}: {remedy}")
+        if self.later:
+            made.append(f"{self.later} rows of a later version{out}: read them with that version")
+        return made
+
+
+NOTHING = LeftOut()
 
 
 class Store:
@@ -120,17 +154,24 @@ class Store:
         return {row.key: row for row in read(self.path, self.kind)[0]}
 
 
-def read(path: Path, kind: Rows = MEASUREMENTS) -> tuple[list[Any], int]:
-    """The newest row of each key in `path`, in the order of first measuring, and the number of corrupt lines.
+def read(path: Path, kind: Rows = MEASUREMENTS) -> tuple[list[Any], LeftOut]:
+    """The newest row of each key in `path`, in the order of first measuring, and what else is in it.
 
     Rows of another rule are left out. Writes nothing. Raises OSError where there is no such file.
     """
     good, bad = lines_of(path, kind)
     rows: dict[str, Any] = {}
+    older: dict[str, Any] = {}
+    later = 0
     for _, row in good:
-        if row is not None and row.rule == kind.rule:
-            rows[row.key] = row
-    return list(rows.values()), len(bad)
+        if row is None or row.rule > kind.rule:
+            later += 1
+        else:
+            (rows if row.rule == kind.rule else older)[row.key] = row
+    # What has been measured again lacks nowhere.
+    again = {kind.subject(row) for row in rows.values()} if older else set()
+    lacking = sum(kind.subject(row) not in again for row in older.values())
+    return list(rows.values()), LeftOut(len(bad), lacking, later)
 
 
 def lines_of(path: Path, kind: Rows) -> tuple[list[tuple[bytes, Any]], list[bytes]]:

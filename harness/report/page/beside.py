@@ -46,7 +46,9 @@ def read(folder: Path, tasks: tuple[Sequence[Task], Solutions] | None = None) ->
     """What is in `folder`; any of its records may be missing. Raises UserError for one that cannot be read."""
     paths = [(folder / store.NAME, store.MEASUREMENTS), (folder / arm.ROWS.name, arm.ROWS)]
     try:
-        (rows, corrupt), (results, more) = [store.read(*pair) if pair[0].exists() else ([], 0) for pair in paths]
+        (rows, left_out), (results, more) = [
+            store.read(*pair) if pair[0].exists() else ([], store.NOTHING) for pair in paths
+        ]
     except OSError as problem:
         raise UserError(f"{problem.filename or folder}: cannot be read ({problem.strerror})") from None
-    return Content.of(folder, rows, results, corrupt + more, tasks)
+    return Content.of(folder, rows, results, left_out + more, tasks)

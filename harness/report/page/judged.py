@@ -16,13 +16,14 @@ from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.records.measurement import Measurement
 from harness.records.solving import SolvedTask, newest_run
+from harness.records.store import NOTHING, LeftOut
 
 MOST_ROWS = 3000  # about two megabytes of page
 
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What a results folder holds; `solved` are the rows of its newest run of solve, `corrupt` lines are left out.
+    """What a results folder holds; `solved` are the rows of its newest run of solve, `left_out` what is not used.
 
     `tasks` are those of the arms or of that run, with their solutions, where whoever asks has them.
     """
@@ -31,7 +32,7 @@ class Content:
     rows: Sequence[Measurement]
     results: Sequence[ArmResult]
     solved: Sequence[SolvedTask] = ()
-    corrupt: int = 0
+    left_out: LeftOut = NOTHING
     hidden: int = 0  # older cells, of a record with very many
     tasks: tuple[Sequence[Task], Solutions] | None = None
 
@@ -41,7 +42,7 @@ class Content:
         folder: Path,
         rows: Sequence[Measurement],
         results: Sequence[ArmResult],
-        corrupt: int = 0,
+        left_out: LeftOut = NOTHING,
         tasks: tuple[Sequence[Task], Solutions] | None = None,
     ) -> "Content":
         """The newest MOST_ROWS cells, with the newest run of solve in `folder`. Raises UserError where that cannot be
@@ -53,7 +54,7 @@ class Content:
         hidden = max(0, len(rows) - MOST_ROWS)
         rows = rows[hidden:]
         return cls(
-            folder=folder, rows=rows, hidden=hidden, results=results, solved=solved, corrupt=corrupt, tasks=tasks
+            folder=folder, rows=rows, hidden=hidden, results=results, solved=solved, left_out=left_out, tasks=tasks
         )
 
 

@@ -177,6 +177,5 @@ def origin(judged: Judged) -> list[tuple[str, str]]:
     ]  # fmt: skip
     if judged.content.hidden:
         made.append(("not shown", f"{judged.content.hidden} older cells; harness report --csv FILE writes all"))
-    if judged.content.corrupt:
-        made.append(("left out", f"{judged.content.corrupt} corrupt lines"))
+    made += [("left out", sentence) for sentence in judged.content.left_out.sentences()]
     return made
