@@ -23,6 +23,7 @@ from rich.text import Text
 from harness.analysis.comparison import compare, holm_adjusted
 from harness.analysis.retraining import Noise, noise_for
 from harness.arc.arms import ARMS
+from harness.catalog.weights import without_digest
 from harness.cli.ttft import configure
 from harness.errors import UserError
 from harness.records.arm import ROWS, ArmResult, TuneSpec
@@ -83,7 +84,9 @@ def recorded(config: TuneConfig) -> list[ArmResult]:
 
 def _setting(of: TuneSpec | TuneConfig, name: str) -> Any:
     value = getattr(of, name)
-    # How a model is fine-tuned by default is no part of it.
+    # How a model is fine-tuned by default is no part of it, and rows from before have no digest of a GGUF file.
+    if name == "weights":
+        return without_digest(value)
     return replace(value, ttft=None) if isinstance(value, ModelSpec) else value
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import struct
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.gguf_files import TOKENS, random_model, rounded, write
+from helpers.records import cell
 from helpers.tasks import made_tasks
 from helpers.tuning import RECIPE, arms_of, spec_of
 from rich.console import Console
@@ -87,7 +89,7 @@ def test_a_fine_tune_trains_on_them_and_its_rows_and_tables_say_so(tmp_path):
     spec = spec_of(None, tasks, model=model, weights=weights.resolve(model, "auto"), recipe=recipe, views=1)
     rows, _ = arms_of(spec, tasks, solutions, tmp_path / "results", "baseline, n-1")
     assert [row.ok for row in rows] == [True, True] and rows[1].step_losses[-1] < rows[1].step_losses[0]
-    assert {row.spec.weights for row in rows} == {f"gguf:Q4_1@{path}"}
+    assert {re.sub(":[0-9a-f]{8}@", "@", row.spec.weights) for row in rows} == {f"gguf:Q4_1@{path}"}
     out = Console(width=80, file=io.StringIO())
     weight_notes.show((), rows, out)
     assert out.file.getvalue() == "- small: weights gguf Q4_1, dequantised.\n"
@@ -105,11 +107,35 @@ def test_a_file_is_a_model_by_its_path_and_says_its_quantisation(q8, tmp_path):
     spec = catalog.load().find(str(q8))
     assert (spec.name, spec.max_context, spec.path) == ("small", 256, str(q8.resolve()))
     name = weights.resolve(spec, "auto")
-    assert name == f"gguf:Q8_0@{q8.resolve()}"
+    assert re.fullmatch(rf"gguf:Q8_0:[0-9a-f]{{8}}@{q8.resolve()}", name)
     assert weights.resolve(spec, name) == name  # as `solve --recipe` names it
-    assert weights.label(name) == "gguf Q8_0, dequantised"
-    assert weights.folder(name) == str(q8.resolve())
+    # Rows from before have no digest.
+    before = weights.without_digest(name)
+    assert before == f"gguf:Q8_0@{q8.resolve()}" and weights.resolve(spec, before) == name
+    for named in (name, before):
+        assert weights.label(named) == "gguf Q8_0, dequantised" and weights.folder(named) == str(q8.resolve())
     assert not weights.label("random") and not weights.label(str(tmp_path))
+
+
+def test_another_file_under_the_same_path_is_another_model(tmp_path):
+    """Of the same size, metadata and table, as another training has: one matrix differs in all values a little."""
+    path, model = tmp_path / "small.gguf", random_model()
+    spec, names = catalog.load().find(str(write(path, model))), []
+    for change in (0.0, 0.0, 1e-3):
+        with torch.no_grad():
+            model.model.layers[1].self_attn.q_proj.weight.mul_(1 + change)
+        before = path.read_bytes()
+        write(path, model)
+        os.utime(path, ns=(0, len(names)))  # a clock may be too coarse for three files
+        names.append(weights.resolve(spec, "auto"))
+    assert len(before) == path.stat().st_size and names[0] == names[1] != names[2]
+    keys = [replace(cell(), model=spec, weights=name).key({}) for name in names]
+    assert keys[0] == keys[1] != keys[2]
+    # What a recipe, or a row of another machine, means is not there any more.
+    with pytest.raises(UserError, match="is another file than the one that was measured"):
+        weights.resolve(spec, names[0])
+    with pytest.raises(UserError, match="has another file"):
+        weights.folder(names[0])
 
 
 def test_a_file_of_another_shape_than_the_model_named_is_refused(q8):

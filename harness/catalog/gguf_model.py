@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import limits
-from harness.catalog import gguf_header
+from harness.catalog import fingerprint, gguf_header
 from harness.catalog.gguf_header import Header
 from harness.errors import UserError
 from harness.text import quoted
@@ -50,14 +50,15 @@ _TOKENIZERS = ("gpt2", "llama")  # byte-level, and sentencepiece
 @dataclass(frozen=True)
 class GgufModel:
     """`config` is the model's shape under the keys of a config.json, `quantization` the ggml type, as "Q4_1", that most
-    of its values have."""
+    of its values have, and `digest` tells it from another file under the same path (harness.catalog.fingerprint)."""
 
     config: dict[str, Any]
     quantization: str
+    digest: str
 
 
 def read(path: Path) -> GgufModel:
-    """The model in the file at `path`; nothing but its header is read, and neither torch nor transformers is loaded.
+    """The model in the file at `path`; little but its header is read, and neither torch nor transformers is loaded.
 
     Raises UserError, with the remedy, for what is no GGUF or not whole, for an architecture or tensors that would not
     be read right, for a file without a tokenizer, and where the package gguf is missing.
@@ -82,7 +83,9 @@ def _read(path: Path, modified: int, size: int) -> GgufModel:
     except _Refused as problem:
         raise UserError(f"{path}: {problem}; name a folder with safetensors instead") from None
     must_have_package(path)
-    return GgufModel(config, _quantization(path, header))
+    quantization = _quantization(path, header)
+    digest = fingerprint.digest(path, header.start, (entry.offset for entry in header.tensors))
+    return GgufModel(config, quantization, digest)
 
 
 def must_have_package(path: Path) -> None:

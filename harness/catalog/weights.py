@@ -15,7 +15,9 @@ from harness.text import quoted, say_once
 
 RANDOM = "random"
 BUNDLED = "bundled:"  # before the name of a model that comes with the program, and a digest of its weights
-GGUF = "gguf:"  # before the quantisation of a GGUF file and its path, as in "gguf:Q4_1@~/model.gguf"
+# Before the quantisation of a GGUF file, its digest and its path, as in "gguf:Q4_1:0f3a99c1@~/model.gguf". Rows from
+# before have no digest.
+GGUF = "gguf:"
 # A folder of the hub's cache: the model, and the revision.
 _SNAPSHOT = re.compile(r"models--([^/]+)/snapshots/([0-9a-f]{40})/?$")
 # What must be the same in weights and in the model they are named for.
@@ -25,7 +27,8 @@ _ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def resolve(spec: ModelSpec, choice: str) -> str:
-    """Where the weights are: "random", a folder, "gguf:QUANTISATION@FILE" or "bundled:NAME@DIGEST" (see `folder`).
+    """Where the weights are: "random", a folder, "gguf:QUANTISATION:DIGEST@FILE" or "bundled:NAME@DIGEST" (see
+    `folder`).
 
     `choice` is auto (the program's own, a folder or the hub's cache where the weights are there, else random: never a
     download), hub, random, a folder, or a GGUF file. Speed and memory do not depend on the values: random weights
@@ -33,7 +36,7 @@ def resolve(spec: ModelSpec, choice: str) -> str:
 
     Weights that are quantised already are not loaded: auto takes random ones and says so. Those of a GGUF are
     dequantised. Raises UserError for a folder without safetensors or with quantised ones, for a GGUF that is not read
-    (harness.catalog.gguf_model), and for hub where the model has no hub id.
+    (harness.catalog.gguf_model) or is another one than `choice` says, and for hub where the model has no hub id.
     """
     if choice == RANDOM:
         return RANDOM
@@ -61,7 +64,7 @@ def resolve(spec: ModelSpec, choice: str) -> str:
     # A recipe file has what a row says.
     path = user_path(_file_of(choice))
     if path.is_file() or is_gguf(choice):
-        return _of_gguf(spec, path)
+        return _of_gguf(spec, path, _digest_in(choice))
     if not path.is_dir():
         raise UserError(f"--weights {quoted(choice)} is none of auto, hub, random, no folder and no GGUF file")
     # A folder of the user's own: complete, and of the architecture that was named.
@@ -87,9 +90,20 @@ def _file_of(weights: str) -> str:
     return weights.partition("@")[2] if weights.startswith(GGUF) else weights
 
 
+def _digest_in(weights: str) -> str:
+    """That of a GGUF file which a row or a recipe file names; else empty."""
+    return weights.partition("@")[0].removeprefix(GGUF).partition(":")[2] if weights.startswith(GGUF) else ""
+
+
+def without_digest(weights: str) -> str:
+    """Weights of a GGUF file as rows from before name them; others as they are."""
+    return weights.replace(f":{digest}@", "@", 1) if (digest := _digest_in(weights)) else weights
+
+
 def label(weights: str) -> str:
     """What rows and tables call weights that are not as they were published: "gguf Q4_1, dequantised"; else empty."""
-    return f"gguf {weights.removeprefix(GGUF).partition('@')[0]}, dequantised" if weights.startswith(GGUF) else ""
+    kind = without_digest(weights).removeprefix(GGUF).partition("@")[0]
+    return f"gguf {kind}, dequantised" if weights.startswith(GGUF) else ""
 
 
 def folder(weights: str) -> str:
@@ -105,6 +119,8 @@ def folder(weights: str) -> str:
         path = user_path(_file_of(weights))
         if not path.is_file():
             raise UserError(f"{socket.gethostname()} has no file {path}; put it there, under this path")
+        if (digest := _digest_in(weights)) and digest != gguf_model.read(path).digest:
+            raise UserError(f"{socket.gethostname()} has another file {path} than is meant; put the same one there")
         gguf_model.must_have_package(path)
         return str(path)
     path = user_path(weights)
@@ -138,10 +154,15 @@ def _download(hub_id: str, revision: str | None = None) -> str:
     raise UserError(f"{hub_id} cannot be downloaded: {reason}; use --weights auto, random or a folder")
 
 
-def _of_gguf(spec: ModelSpec, path: Path) -> str:
+def _of_gguf(spec: ModelSpec, path: Path, digest: str = "") -> str:
     model = gguf_model.read(path)
     _check_shape(spec, model.config, path)
-    return f"{GGUF}{model.quantization}@{home_relative(path.resolve())}"
+    if digest and digest != model.digest:
+        raise UserError(
+            f"--weights {path}: is another file than the one that was measured ({digest}, and now {model.digest}); "
+            "measure this one, or put the other one there"
+        )
+    return f"{GGUF}{model.quantization}:{model.digest}@{home_relative(path.resolve())}"
 
 
 def _check_same(spec: ModelSpec, folder: Path) -> None:
