@@ -12,14 +12,14 @@ case. Traces are kept (bench.kept_traces), so that it takes seconds; --anew make
 minutes.
 
 --rows predicts another table of published steps instead, with the shapes of its models (columns as in
-results/reference/published; those from `adapter` to `pointwise` may be missing), each with its card left out.
+results/reference/published; those from `adapter` to `program` may be missing), each with its card left out.
 """
 
 import argparse
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -33,7 +33,8 @@ from harness.catalog import accelerators, efficiency
 from harness.catalog.accelerators import CPU
 from harness.predict import calibration, prediction
 from harness.predict.calibration import Calibration
-from harness.predict.roofline import GEMM
+from harness.predict.prediction import Prediction
+from harness.predict.roofline import GEMM, Trace
 
 CALIBRATIONS = REFERENCE.parents[1] / "harness" / "assets" / "calibrations"
 FIGURES = REFERENCE / "backtest.json"
@@ -49,15 +50,14 @@ def published(kept: KeptTraces, steps: Sequence[PublishedStep] | None = None) ->
     known = published_steps.read()
     traces = published_steps.traces(known, kept)
     fits = fit_priors.left_out(fit_priors.steps(known, traces, kept), lambda step: step.card)
+    by_source = _of_assumed_lengths([(step, _predicted(step, traces, fits)) for step in known])
     if steps is None:
         steps = known
     else:
         traces = published_steps.traces(steps, kept)
     rows, foreseen = [], {}
     for step in steps:
-        trace = traces[step.name]
-        assumed = _without(step, fits)
-        predicted = prediction.predict_cell(step.request(assumed), {step.context: trace})
+        predicted = _predicted(step, traces, fits)
         common = {"name": step.name, "card": step.accelerator.name, "group": step.comparable}
         common["evidence"] = predicted.evidence
         if step.seconds:
@@ -65,18 +65,39 @@ def published(kept: KeptTraces, steps: Sequence[PublishedStep] | None = None) ->
                 unit="s",
                 real=step.seconds,
                 predicted=step.seconds_of(predicted),
-                factor=math.exp(1.96 * predicted.log_sigma),
-                rule=step.rule_seconds(trace.params),
+                factor=math.exp(1.96 * math.hypot(predicted.log_sigma, lengths_log_sigma(step, by_source))),
+                rule=step.rule_seconds(predicted.trace.params),
                 **common,
             )
             rows.append(row)
         if step.gib:
-            factor = math.exp(1.96 * predicted.memory_log_sigma)  # neither figure has the card's context
-            peak = {"real": step.gib, "predicted": step.gib_of(predicted), "factor": factor}
-            rows.append(Row(unit="GiB", **peak, **common))
+            peak, factor = step.gib_of(predicted)
+            rows.append(Row(unit="GiB", real=step.gib, predicted=peak, factor=factor, **common))
         if step.out_of_memory is not None:
             foreseen[step.name] = foresight(predicted.fits_memory(), step.out_of_memory)
     return rows, foreseen
+
+
+def _predicted(step: PublishedStep, traces: Mapping[str, Trace], fits: dict[str, dict[str, float]]) -> Prediction:
+    """The row, predicted as its program runs it and with its card left out of the fit."""
+    assumed = step.as_run_by(_without(step, fits))
+    return prediction.predict_cell(step.request(assumed), {step.context: traces[step.name]})
+
+
+def _of_assumed_lengths(pairs: Sequence[tuple[PublishedStep, Prediction]]) -> dict[str, float]:
+    """By source, the root mean square of the logarithms of real over predicted seconds where lengths are assumed."""
+    squares: dict[str, list[float]] = {}
+    for step, predicted in pairs:
+        if step.lengths_assumed and step.seconds:
+            squares.setdefault(step.source, []).append(math.log(step.seconds / step.seconds_of(predicted)) ** 2)
+    return {source: math.sqrt(fmean(values)) for source, values in squares.items()}
+
+
+def lengths_log_sigma(step: PublishedStep, by_source: Mapping[str, float]) -> float:
+    """How uncertain seconds are for want of the sequences' lengths: by the errors of all other sources that assume
+    them; 0 where the row does not."""
+    others = [error for source, error in by_source.items() if source != step.source]
+    return math.sqrt(fmean(error**2 for error in others)) if step.lengths_assumed and others else 0.0
 
 
 def foresight(fits: bool | None, out_of_memory: bool) -> str:

@@ -7,6 +7,7 @@ framework of its own).
 
 import csv
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +19,10 @@ from harness.catalog import accelerators, precisions
 from harness.catalog.accelerators import Accelerator
 from harness.catalog.optimizers import FOREACH, MASTERS
 from harness.errors import UserError, first_line
-from harness.predict import prediction
+from harness.predict import prediction, varied_lengths
 from harness.predict.calibration import Calibration
 from harness.predict.prediction import Prediction, PredictRequest
-from harness.predict.roofline import DEQUANTIZE, FUSED_4BIT, Op, Trace, in_two_steps
+from harness.predict.roofline import DEQUANTIZE, FUSED_4BIT, HOST, Op, Trace, in_two_steps
 from harness.predict.trace_pool import TraceKey
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
 
@@ -31,13 +32,17 @@ _RULE_SHARE = 0.4  # of the peak, in the one-line rule
 # Bytes read and written per value by AutoGPTQ 0.4's QuantLinear (qlinear_cuda_old): the packed value (0.5), shifted
 # into int32 (4), narrowed to int8 (4 + 1), masked (1 + 1), less the zero (1 + 1), times the scale (1 + 2).
 _GPTQ_BYTES = 16.5
+# Of the interpreter's time per micro-step, DeepSpeed's ZeRO-3 over the same step without it, every layer recomputed in
+# both: measured on a CPU, a card's launches added (bench.zero3_host).
+_ZERO3_HOST = 4.0
 _FUSED_LOGITS = 0.5  # of the bytes of plain logits: once in 16 bits, once in fp32, and gradients in place
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedStep:
     """One row. `seconds` are of a `per`: "step", "micro" (micro-step) or "sample". `gib` is the peak of what `peak_of`
-    names: "allocated" (tensors) or "reserved" (with the allocator's gaps). `out_of_memory` is None where it is not
+    names: "allocated" (tensors) or "reserved" (with the allocator's gaps). `zero3`: DeepSpeed's ZeRO-3 steps. `varied`:
+    its sequences have many lengths, and torch's allocator its default settings. `out_of_memory` is None where it is not
     told."""
 
     name: str
@@ -54,6 +59,9 @@ class PublishedStep:
     peak_of: str
     gptq: bool
     fused: bool
+    zero3: bool
+    varied: bool
+    lengths_assumed: bool
     out_of_memory: bool | None
 
     def request(self, calibration: Calibration) -> PredictRequest:
@@ -77,12 +85,21 @@ class PublishedStep:
             return predicted.step_s
         return predicted.micro_s / (self.recipe.micro_batch if self.per == "sample" else 1)
 
-    def gib_of(self, predicted: Prediction) -> float:
-        """The predicted peak of what the row's peak is of; neither has the driver's context."""
-        memory = predicted.trace.memory
+    def as_run_by(self, assumed: Calibration) -> Calibration:
+        """`assumed` of the row's card, with what its program takes of the interpreter."""
+        slower = {**assumed.slowdown, HOST: assumed.slowdown[HOST] * _ZERO3_HOST}
+        return replace(assumed, slowdown=slower) if self.zero3 else assumed
+
+    def gib_of(self, predicted: Prediction) -> tuple[float, float]:
+        """The predicted peak of what the row's peak is of, and the factor of its interval; neither has the driver's
+        context."""
+        factor = math.exp(1.96 * predicted.memory_log_sigma)
         if self.peak_of == "allocated":
-            return memory.total / 2**30
-        return (predicted.peak_bytes - self.accelerator.context_bytes) / 2**30
+            return predicted.trace.memory.total / 2**30, factor
+        if self.varied:
+            kept = varied_lengths.reserved(predicted)
+            return (kept.size - self.accelerator.context_bytes) / 2**30, kept.factor
+        return (predicted.peak_bytes - self.accelerator.context_bytes) / 2**30, factor
 
     def rule_seconds(self, params: int) -> float:
         """The one-line rule: 6 x parameters x tokens at 40 % of the card's peak."""
@@ -119,6 +136,7 @@ def _as_usual(raw: dict[str, str]) -> dict[str, str]:
     """How a row's program trains as far as its other columns tell it: as transformers' Trainer does, or with fused
     kernels where it stands for our step; a caveat may say otherwise."""
     caveat, gptq = raw["caveat"], "GPTQ" in raw["caveat"]
+    # Unsloth has torch's allocator grow its blocks (expandable_segments; its __init__.py, 2024.9).
     narrow, trainer = re.search(r"(bf16|16-bit) adapters", caveat), raw["implementation"] == REFERENCE
     return {
         "adapter": "bf16" if narrow else "fp32",
@@ -127,6 +145,7 @@ def _as_usual(raw: dict[str, str]) -> dict[str, str]:
         "autocast": "yes" if trainer and not narrow else "",
         "four_bit": "gptq" if gptq else "",
         "pointwise": "fused" if "fused kernels" in caveat else "",
+        "program": "unsloth" if "Unsloth" in caveat else "",
     }
 
 
@@ -164,6 +183,9 @@ def _step(raw: dict[str, str], architecture: dict[str, Any]) -> PublishedStep:
         peak_of=raw["peak_of"],
         gptq=raw["four_bit"] == "gptq",
         fused=raw["pointwise"] == "fused",
+        zero3=raw["program"] == "zero3",
+        varied=raw["lengths"] != "exact" and raw["program"] != "unsloth",
+        lengths_assumed=raw["lengths"] == "assumed",
         out_of_memory={"yes": True, "no": False}.get(raw["oom"]),
     )
 

@@ -127,6 +127,8 @@ class Imported:
         """One row per run: its log's seconds per step and allocator's peak, and what is predicted of them."""
         import pandas
 
+        from harness.predict.imported import peak_as_logged
+
         rows = [
             {
                 "model": run.cell.model.name,
@@ -137,7 +139,7 @@ class Imported:
                 "step_s": run.step_s,
                 "predicted_step_s": predicted.step_s,
                 "peak_bytes": run.peak_bytes,
-                "predicted_peak_bytes": predicted.peak_bytes - predicted.accelerator.context_bytes,
+                "predicted_peak_bytes": peak_as_logged(run, predicted),
                 "source": run.source,
             }
             for run, predicted in zip(self.runs, self.predictions, strict=True)

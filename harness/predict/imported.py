@@ -15,8 +15,8 @@ from harness.catalog.precisions import Precision
 from harness.digits import rounded
 from harness.errors import UserError
 from harness.files import home_relative
-from harness.logs.logged import LoggedRun
-from harness.predict import calibration_files, logged_step
+from harness.logs.logged import ALLOCATED, LoggedRun
+from harness.predict import calibration_files, logged_step, varied_lengths
 from harness.predict.calibration import Calibration, prior
 from harness.predict.logged_step import Stated
 from harness.predict.prediction import Prediction, compute_of
@@ -32,6 +32,9 @@ _GOAL = Goal(1.0, 1, 1)  # of a prediction whose hours nobody looks at
 # FLOPs per parameter and token: two forward, two for the activations' gradients, two for the weights' if these train.
 _LEAST_FLOPS, _FULL_FLOPS = 4, 6
 _LEAST_OF_COUNTED = 0.8  # of the counted tokens: total_flos counts padding too
+# Trainers that have torch's allocator grow its blocks (expandable_segments), by the sources of Unsloth 2024.9 and axolotl
+# 0.8.0; PEFT's comparison empties the allocator every few steps.
+_GROWING_BLOCKS = ("Unsloth", "axolotl", "PEFT method_comparison")
 _TOTAL_FLOS = 6  # transformers' floating_point_ops, whatever is trained
 
 
@@ -79,6 +82,7 @@ def imported(
         peak_bytes=int(run.peak_bytes) if run.peak_bytes else None,
         peak_of=run.peak_of if run.peak_bytes else "",
         tool=run.tool,
+        one_length=run.packed or stated.context is not None,
         source=source,
         notes=(*run.notes, *logged_step.assumptions(run, stated, recipe)),
     )
@@ -86,6 +90,15 @@ def imported(
         return from_json(to_json(row)), predicted
     except ValueError as problem:
         raise UserError(f"its figures are none that a run can have ({problem})") from None
+
+
+def peak_as_logged(run: ImportedRun, predicted: Prediction) -> float:
+    """Bytes that are predicted of what the log's peak is of: the allocator's, which sees no context of the card."""
+    if run.peak_of == ALLOCATED:
+        return predicted.trace.memory.total
+    many_lengths = run.tool not in _GROWING_BLOCKS and not run.one_length
+    peak = varied_lengths.reserved(predicted).size if many_lengths else predicted.peak_bytes
+    return peak - predicted.accelerator.context_bytes
 
 
 def predictable(rows: Sequence[ImportedRun], pool: TracePool) -> list[tuple[ImportedRun, Prediction]]:

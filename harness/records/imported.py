@@ -33,6 +33,7 @@ class ImportedRun:
     peak_bytes: Size | None = None
     peak_of: str = ""
     tool: str = ""
+    one_length: bool = False  # of all sequences: packed ones, or as the user says
     source: str = ""
     notes: tuple[str, ...] = ()
     evidence: str = IMPORTED

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.digits import number
+from harness.predict.imported import peak_as_logged
 from harness.predict.prediction import Prediction
 from harness.records.imported import ImportedRun
 from harness.report.format import gib
@@ -18,8 +19,7 @@ def imported_table(pairs: Sequence[tuple[ImportedRun, Prediction]], out: Console
         "<model|<card|<prec|mean\nlen|seqs/\nstep|s per\nstep|pre-\ndicted|error|peak\nGiB|pre-\ndicted|error"
     )
     for run, predicted in pairs:
-        # The log's peak is the allocator's, which sees no CUDA context.
-        peak = predicted.peak_bytes - predicted.accelerator.context_bytes
+        peak = peak_as_logged(run, predicted)
         count = max(run.cell.recipe.data_parallel, run.cell.recipe.layer_split)
         shown.add_row(
             Text(run.cell.model.name),
