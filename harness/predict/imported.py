@@ -32,8 +32,8 @@ _GOAL = Goal(1.0, 1, 1)  # of a prediction whose hours nobody looks at
 # FLOPs per parameter and token: two forward, two for the activations' gradients, two for the weights' if these train.
 _LEAST_FLOPS, _FULL_FLOPS = 4, 6
 _LEAST_OF_COUNTED = 0.8  # of the counted tokens: total_flos counts padding too
-# Trainers that have torch's allocator grow its blocks (expandable_segments), by the sources of Unsloth 2024.9 and axolotl
-# 0.8.0; PEFT's comparison empties the allocator every few steps.
+# Trainers that have torch's allocator grow its blocks (expandable_segments), by the sources of Unsloth 2024.9 and of
+# axolotl 0.8.0; PEFT's comparison empties the allocator every few steps.
 _GROWING_BLOCKS = ("Unsloth", "axolotl", "PEFT method_comparison")
 _TOTAL_FLOS = 6  # transformers' floating_point_ops, whatever is trained
 
