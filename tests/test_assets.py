@@ -94,5 +94,5 @@ def test_its_tokenizer_is_the_programs_own(spec):
 def test_a_folder_of_its_name_is_itself(spec):
     """Named by its path it has its own config, and the same weights by another name."""
     named = model_folder.from_folder(FOLDER)
-    assert weights.resolve(named, "auto") == str(FOLDER)
+    assert weights.without_digest(weights.resolve(named, "auto")) == str(FOLDER)
     assert {name: named.architecture[name] for name in spec.architecture} == spec.architecture

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -184,7 +185,7 @@ def test_a_folder_with_a_config_is_a_model(shipped, tiny_folder):
 
 def test_weights_auto_takes_what_is_there(tiny_folder, tmp_path):
     spec = model_folder.from_folder(tiny_folder)
-    assert weights.resolve(spec, "auto") == str(tiny_folder)
+    assert re.fullmatch(rf"files:[0-9a-f]{{8}}@{tiny_folder}", weights.resolve(spec, "auto"))
     assert weights.resolve(spec, "random") == "random"
     bare = tmp_path / "bare"
     bare.mkdir()

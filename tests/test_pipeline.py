@@ -20,7 +20,7 @@ from harness.records.arm import ROWS
 from harness.records.cell import Goal, ModelSpec
 from harness.records.lock import exclusive
 from harness.records.measurement import MatmulSpeed
-from harness.records.store import read
+from harness.records.store import NOTHING, read
 from harness.shard import Shard
 from harness.tune import run
 from harness.workers.cluster import Gone
@@ -80,7 +80,7 @@ def test_a_model_with_weights_is_tuned_and_one_without_is_said_to_be_unmeasured(
     ]
     assert [c.steps for c in results[1].curve_points] == [1, 2, 4, 8]  # a curve, so that it can be projected
     assert len(results[1].scores) == 3 and results[1].spec.precision == "fp32"
-    assert read(bench.folder / ROWS.name, ROWS) == (results, 0)
+    assert read(bench.folder / ROWS.name, ROWS) == (results, NOTHING)
     again, notes = bench.measured()
     assert again == results and notes.count("from the record") == 2
 

@@ -132,7 +132,7 @@ def test_another_file_under_the_same_path_is_another_model(tmp_path):
     keys = [replace(cell(), model=spec, weights=name).key({}) for name in names]
     assert keys[0] == keys[1] != keys[2]
     # What a recipe, or a row of another machine, means is not there any more.
-    with pytest.raises(UserError, match="is another file than the one that was measured"):
+    with pytest.raises(UserError, match="other weights than those that were measured"):
         weights.resolve(spec, names[0])
     with pytest.raises(UserError, match="has another file"):
         weights.folder(names[0])

@@ -89,7 +89,7 @@ def _by_size(fitting: Sequence[Candidate], slow: Sequence[Candidate], goal: Goal
     uncounted = "" if best.run.answers else ", answers not counted"
     unknown = "What has a measured accuracy does not fit" if any(c.result for c in slow) else "No accuracy was measured"
     return (
-        f"Best candidate: {best.name} at {best.context} tokens: {why} {rounded(goal.budget_hours, 7)} h{where}, with "
+        f"Best candidate: {best.name} at {best.context} tokens: {why} {goal.budget_hours:.7g} h{where}, with "
         f"{work} in {rounded(span.mid)} h ({rounded(span.low)} to {rounded(span.high)}{uncounted}); its context admits "
         f"{100 * PUBLISHED.coverage(best.context):.0f} % of ARC's leave-one-out sequences. {unknown}: "
         "it may not be the best."
@@ -172,7 +172,7 @@ def _none(slow: Sequence[Candidate], goal: Goal) -> str:
         return "Pick: none: no cell was measured."
     nearest = slow[0]
     share = nearest.run.share * goal.budget_hours
-    where = f"Pick: none fits {rounded(goal.budget_hours, 7)} h. Nearest: {nearest.name} at {nearest.context} tokens: "
+    where = f"Pick: none fits {goal.budget_hours:.7g} h. Nearest: {nearest.name} at {nearest.context} tokens: "
     if not math.isfinite(nearest.hours_high):
         return (
             f"{where}{rounded(nearest.run.mid)} h at the middle, but its few samples give no interval; measure longer "

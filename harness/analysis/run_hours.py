@@ -95,7 +95,7 @@ class RunHours:
 
     def sentence(self, budget_hours: float) -> str:
         """What takes how long at the slow end, in words."""
-        hours = f"take up to {rounded(self.high)} h of {rounded(budget_hours, 7)}"
+        hours = f"take up to {rounded(self.high)} h of {budget_hours:.7g}"
         if not self.answers:
             return f"load and {self.run.work} {hours}, answers not counted"
         return f"load, {self.run.work} and the answers {hours}"

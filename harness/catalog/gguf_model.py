@@ -84,7 +84,7 @@ def _read(path: Path, modified: int, size: int) -> GgufModel:
         raise UserError(f"{path}: {problem}; name a folder with safetensors instead") from None
     must_have_package(path)
     quantization = _quantization(path, header)
-    digest = fingerprint.digest(path, header.start, (entry.offset for entry in header.tensors))
+    digest = fingerprint.of_file(path, header.start, (entry.offset for entry in header.tensors))
     return GgufModel(config, quantization, digest)
 
 

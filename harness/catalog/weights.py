@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import network
-from harness.catalog import gguf_model, trainable
+from harness.catalog import fingerprint, gguf_model, trainable
 from harness.errors import UserError, first_line
 from harness.files import home_relative, read_json, user_path
 from harness.records.cell import ModelSpec
@@ -15,9 +15,9 @@ from harness.text import quoted, say_once
 
 RANDOM = "random"
 BUNDLED = "bundled:"  # before the name of a model that comes with the program, and a digest of its weights
-# Before the quantisation of a GGUF file, its digest and its path, as in "gguf:Q4_1:0f3a99c1@~/model.gguf". Rows from
-# before have no digest.
-GGUF = "gguf:"
+# Before the quantisation of a GGUF file, its digest and its path, as in "gguf:Q4_1:0f3a99c1@~/model.gguf", and before
+# the digest of a folder and its path, "files:0f3a99c1@~/model". Rows from before have no digest.
+GGUF, FILES = "gguf:", "files:"
 # A folder of the hub's cache: the model, and the revision.
 _SNAPSHOT = re.compile(r"models--([^/]+)/snapshots/([0-9a-f]{40})/?$")
 # What must be the same in weights and in the model they are named for.
@@ -27,8 +27,8 @@ _ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def resolve(spec: ModelSpec, choice: str) -> str:
-    """Where the weights are: "random", a folder, "gguf:QUANTISATION:DIGEST@FILE" or "bundled:NAME@DIGEST" (see
-    `folder`).
+    """Where the weights are: "random", "files:DIGEST@FOLDER", "gguf:QUANTISATION:DIGEST@FILE", a folder of the
+    hub's cache, whose name has its revision, or "bundled:NAME@DIGEST" (see `folder`).
 
     `choice` is auto (the program's own, a folder or the hub's cache where the weights are there, else random: never a
     download), hub, random, a folder, or a GGUF file. Speed and memory do not depend on the values: random weights
@@ -36,7 +36,8 @@ def resolve(spec: ModelSpec, choice: str) -> str:
 
     Weights that are quantised already are not loaded: auto takes random ones and says so. Those of a GGUF are
     dequantised. Raises UserError for a folder without safetensors or with quantised ones, for a GGUF that is not read
-    (harness.catalog.gguf_model) or is another one than `choice` says, and for hub where the model has no hub id.
+    (harness.catalog.gguf_model), for other files than a `choice` with a digest means, and for hub where the model has
+    no hub id.
     """
     if choice == RANDOM:
         return RANDOM
@@ -54,7 +55,7 @@ def resolve(spec: ModelSpec, choice: str) -> str:
         if spec.path and is_gguf(spec.path):
             return _of_gguf(spec, user_path(spec.path))
         if spec.path:
-            return spec.path if _has_safetensors(user_path(spec.path)) else RANDOM
+            return _of_folder(user_path(spec.path)) if _has_safetensors(user_path(spec.path)) else RANDOM
         # Never a download unless it is asked for.
         return _cached(spec.hub_id) or RANDOM
     if choice == "hub":
@@ -77,7 +78,7 @@ def resolve(spec: ModelSpec, choice: str) -> str:
                 f"--weights {choice}: the folder has no {needed}; pickled weights (.bin, .pt) are never loaded"
             )
     _check_same(spec, path)
-    return home_relative(path.resolve())
+    return _of_folder(path, _digest_in(choice))
 
 
 def is_gguf(path: str) -> bool:
@@ -86,17 +87,20 @@ def is_gguf(path: str) -> bool:
 
 
 def _file_of(weights: str) -> str:
-    """The path of a GGUF file without what stands before it in rows; other weights as they are."""
-    return weights.partition("@")[2] if weights.startswith(GGUF) else weights
+    """The path of a file or a folder without what stands before it in rows; other weights as they are."""
+    return weights.partition("@")[2] if weights.startswith((GGUF, FILES)) else weights
 
 
 def _digest_in(weights: str) -> str:
-    """That of a GGUF file which a row or a recipe file names; else empty."""
-    return weights.partition("@")[0].removeprefix(GGUF).partition(":")[2] if weights.startswith(GGUF) else ""
+    """That of the file or the folder which a row or a recipe file names; else empty."""
+    kind, *of = weights.partition("@")[0].split(":") if weights.startswith((GGUF, FILES)) else [""]
+    return of[-1] if len(of) > (f"{kind}:" == GGUF) else ""
 
 
 def without_digest(weights: str) -> str:
-    """Weights of a GGUF file as rows from before name them; others as they are."""
+    """Weights of a file or a folder as rows from before name them; others as they are."""
+    if weights.startswith(FILES):
+        return _file_of(weights)
     return weights.replace(f":{digest}@", "@", 1) if (digest := _digest_in(weights)) else weights
 
 
@@ -123,12 +127,14 @@ def folder(weights: str) -> str:
             raise UserError(f"{socket.gethostname()} has another file {path} than is meant; put the same one there")
         gguf_model.must_have_package(path)
         return str(path)
-    path = user_path(weights)
+    path = user_path(_file_of(weights))
     if path.is_dir():
+        if (digest := _digest_in(weights)) and digest != _digest_of(path):
+            raise UserError(f"{socket.gethostname()} has other files in {path} than are meant; put the same ones there")
         return str(path)
     if snapshot := _SNAPSHOT.search(weights):
         return _download(snapshot[1].replace("--", "/"), snapshot[2])
-    raise UserError(f"{socket.gethostname()} has no folder {weights}; put the weights there, under this path")
+    raise UserError(f"{socket.gethostname()} has no folder {path}; put the weights there, under this path")
 
 
 def _download(hub_id: str, revision: str | None = None) -> str:
@@ -157,12 +163,32 @@ def _download(hub_id: str, revision: str | None = None) -> str:
 def _of_gguf(spec: ModelSpec, path: Path, digest: str = "") -> str:
     model = gguf_model.read(path)
     _check_shape(spec, model.config, path)
-    if digest and digest != model.digest:
-        raise UserError(
-            f"--weights {path}: is another file than the one that was measured ({digest}, and now {model.digest}); "
-            "measure this one, or put the other one there"
-        )
+    _must_be_meant(path, model.digest, digest)
     return f"{GGUF}{model.quantization}:{model.digest}@{home_relative(path.resolve())}"
+
+
+def _of_folder(path: Path, digest: str = "") -> str:
+    if _SNAPSHOT.search(str(path.resolve())):
+        return home_relative(path.resolve())
+    now = _digest_of(path)
+    _must_be_meant(path, now, digest)
+    return f"{FILES}{now}@{home_relative(path.resolve())}"
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        return fingerprint.of_folder(path)
+    except OSError as problem:
+        raise UserError(f"{problem.filename or path}: cannot be read ({problem.strerror})") from None
+
+
+def _must_be_meant(path: Path, now: str, digest: str) -> None:
+    """Raises UserError where a recipe file or a row means other weights, of another `digest`."""
+    if digest and digest != now:
+        raise UserError(
+            f"--weights {path}: other weights than those that were measured ({digest}, and now {now}); measure these, "
+            "or put the others there"
+        )
 
 
 def _check_same(spec: ModelSpec, folder: Path) -> None:

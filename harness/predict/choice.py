@@ -15,7 +15,7 @@ def advice(predictions: Sequence[Prediction], goal: Goal) -> str:
     the least card that holds it; else the cell that comes nearest."""
     if not predictions:
         return "Nothing could be predicted: there is nothing to choose."
-    budget = f"{rounded(goal.budget_hours, 7)} h"
+    budget = f"{goal.budget_hours:.7g} h"
     fitting = [cell for cell in predictions if cell.verdict(goal) == "fits"]
     if not fitting:
         held = [cell for cell in predictions if cell.fits_memory()]

@@ -192,6 +192,4 @@ def shortfall(prediction: Prediction, goal: Goal) -> str:
         lack = fixed(100 * (needs / has - 1))
         return f"it may need {rounded(needs)} GiB per card and has {rounded(has)}, {lack} % too little"
     high, budget = prediction.hours(goal)[2], goal.budget_hours
-    return (
-        f"it may take {rounded(high)} h, {fixed(100 * (high / budget - 1))} % over the budget of {rounded(budget, 7)} h"
-    )
+    return f"it may take {rounded(high)} h, {fixed(100 * (high / budget - 1))} % over the budget of {budget:.7g} h"

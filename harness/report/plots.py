@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from harness.digits import rounded
 from harness.errors import UserError
 from harness.report.page.canvas import COLOURS, MISSING
 
@@ -61,7 +60,7 @@ def predicted(frame: "pandas.DataFrame", budget_hours: float) -> "Figure":
         mid = rows["hours_mid"]
         bars = [mid - rows["hours_low"], rows["hours_high"] - mid]
         axes.errorbar(rows["peak_gib"], mid, yerr=bars, fmt="o", capsize=2, alpha=0.7, label=card)
-    axes.axhline(budget_hours, color=_LIMIT, label=f"budget, {rounded(budget_hours, 7)} h")
+    axes.axhline(budget_hours, color=_LIMIT, label=f"budget, {budget_hours:.7g} h")
     # Each model is named once, at its quickest cell.
     for row in frame.sort_values("hours_mid").drop_duplicates("model").itertuples():
         axes.annotate(row.model, (row.peak_gib, row.hours_mid), xytext=(4, -10), textcoords="offset points")

@@ -11,7 +11,7 @@ from rich.text import Text
 from harness.arc.lengths import PUBLISHED
 from harness.catalog.optimizers import MASTERS
 from harness.catalog.precisions import lower_bound
-from harness.digits import fixed, number, rounded
+from harness.digits import fixed, number
 from harness.files import write_output
 from harness.predict.prediction import Prediction
 from harness.predict.query import Unpredictable
@@ -89,7 +89,7 @@ def _definition(goal: Goal) -> str:
     return (
         "PREDICTED, not measured. 10 steps: optimiser steps of full contexts. all h: load, "
         f"{goal.steps} steps over ARC's lengths up to seq_len and the answers of {goal.test_tasks} tasks, with a 95 % "
-        f"interval; fits: its high end is within the whole of {rounded(goal.budget_hours, 7)} h and its memory within "
+        f"interval; fits: its high end is within the whole of {goal.budget_hours:.7g} h and its memory within "
         "the card's; fits?: it may just not hold it. *: emulated."
     )
 

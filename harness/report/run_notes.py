@@ -14,7 +14,7 @@ Runs = Mapping[str, RunHours]  # by key of the row
 def definition(runs: Sequence[RunHours], goal: Goal) -> str:
     """What all h is and what fits, for a table of these runs."""
     answers = f" and the answers of {goal.test_tasks} tasks" if any(run.answers for run in runs) else ""
-    fits = f"fits: within {rounded(goal.budget_hours, 7)} h; tight: only its middle is."
+    fits = f"fits: within {goal.budget_hours:.7g} h; tight: only its middle is."
     if runs and not answers:
         fits = f"fits: within {_part(goal)}, for the answers need room; tight: within all of it."
     return (
@@ -48,7 +48,7 @@ def of_uncounted(named: Sequence[tuple[str, RunHours]], goal: Goal) -> list[str]
 
 
 def _part(goal: Goal) -> str:
-    return f"{100 * TRAINING_SHARE:.0f} % of {rounded(goal.budget_hours, 7)} h"
+    return f"{100 * TRAINING_SHARE:.0f} % of {goal.budget_hours:.7g} h"
 
 
 def _on_cards(runs: Sequence[RunHours]) -> str:

@@ -52,7 +52,7 @@ def _definition(goal: Goal, priced: bool) -> str:
     return (
         "PREDICTED, not measured. Of one, two and four cards of a kind the smallest, by the memory of all, whose "
         f"memory surely suffices and that surely loads, makes {goal.steps} steps over ARC's lengths and answers "
-        f"{goal.test_tasks} tasks within {rounded(goal.budget_hours, 7)} h: at the high end of all h, with its 95 % "
+        f"{goal.test_tasks} tasks within {goal.budget_hours:.7g} h: at the high end of all h, with its 95 % "
         "interval."
         f"{euros} *: emulated."
     )

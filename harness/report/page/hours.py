@@ -7,7 +7,6 @@ from harness.analysis.candidates import Candidate, interval
 from harness.analysis.run_hours import Span
 from harness.analysis.verdict import FITS, TIGHT, TOO_SLOW, UNSURE
 from harness.catalog.published import ACCURACIES, SOURCE, Published
-from harness.digits import rounded
 from harness.records.measurement import Measurement
 from harness.report.format import cell_name, hours
 from harness.report.page.canvas import COLOURS, Picture, Tips, log_ticks, short
@@ -64,8 +63,8 @@ def _by_cell(judged: Judged) -> list[Picture]:
             "hours",
             "Hours of the whole run",
             "Dot: the middle; bar: the 95 % interval; green fits, amber is tight or unsure, red is too slow for "
-            f"{rounded(goal.budget_hours, 7)} h and {goal.steps} steps.{left_out}",
-            f"Hours of {len(shown)} cells with a line at the budget of {rounded(goal.budget_hours, 7)} hours.",
+            f"{goal.budget_hours:.7g} h and {goal.steps} steps.{left_out}",
+            f"Hours of {len(shown)} cells with a line at the budget of {goal.budget_hours:.7g} hours.",
             paint,
             height=76 + 22 * max(4, len(shown)),
         )
@@ -156,7 +155,7 @@ def _draw_published(published: list[tuple[Candidate, Published]], axes: "Axes", 
 
 def _draw_budget(budget_hours: float, axes: "Axes") -> None:
     axes.axvline(budget_hours, color=COLOURS["ink"], linestyle=(0, (4, 3)), linewidth=1.2)
-    axes.annotate(f"budget {rounded(budget_hours, 7)} h", (budget_hours, 1), (0, 3), textcoords="offset points",
+    axes.annotate(f"budget {budget_hours:.7g} h", (budget_hours, 1), (0, 3), textcoords="offset points",
                   xycoords=("data", "axes fraction"), ha="center", fontsize=10)  # fmt: skip
 
 

@@ -97,13 +97,13 @@ def headline(judged: Judged) -> tuple[str, str]:
     if not judged.content.rows:
         return _without_cells(judged)
     if (best := choice.best) is None:
-        return f"No measured cell fits {rounded(goal.budget_hours, 7)} h", choice.why
+        return f"No measured cell fits {goal.budget_hours:.7g} h", choice.why
     span, solved = best.run.span, ""
     if best.result:
         low, high = interval(best.result)
         solved = f", {100 * best.result.mean('attempts'):.0f} % solved ({100 * low:.0f} to {100 * high:.0f})"
     return (
-        f"{best.name} at {best.context} tokens fits {rounded(goal.budget_hours, 7)} h: "
+        f"{best.name} at {best.context} tokens fits {goal.budget_hours:.7g} h: "
         f"{rounded(span.mid)} h ({rounded(span.low)} to {rounded(span.high)}){solved}",
         choice.why,
     )
@@ -135,7 +135,7 @@ def tiles(judged: Judged) -> list[tuple[str, str, str, str]]:
         return []
     goal, span, row = judged.goal, best.run.span, best.row
     whole = f"{hours(span.low, span.mid, span.high)} h"
-    made = [("whole run", whole, f"of {rounded(goal.budget_hours, 7)} h", cells.mark_of(best.run))]
+    made = [("whole run", whole, f"of {goal.budget_hours:.7g} h", cells.mark_of(best.run))]
     if best.result:
         low, high = interval(best.result)
         remark = f"{100 * low:.0f} to {100 * high:.0f} %, {len(best.result.scores)} tasks"
