@@ -8,7 +8,7 @@ import re
 
 from harness.logs.logged import ALLOCATED, GIB, RESERVED, LoggedRun, Pace, count, positive, sequences_of, timed_steps
 from harness.logs.printed import NUMBER as _N
-from harness.logs.printed import Training, entries, last_training, plain, value_of
+from harness.logs.printed import Training, after, dicts_with, evaluations, last_training, plain, value_of
 from harness.logs.printed import key as _key
 from harness.records.cell import ALL, NONE
 
@@ -16,7 +16,7 @@ _COUNTED = "num_input_tokens_seen"  # what transformers counts goes on where a r
 _TOKENS = (_COUNTED, "num_tokens", "tokens/total")
 _PLANNED = (r"Total steps\s*=\s*" + _N, r"Total optimization steps\s*=\s*" + _N, _key("max_steps"))
 _RESUMED = r"(?:Continuing|Resuming) training from (?:checkpoint with epoch [0-9]+ and )?global step ([0-9][0-9,]*)"
-_EXAMPLES = (r"Running training \*[^\n]*\n[^\n]*Num examples\s*=\s*" + _N, r"Num examples = " + _N + r" \|")
+_EXAMPLES = (r"Running training \*[^\n]{0,20}\n[^\n]{0,200}Num examples\s*=\s*" + _N, r"Num examples = " + _N + r" \|")
 _BATCH = (r"Total batch size(?: \([^)\n]{0,40}\))?\s*=\s*" + _N, r"Total train batch size[^=\n]{0,80}=\s*" + _N)
 _MICRO = (r"[Bb]atch size per device\s*=\s*" + _N, _key("per_device_train_batch_size"), _key("micro_batch_size"))
 _TRAINABLE = (r"[Tt]rainable (?:parameters|params)\s*[=:]\s*" + _N,)
@@ -27,14 +27,14 @@ _RESERVED = (
     rf"\+{_N}GB reserved",
 )
 _ALLOCATED = (r"memory/max_allocated \(GiB\)['\"]?:\s*['\"]?" + _N,)
-_SMI = r"^\|\s+(\d+)\s+(?:NVIDIA|Tesla|Quadro|GeForce)[\w -]{2,50}?\s{2,}"  # a row of nvidia-smi
+_SMI = r"\|(?<![^\n]\|)\s+(\d+)\s+(?:NVIDIA|Tesla|Quadro|GeForce)[\w -]{2,50}?\s{2,}"  # a row of nvidia-smi
 _CARD = (
     r"GPU\s*[=:]\s*([^.\n|]{2,60})\. (?:Num GPUs|Max memory)",
     r"\|[ \t]{2,20}([^.\n|=:]{2,60})\. (?:Num GPUs|Max memory)",
     r"\|\s+\d+\s+((?:NVIDIA|Tesla|Quadro|GeForce)[\w -]{2,50}?)\s{2,}",  # nvidia-smi
 )
 _MODEL = (
-    r"""(?<!\w)model_name(?:_or_path)?\s*=\s*['"]([^'"\n]{2,200})['"]""",
+    r"""model_name(?<!\wmodel_name)(?:_or_path)?\s*=\s*['"]([^'"\n]{2,200})['"]""",
     r"""from_pretrained\(\s*['"]([^'"\n]{2,200})['"]""",
     r"""^[ \t]*['"]?base_model['"]?\s*:\s*['"]?([\w./~-]{2,200})""",
 )
@@ -76,7 +76,7 @@ def read_console(raw: str, settings: str = "", evaluated: bool = False) -> Logge
         cards_shown=len(set(re.findall(_SMI, text, re.MULTILINE))) or None,
         precision=precision,
         method=_method(both),
-        lora_r=_count(both, _key("lora_r"), r"""(?<![\w])r\s*=\s*([0-9]+)\s*[,)]"""),
+        lora_r=_count(both, _key("lora_r"), after("r", r"\s*=\s*([0-9]+)\s*[,)]")),
         sequences_per_step=batch,
         micro_batch=micro,
         recompute=_recompute(both),
@@ -86,7 +86,7 @@ def read_console(raw: str, settings: str = "", evaluated: bool = False) -> Logge
         flos=pace.part(_flos(training.text)),
         trainable=_count(text, *_TRAINABLE),
         window=_count(both, _key("max_seq_length"), _key("sequence_len"), _key("max_length")),
-        packed=bool(re.search(r"(?<!\w)(?:sample_)?packing['\"]?\s*[:=]\s*[Tt]rue", both)),
+        packed=any(_is_set(both, name) for name in ("packing", "sample_packing")),
         peak_bytes=peak * GIB if peak else None,
         peak_of=peak_of,
         notes=(*notes, *pace.notes),
@@ -106,27 +106,20 @@ def _pace(
         by_epochs = epoch * examples / batch if epoch and examples and batch else steps
         if timed_steps(steps, seconds, rate) != steps or by_epochs < 0.95 * steps - 1:
             steps = None
-    times = [
-        taken
-        for entry in entries(training.during)
-        if value_of(entry, "epoch")
-        for name in set(re.findall(r"(?<!\w)eval_(?:\w+_)?runtime", entry))
-        if (taken := value_of(entry, name))
-    ]
+    times = evaluations(training.during)
     return Pace.of(steps, seconds, sum(times), began, rate, evaluated and not times)
 
 
-def _epochs(text: str, beside: str = "") -> float | None:
-    """How many were made, by the last dict that tells it, and has `beside` in it."""
-    told = (value_of(entry, "epoch") for entry in reversed(entries(text)) if beside in entry)
-    return next((epoch for epoch in told if epoch), None)
+def _epochs(text: str, beside: str = "epoch") -> float | None:
+    """How many were made, by the last dict that tells it, and has a number of `beside` in it."""
+    return next((epoch for entry in dicts_with(text, beside) if (epoch := value_of(entry, "epoch"))), None)
 
 
 def _tokens(text: str, resumed: bool) -> float | None:
     """Tokens of the whole run: the last count, which may be from before the end."""
-    every, last = entries(text), _epochs(text)
+    last = _epochs(text)
     for name in _TOKENS[: 1 if resumed else None]:
-        for entry in reversed(every):
+        for entry in dicts_with(text, name):
             if tokens := value_of(entry, name):
                 epoch = value_of(entry, "epoch")
                 return tokens * (last / epoch if last and epoch else 1)
@@ -169,19 +162,19 @@ def _tool(text: str) -> str:
 
 def _precision(text: str) -> tuple[str | None, bool]:
     """The precision, and whether only a flag of the trainer tells it, which is about products."""
-
-    def is_set(*names: str) -> bool:
-        return any(re.search(rf"(?<![\w]){name}['\"]?\s*[:=]\s*[Tt]rue", text) for name in names)
-
-    if is_set("load_in_4bit") or re.search(r"bnb-4bit['\"]?[\s,)]", text):
+    if _is_set(text, "load_in_4bit") or re.search(r"bnb-4bit['\"]?[\s,)]", text):
         return "int4", False
-    if is_set("load_in_8bit"):
+    if _is_set(text, "load_in_8bit"):
         return "int8", False
-    if is_set("fp16"):
+    if _is_set(text, "fp16"):
         return "fp16", True
     if re.search(r"dtype\s*=\s*(?:torch\.|['\"])bfloat16", text):
         return "bf16", False
-    return ("bf16", True) if is_set("bf16") else (None, False)
+    return ("bf16", True) if _is_set(text, "bf16") else (None, False)
+
+
+def _is_set(text: str, name: str) -> bool:
+    return bool(re.search(after(name, r"""['"]?\s*[:=]\s*[Tt]rue"""), text))
 
 
 def _recompute(text: str) -> str | None:
@@ -193,6 +186,8 @@ def _recompute(text: str) -> str | None:
 def _method(text: str) -> str | None:
     if re.search(r"full_finetuning['\"]?\s*[:=]\s*[Tt]rue", text):
         return "full"
-    if re.search(r"use_dora['\"]?\s*[:=]\s*[Tt]rue|peft_use_dora['\"]?\s*:\s*true", text):
+    if re.search(r"use_dora['\"]?\s*[:=]\s*[Tt]rue", text):
         return "dora"
-    return "lora" if re.search(r"get_peft_model|LoraConfig|lora_r\b|adapter['\"]?\s*:\s*['\"]?q?lora", text) else None
+    named = "get_peft_model" in text or "LoraConfig" in text
+    patterns = (r"lora_r\b", r"adapter['\"]?\s*:\s*['\"]?q?lora")
+    return "lora" if named or any(re.search(pattern, text) for pattern in patterns) else None

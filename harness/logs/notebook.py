@@ -21,7 +21,7 @@ def read_notebook(value: dict[str, Any]) -> LoggedRun | None:
         if cell.get("cell_type") != "code":
             continue
         # A comment may name another value than the one that is set.
-        code.append(re.sub(r"(?m)^[ \t]*#.*$|\s#[^'\"\n]*$", "", _joined(cell.get("source"))))
+        code.append("\n".join(map(_without_comment, _joined(cell.get("source")).split("\n"))))
         outputs, shown = cell.get("outputs"), []
         for output in map(mapping, outputs if isinstance(outputs, list) else ()):
             data = mapping(output.get("data"))
@@ -36,6 +36,15 @@ def read_notebook(value: dict[str, Any]) -> LoggedRun | None:
         return None
     colab = mapping(mapping(value.get("metadata")).get("colab"))
     return run.or_else(LoggedRun(card=text(colab.get("gpuType"))))
+
+
+def _without_comment(line: str) -> str:
+    """`line` without a comment at its end, in which no quote may stand: it might be a text's."""
+    if line.lstrip(" \t").startswith("#"):
+        return ""
+    after_quote = max(line.rfind("'"), line.rfind('"')) + 1
+    comment = re.search(r"\s#", line[after_quote:])
+    return line[: after_quote + comment.start()] if comment else line
 
 
 def _joined(lines: Any) -> str:

@@ -1,6 +1,12 @@
-"""What a trainer prints, taken apart: plain text, the last training in it, and the dicts that it is made of."""
+"""What a trainer prints, taken apart: plain text, the last training in it, and the dicts that it is made of.
+
+A log may be large, and from anywhere. What is sought begins with its letters, which `re` finds many times as fast as
+what begins by looking back, and no search may go over the same text again and again.
+"""
 
 import re
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.logs.logged import positive
@@ -10,23 +16,35 @@ _MOST = 1 << 26  # characters that are read
 _BEGINS = re.compile(r"Running training \*|Total optimization steps\s*=|Num Epochs\s*=")
 
 
+_LONGEST = 4000  # characters of a dict
+_RUNTIME = "train_runtime"
+
+
+def after(letters: str, rest: str, unlike: str = r"\w") -> str:
+    """A pattern of `letters`, which none of the characters `unlike` precedes, and the pattern `rest`."""
+    return rf"{letters}(?<![{unlike}]{letters}){rest}"
+
+
+_VALUE = rf"""['"]?\s*[:=]\s*['"]?{NUMBER}(?![\w:]|\.[0-9]|\.?\Z)"""
+
+
 def key(name: str) -> str:
     """The value of `name` as a dict's text, a table of metrics or YAML has it: 'x': '1', x = 1, x: 1. What ends with
     the text is none: it may have been cut off there."""
-    return rf"""(?<![\w/]){name}['"]?\s*[:=]\s*['"]?{NUMBER}(?![\w:]|\.[0-9]|\.?\Z)"""
+    return after(name, _VALUE, r"\w/")
 
 
-_SECONDS = re.compile(
-    "|".join(
-        (
-            # As log_metrics writes it: 1:02:03.45, and from a day on "1 day, 2:03:04.5".
-            r"(?<!\w)train_runtime\s*=\s*((?:[0-9]{1,4} days?, )?[0-9]{1,9}(?::[0-9.]{1,9}){1,2})[ \t]*$",
-            key("train_runtime"),
-            rf"^[ \t]*{NUMBER} seconds used for training",
-        )
-    ),
-    re.MULTILINE,
+# As log_metrics writes it: 1:02:03.45, and from a day on "1 day, 2:03:04.5".
+_CLOCK = r"\s*=\s*((?:[0-9]{1,4} days?, )?[0-9]{1,9}(?::[0-9.]{1,9}){1,2})[ \t]*$"
+_SECONDS = tuple(
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        after(_RUNTIME, rf"(?:{_CLOCK}|(?<!/{_RUNTIME}){_VALUE})"),
+        rf"^[ \t]*{NUMBER} seconds used for training",
+    )
 )
+_EVALUATION = re.compile(after("eval_", rf"((?:\w+_)?)runtime{_VALUE}", r"\w/"))
+_LOSS = re.compile(after("loss", r"""['"]?\s*:"""))
 
 
 @dataclass(frozen=True)
@@ -44,19 +62,20 @@ def plain(raw: str) -> str:
     """The end of `raw`, with one kind of line ends, and without colours and the seconds that a trainer which counts
     tokens prints with every loss: they are of the training so far."""
     text = re.sub(r"\x1b\[[0-9;]{0,20}[A-Za-z]", "", raw[-_MOST:].replace("\r\n", "\n").replace("\r", "\n"))
-
-    def ended(match: re.Match[str]) -> str:
-        entry = match[0]
-        so_far = "train_runtime" in entry and re.search(r"(?<!\w)loss['\"]?\s*:", entry)
-        return entry.replace("train_runtime", "seconds_so_far") if so_far else entry
-
-    return re.sub(r"\{[^{}\n]{0,4000}\}", ended, text)
+    parts, done, at = [], 0, text.find(_RUNTIME)
+    while at >= 0:
+        begin, end = _dict_around(text, at) or (at, at + 1)
+        if _LOSS.search(text, begin, end):
+            parts += [text[done:begin], text[begin:end].replace(_RUNTIME, "seconds_so_far")]
+            done = end
+        at = text.find(_RUNTIME, end)
+    return "".join([*parts, text[done:]])
 
 
 def last_training(text: str) -> Training:
     """Of `text` that `plain` made. What an earlier training printed is none of the last one's."""
-    ends = [(match.start(), match.end(), _seconds(match)) for match in _SECONDS.finditer(text)]
-    ends = [end for end in ends if end[2]]
+    ends = [(m.start(), m.end(), _seconds(m)) for pattern in _SECONDS for m in pattern.finditer(text)]
+    ends = sorted(end for end in ends if end[2])
     if not ends:
         return Training(text, text, None, 0)
     # A run's seconds are printed several times, rounded: another number is another run's.
@@ -75,9 +94,38 @@ def last_training(text: str) -> Training:
     return Training(text[begin:], "" if first else text[:end], ends[-1][2], len(changes) + 1)
 
 
-def entries(text: str) -> list[str]:
-    """The dicts that a trainer prints, one per line."""
-    return re.findall(r"\{[^{}\n]{0,4000}\}", text)
+def dicts_with(text: str, name: str) -> Iterator[str]:
+    """The dicts that a trainer prints, one per line, which have a number called `name`; the last one first."""
+    last = -1
+    for at in reversed(array("q", (match.start() for match in re.finditer(key(name), text)))):
+        begin, end = _dict_around(text, at) or (last, last)
+        if begin != last:
+            last = begin
+            yield text[begin:end]
+
+
+def evaluations(text: str) -> list[float]:
+    """Seconds of each evaluation, by dicts that tell the epoch too."""
+    seconds: list[float] = []
+    names: set[str] = set()
+    begin, end, counts = 0, -1, False
+    for match in _EVALUATION.finditer(text):
+        if match.start() >= end:
+            begin, end = _dict_around(text, match.start()) or (match.start(), match.start() + 1)
+            counts, names = bool(value_of(text[begin:end], "epoch")), set()
+        if counts and match[1] not in names and (taken := positive(match[2])):
+            seconds.append(taken)
+        names.add(match[1])
+    return seconds
+
+
+def _dict_around(text: str, at: int) -> tuple[int, int] | None:
+    """Where the dict begins and ends in which the place `at` is; None where it is in none."""
+    begin = text.rfind("{", max(0, at - _LONGEST), at)
+    end = text.find("}", at, begin + _LONGEST + 2) + 1
+    if begin < 0 or not end or text.find("}", begin, at) >= 0 or text.find("{", at, end) >= 0:
+        return None
+    return None if text.find("\n", begin, end) >= 0 else (begin, end)
 
 
 def value_of(entry: str, name: str) -> float | None:
@@ -90,9 +138,9 @@ def _same(one: float | None, other: float | None) -> bool:
 
 
 def _seconds(match: re.Match[str]) -> float | None:
-    clock, plain_number, used = match.groups()
+    clock, number = match[1] if match.re.groups == 2 else None, match[match.re.groups]
     if not clock:
-        return positive(plain_number or used)
+        return positive(number)
     days, _, hours = clock.rpartition(", ")
     total = 0.0
     for part in hours.split(":"):
