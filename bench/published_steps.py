@@ -22,7 +22,7 @@ from harness.errors import UserError, first_line
 from harness.predict import prediction, varied_lengths
 from harness.predict.calibration import Calibration
 from harness.predict.prediction import Prediction, PredictRequest
-from harness.predict.roofline import DEQUANTIZE, FUSED_4BIT, HOST, Op, Trace, in_two_steps
+from harness.predict.roofline import BANDWIDTH, DEQUANTIZE, FUSED_4BIT, HOST, Op, Trace, in_two_steps
 from harness.predict.trace_pool import TraceKey
 from harness.records.cell import REFERENCE, ModelSpec, Recipe
 
@@ -32,6 +32,12 @@ _RULE_SHARE = 0.4  # of the peak, in the one-line rule
 # Bytes read and written per value by AutoGPTQ 0.4's QuantLinear (qlinear_cuda_old): the packed value (0.5), shifted
 # into int32 (4), narrowed to int8 (4 + 1), masked (1 + 1), less the zero (1 + 1), times the scale (1 + 2).
 _GPTQ_BYTES = 16.5
+# And its operations beside that: of the zeros, shifted, narrowed, masked and one added, and of the weights, shifted,
+# narrowed, masked and less the zeros; the product by the scale is the one that is counted.
+_GPTQ_LAUNCHES = 8
+# Qwen's first models: queries, keys and values are one product, and so one adapter. No model of transformers has that
+# beside an MLP in three parts: Qwen2's has seven products per layer and Phi-3's four, where theirs has five.
+_FUSED_QKV = ("qwen-1.8b", "qwen-7b", "qwen-14b", "qwen-72b")
 # Of the interpreter's time per micro-step, DeepSpeed's ZeRO-3 over the same step without it, every layer recomputed in
 # both: measured on a CPU, a card's launches added (bench.zero3_host).
 _ZERO3_HOST = 4.0
@@ -192,11 +198,39 @@ def _step(raw: dict[str, str], architecture: dict[str, Any]) -> PublishedStep:
 
 def traces(steps: Sequence[PublishedStep], kept: KeptTraces) -> dict[str, Trace]:
     """The trace of each row, by its name. Raises SystemExit for a row that cannot be traced."""
-    made = kept.trace_all([step.trace_key for step in steps])
-    for step, trace in zip(steps, made, strict=True):
+    made = _traced(steps, kept)
+    fused = {step.name: _with_fused_qkv(step) for step in steps if step.seconds and step.spec.name in _FUSED_QKV}
+    other = dict(zip(fused, _traced(list(fused.values()), kept), strict=True))
+    return {
+        step.name: _as_then(_between(trace, other[step.name]) if step.name in other else trace, step)
+        for step, trace in zip(steps, made, strict=True)
+    }
+
+
+def _traced(steps: Sequence[PublishedStep], kept: KeptTraces) -> list[Trace]:
+    traces = []
+    for step, trace in zip(steps, kept.trace_all([step.trace_key for step in steps]), strict=True):
         if isinstance(trace, str):
             raise SystemExit(f"{step.name}: {trace}")
-    return {step.name: _as_then(trace, step) for step, trace in zip(steps, made, strict=True)}
+        traces.append(trace)
+    return traces
+
+
+def _with_fused_qkv(step: PublishedStep) -> PublishedStep:
+    """The row with the layers of Phi-3 in the same shapes: one product for queries, keys and values, and one for both
+    halves of the MLP's first."""
+    spec = replace(step.spec, architecture={**step.spec.architecture, "model_type": "phi3", "pad_token_id": 0})
+    targets = "qkv_proj" if step.recipe.lora_targets == "q_proj k_proj v_proj" else step.recipe.lora_targets
+    return replace(step, spec=spec, recipe=replace(step.recipe, lora_targets=targets))
+
+
+def _between(seven: Trace, four: Trace) -> Trace:
+    """The operations of a model with five products per layer, by those of the same with seven and with four; memory is
+    left as with seven, a hundredth more."""
+    share = (5 - 4) / (7 - 4)
+    parts = ((seven, share), (four, 1 - share))
+    ops = tuple(replace(op, count=round(part * op.count)) for trace, part in parts for op in trace.ops)
+    return replace(seven, ops=ops, by_engine=round(sum(part * trace.by_engine for trace, part in parts)))
 
 
 def _as_then(trace: Trace, step: PublishedStep) -> Trace:
@@ -207,7 +241,10 @@ def _as_then(trace: Trace, step: PublishedStep) -> Trace:
         if op.kind == FUSED_4BIT and op.shape:
             dequantize, product = in_two_steps(op, op.shape)
             values = op.shape[1] * op.shape[2]
-            ops += [replace(dequantize, bytes=_GPTQ_BYTES * values) if step.gptq else dequantize, product]
+            if step.gptq:
+                dequantize = replace(dequantize, bytes=_GPTQ_BYTES * values)
+                ops.append(replace(dequantize, kind=BANDWIDTH, bytes=0.0, count=_GPTQ_LAUNCHES * dequantize.count))
+            ops += [dequantize, product]
         elif not (step.gptq and op.kind == DEQUANTIZE):
             ops.append(op)
     trace = replace(trace, ops=tuple(ops))

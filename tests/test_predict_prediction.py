@@ -15,6 +15,8 @@ from harness.predict import calibration, calibration_files, prediction, roofline
 from harness.predict.calibration import MemoryPoint, Point
 from harness.predict.roofline import (
     BANDWIDTH,
+    DEQUANTIZE,
+    FUSED_4BIT,
     GEMM,
     HOST,
     KINDS,
@@ -47,6 +49,20 @@ def test_each_operation_takes_its_arithmetic_or_its_bytes():
         roofline.nominal_seconds(trace(op(flops=1.0, dtype="bf16")), CARD)
     with pytest.raises(UserError, match="card: its rates were not probed; bench --fresh"):
         replace(CARD, rates={}).rate("bf16")
+
+
+def test_bitsandbytes_python_takes_launches_beside_those_of_its_kernels():
+    """A product by a 4-bit matrix as long as 3.5 launches more, dequantising as 0.9; on a CPU launches are fitted."""
+    for kind, more in ((FUSED_4BIT, 3.5), (DEQUANTIZE, 0.9), (GEMM, 0.0), (BANDWIDTH, 0.0)):
+        nominal = roofline.nominal_seconds(trace(op(kind, size=1e5, count=10)), CARD)
+        assert nominal[HOST] == pytest.approx(1e-4 * (1 + more)), kind
+    on_cpu = roofline.nominal_seconds(trace(op(DEQUANTIZE, size=1e5, count=10)), replace(CARD, kind="cpu"))
+    assert on_cpu[LAUNCH] == pytest.approx(1e-4) and on_cpu[HOST] == 0
+    # Dequantised before the product, which is another kernel, it is as much Python.
+    fused = op(FUSED_4BIT, size=1e5, count=10)
+    apart = replace(fused, shape=(4096, 64, 64))
+    both = [roofline.nominal_seconds(trace(one), CARD)[HOST] for one in (fused, apart)]
+    assert both[1] - both[0] == pytest.approx(1e-4)
 
 
 def points(slowdown, models=("a", "b", "c"), noise=lambda i: 1.0):

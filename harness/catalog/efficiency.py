@@ -23,10 +23,10 @@ SLOWDOWN = {
     "thin": 3.0,
     "product4bit": 2.0,
     "attention": 2.1,
-    "memory": 1.16,
-    "dequantize": 2.15,
+    "memory": 1.17,
+    "dequantize": 2.13,
     "launch": 1.0,
-    "host": 2.92,
+    "host": 2.97,
 }
 _CPU_SLOWDOWN = {
     "product": 1.1,

@@ -36,7 +36,7 @@ _Spread = Annotated[float, Meta(ge=0, le=10)]  # of logarithms
 
 # Standard deviations of logarithms: of the prior, and of a measured cell's seconds.
 _PRIOR_LOG_SIGMA = 0.25
-_MEASURED_LOG_SIGMA = 0.03  # how much a shared machine drifts within minutes
+MEASURED_LOG_SIGMA = 0.03  # how much a shared machine drifts within minutes
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Point:
     model: str
     nominal: Mapping[str, float]
     seconds: float
-    log_sigma: float = _MEASURED_LOG_SIGMA
+    log_sigma: float = MEASURED_LOG_SIGMA
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import exp, hypot
+from math import exp, hypot, log, sqrt
 from pathlib import Path
-from statistics import median
+from statistics import median, stdev
 
 from harness.catalog import accelerators, precisions
 from harness.catalog.accelerators import CPU, Accelerator
@@ -24,6 +24,7 @@ from harness.text import say_once
 NAME = "calibration.json"
 _SHIPPED = Path(__file__).parents[1] / "assets" / "calibrations"
 _OTHER_CPU_LOG_SIGMA = 0.3
+_BURSTS = 3  # in a few seconds of samples
 
 
 def at_hand(here: Accelerator, results: Path = RESULTS) -> tuple[Accelerator, Calibration]:
@@ -171,7 +172,13 @@ def _points_of(row: Measurement, trace: Trace, accelerator: Accelerator) -> tupl
         peak=(row.peak_bytes or 0) - accelerator.context_bytes,
         fp32=row.cell.compute_dtype == "fp32",
     )
-    return row, Point(row.cell.model.name, nominal, median(row.micro_s)), memory_point
+    return row, Point(row.cell.model.name, nominal, median(row.micro_s), _log_sigma(row.micro_s)), memory_point
+
+
+def _log_sigma(samples: Sequence[float]) -> float:
+    """How uncertain the middle of `samples` is: what slows a machine down lasts for seconds, so they count as few."""
+    scatter = stdev(map(log, samples)) if len(samples) > 1 else 0.0
+    return hypot(calibration.MEASURED_LOG_SIGMA, scatter / sqrt(_BURSTS))
 
 
 def _one_card(row: Measurement) -> str:

@@ -26,7 +26,10 @@ _OPERATIONS = KINDS[:-2]
 # Of the bytes between products of the plain operations that are traced, what fused kernels move: of a norm and its
 # backward 10 of 90 per value, of a gate's 16 of 32, of additions all.
 _FUSED_SHARE = 0.4
-_ENGINE_SHARE = 0.35  # of a launch from Python: some 7 us where that takes 20
+# Launches that bitsandbytes' Python takes as long as, beside those of its kernels: of a product by a 4-bit matrix, and
+# of dequantising, which comes twice in its backward; measured on a CPU (bench.quantized_host).
+_PYTHON_LAUNCHES = {FUSED_4BIT: 3.5, DEQUANTIZE: 0.9}
+ENGINE_SHARE = 0.35  # of a launch from Python: some 7 us where that takes 20
 # Exponent of the norm of a card's and its host's seconds: the longer one, and some more where both are alike.
 OVERLAP = 4
 
@@ -159,7 +162,10 @@ def nominal_seconds(trace: Trace, accelerator: Accelerator) -> dict[str, float]:
         seconds = max(by_flops, by_bytes)
         nominal[kind] += seconds * op.count
         nominal[launched] += accelerator.launch_s * op.count
-    nominal[HOST] = max(0.0, nominal[HOST] - (1 - _ENGINE_SHARE) * accelerator.launch_s * trace.by_engine)
+    if launched == HOST:
+        python = sum(_PYTHON_LAUNCHES.get(op.kind, 0.0) * op.count for op in trace.ops)
+        fewer = (1 - ENGINE_SHARE) * trace.by_engine
+        nominal[HOST] = max(0.0, nominal[HOST] + accelerator.launch_s * (python - fewer))
     return nominal
 
 
