@@ -151,6 +151,15 @@ def test_the_number_of_cards_is_the_logs_or_asked_for(folder, capsys):
     assert code == 2 and "it shows 2 cards, and not how many share a step; give --gpu, as in t4 or 2xt4" in shown.err
 
 
+def test_a_process_per_card_is_assumed_and_said_where_nothing_tells(folder, capsys):
+    words = ("logs/trainer_state.json", *MINE[:2], "--gpu", "2xt4", *MINE[4:], "--context", "64")
+    code, shown = run(capsys, *words)
+    assert code == 0 and "a process per card (torch.nn.DataParallel is slower" in " ".join(shown.out.split())
+    # Steps of 4 in all, of micro-batches of 4: one process may have shared them.
+    code, shown = run(capsys, *words, "--sequences-per-step", "4")
+    assert code == 2 and "as one process would on all cards (torch.nn.DataParallel)" in shown.err
+
+
 def test_a_model_with_experts_may_be_faster_than_all_its_parameters(monkeypatch):
     """Of 1000 million parameters a token meets 100 million here: 0.4 GFLOPs at the least, not 4."""
     forward = Op("gemm", False, "bf16", 2e8 * 64, 1.0, 1)

@@ -6,7 +6,19 @@ is read of the last training alone.
 
 import re
 
-from harness.logs.logged import ALLOCATED, GIB, RESERVED, LoggedRun, Pace, count, positive, sequences_of, timed_steps
+from harness.errors import UserError
+from harness.logs.logged import (
+    ALLOCATED,
+    DATA_PARALLEL,
+    GIB,
+    RESERVED,
+    LoggedRun,
+    Pace,
+    count,
+    positive,
+    sequences_of,
+    timed_steps,
+)
 from harness.logs.printed import NUMBER as _N
 from harness.logs.printed import Training, after, dicts_with, evaluations, last_training, plain, value_of
 from harness.logs.printed import key as _key
@@ -19,6 +31,8 @@ _RESUMED = r"(?:Continuing|Resuming) training from (?:checkpoint with epoch [0-9
 _EXAMPLES = (r"Running training \*[^\n]{0,20}\n[^\n]{0,200}Num examples\s*=\s*" + _N, r"Num examples = " + _N + r" \|")
 _BATCH = (r"Total batch size(?: \([^)\n]{0,40}\))?\s*=\s*" + _N, r"Total train batch size[^=\n]{0,80}=\s*" + _N)
 _MICRO = (r"[Bb]atch size per device\s*=\s*" + _N, _key("per_device_train_batch_size"), _key("micro_batch_size"))
+_ADJUSTED = r"Training with DataParallel so batch size has been adjusted to: " + _N
+_GATHERED = "torch/nn/parallel/_functions.py"  # where torch warns that losses of several cards are gathered
 _TRAINABLE = (r"[Tt]rainable (?:parameters|params)\s*[=:]\s*" + _N,)
 # GB of these is 2**30 bytes: each divides by 1024 three times.
 _RESERVED = (
@@ -50,6 +64,7 @@ def read_console(raw: str, settings: str = "", evaluated: bool = False) -> Logge
     made = _count(training.text, _key("global_step"))
     if not training.seconds and not made and not planned:
         return None
+    _must_be_a_process_per_card(training.text)
     micro, cards = _count(both, *_MICRO), _count(text, r"Data Parallel GPUs\s*=\s*" + _N)
     accumulation = _count(both, r"(?i:gradient[ _]accumulation[ _]steps)['\"]?\s*[:=]\s*['\"]?" + _N)
     rates = [_last(training.text, _key(f"train_{what}_per_second")) for what in ("samples", "steps")]
@@ -91,6 +106,14 @@ def read_console(raw: str, settings: str = "", evaluated: bool = False) -> Logge
         peak_of=peak_of,
         notes=(*notes, *pace.notes),
     )
+
+
+def _must_be_a_process_per_card(text: str) -> None:
+    """Raises UserError where a banner, or a warning of torch's, tells that one process shared its micro-batches."""
+    adjusted, own = _count(text, _ADJUSTED), _count(text, _MICRO[0])
+    shared = adjusted // own if adjusted and own and adjusted % own == 0 else 1
+    if shared > 1 or _GATHERED in text.replace("\\", "/"):
+        raise UserError(DATA_PARALLEL.format(shared if shared > 1 else "several"))
 
 
 def _pace(

@@ -8,6 +8,12 @@ from typing import Any
 from harness.digits import rounded
 
 GIB = 2**30
+# torch.nn.DataParallel, which transformers takes where it finds several cards and one process: each step copies the
+# model to all cards and their outputs and gradients to the first one.
+DATA_PARALLEL = (
+    "it was trained by one process on {} cards (torch.nn.DataParallel), whose time and memory are not predicted; take "
+    "a run that torchrun or accelerate started with a process per card, or one of a single card"
+)
 RESERVED, ALLOCATED = "reserved", "allocated"  # by torch's allocator, from the device and by tensors
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.files import parse_json, read_bytes
-from harness.logs import console, notebook, peft_comparison, trainer
-from harness.logs.logged import LoggedRun
+from harness.logs import console, notebook, peft_comparison, trainer, training_args
+from harness.logs.logged import DATA_PARALLEL, LoggedRun
 
 MOST_BYTES = 1 << 28
 _KINDS = "trainer_state.json, a trainer's output, a notebook with outputs, or a result of PEFT's method_comparison"
@@ -29,7 +29,17 @@ def read_log(path: Path) -> LoggedRun:
         raise UserError(f"{path}: {problem}") from None
     if not run:
         raise UserError(f"{path}: is no log of a training; it takes {_KINDS}")
+    if run.tool == trainer.STATE and (cards := _cards_of_one_process(run, training_args.beside(path))) > 1:
+        raise UserError(f"{path}: {DATA_PARALLEL.format(cards)}")
     return run
+
+
+def _cards_of_one_process(run: LoggedRun, arguments: dict[str, int]) -> int:
+    """Among how many cards one process shared a micro-batch, by the arguments beside a trainer_state.json: the latter's
+    micro-batch is of all of them."""
+    own = arguments.get("per_device_train_batch_size", 0)
+    shared = run.micro_batch // own if run.micro_batch and own > 0 and run.micro_batch % own == 0 else 1
+    return max(shared, arguments.get("_n_gpu", 1))
 
 
 def _run_of(content: bytes) -> LoggedRun | None:

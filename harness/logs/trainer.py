@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.logs.logged import LoggedRun, Pace, count, mapping, positive, sequences_of, timed_steps
 
-_STATE, _RESULTS = "trainer_state.json", "transformers' results"
+STATE, _RESULTS = "trainer_state.json", "transformers' results"
 _ALL_LOSSES = 0.95  # of the sum of losses at least: a run that was not resumed
 # The last two are TRL's and axolotl's; both count what is no padding, and begin again where a run is resumed.
 _TOKENS = ("num_input_tokens_seen", "num_tokens", "tokens/total")
@@ -40,7 +40,7 @@ def read_state(state: dict[str, Any]) -> LoggedRun:
     pace = Pace.of(steps, run.seconds, evaluations_s, began, rate)
     peaks = [n for entry in history if (n := positive(entry.get("memory/device_reserved (GiB)")))]
     return LoggedRun(
-        tool=_STATE,
+        tool=STATE,
         steps=pace.steps,
         seconds=pace.seconds,
         tokens=pace.part(_counted([state, *reversed(history)], _TOKENS[: 1 if pace.share < 1 else None], steps)),

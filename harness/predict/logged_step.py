@@ -81,7 +81,9 @@ def recipe_of(run: LoggedRun, stated: Stated, base: Recipe, cards: int, precisio
     micro_batch = options.micro_batch or run.micro_batch or 1
     if sequences % (cards * micro_batch):
         step = f"a step of {sequences} sequences cannot be made of micro-batches of {micro_batch} on {cards} cards"
-        raise UserError(f"{step}; give --micro-batch, --sequences-per-step or --gpu")
+        shared = cards > 1 and micro_batch % cards == 0 and sequences % micro_batch == 0
+        hint = "; as one process would on all cards (torch.nn.DataParallel), which is not predicted" if shared else ""
+        raise UserError(f"{step}; give --micro-batch, --sequences-per-step or --gpu{hint}")
     recipe = resolve(
         base,
         RecipeOptions(
@@ -115,4 +117,6 @@ def assumptions(run: LoggedRun, stated: Stated, recipe: Recipe) -> tuple[str, ..
         assumed.append(f"--checkpointing {recipe.gradient_checkpointing}")
     if not (stated.card or run.cards):
         assumed.append("one card (--gpu)")
+    elif not run.cards and recipe.data_parallel > 1:
+        assumed.append("a process per card (torch.nn.DataParallel is slower, and not predicted)")
     return (f"assumed, for it does not tell: {', '.join(assumed)}",) if assumed else ()
