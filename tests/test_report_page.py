@@ -1,8 +1,10 @@
 """The HTML page of a record: what it holds, what it escapes, and what it needs."""
 
 import json
+import math
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,11 +18,13 @@ from helpers.tasks import made_tasks
 
 import harness
 from harness.cli import app
+from harness.digits import rounded
 from harness.records.arm import ROWS as ARMS
 from harness.records.cell import Goal
 from harness.records.solving import ROWS as SOLVED
 from harness.records.store import MEASUREMENTS, Store
-from harness.report.page import figures
+from harness.report import format
+from harness.report.page import figures, render
 from harness.report.page import tasks as tasks_of
 from harness.report.page.beside import write_beside
 from harness.report.page.judged import MOST_ROWS, Content, Judged
@@ -94,6 +98,22 @@ def test_long_contexts_are_named_on_the_axis_as_they_are():
     rows = [measured(cell=cell(context=context), key=str(context)) for context in (65536, 131072)]
     drawn = {picture.name: picture.inline for picture in figures.pictures(judged(rows))}
     assert all(">131072<" in drawn[name] and "e+05" not in drawn[name] for name in ("memory-1", "seconds-1"))
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+def test_the_script_writes_numbers_as_python_does_and_reads_them_again(tmp_path):
+    values = [0.00003, 0.04, 0.4, 1.85, 3.14159, 27.1, 999.4, 1234.4, 56790.0, 999_999.0, 1.5e6, 9.999e8, 2.8e11, 3e15]
+    script = (Path(render.__file__).parent / "templates" / "page.js").read_text()
+    functions = script.partition("// ---- Text\n")[2].partition("function put(")[0]
+    (tmp_path / "x.js").write_text(
+        f"{functions}const values = {values};\nconsole.log(JSON.stringify(values.map(v => "
+        "[figures(v), hours(v / 2, v, 2 * v), hours(v, v, Infinity), numberIn(figures(v))])));"
+    )
+    out = subprocess.run(["node", str(tmp_path / "x.js")], capture_output=True, text=True, check=True).stdout
+    for value, (text, span, open_end, read_again) in zip(values, json.loads(out), strict=True):
+        assert text == rounded(value) and span == format.hours(value / 2, value, 2 * value)
+        assert open_end == format.hours(value, value, math.inf)
+        assert read_again == (0 if value < 1e-4 else pytest.approx(min(value, 999e12), rel=0.005))
 
 
 def test_the_command_on_the_page_is_one_that_a_shell_takes():

@@ -147,6 +147,17 @@ def test_the_table_sorts_by_the_keyboard_and_filters(page, cases):
     assert page.run("document.querySelectorAll('#table tbody tr:not([hidden])').length") == sum(not r.ok for r in rows)
 
 
+def test_the_filter_is_of_what_the_rows_say_now(page, cases):
+    """Not of the verdicts and hours that the record's own budget gave them."""
+    page.open(cases["reference"].path)
+    page.run(_MOVE.format("budget", 0))
+    for words in ("fits", "too slow"):
+        page.run(f"filter.value = '{words}'; filter.dispatchEvent(new Event('input'))")
+        verdicts = "Array.from(document.querySelectorAll('#table tbody tr{0}'), r => r.cells[9].textContent)"
+        shown, every = page.run(verdicts.format(":not([hidden])")), page.run(verdicts.format(""))
+        assert shown == [words] * every.count(words)
+
+
 def test_it_can_be_read_aloud_and_printed(page, cases):
     page.open(cases["all kinds"].path)
     unnamed = page.run(

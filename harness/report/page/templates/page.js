@@ -56,12 +56,27 @@
 
   // ---- Text
   function decimals(mid) { return mid >= 20 ? 0 : mid >= 2 ? 1 : mid >= 0.1 ? 2 : 3; }
+  // As harness/digits.py: from a million on in units, so that a long number is as short as another.
+  const LONG = 999999.5, UNITS = [["T", 1e12], ["G", 1e9], ["M", 1e6]];
+  function long(value) {
+    if (value >= 999.5e12) return ">999T";
+    const [name, unit] = UNITS.find(([, own]) => value >= 0.9995 * own);
+    return (value / unit).toPrecision(3) + name;
+  }
   function hours(low, mid, high) {
     const d = decimals(mid);
-    const text = x => Number.isFinite(x) ? x.toFixed(d) : "inf";
+    const text = x => !Number.isFinite(x) ? "inf" : x >= LONG ? long(x) : x.toFixed(d);
     return `${text(mid)} (${text(low)}-${text(high)})`;
   }
-  function figures(value) { return String(Number(value.toPrecision(3))); }
+  function figures(value) {
+    if (value >= LONG) return long(value);
+    return value >= 999.5 ? value.toFixed(0) : value < 1e-4 ? "<0.0001" : String(Number(value.toPrecision(3)));
+  }
+  function numberIn(text) {
+    const [, small, digits, unit] = text.match(/^([<>]?)([0-9.]+)([MGT]?)/) || [];
+    const factor = (UNITS.find(([name]) => name === unit) || ["", 1])[1];
+    return digits === undefined ? NaN : small === "<" ? 0 : parseFloat(digits) * factor;
+  }
   function put(cell, text) { if (cell.textContent !== text) cell.textContent = text; }
 
   function judgeAll() {
@@ -91,6 +106,7 @@
     Object.assign(document.documentElement.dataset, {budget, steps});
     document.documentElement.dataset.best = best ? `${best.name} at ${best.context}` : "";
     words(counts);
+    texts = rows.map(row => Array.from(row.cells, cell => cell.textContent).join(" ").toLowerCase());
     show();
   }
 
@@ -125,7 +141,7 @@
   const order = document.getElementById("order"), more = document.getElementById("more");
   const headings = Array.from(table.tHead.rows[0].cells);
   const numeric = headings.map(h => h.classList.contains("n"));
-  const texts = rows.map(row => row.textContent.toLowerCase());
+  let texts = [];  // of the rows as they are judged now
   const collator = new Intl.Collator("en", {numeric: true});
 
   function words(counts) {
@@ -139,7 +155,7 @@
     if (column < 0) return rows;
     const keyed = rows.map((row, i) => {
       const text = row.cells[column].textContent;
-      return {row, i, key: numeric[column] ? parseFloat(text) : text};
+      return {row, i, key: numeric[column] ? numberIn(text) : text};
     });
     const missing = k => numeric[column] ? Number.isNaN(k) : k === "";
     keyed.sort((a, b) => {
