@@ -142,6 +142,24 @@ def test_a_flag_of_the_trainer_tells_products_not_weights(read):
     assert not read(f"{logs.PRINTED}bf16=True, dtype=torch.bfloat16\n").notes
 
 
+def test_what_llama_factory_sets(read):
+    yaml = "finetuning_type: lora\nlora_rank: 8\nquantization_bit: 4\ncutoff_len: 1024\nbf16: true\n"
+    run = read(yaml + logs.PRINTED)
+    assert (run.method, run.lora_r, run.precision, run.window, run.notes) == ("lora", 8, "int4", 1024, ())
+    assert (
+        read(yaml.replace("lora\n", "full\n").replace("lora_rank: 8\nquantization_bit: 4\n", "") + logs.PRINTED).method
+        == "full"
+    )
+
+
+def test_a_step_of_unknown_accumulation_is_said(read):
+    printed = "per_device_train_batch_size=4\nmax_steps=30\n{'train_runtime': 9.5}\n"
+    (note,) = read(printed).notes
+    assert read(printed).sequences_per_step == 4 and "a step is taken for one micro-batch, of 4 sequences" in note
+    told = read(f"gradient_accumulation_steps=2\n{printed}")
+    assert told.sequences_per_step == 8 and not told.notes
+
+
 def test_what_a_notebook_sets_after_its_training_is_none_of_it(read):
     """Unsloth's notebooks load their adapter again at the end."""
     notebook = copy.deepcopy(logs.NOTEBOOK)

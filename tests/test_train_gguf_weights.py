@@ -182,6 +182,7 @@ def test_what_would_not_be_read_right_is_refused(tmp_path, llama, capsys, change
         ("llama.attention.layer_norm_rms_epsilon", float("nan"), "is nan, and no number above 0"),
         ("llama.attention.layer_norm_rms_epsilon", None, "is None, and no number above 0"),
         ("llama.logit_scale", 0.5, "it has a logit_scale"),
+        ("llama.attention.causal", False, "its tokens attend to later ones"),
         ("split.count", 2, "it is one of 2 parts of a model; join them with llama-gguf-split --merge"),
     ],
 )

@@ -156,6 +156,8 @@ def _check_scales(value: Callable[[str], Any]) -> None:
     factors = [] if scaling == "none" else [value("rope.scaling.factor"), value("rope.scale_linear")]
     if scaling not in (None, "none") or any(factor not in (None, 0, 1) for factor in factors):
         raise _Refused(f"its rotary angles are scaled ({quoted(scaling or 'linear')}), which is not read from GGUF")
+    if value("attention.causal") is False:
+        raise _Refused("its tokens attend to later ones, which is not read from GGUF")
     for key in _SCALES:
         if value(key) not in (None, 0, 1):
             raise _Refused(f"it has a {key}, which is not read from GGUF")

@@ -1,4 +1,5 @@
-"""What trainers print: transformers, TRL, Unsloth's banners, axolotl with its YAML, and scripts that report memory.
+"""What trainers print: transformers, TRL, Unsloth's banners, axolotl and LLaMA-Factory with their YAML, and scripts
+that report memory.
 
 Of a value that stands several times the last one counts, for a console may hold an earlier try; what a training counted
 is read of the last training alone.
@@ -73,13 +74,15 @@ def read_console(raw: str, settings: str = "", evaluated: bool = False) -> Logge
     # A step's sequences that one card's micro-batches do not make are shared by several.
     if not cards and batch and micro and accumulation and batch % (micro * accumulation) == 0:
         cards = batch // (micro * accumulation)
+    notes = [f"the last of {training.trainings} trainings in it"] if not alone else []
     if not batch and micro:
         batch = micro * (accumulation or 1) * (cards or 1)
+        if not accumulation:
+            notes.append(f"a step is taken for one micro-batch, of {batch} sequences, for it tells no accumulation")
     peak, peak_of = _largest(training.text, *_RESERVED), RESERVED
     if not peak:
         peak, peak_of = _largest(training.text, *_ALLOCATED), ALLOCATED
     pace = _pace(training, made, planned, batch, rates[1], evaluated)
-    notes = [f"the last of {training.trainings} trainings in it"] if not alone else []
     precision, by_flag = _precision(both)
     if by_flag and _tool(both) != "axolotl":
         notes.append(f"{precision} is what it computes in; its weights are taken to be {precision} too (--precision)")
@@ -91,7 +94,7 @@ def read_console(raw: str, settings: str = "", evaluated: bool = False) -> Logge
         cards_shown=len(set(re.findall(_SMI, text, re.MULTILINE))) or None,
         precision=precision,
         method=_method(both),
-        lora_r=_count(both, _key("lora_r"), after("r", r"\s*=\s*([0-9]+)\s*[,)]")),
+        lora_r=_count(both, _key("lora_r"), _key("lora_rank"), after("r", r"\s*=\s*([0-9]+)\s*[,)]")),
         sequences_per_step=batch,
         micro_batch=micro,
         recompute=_recompute(both),
@@ -100,7 +103,7 @@ def read_console(raw: str, settings: str = "", evaluated: bool = False) -> Logge
         tokens=pace.part(_tokens(training.text, resumed=pace.share < 1)),
         flos=pace.part(_flos(training.text)),
         trainable=_count(text, *_TRAINABLE),
-        window=_count(both, _key("max_seq_length"), _key("sequence_len"), _key("max_length")),
+        window=_count(both, _key("max_seq_length"), _key("sequence_len"), _key("cutoff_len"), _key("max_length")),
         packed=any(_is_set(both, name) for name in ("packing", "sample_packing")),
         peak_bytes=peak * GIB if peak else None,
         peak_of=peak_of,
@@ -189,6 +192,8 @@ def _precision(text: str) -> tuple[str | None, bool]:
         return "int4", False
     if _is_set(text, "load_in_8bit"):
         return "int8", False
+    if (bits := _count(text, _key("quantization_bit"))) in (4, 8):
+        return f"int{bits}", False
     if _is_set(text, "fp16"):
         return "fp16", True
     if re.search(r"dtype\s*=\s*(?:torch\.|['\"])bfloat16", text):
@@ -207,10 +212,10 @@ def _recompute(text: str) -> str | None:
 
 
 def _method(text: str) -> str | None:
-    if re.search(r"full_finetuning['\"]?\s*[:=]\s*[Tt]rue", text):
+    if re.search(r"full_finetuning['\"]?\s*[:=]\s*[Tt]rue|finetuning_type['\"]?\s*[:=]\s*['\"]?full", text):
         return "full"
     if re.search(r"use_dora['\"]?\s*[:=]\s*[Tt]rue", text):
         return "dora"
     named = "get_peft_model" in text or "LoraConfig" in text
-    patterns = (r"lora_r\b", r"adapter['\"]?\s*:\s*['\"]?q?lora")
+    patterns = (r"lora_r\b", r"finetuning_type['\"]?\s*[:=]\s*['\"]?lora", r"adapter['\"]?\s*:\s*['\"]?q?lora")
     return "lora" if named or any(re.search(pattern, text) for pattern in patterns) else None
