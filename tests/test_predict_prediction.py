@@ -12,6 +12,7 @@ from harness.catalog import accelerators, efficiency, precisions
 from harness.catalog import models as catalog
 from harness.errors import UserError
 from harness.predict import calibration, calibration_files, prediction, roofline, tiles
+from harness.predict.answering import CacheSize, DecodeSpeed
 from harness.predict.calibration import MemoryPoint, Point
 from harness.predict.roofline import (
     BANDWIDTH,
@@ -63,6 +64,17 @@ def test_bitsandbytes_python_takes_launches_beside_those_of_its_kernels():
     apart = replace(fused, shape=(4096, 64, 64))
     both = [roofline.nominal_seconds(trace(one), CARD)[HOST] for one in (fused, apart)]
     assert both[1] - both[0] == pytest.approx(1e-4)
+
+
+def test_decoding_waits_for_the_interpreter_as_training_does():
+    """1000 operations of 10 us that a card's host takes three times as long for, 30 ms, beside 1 GB of weights in 10;
+    a CPU launches and computes in turn. What the backward launches is none of it."""
+    many = trace(op(BANDWIDTH, count=1000), op(BANDWIDTH, backward=True, count=5000), weights=10**9)
+    slow = replace(calibration.prior("cuda"), slowdown=dict.fromkeys(KINDS, 1.0) | {HOST: 3.0, LAUNCH: 2.0})
+    speed = DecodeSpeed.of(many, CARD, slow, CacheSize(1000, 0))
+    assert speed.step_s == pytest.approx((0.03**4 + 0.01**4) ** 0.25)
+    on_cpu = DecodeSpeed.of(many, replace(CARD, kind="cpu"), slow, CacheSize(1000, 0))
+    assert on_cpu.step_s == pytest.approx(0.02 + 0.01)
 
 
 def points(slowdown, models=("a", "b", "c"), noise=lambda i: 1.0):

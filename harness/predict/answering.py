@@ -14,7 +14,7 @@ from harness.catalog import activations
 from harness.catalog.accelerators import CPU, Accelerator
 from harness.predict import roofline
 from harness.predict.calibration import Calibration
-from harness.predict.roofline import BANDWIDTH, LAUNCH, Trace
+from harness.predict.roofline import BANDWIDTH, HOST, KINDS, LAUNCH, Trace
 from harness.records.measurement import PredictedAnswers
 
 _SHARE = 0.4  # of the free memory, for caches and logits; the rest is for reading prompts
@@ -101,14 +101,15 @@ class DecodeSpeed:
     def of(cls, trace: Trace, accelerator: Accelerator, calibration: Calibration, cache: CacheSize) -> "DecodeSpeed":
         """The speed of the traced model: reading is a forward pass, scaled from the trace's tokens to one."""
         forward = replace(trace, ops=tuple(op for op in trace.ops if not op.backward), by_engine=0)
-        read_s = roofline.seconds(roofline.nominal_seconds(forward, accelerator), calibration.slowdown)
-        # A token's weights come over the bus, and every operation is launched, for all rows together.
-        launches = sum(op.count for op in roofline.as_run(forward.ops, accelerator))
+        nominal = roofline.nominal_seconds(forward, accelerator)
+        read_s = roofline.seconds(nominal, calibration.slowdown)
+        # A token's weights come over the bus, and every operation is launched, for all rows together; on a card, whose
+        # launches are HOST, the two overlap as in training.
         weights_s = (trace.memory.weights + trace.memory.constants) / accelerator.bandwidth
+        step = dict.fromkeys(KINDS, 0.0) | {BANDWIDTH: weights_s, LAUNCH: nominal[LAUNCH], HOST: nominal[HOST]}
         return cls(
             read_s=read_s / (trace.sequences * trace.tokens),
-            step_s=weights_s * calibration.slowdown[BANDWIDTH]
-            + launches * accelerator.launch_s * calibration.slowdown[LAUNCH],
+            step_s=roofline.seconds(step, calibration.slowdown),
             cached_s=cache.token_bytes / accelerator.bandwidth * calibration.slowdown[BANDWIDTH],
         )
 
