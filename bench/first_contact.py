@@ -5,7 +5,8 @@
 
 Steps, each in processes of its own: the device and its probe, `harness doctor`, every kernel against the plain step
 (bench.kernel_check), one cell per precision by `harness bench`, those cells against their predictions, `--gpus` where
-there are several, and a short `harness ttft` of arc-tiny. A step that fails, hangs or crashes stops no other one.
+there are several, a short `harness ttft` of arc-tiny, and its answers with guessed tokens beside those without. A step
+that fails, hangs or crashes stops no other one.
 
 The report goes to the screen and to report.txt in the results folder; exit code 1 where something did not hold. It
 takes under ten minutes on a card and under five on a CPU: what the time does not reach is named as not run.
@@ -39,6 +40,7 @@ CELLS = {
     "cuda": ["qwen2.5-0.5b", "--contexts", "1024", "--sample-seconds", "6", "--weights", "random"],
     "cpu": ["arc-tiny", "--contexts", "256", "--sample-seconds", "5"],
 }
+DIFFERENT_SHARE = 0.2  # of texts, with guesses and without
 ALWAYS = ["--no-accuracy", "--fresh", "--force"]
 TTFT = ["arc-tiny", "--dataset", "generated", "--tasks", "6", "--views", "2", "--steps", "4", "--fresh",
         "--arms", "baseline, + color swap"]  # fmt: skip
@@ -151,8 +153,25 @@ def ttft(contact: Contact) -> Iterator[Finding]:
         yield Finding(False, "harness ttft", f"code {code}, {len(rows)} arms: {output.strip()[-600:]}")
 
 
+def answers(contact: Contact) -> Iterator[Finding]:
+    """Answers with guessed tokens, beside those without."""
+    options = ["--device", contact.id, "--precision", contact.native, "--minutes", "0.4", "--most", "0", "3", "16"]
+    output = list(commands.lines(contact.ends_at, [sys.executable, "-m", "bench.drafts", *options]))
+    found = [json.loads(line) for line in output if line.startswith("[{")]
+    if not found:
+        raise RuntimeError(f"no answers: {' '.join(output)[-600:]}")
+    first, *others = found[0]
+    for way in others:
+        text = (
+            f"{first['steps'] / way['steps']:.1f} times fewer steps, {first['seconds'] / way['seconds']:.1f} times as "
+            f"fast, {way['differ']} of {way['texts']} texts differ"
+        )
+        # In 16 bits two tokens may be as likely to within rounding; a cache that is wrong changes most texts.
+        yield Finding(way["differ"] <= DIFFERENT_SHARE * way["texts"], f"{way['guesses']} guessed tokens", text)
+
+
 STEPS: dict[str, Callable[[Contact], Iterator[Finding]]] = {
-    step.__name__: step for step in (device, doctor, kernels, cells, predictions, gpus, ttft)
+    step.__name__: step for step in (device, doctor, kernels, cells, predictions, gpus, ttft, answers)
 }
 
 

@@ -1,5 +1,6 @@
 """The report of a first contact: whatever a step does, the others run, and what failed is named with its reason."""
 
+import json
 import os
 import sys
 import time
@@ -181,3 +182,18 @@ def test_a_kernel_that_computes_something_else_is_found_out(monkeypatch, precisi
 def test_a_kernel_that_does_not_run_here_is_no_failure():
     (only,) = kernel_check.comparisons(CPU, ["fp32"], ["attention=flash pointwise=plain"])
     assert only["held"] is None and "is not for cpu" in only["text"]
+
+
+def test_guessed_tokens_that_change_most_texts_do_not_hold(contact, monkeypatch):
+    """Some may differ, for two tokens can be as likely to within rounding."""
+    ways = [{"guesses": n, "texts": 40, "steps": steps, "seconds": 2.0, "differ": differ}
+            for n, steps, differ in ((0, 100, 0), (3, 40, 8), (16, 25, 9))]  # fmt: skip
+    monkeypatch.setattr(
+        commands, "lines", lambda *_: iter(["5 tasks", json.dumps(ways), "exit code of the command: 0"])
+    )
+    held, failed = first_contact.answers(contact)
+    assert held.held and held.text == "2.5 times fewer steps, 1.0 times as fast, 8 of 40 texts differ"
+    assert not failed.held and "4.0 times fewer" in failed.text
+    monkeypatch.setattr(commands, "lines", lambda *_: iter(["Traceback", "exit code of the command: 1"]))
+    with pytest.raises(RuntimeError, match="no answers: Traceback"):
+        list(first_contact.answers(contact))

@@ -64,7 +64,8 @@ def test_work_is_the_sum_of_the_tasks_and_hours_are_divided_among_workers(config
     alone, four = (_PerTask(list(TOKENS.values()), PACE, workers, config) for workers in (1, 4))
     train_s, answer_s = alone.work(10, 4)
     assert train_s == pytest.approx(40 * 10 * 1.0)
-    assert answer_s == pytest.approx(40 * 4 * (100 * 0.0005 + 100 * 0.0005))
+    # Of four tokens that a step reads in each row, two and a half become the answer's.
+    assert answer_s == pytest.approx(40 * 4 * (100 * 0.0005 + 0.4 * 100 * 4 * 0.0005))
     assert four.work(10, 4) == alone.work(10, 4)
     hours = alone.foreseen(10, 4).hours_mid, four.foreseen(10, 4).hours_mid
     assert hours[0] == pytest.approx((400 + 16 + 13) / 3600, rel=0.1)
@@ -81,13 +82,13 @@ def test_what_surely_fits_is_what_the_simulation_finds_in_time(config):
 
 def test_a_shared_adapter_is_trained_once_and_answers_are_divided(config):
     one, four = (_Shared(list(TOKENS.values()), PACE, workers, config) for workers in (1, 4))
-    assert one.work(100, 4) == pytest.approx((100 * 1.0, 40 * 4 * 0.1))
+    assert one.work(100, 4) == pytest.approx((100 * 1.0, 40 * 4 * 0.13))
     seen = one.foreseen(100, 4), four.foreseen(100, 4)
-    assert seen[0].hours_mid == pytest.approx((10 + 100 + 16) / 3600)
-    assert seen[1].hours_mid == pytest.approx((10 + 100 + 4) / 3600)
+    assert seen[0].hours_mid == pytest.approx((10 + 100 + 20.8) / 3600)
+    assert seen[1].hours_mid == pytest.approx((10 + 100 + 5.2) / 3600)
     assert seen[0].hours_low < seen[0].hours_mid < seen[0].hours_high
     # In as much time as it is expected to take the odds are even.
-    even = _Shared(list(TOKENS.values()), PACE, 1, replace(config, budget_s=126.0)).foreseen(100, 4)
+    even = _Shared(list(TOKENS.values()), PACE, 1, replace(config, budget_s=130.8)).foreseen(100, 4)
     assert even.in_time == pytest.approx(0.5)
     assert _Shared(list(TOKENS.values()), PACE, 1, replace(config, budget_s=5.0)).foreseen(100, 4).in_time == 0.0
 

@@ -140,7 +140,8 @@ def test_seconds_of_a_task_are_its_steps_and_its_answers():
     parts = pace.parts(tokens, steps=10, views=3)
     assert parts.train_s == pytest.approx(10 * (4 * 0.437 + 0.5))
     # Two of the three questions at a time share the step of a token.
-    assert parts.answer_s == pytest.approx(3 * (0.0001 * 444 + 9 * (0.01 + 0.0001)))
+    # That reads four tokens of a row, of which two and a half become the answer's.
+    assert parts.answer_s == pytest.approx(3 * (0.0001 * 444 + 0.4 * 9 * (0.01 + 4 * 0.0001)))
     faster = replace(pace, train_factor=0.5, answer_factor=2.0).parts(tokens, steps=10, views=3)
     assert faster.train_s == pytest.approx(parts.train_s / 2) and faster.answer_s == pytest.approx(2 * parts.answer_s)
     assert pace.parts(replace(tokens, examples=()), 10, 3).train_s == 0.0

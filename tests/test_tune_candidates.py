@@ -94,14 +94,14 @@ def test_memory_that_runs_out_changes_no_answer(tuned, monkeypatch):
     model, tokenizer, prompts = tuned
     decoding = Decoding(method="dfs", encoding="rows", threshold=0.02)
     expected = candidates(model, tokenizer, prompts, [12] * len(prompts), decoding)
-    made = module.Branches
+    made = module.Slots
 
     def narrow(model, rows, longest, **more):
         if rows > 5:
             raise torch.OutOfMemoryError("no room")
         return made(model, rows, longest, **more)
 
-    monkeypatch.setattr(module, "Branches", narrow)
+    monkeypatch.setattr(module, "Slots", narrow)
     limit = TokenLimit()
     assert candidates(model, tokenizer, prompts, [12] * len(prompts), decoding, limit=limit) == expected
     assert limit.notes

@@ -51,10 +51,11 @@ def test_a_cache_holds_what_is_counted_of_the_config(name):
 
 def test_rows_by_hand():
     """qwen2.5-0.5b in 16 bits: 24 layers x 2 heads x 64 x keys and values x 2 bytes = 12,288 a token, and 8 bytes of
-    logits for each of 151,936 tokens. 40 % of 10 GB hold 110 rows of 2844 tokens; a CPU takes 64."""
+    logits for each of 151,936 tokens after each of the four that a step reads. 40 % of 10 GB hold 100 rows of 2844
+    tokens; a CPU takes 64."""
     size = cache_size(catalog.load().find("qwen2.5-0.5b").architecture, 2)
-    assert (size.token_bytes, size.row_bytes) == pytest.approx((12288, 1215488), rel=1e-9)
-    assert size.rows(2844, 10e9, "cuda") == int(4e9 / (2844 * 12288 + size.row_bytes)) == 110
+    assert (size.token_bytes, size.row_bytes) == pytest.approx((12288, 4 * 1215488), rel=1e-9)
+    assert size.rows(2844, 10e9, "cuda") == int(4e9 / (2844 * 12288 + size.row_bytes)) == 100
     assert size.rows(2844, 10e9, "cpu") == 64
     assert size.rows(2844, 1e6, "cuda") == 1
 
@@ -105,6 +106,18 @@ def test_a_prediction_decodes_as_many_rows_as_the_decoder():
         assert rows == Room(size, free, "cuda").rows(2316 + 528)
     # Of all the questions of an evaluation there are no more, however large the card.
     assert answering.rows_at_once(trace(op()), replace(card, memory_bytes=1 << 45), size, 4096) == 800
+
+
+@pytest.mark.parametrize(("kind", "rows", "drafted"), [("cuda", 1, 16), ("cuda", 16, 15), ("cuda", 64, 3),
+                                                       ("cuda", 800, 3), ("cpu", 1, 3), ("cpu", 64, 3)])  # fmt: skip
+def test_a_card_with_few_rows_is_given_more_guesses(kind, rows, drafted):
+    assert answering.drafted_tokens(kind, rows) == drafted
+
+
+def test_guesses_save_steps_and_cost_arithmetic():
+    """By hand: three guesses leave 0.4 steps per token, each of which reads four tokens of each of 64 rows."""
+    speed = answering.DecodeSpeed(read_s=0.001, step_s=0.5, cached_s=1e-6, kind="cuda")
+    assert speed.seconds(1000, 100, 64) == pytest.approx(1.0 + 100 * 0.4 * (0.5 / 64 + 4 * 0.001 + 0.001))
 
 
 def test_less_free_memory_makes_answers_slower():

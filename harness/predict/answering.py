@@ -22,7 +22,22 @@ _CPU_ROWS = 64  # more share no launch that is worth it, and leave the processor
 _LOGIT_BYTES = 8  # of one token of the vocabulary: as computed, and once more in fp32
 _CONV = 4  # columns that a convolution of a state remembers
 _ROOM_TOKENS = 528  # that an answer is given
+_LEAST_DRAFTED, _MOST_DRAFTED = 3, 16
+_STEP_TOKENS = 256  # of all rows: a T4 does 216 operations of fp16 per byte that it reads, an H100 295
+_LEAST_STEPS = 0.2  # per token of an answer, however much is guessed
 _QUESTIONS = 400 * VIEWS  # of a whole evaluation: no more can be answered at once
+
+
+def drafted_tokens(kind: str, rows: int) -> int:
+    """Tokens that are guessed per row and step (harness.tune.drafts) where `rows` are answered at once on a device of
+    this kind: on a card so many that a step still waits for weights and launches, and not for arithmetic."""
+    return _LEAST_DRAFTED if kind == CPU else min(_MOST_DRAFTED, max(_LEAST_DRAFTED, _STEP_TOKENS // rows - 1))
+
+
+def steps_per_token(drafted: int) -> float:
+    """Steps per token of an answer with so many guessed tokens: the mean over ARC tasks with one adapter each and
+    eight views, whose last one counts, as `python -m bench.drafts` shows it."""
+    return _LEAST_STEPS + (1 - _LEAST_STEPS) / (1 + drafted)
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,8 @@ def cache_size(config: Mapping[str, Any], element_bytes: int, vocabulary: int | 
         per_layer = 2 * dim * _kv_heads(config, number, heads)
     vocabulary = vocabulary or number("vocab_size", default=1)
     states = _state_elements(number, hidden, with_states > 0) * layers
-    return CacheSize((layers - with_states) * per_layer * element_bytes or 1, 4 * states + vocabulary * _LOGIT_BYTES)
+    logit_bytes = vocabulary * _LOGIT_BYTES * (1 + _LEAST_DRAFTED)
+    return CacheSize((layers - with_states) * per_layer * element_bytes or 1, 4 * states + logit_bytes)
 
 
 def _kv_heads(config: Mapping[str, Any], number: Any, heads: int) -> int:
@@ -91,11 +107,12 @@ def _state_elements(number: Any, hidden: int, convolves: bool) -> int:
 class DecodeSpeed:
     """Seconds of decoding: per token of a prompt that is read, per step that all rows share, and per token that a row's
     cache holds. A step of decoding reads all weights and launches every operation once for all rows; each row adds the
-    arithmetic of a token and the reading of its cache."""
+    arithmetic of its tokens, guessed ones too, and the reading of its cache. `kind` is the device's."""
 
     read_s: float
     step_s: float
     cached_s: float
+    kind: str = CPU
 
     @classmethod
     def of(cls, trace: Trace, accelerator: Accelerator, calibration: Calibration, cache: CacheSize) -> "DecodeSpeed":
@@ -111,24 +128,35 @@ class DecodeSpeed:
             read_s=read_s / (trace.sequences * trace.tokens),
             step_s=roofline.seconds(step, calibration.slowdown),
             cached_s=cache.token_bytes / accelerator.bandwidth * calibration.slowdown[BANDWIDTH],
+            kind=accelerator.kind,
         )
 
     def seconds(self, question: float, answer: float, rows: float) -> float:
         """Seconds per question of `question` tokens, answered by `answer` tokens together with `rows` - 1 others."""
-        token_s = self.step_s / rows + self.read_s + question * self.cached_s
-        return self.read_s * question + answer * token_s
+        alone_s, step_s = self.token_s(question, rows)
+        return self.read_s * question + answer * (alone_s + step_s / rows)
+
+    def token_s(self, question: float, rows: float) -> tuple[float, float]:
+        """Seconds per token of an answer: of its own row, and of the steps that all `rows` share."""
+        drafted = drafted_tokens(self.kind, max(1, int(rows)))
+        steps = steps_per_token(drafted)
+        return steps * ((1 + drafted) * self.read_s + question * self.cached_s), steps * self.step_s
 
 
 def predicted(
     trace: Trace, accelerator: Accelerator, calibration: Calibration, cache: CacheSize, context: int, log_sigma: float
 ) -> PredictedAnswers:
     """What a record carries of the answers of one card to questions of ARC's mean length, cut to `context`."""
-    speed = DecodeSpeed.of(trace, accelerator, calibration, cache)
+    speed, rows = (
+        DecodeSpeed.of(trace, accelerator, calibration, cache),
+        rows_at_once(trace, accelerator, cache, context),
+    )
+    answer_token_s, step_s = speed.token_s(min(context, QUESTION_TOKENS), rows)
     return PredictedAnswers(
         question_token_s=speed.read_s,
-        answer_token_s=speed.read_s + min(context, QUESTION_TOKENS) * speed.cached_s,
-        step_s=speed.step_s,
-        rows=rows_at_once(trace, accelerator, cache, context),
+        answer_token_s=answer_token_s,
+        step_s=step_s,
+        rows=rows,
         log_sigma=log_sigma,
     )
 

@@ -1,12 +1,12 @@
 """Several answers to a question: all above a probability, depth first, or drawn at a temperature. Grids only.
 
 One cache for all questions under way, a row per question. A step back takes the last tokens out of a question's row;
-nothing before them is computed again.
+nothing before them is computed again. Tokens that a draft guesses are read with the one before them.
 """
 
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import torch
 
+from harness.predict.answering import drafted_tokens
 from harness.train.compat import quiet
 from harness.train.special_tokens import end_ids
 from harness.tune.decode import cache_size_of, free_bytes
@@ -21,8 +22,9 @@ from harness.tune.decode_adapter import adapter_for_answers
 from harness.tune.decode_batches import Room, TokenLimit, ways_of
 from harness.tune.decode_slots import Slots
 from harness.tune.decode_steps import ONE, Steps, Way, plain_attention
+from harness.tune.drafts import Draft
 from harness.tune.grid_tokens import GridTokens
-from harness.tune.search import DepthFirst, Drawn
+from harness.tune.search import DepthFirst, Drawn, Move
 
 SEPARATOR: Final = "\n\n"  # of the candidates in a text; no encoding has an empty line
 _MERGED_SHARE = 0.2  # of the free memory, for copies of matrices with the adapter in them
@@ -93,9 +95,12 @@ def candidates(
             members = sorted((i for i in pending if ways[i] == way), key=lambda i: -len(prompts[i]))
             width = max(len(prompts[i]) + max_new_tokens[i] for i in members)
             count = min(len(members), room.rows(width))
-            rows = Branches(model, count, width, own_attention=own_attention) if way.static else Alone(model)
             searches = {i: decoding.search(tokens, prompts[i], max_new_tokens[i]) for i in members}
-            _explore(rows, searches, prompts, done, watch.stop)
+            rows: Slots | Alone = Alone(model)
+            if way.static:
+                rows = Slots(model, count, width, own_attention=own_attention, gaps=way.gaps)
+            guessed = partial(drafted_tokens, device.type) if way.static else lambda live: 0
+            _explore(rows, guessed, searches, prompts, done, watch.stop)
 
     with answering(model, _MERGED_SHARE * free) as own_attention:
         while (pending := [i for i in range(len(prompts)) if i not in texts]) and not watch.stop():
@@ -130,26 +135,8 @@ def answering(model: Any, merge_bytes: float) -> Iterator[Callable[[], Any] | No
             model.train()
 
 
-class Branches(Slots):
-    """A static cache whose rows can take steps back."""
-
-    def rewind(self, row: int, tokens: int) -> None:
-        """Takes the last `tokens` out of a row. The rest moves to the right, where all rows end."""
-        if not tokens:
-            return
-        start, end = self.starts[row], self.end
-        if self.live == 1:
-            self.end = end - tokens
-            self.mask[0, self.end :] = 0
-            return
-        for tensor in self._tensors():
-            tensor[row, :, start + tokens : end] = tensor[row, :, start : end - tokens].clone()
-        self.mask[row, start : start + tokens] = 0
-        self.starts[row] = start + tokens
-
-
 class Alone:
-    """What Branches does, for models without a cache that is shown to be right: one row, computed anew every time."""
+    """What Slots does, for models without a cache that is shown to be right: one row, computed anew every time."""
 
     rows = 1
 
@@ -162,9 +149,12 @@ class Alone:
         self.ids, self.live = list(prompts[0]), 1
         return self._logits()
 
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        self.ids.append(int(tokens[0]))
-        return self._logits()
+    def step(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+        self.ids += tokens[0]
+        return self._logits()[:, None]
+
+    def keep(self, counts: Sequence[int]) -> None:
+        """One token is read at a time, and it stays."""
 
     def rewind(self, row: int, tokens: int) -> None:
         del self.ids[len(self.ids) - tokens :]
@@ -177,49 +167,76 @@ class Alone:
         return Steps(self.model, ids, torch.ones_like(ids), Way(cached=False, rows=ONE)).logits()
 
 
+@dataclass
+class _Row:
+    """A live row: the number of its prompt, what is searched, how that may go on, and the token to be read next."""
+
+    number: int
+    search: Search
+    draft: Draft
+    token: int = 0
+
+    def tokens(self, guessed: int) -> list[int]:
+        """What is read next: the token, and at most so many guessed ones."""
+        left = self.search.limit - len(self.search.path)
+        return [self.token, *self.draft.next(min(guessed, left - 1))]
+
+    def follow(self, tokens: Sequence[int], logits: torch.Tensor) -> tuple[int, Move | None]:
+        """How many of `tokens` stay, which have been read with these `logits` [tokens or more, vocabulary], and the
+        move after them."""
+        kept = 0
+        while True:
+            move, kept = self.search.next(logits[kept]), kept + 1
+            if move:
+                self.draft.rewind(move.back)
+                self.draft.add(move.token)
+                self.token = move.token
+            if not move or move.back or kept >= len(tokens) or move.token != tokens[kept]:
+                return kept, move
+
+
 def _explore(
-    rows: Branches | Alone,
-    searches: dict[int, Search],
+    rows: Slots | Alone,
+    guessed: Callable[[int], int],
+    searches: Mapping[int, Search],
     prompts: Sequence[Sequence[int]],
     done: Callable[[int, Search], None],
     stop: Callable[[], bool],
 ) -> None:
     """Runs all `searches`, by the numbers of their prompts, which are in order of length, the longest first.
 
-    Stopped, those that are under way are done with what they have.
+    `guessed` are the tokens that are tried per row of so many. Stopped, those that are under way are done with what
+    they have.
     """
     waiting = list(searches)
-    live: list[int] = []  # the question in each live row
-    last: list[int] = []  # and its next token
+    live: list[_Row] = []
 
-    def advance(row: int, logits: torch.Tensor) -> bool:
-        """Whether the row goes on; else it leaves, and the last one gets its number."""
-        move = searches[live[row]].next(logits)
-        if move is not None:
+    def advance(row: int, move: Move | None) -> None:
+        """Makes the move of a row; without one it leaves, and the last one gets its number."""
+        if move:
             rows.rewind(row, move.back)
-            last[row] = move.token
-            return True
-        number = live[row]
+            return
         rows.leave(row)
-        for values in (live, last):
-            values[row] = values[-1]
-            values.pop()
-        done(number, searches.pop(number))
-        return False
+        over, live[row] = live[row], live[-1]
+        live.pop()
+        done(over.number, over.search)
 
     while waiting or live:
         # Free rows are filled, and a question may be over at once.
         while waiting and rows.live < rows.rows and not stop():
             number = waiting.pop(0)
-            live.append(number)
-            last.append(0)
-            advance(len(live) - 1, rows.read([prompts[number]])[0])
+            search = searches[number]
+            live.append(_Row(number, search, Draft(prompts[number], search.limit)))
+            advance(len(live) - 1, live[-1].follow([], rows.read([prompts[number]]))[1])
         if stop():
-            for number in live:
-                done(number, searches[number])
+            for stopped in live:
+                done(stopped.number, stopped.search)
             return
         if live:
-            logits = rows.step(torch.tensor(last, device=rows.device))
+            tokens = [row.tokens(guessed(len(live))) for row in live]
+            logits = rows.step(tokens)
+            followed = [live[i].follow(tokens[i], logits[i]) for i in range(len(live))]
+            rows.keep([kept for kept, _ in followed])
             # From the last row on, so that the row that takes a number has had its turn.
             for row in reversed(range(len(live))):
-                advance(row, logits[row])
+                advance(row, followed[row][1])

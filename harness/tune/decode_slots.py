@@ -6,8 +6,10 @@ All rows write to the same column, so that a row stands in the cache as in a bat
     row 1   p p p p p p a |     p a prompt's token, a an answer's, . masked; the next tokens go to the column after
     row 2   . . . . p p p |
 
-A prompt that is read later ends where the others' last tokens are. At the right end all columns move to the left by
-those that no row needs. Only views of the cache go to attention, so a column without a token costs nothing.
+A prompt that is read later ends where the others' last tokens are. A step may write several tokens per row, of which
+a row keeps the first ones; the columns of the others stay behind, masked, until the cache's right end is reached: then
+every row's tokens move together. Only views of the cache go to attention, so columns before the first token cost
+nothing.
 """
 
 import inspect
@@ -20,7 +22,8 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 _NAMES = ("cache", "past_key_values")  # of the cache among a model's inputs
-_SLACK = 64  # columns beyond the longest row, at least; all are moved once per as many tokens
+_SLACK = 64  # columns beyond the longest row, at least; all are moved once per as many
+_SLACK_SHARE = 4  # and at least the longest row's divided by this
 
 
 class _SlotLayer(DynamicLayer):
@@ -35,25 +38,26 @@ class _SlotLayer(DynamicLayer):
         self.slots = slots
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple:
-        """Writes the next token of every live row; returns what these rows have, as transformers' caches do."""
-        slots, column = self.slots, self.slots.end
+        """Writes the next tokens of every live row; returns what these rows have, as transformers' caches do."""
+        slots, end = self.slots, self.slots.end + key_states.shape[2]
         for tensor, states in ((self.keys, key_states), (self.values, value_states)):
-            tensor[: slots.live, :, column : column + 1] = states
-        columns = slice(slots.begin, column + 1)
+            tensor[: slots.live, :, slots.end : end] = states
+        columns = slice(slots.begin, end)
         return self.keys[: slots.live, :, columns], self.values[: slots.live, :, columns]
 
     def get_seq_length(self) -> int:
         return self.slots.end - self.slots.begin
 
     def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
-        return self.get_seq_length() + 1, 0
+        return self.get_seq_length() + self.slots.written, 0
 
 
 class Slots:
     """A model with room for `rows` rows of up to `longest` tokens, prompt and answer, in its cache.
 
     `model` has plain attention; `own_attention` gives a context in which it reads whole prompts by a faster one that
-    takes no mask, or None. Rows 0 to `live` - 1 are in use.
+    takes no mask, or None. Rows 0 to `live` - 1 are in use. Unless `gaps`, no masked column may stand between a row's
+    tokens: where attention counts columns, as in a window, they move together after every step.
     """
 
     def __init__(
@@ -64,8 +68,9 @@ class Slots:
         *,
         own_attention: Callable[[], AbstractContextManager] | None = None,
         slack: int | None = None,
+        gaps: bool = False,
     ):
-        self.model, self.own_attention = model, own_attention
+        self.model, self.own_attention, self.gaps = model, own_attention, gaps
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.takes = inspect.signature(base.forward).parameters
         self.name = next((name for name in _NAMES if name in self.takes), "")
@@ -74,10 +79,12 @@ class Slots:
         self.device = next(model.parameters()).device
         layer: Any = partial(_SlotLayer, self)
         self.cache: Any = Cache(layer_class_to_replicate=layer)
-        self.slack = slack if slack is not None else max(_SLACK, longest // 8)
+        self.slack = slack if slack is not None else max(_SLACK, longest // _SLACK_SHARE)
         self.rows, self.longest, self.width = rows, longest, longest + self.slack
         self.live, self.end = 0, 0
+        self.written = 0  # columns of the last step
         self.starts: list[int] = []  # the column of each live row's first token
+        self.lengths: list[int] = []  # tokens of each live row
         self.mask = torch.zeros(rows, self.width, dtype=torch.int64, device=self.device)
 
     @property
@@ -105,18 +112,41 @@ class Slots:
         self.mask[rows, :start] = 0
         self.mask[rows, start : self.end] = 1
         self.live, self.starts = self.live + count, self.starts + [start] * count
-        return logits
+        self.lengths += [tokens] * count
+        return logits[:, -1]
 
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The logits [live, vocabulary] after one more token per live row, int64 [live]."""
-        if self.end == self.width:
-            self._move_left()
-        self.mask[: self.live, self.end] = 1
-        positions = torch.tensor([self.end - start for start in self.starts], device=self.device)[:, None]
-        mask = self.mask[: self.live, self.begin : self.end + 1]
-        logits = self._forward(tokens[:, None], positions, mask, self.cache)
-        self.end += 1
-        return logits
+    def step(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+        """The logits [live, new, vocabulary] after each of the next `tokens` of every live row, at most `new` of them;
+        beyond a row's last one they mean nothing. Until the next step, `keep` says what stays."""
+        self.written = new = max(map(len, tokens))
+        # Not after every step that takes tokens back, where gaps do no harm.
+        if not self.gaps or self.end + new > self.width:
+            self._pack()
+        if self.end + new > self.width:
+            raise ValueError("a row is longer than the cache")
+        self.mask[: self.live, self.end : self.end + new] = 1
+        ids = torch.tensor([[*row, *[0] * (new - len(row))] for row in tokens], device=self.device)
+        positions = torch.tensor(self.lengths, device=self.device)[:, None] + torch.arange(new, device=self.device)
+        mask = self.mask[: self.live, self.begin : self.end + new]
+        logits = self._forward(ids, positions, mask, self.cache)
+        self.end += new
+        return logits[:, -new:]
+
+    def keep(self, counts: Sequence[int]) -> None:
+        """Of the tokens of the last step, each live row keeps the first ones, as many as `counts` says."""
+        most = max(counts)
+        self.end -= self.written - most
+        self.lengths = [length + n for length, n in zip(self.lengths, counts, strict=True)]
+        if min(counts) < most:
+            kept = torch.arange(most, device=self.device) < torch.tensor(counts, device=self.device)[:, None]
+            self.mask[: self.live, self.end - most : self.end] = kept.to(self.mask)
+
+    def rewind(self, row: int, tokens: int) -> None:
+        """Takes the last `tokens` out of a row."""
+        if tokens:
+            self.lengths[row] -= tokens
+            mask = self.mask[row, : self.end]
+            mask *= mask.cumsum(0) <= self.lengths[row]
 
     def leave(self, row: int) -> None:
         """Takes a row out; the last live row gets its number."""
@@ -125,12 +155,14 @@ class Slots:
             for tensor in self._tensors():
                 tensor[row] = tensor[last]
             self.mask[row], self.starts[row] = self.mask[last].clone(), self.starts[last]
-        self.live, self.starts = last, self.starts[:last]
+            self.lengths[row] = self.lengths[last]
+        self.live, self.starts, self.lengths = last, self.starts[:last], self.lengths[:last]
 
     def resize(self, rows: int, longest: int) -> None:
         """Room for other numbers of rows and tokens; live rows stay. One layer's memory is held twice meanwhile."""
+        self._pack()
         begin, end, live = self.begin, self.end, self.live
-        self.slack = max(_SLACK, longest // 8)
+        self.slack = max(_SLACK, longest // _SLACK_SHARE)
         width = longest + self.slack
 
         def moved(tensor: torch.Tensor, dim: int) -> torch.Tensor:
@@ -150,9 +182,10 @@ class Slots:
         self.starts = [start - begin for start in self.starts]
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: Any) -> Any:
+        logits = ids.shape[1] if cache is self.cache else 1  # of a prompt those after its last token
         inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask, "use_cache": True,
-                  "logits_to_keep": 1, self.name: cache}  # fmt: skip
-        return self.model(**{name: value for name, value in inputs.items() if name in self.takes}).logits[:, -1]
+                  "logits_to_keep": logits, self.name: cache}  # fmt: skip
+        return self.model(**{name: value for name, value in inputs.items() if name in self.takes}).logits
 
     def _place(self, index: int, keys: torch.Tensor, values: torch.Tensor, rows: slice, start: int) -> None:
         """Copies what was read into `rows`; columns before `start` are zero, for a mask does not stop a NaN."""
@@ -168,18 +201,21 @@ class Slots:
             tensor[rows, :, :start] = 0
             tensor[rows, :, start : self.end] = part
 
-    def _move_left(self) -> None:
-        """Moves all columns to the left by those that no live row needs."""
-        begin, live = self.begin, self.live
-        if not begin:
-            raise ValueError("a row is longer than the cache")
+    def _pack(self) -> None:
+        """Moves every live row's tokens to the left, so that all end at one column and none is between them."""
+        live, columns = self.live, max(self.lengths, default=0)
+        ends = {start + length for start, length in zip(self.starts, self.lengths, strict=True)}
+        if not live or (columns == self.end and ends == {columns}):
+            return
+        # In a stable order of the mask those with a token come last.
+        order = self.mask[:live, : self.end].argsort(dim=1, stable=True)[:, -columns:]
+        rows = torch.arange(live, device=self.device)[:, None]
         for tensor in self._tensors():
-            # A copy onto itself must not overlap.
-            tensor[:live, :, : self.end - begin] = tensor[:live, :, begin : self.end].clone()
-        self.mask[:live, : self.end - begin] = self.mask[:live, begin : self.end].clone()
-        self.mask[:live, self.end - begin :] = 0
-        self.end -= begin
-        self.starts = [start - begin for start in self.starts]
+            tensor[:live, :, :columns] = tensor[rows, :, order].transpose(1, 2)
+        self.starts = [columns - length for length in self.lengths]
+        starts = torch.tensor(self.starts, device=self.device)[:, None]
+        self.mask[:live, :columns] = (torch.arange(columns, device=self.device) >= starts).to(self.mask)
+        self.end = columns
 
     def _tensors(self) -> list[torch.Tensor]:
         return [tensor for layer in self.cache.layers for tensor in (layer.keys, layer.values)]

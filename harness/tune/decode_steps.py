@@ -26,7 +26,8 @@ class Way:
     `rows` is what a batch may hold: prompts of "any" length (padded on the left), of "equal" length, or "one" alone.
     `cached`: earlier tokens are not computed again. `leaves`: rows can be taken out of the cache. `beyond`: prompts are
     longer than what a rotary embedding that depends on the length takes for short. `static`: the cache may be one
-    allocation whose rows are filled again (harness.tune.decode_slots).
+    allocation whose rows are filled again (harness.tune.decode_slots). `gaps`: masked columns may stand between a row's
+    tokens there.
     """
 
     cached: bool = True
@@ -34,6 +35,7 @@ class Way:
     leaves: bool = True
     beyond: bool = False
     static: bool = False
+    gaps: bool = False
 
 
 class Answer:
@@ -43,6 +45,11 @@ class Answer:
         self.tokens: list[int] = []
         self.limit, self.ends, self.hopeless = limit, ends, hopeless
         self.finished = False
+
+    @property
+    def left(self) -> int:
+        """Tokens that are still allowed."""
+        return self.limit - len(self.tokens)
 
     @property
     def ended(self) -> bool:
