@@ -35,6 +35,16 @@ def test_compiled_is_the_same_to_within_rounding(dtype, off):
         torch.testing.assert_close(a, b, rtol=off, atol=off)
 
 
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_fused_is_the_same_to_within_rounding_and_one_operation(dtype, off):
+    for a, b in zip(_values(pointwise.of("fused"), dtype), _values(pointwise.of("plain"), dtype), strict=True):
+        torch.testing.assert_close(a, b, rtol=off, atol=off)
+    x = torch.randn(2, 5, 24, dtype=dtype, requires_grad=True)
+    norms = [pointwise.of("fused").norm(x, torch.ones(24, dtype=kind), 1e-6, False) for kind in (dtype, torch.float64)]
+    # A weight of another dtype is for our own operations: torch would take its kernel apart.
+    assert ["RmsNorm" in type(norm.grad_fn).__name__ for norm in norms] == [False, True]
+
+
 class _LigersNorm(torch.autograd.Function):
     """Takes what Liger's takes, and computes what its documentation says, by torch."""
 

@@ -6,8 +6,8 @@ from helpers.records import TINY
 
 from harness.catalog import precisions
 from harness.records.cell import OPTIMIZED, REFERENCE, ModelSpec, Recipe
+from harness.train import agreement, patch
 from harness.train import model as models
-from harness.train import patch
 from harness.train.batches import random_batch
 from harness.train.losses import answer_loss, reference_loss
 from harness.train.ops import pointwise
@@ -25,13 +25,16 @@ def _forwards(model):
 
 
 def test_every_kind_is_replaced_in_every_layer(tiny_spec):
-    """Two layers: four adapters, two norms, an MLP each, and the norm at the end; the last layer itself."""
+    """Two layers: four adapters, attention around them, two norms, an MLP each, and the norm at the end; the last layer
+    itself."""
     forwards = _forwards(_loaded(tiny_spec).model)
     layers = "base_model.model.model.layers"
     parts = ("q_proj", "k_proj", "v_proj", "o_proj")
     expected = {f"{layers}.{i}.self_attn.{part}" for i in (0, 1) for part in parts}
     expected |= {
-        f"{layers}.{i}.{part}" for i in (0, 1) for part in ("mlp", "input_layernorm", "post_attention_layernorm")
+        f"{layers}.{i}.{part}"
+        for i in (0, 1)
+        for part in ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm")
     }
     assert forwards == expected | {f"{layers}.1", "base_model.model.model.norm"}
 
@@ -86,7 +89,7 @@ def test_what_is_asked_in_another_way_stays():
 
     candidates = list(patch._candidates(norm := GatedRMSNorm(), [pointwise.of("plain")]))
     assert candidates
-    assert not any(patch._passes(patch._agrees, norm, forward, torch.float32) for _, forward in candidates)
+    assert not any(agreement.passes(agreement.agrees, norm, forward, torch.float32) for _, forward in candidates)
     assert list(patch._candidates(Experts(), [pointwise.of("plain")])) == []
 
 

@@ -12,7 +12,7 @@ ATTENTION, POINTWISE = "attention", "pointwise"
 # By kind of device; the first needs nothing but torch.
 KERNELS: dict[str, dict[str, tuple[str, ...]]] = {
     "cpu": {ATTENTION: ("blocks", "sdpa"), POINTWISE: ("plain", "compiled")},
-    "cuda": {ATTENTION: ("sdpa", "flash", "efficient", "cudnn"), POINTWISE: ("plain", "compiled", "liger")},
+    "cuda": {ATTENTION: ("sdpa", "flash", "efficient", "cudnn"), POINTWISE: ("plain", "fused", "compiled", "liger")},
 }
 
 

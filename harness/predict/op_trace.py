@@ -9,6 +9,7 @@ transformers builds is traced so.
 
 import weakref
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -23,12 +24,13 @@ from harness.hardware.device import TORCH_DTYPES
 from harness.predict.meta_kernels import bytes_moved, kernels
 from harness.predict.roofline import ATTENTION, BANDWIDTH, DEQUANTIZE, FUSED_4BIT, GEMM, SKINNY_GEMM, Memory, Op, Trace
 from harness.records.cell import FULL, REFERENCE, Recipe
-from harness.train import meta_autocast
+from harness.train import meta_autocast, recompute
 from harness.train.batches import random_batch
 from harness.train.compat import without_storage
 from harness.train.losses import loss_of, under_autocast
 from harness.train.model import count_params
-from harness.train.ops import attention
+from harness.train.ops import adapter_copies, attention
+from harness.train.patch import rounded_matrices
 
 _Shape = tuple[int, int, int] | None
 _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
@@ -55,7 +57,12 @@ def trace(model: Any, recipe: Recipe, context: int, kind: str, compute: str = "f
     # The recorder sees what the step makes; weights, gradients and states are added by _memory.
     recorder = OpRecorder(model.config.get_text_config().vocab_size)
     dtype = TORCH_DTYPES[compute]
-    with without_storage(), meta_autocast.patched(), attention.traced_as(kind), kernels(recorder, kind), recorder:
+    copies = adapter_copies.AdapterCopies(keeps=not recompute.recomputes_all(model))
+    copies.expect(rounded_matrices(model), model.get_input_embeddings().weight.dtype)
+    traced = ExitStack()
+    with without_storage(), meta_autocast.patched(), attention.traced_as(kind), kernels(recorder, kind), traced:
+        traced.enter_context(recorder)
+        traced.enter_context(copies.used())
         loss = loss_of(recipe, dtype)(model, batch)
         recorder.backward = True
         with meta_autocast.recomputed(dtype if under_autocast(recipe, dtype) else None):

@@ -23,7 +23,7 @@ from harness.records.cell import ModelSpec, Recipe
 from harness.records.stored import from_stored, to_stored
 from harness.workers.local import AskFailed, LocalExecutor
 
-_RULE = 6  # raised when tracing changes, so that older cached traces are not used
+_RULE = 7  # raised when tracing changes, so that older cached traces are not used
 _FLASH_FROM = (8, 0)  # compute capability
 MATH_ATTENTION = "cuda-7-math"  # a kind of device
 TRACE, IMPORTED = "harness.predict.tracer:trace_job", "harness.predict.tracer:imported_job"

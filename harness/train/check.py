@@ -35,8 +35,8 @@ from harness.train.small_copy import WINDOW, bare, small_copies
 
 ATTENTION = "attention"
 # By what they save: where some do not go together, the last ones are left out first.
-PARTS = ("head", ATTENTION, "lora", "gated", "norm", "last")
-RULE = 4  # of the check: raised when it checks more, so that kept answers are not used
+PARTS = ("head", ATTENTION, "lora", "gated", "norm", "rotary", "last")
+RULE = 5  # of the check: raised when it checks more, so that kept answers are not used
 _LOSS, _GRADIENT = 1e-4, 1e-3  # largest differences: absolute in nats, relative to the largest gradient
 _NEIGHBOUR = 1e-5  # nats: rounding alone
 _LENGTHS = ((4 * WINDOW + 7, 9), (3 * WINDOW - 5, 4))  # (tokens, answer tokens)

@@ -17,19 +17,18 @@ from transformers.pytorch_utils import Conv1D
 
 from harness.catalog.kernels import PLAIN
 from harness.train import recompute
+from harness.train.agreement import agrees, close, passes
 from harness.train.compat import import_peft
-from harness.train.ops import pointwise
+from harness.train.ops import joint_lora, pointwise, rotary
 from harness.train.ops.cross_entropy import AnswerLosses
 from harness.train.ops.lora import LoraAddition, LoraLinear
 from harness.train.ops.pointwise import Pointwise
 
 LoraLayer = import_peft().tuners.lora.LoraLayer
-# Largest difference allowed, as a share of the largest value: two orders of summation round differently.
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
-_SMALLEST = 1 / 64  # scale of the inputs of a comparison
+_ROUNDED = "rounded_matrices"  # attribute of a patched model
 _OWN_HEAD = "computes_answer_losses"  # attribute of a patched model
 LOSS = "the loss"  # among what stayed as it was
-ALL = ("lora", "norm", "gated", "last", "head")
+ALL = ("lora", "norm", "gated", "rotary", "last", "head")
 
 
 def patch_model(
@@ -43,6 +42,7 @@ def patch_model(
     dtype = model.get_input_embeddings().weight.dtype
     kernels = [pointwise.of(name) for name in dict.fromkeys((kernel, PLAIN))]
     unpatched: list[str] = []
+    adapted: dict[str, tuple[Any, tuple]] = {}  # by name: a layer that our operations compute, and its A, B, scaling
     agreeing: dict[type, int | None] = {}  # by class: the index of the first candidate that computes the same
     for name, module in model.named_modules():
         candidates = [(kind, forward) for kind, forward in _candidates(module, kernels) if kind in which]
@@ -51,7 +51,7 @@ def patch_model(
         # One module of a class is compared for all of them.
         if type(module) not in agreeing:
             indices = (
-                i for i, (_, forward) in enumerate(candidates) if not check or _passes(_agrees, module, forward, dtype)
+                i for i, (_, forward) in enumerate(candidates) if not check or passes(agrees, module, forward, dtype)
             )
             agreeing[type(module)] = None if type(module).__name__ in left else next(indices, None)
             if agreeing[type(module)] is None:
@@ -61,11 +61,23 @@ def patch_model(
             module.forward = MethodType(forward, module)
             if kind == "gated":
                 recompute.enable(module)
+            if kind == "lora" and (parts := vanilla_lora(module)):
+                adapted[name] = module, parts
+    # Layers beside each other that take the same input share a step's products; attention rotates its own way.
+    together = joint_lora.groups(adapted)
+    setattr(model, _ROUNDED, joint_lora.rounded(adapted, together))
+    for group in together:
+        for number, layer in enumerate(group.layers):
+            layer.forward = MethodType(partial(_joint, alone=layer.forward, group=group, number=number), layer)
+    if "rotary" in which:
+        for module in model.modules():
+            if rotated := rotary.forward_of(module):
+                module.forward = MethodType(rotated, module)
     # The last layer and the head go on with the tokens that have a loss alone.
     layers = getattr(_body(model), "layers", None)
     if "last" in which and layers is not None and (shortened := _last_layer(layers[-1])):
         layers[-1].forward = MethodType(shortened, layers[-1])
-    if "head" in which and (not check or _passes(_head_is_plain, model)):
+    if "head" in which and (not check or passes(_head_is_plain, model)):
         setattr(model, _OWN_HEAD, True)
     elif "head" in which:
         unpatched.append(LOSS)
@@ -87,6 +99,11 @@ def answer_losses(
     return AnswerLosses.apply(hidden.reshape(-1, hidden.shape[-1]), head.weight, head.bias, targets)
 
 
+def rounded_matrices(model: torch.nn.Module) -> list[tuple[torch.Tensor, ...]]:
+    """What a step of `model` requests of harness.train.ops.adapter_copies.AdapterCopies.rounded."""
+    return getattr(model, _ROUNDED, [])
+
+
 def has_own_head(model: torch.nn.Module) -> bool:
     """Whether `answer_losses` may be used: `patch_model` found that it equals the loss of the model's own logits."""
     return getattr(model, _OWN_HEAD, False)
@@ -105,7 +122,7 @@ def _head_is_plain(model: Any) -> bool:
         logits = model(input_ids=ids, use_cache=False).logits[0, rows].float()
         expected = cross_entropy(logits, ids[0, rows + 1], reduction="none")
         losses = answer_losses(model, ids, rows, ids[0, rows + 1])
-    return _close(losses, expected, head.weight.dtype)
+    return close(losses, expected, head.weight.dtype)
 
 
 def _body(model: Any) -> torch.nn.Module:
@@ -156,6 +173,11 @@ def _lora(self: Any, x: torch.Tensor, parts: tuple) -> torch.Tensor:
     return LoraAddition.apply(base(x), x, a.weight, b.weight, scaling)
 
 
+def _joint(self: Any, x: torch.Tensor, alone: Callable, group: joint_lora.Group, number: int) -> torch.Tensor:
+    out = group.output(number, x)
+    return alone(x) if out is None else out
+
+
 def _norm_of(norm: Callable, weight: torch.Tensor, eps: float, twice: bool) -> Callable:
     return lambda self, x: norm(x, weight, eps, twice)
 
@@ -196,64 +218,3 @@ def _last_layer(layer: Any) -> Callable | None:
         return kept + self.mlp(self.post_attention_layernorm(kept))
 
     return forward
-
-
-def _passes(comparison: Callable[..., bool], *arguments: object) -> bool:
-    """True if the comparison passes; False if the module's interface differs from what its name suggests."""
-    try:
-        return comparison(*arguments)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, StopIteration):
-        return False
-
-
-def _agrees(module: torch.nn.Module, forward: Callable, dtype: torch.dtype) -> bool:
-    """Whether `forward` equals the module's own: output, and gradients of the input and of the adapter."""
-    # Random input and random adapter values, the same for both forwards.
-    trained = [p for p in module.parameters() if p.requires_grad]
-    before, device = [p.detach().clone() for p in trained], next(module.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 5, _width(module), generator=generator).to(device, dtype)
-    with torch.no_grad():  # an adapter starts at zero, where errors do not show
-        for p in trained:
-            p.copy_(torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5)
-    # Small values, and some large enough for the limits that some activations have (swiglu_limit: 7 or 10), but not
-    # beyond the dtype's: in fp16 an adapter of a high alpha overflows.
-    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for scale in (1.0, 16.0):
-        expected = _out_and_gradients(module.forward, scale * x, trained)
-        while scale > _SMALLEST and not all(value.isfinite().all() for value in expected):
-            scale /= 2
-            expected = _out_and_gradients(module.forward, scale * x, trained)
-        pairs += zip(_out_and_gradients(partial(forward, module), scale * x, trained), expected, strict=True)
-    # The adapter gets its values back.
-    with torch.no_grad():
-        for p, value in zip(trained, before, strict=True):
-            p.copy_(value)
-    alike = all(a.shape == b.shape and a.dtype == b.dtype for a, b in pairs)
-    return alike and all(_close(a, b, dtype) for a, b in pairs)
-
-
-def _out_and_gradients(forward: Callable, x: torch.Tensor, trained: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    x = x.clone().requires_grad_()
-    with torch.enable_grad():
-        out = forward(x)
-        # A weighted sum, so that an error in one element cannot cancel one in another.
-        weight = torch.linspace(-1, 1, out.numel(), device=out.device).view_as(out)
-        return [out.detach(), *torch.autograd.grad((out.float() * weight).sum(), [x, *trained])]
-
-
-def _close(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
-    ours, expected = ours.float(), expected.float()
-    return bool((ours - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max())
-
-
-def _width(module: Any) -> int:
-    """The last dimension of what the module takes."""
-    # A LoRA layer has it in its base, a gated MLP in its gate, a norm in its weight.
-    inner = getattr(module, "base_layer", None) or getattr(module, "gate_proj", None)
-    inner = inner or getattr(module, "gate_up_proj", None)
-    if inner is None:
-        return module.weight.shape[-1]
-    return getattr(inner, "in_features", None) or inner.base_layer.in_features

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from harness.records.cell import ALL, MLP
 from harness.train.compat import quiet
 
+_ALL = "recomputes_all_layers"  # bool attribute of a model
 _RECOMPUTES = "recomputes_activations"  # bool attribute of the modules that `enable` marked
 _DRAWS = "draws_random_numbers"  # bool attribute of them: dropout must draw the same again
 
@@ -29,12 +30,19 @@ def apply(model: Any, mode: str) -> None:
     for module in gated:
         setattr(module, _RECOMPUTES, mode == MLP)
         setattr(module, _DRAWS, drawn)
+    all_layers = mode == ALL or (mode == MLP and not gated)
+    setattr(model, _ALL, all_layers)
     with quiet():
-        if mode == ALL or (mode == MLP and not gated):
+        if all_layers:
             settings = {"use_reentrant": False, "preserve_rng_state": drawn}
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
         elif any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
             model.gradient_checkpointing_disable()
+
+
+def recomputes_all(model: Any) -> bool:
+    """Whether `apply` set `model` to recompute all layers."""
+    return getattr(model, _ALL, False)
 
 
 def draws(model: Any) -> bool:

@@ -5,18 +5,20 @@ then one update of the adapter. Logits are computed for the answer's tokens alon
 a vocabulary of 150,000 the rest would cost more than the model's body does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
 from harness.errors import first_line
 from harness.hardware.device import TORCH_DTYPES
 from harness.records.cell import REFERENCE, Recipe
-from harness.train import distributed
+from harness.train import distributed, recompute
 from harness.train.batches import Batch, Packed, first_fit_decreasing, pack
 from harness.train.device_errors import ran_out
 from harness.train.losses import loss_of, packed_losses, packs
 from harness.train.ops import attention
+from harness.train.ops.adapter_copies import AdapterCopies
 
 
 class RanOut(torch.OutOfMemoryError):
@@ -41,6 +43,7 @@ class TrainingStep:
         self.loss_of = loss_of(recipe, TORCH_DTYPES[compute_dtype])
         # torch's own first scale of 2**16 is too high for most models: each halving costs a step that is run again.
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**12) if compute_dtype == "fp16" else None
+        self.copies = AdapterCopies()  # of the adapter, until it changes
         self.overflows = 0  # steps that were run again for it
 
     def run(self, sequences: Sequence[tuple[Sequence[int], int]], tokens_at_once: int) -> torch.Tensor:
@@ -80,6 +83,7 @@ class TrainingStep:
     def _accumulate(self, sequences: Sequence[tuple[Sequence[int], int]], tokens_at_once: int) -> torch.Tensor:
         """The sum of the losses of `sequences`; adds up gradients. Raises RanOut, without any, if memory ran out."""
         reason = None
+        self.copies.forget()
         try:
             total = self._backward_of(sequences, tokens_at_once)
         except Exception as problem:
@@ -108,7 +112,7 @@ class TrainingStep:
 
         Returns the mean loss in nats per token, not yet synchronised.
         """
-        with attention.kernel_set(self.model):
+        with self._set():
             loss = self.loss_of(self.model, batch)
             return self._backward(loss * len(batch.input_ids)) / len(batch.input_ids)
 
@@ -117,8 +121,15 @@ class TrainingStep:
 
         Returns the sum of their mean losses in nats per token, not yet synchronised.
         """
-        with attention.kernel_set(self.model):
+        with self._set():
             return self._backward(packed_losses(self.model, packed).sum())
+
+    @contextmanager
+    def _set(self) -> Iterator[None]:
+        """Within it the model runs as a micro-step."""
+        self.copies.keeps = not recompute.recomputes_all(self.model)
+        with attention.kernel_set(self.model), self.copies.used():
+            yield
 
     def _backward(self, loss_sum: torch.Tensor) -> torch.Tensor:
         """Backward of a sum of per-sequence losses, scaled by 1 / sequences_per_step; returns the sum, detached."""
@@ -129,6 +140,7 @@ class TrainingStep:
 
     def update(self) -> None:
         """One optimiser step on the gradients of all processes, which are then cleared."""
+        self.copies.forget()
         # Gradients are added up over the micro-steps and once over the processes.
         distributed.all_reduce_gradients(self.params)
         if self.scaler:

@@ -2,14 +2,15 @@
 
 transformers reads the position ids of every forward to find packed sequences (a wait for the device), and on cards
 before compute capability 8.0 hands grouped heads to a kernel that holds tokens x tokens. Our batches are whole
-sequences, so attention is causal, inside a window where the model has one, and needs no other mask. Packed sequences
-are attended one by one.
+sequences, so attention is causal, inside a window where the model has one, and needs no other mask. Of packed sequences
+those of one length are attended together, all others one by one.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -136,9 +137,23 @@ def plain_causal(  # noqa: PLR0913  # the interface of transformers' attention f
     settings = _Settings(scaling=scaling, dropout=dropout, sliding_window=sliding_window, kernel=kernel)
     if packed_lengths is None or len(packed_lengths) == 1:
         return _attend(query, key, value, settings).transpose(1, 2).contiguous(), None
-    # Packed: each sequence attends alone, and the results are joined in order.
-    sequences = zip(*(part.split(packed_lengths, 2) for part in (query, key, value)), strict=True)
-    return torch.cat([_attend(*sequence, settings).transpose(1, 2) for sequence in sequences], 1), None
+    return _packed(query, key, value, packed_lengths, settings), None
+
+
+def _packed(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...], settings: _Settings
+) -> torch.Tensor:
+    """[1, tokens, heads, dim] of sequences of `lengths` one behind the other: each attends alone."""
+    # Neighbours of one length are a batch of one kernel, as one task's prompts often are. On a CPU the blocks of one
+    # sequence fit its caches better.
+    alone = device_kind(query.device) == "cpu" and settings.kernel != "sdpa"
+    runs = [(n, 1) for n in lengths] if alone else [(n, len(list(same))) for n, same in groupby(lengths)]
+    parts = zip(*(part.split([n * count for n, count in runs], 2) for part in (query, key, value)), strict=True)
+    outs = []
+    for (n, count), sequences in zip(runs, parts, strict=True):
+        batch = (part[0].unflatten(1, (count, n)).transpose(0, 1) for part in sequences)  # [count, heads, n, dim]
+        outs.append(_attend(*batch, settings).transpose(1, 2).flatten(0, 1))
+    return torch.cat(outs)[None] if len(outs) > 1 else outs[0][None]
 
 
 def _order(kernel: str | None, device: torch.device) -> list[SDPBackend]:
@@ -189,8 +204,12 @@ def _groups_in_kernel(device: torch.device, dtype: torch.dtype) -> bool:
     """
     if device.type == "meta":
         return bool(_traced_as) and _traced_as[-1] == "cuda" and dtype != torch.float32
-    flash = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return flash and dtype in (torch.float16, torch.bfloat16)
+    return device.type == "cuda" and dtype in (torch.float16, torch.bfloat16) and _has_flash(device)
+
+
+@lru_cache(maxsize=16)
+def _has_flash(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @lru_cache(maxsize=2)

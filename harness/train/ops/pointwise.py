@@ -1,8 +1,9 @@
 """RMSNorm and gated activations with their backward written out: few passes over memory, and nothing kept that the
 backward can do without.
 
-"plain" is torch's operations one after the other; "compiled" the same formulas by torch.compile, one pass over memory
-per formula; "liger" Liger's Triton kernels (Hsu et al. 2024). All are equal to within the rounding of the dtype.
+"plain" is torch's operations one after the other; "fused" the same with torch's own kernel of the norm, one launch
+forward and one backward; "compiled" the formulas by torch.compile, one pass over memory per formula; "liger" Liger's
+Triton kernels (Hsu et al. 2024). All are equal to within the rounding of the dtype.
 """
 
 from collections.abc import Callable
@@ -28,11 +29,13 @@ class Pointwise:
     gelu: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-@lru_cache(maxsize=3)
+@lru_cache(maxsize=4)
 def of(kernel: str) -> Pointwise:
-    """The functions of "plain", "compiled" or "liger". Raises ImportError where Liger is not installed."""
+    """The functions of "plain", "fused", "compiled" or "liger". Raises ImportError where the library has none."""
     if kernel == "liger":
         return _liger()
+    if kernel == "fused":
+        return _fused()
     prepare = _compiled if kernel == "compiled" else lambda formula: formula
     norm, norm_grad = prepare(_norm), prepare(_norm_grad)
     gates = {act: _gated(prepare(forward), prepare(backward)).apply for act, (forward, backward) in _GATES.items()}
@@ -57,18 +60,18 @@ def _compiled(formula: Callable) -> Callable:
 
 def _norm(x: torch.Tensor, weight: torch.Tensor, eps: float, twice: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """(the norm, 1 / rms [..., 1]) of x [..., width]."""
-    wide = x.float()
-    scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    normed = wide * scale
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    normed = x * scale  # in fp32
     return (normed.to(x.dtype).mul_(weight) if twice else normed.mul_(weight).to(x.dtype)), scale
 
 
 def _norm_grad(grad: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """dx = r (g - n mean(g n)) with n = x r and g = dy weight (Zhang and Sennrich 2019, appendix)."""
-    normed = x.to(torch.float32, copy=True).mul_(scale)
+    normed = x * scale
     scaled = (grad * weight).float()
-    mean = torch.linalg.vecdot(scaled, normed).unsqueeze(-1).div_(x.shape[-1])
-    return scaled.sub_(normed.mul_(mean)).mul_(scale).to(x.dtype)
+    total = torch.linalg.vecdot(scaled, normed).unsqueeze(-1)
+    return scaled.sub_(normed.mul_(total), alpha=1 / x.shape[-1]).mul_(scale).to(x.dtype)
 
 
 def _rms_norm(norm: Callable, norm_grad: Callable) -> type[torch.autograd.Function]:
@@ -123,6 +126,22 @@ def _gelu_grad(grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tupl
 
 
 _GATES = {"silu": (_silu, _silu_grad), "gelu": (_gelu, _gelu_grad)}
+
+
+def _fused() -> Pointwise:
+    """The norm by torch's one kernel; it keeps x and one number per row, as ours does."""
+    # Older ones take it apart into a dozen operations, whose results they keep.
+    if not hasattr(torch.ops.aten, "_fused_rms_norm"):
+        raise ImportError(f"torch {torch.__version__} has no fused norm")
+    plain = of("plain")
+
+    def norm(x: torch.Tensor, weight: torch.Tensor, eps: float, twice: bool) -> torch.Tensor:
+        # The kernel wants the weight in x's dtype; one in fp32 (Gemma) would be taken apart.
+        if weight.dtype != x.dtype:
+            return plain.norm(x, weight, eps, twice)
+        return functional.rms_norm(x, weight.shape, weight, eps)
+
+    return Pointwise(norm, plain.silu, plain.gelu)
 
 
 def _liger() -> Pointwise:
