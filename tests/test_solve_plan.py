@@ -155,7 +155,7 @@ def test_earlier_runs_of_the_same_setting_give_the_pace_and_others_do_not(config
     dfs = replace(spec, decode=DFS, select=SCORE)
     assert estimate.setting_of(dfs, "n-1", 1) != setting
     other = estimate.known_pace(PACE, rows, dfs, "n-1", 1)
-    assert other.train_factor == pytest.approx(3.0) and other.cost == pytest.approx(1.87, rel=0.01)
+    assert other.train_factor == pytest.approx(3.0) and other.cost == pytest.approx(2.28, rel=0.01)
     assert "6 tasks that were answered in another way; answers by dfs and score are assumed" in other.source
     own = [row_of(f"o{i}", setting=estimate.setting_of(dfs, "n-1", 1), train_s=2.0, decode_s=3.0) for i in range(6)]
     measured = estimate.known_pace(PACE, [*rows, *own], dfs, "n-1", 1)

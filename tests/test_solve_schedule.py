@@ -189,7 +189,7 @@ def test_other_answers_take_longer_by_assumption_until_they_are_measured():
     tokens = TaskTokens("t", (), (100,), 100.0)
     assert pace.answering(GREEDY, VOTE) is pace
     plain = pace.parts(tokens, 1, 4).answer_s
-    for decode, select, factor in ((SAMPLE, VOTE, 1.1), (GREEDY, SCORE, 1.12), (DFS, VOTE, 1.67), (DFS, SCORE, 1.87)):
+    for decode, select, factor in ((SAMPLE, VOTE, 1.3), (GREEDY, SCORE, 1.56), (DFS, VOTE, 1.72), (DFS, SCORE, 2.28)):
         other = pace.answering(decode, select)
         assert other.parts(tokens, 1, 4).answer_s == pytest.approx(factor * plain, rel=0.01)
         assert other.common_sigma > 0.3 and "assumed" in other.source and (select == SCORE) == (other.score_share > 0)

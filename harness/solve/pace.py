@@ -1,8 +1,8 @@
 """What a task takes: seconds of training and of answering from its tokens, as predicted, then as measured.
 
 The form comes from the prediction (harness.predict): seconds of a sequence against its tokens, of an update, of reading
-a question, of a token of the answer. Other ways of answering than greedily and by vote take `DECODE_COST` and
-`SCORE_COST` times as long, by assumption. Two factors, one for training and one for answering, come from what was
+a question, of a token of the answer. Other ways of answering than greedily and by vote take `DECODE_COST` times as long,
+and `SCORE_COST` times that more for scores, by assumption. Two factors, one for training and one for answering, come from what was
 measured on the same device with the same settings: an earlier run's tasks, or those of this run so far.
 """
 
@@ -23,10 +23,10 @@ from harness.solve.tokens import TaskTokens
 
 _TASK_SIGMA = 0.25  # of a task's logarithm of seconds about its expectation, before any was measured
 FEW = 5  # rows: with fewer their own spread says little
-# Seconds of answering, times those of greedy answers by vote: of 30 tasks with arc-tiny on a CPU (bench/LOG.md). How
+# Seconds of answering, times those of greedy answers by vote: of 31 tasks with arc-tiny on a CPU (bench/LOG.md). How
 # many branches depth first has depends on how sure the model is, so that elsewhere it is a guess.
-DECODE_COST = {GREEDY: 1.0, SAMPLE: 1.1, DFS: 1.67}
-SCORE_COST = 1.12
+DECODE_COST = {GREEDY: 1.0, SAMPLE: 1.3, DFS: 1.72}
+SCORE_COST = 0.56
 _ASSUMED_SIGMA = 0.3
 _MOST_SCORE_SHARE = 0.5
 
@@ -84,14 +84,14 @@ class Pace:
 
     def answering(self, decode: str, select: str) -> "Pace":
         """The pace with answers decoded and selected in these ways, by assumption."""
-        cost = DECODE_COST[decode] * (SCORE_COST if select == SCORE else 1.0)
+        cost = DECODE_COST[decode] + (SCORE_COST if select == SCORE else 0.0)
         if cost == 1.0:  # what others measured may have had scores
             return replace(self, score_share=0.0) if self.score_share else self
         ways = " and ".join([decode] * (decode != GREEDY) + [SCORE] * (select == SCORE))
         return replace(
             self,
             cost=cost,
-            score_share=1 - 1 / SCORE_COST if select == SCORE else 0.0,
+            score_share=SCORE_COST / cost if select == SCORE else 0.0,
             common_sigma=math.hypot(self.common_sigma, _ASSUMED_SIGMA),
             source=f"{self.source}; answers by {ways} are assumed to take {cost:.1f} times greedy ones by vote",
         )
