@@ -8,7 +8,7 @@ import typer
 
 from harness.catalog import models as model_table
 from harness.cli import parse
-from harness.cli.options import Budget, ModelsFile, Results, Steps, Track
+from harness.cli.options import Budget, ModelsFile, Recorded, Steps, Track
 from harness.records.cell import Goal
 from harness.records.store import without_collector
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def report(
     budget_hours: Budget = None,
     steps: Steps = None,
-    results: Results = None,
+    results: Recorded = None,
     csv: Annotated[Path | None, typer.Option(help="Write the CSV to this file.")] = None,
     file_format: Annotated[
         str | None, typer.Option("--format", help="Write csv, arms or pytest-benchmark beside the record, or several.")
@@ -128,7 +128,7 @@ def pick(
     budget_hours: Budget = None,
     steps: Steps = None,
     test_tasks: Annotated[int | None, typer.Option(help="Tasks to be answered within the budget too.")] = None,
-    results: Results = None,
+    results: Recorded = None,
     emit: Annotated[Path | None, typer.Option(help="Write the pick's settings as YAML, for solve --recipe.")] = None,
     models_file: ModelsFile = None,
 ) -> None:
