@@ -9,11 +9,13 @@ import typer
 from harness.catalog import models as model_table
 from harness.cli import parse
 from harness.cli.options import Budget, ModelsFile, Recorded, Steps, Track
+from harness.errors import UserError
 from harness.records.cell import Goal
 from harness.records.store import without_collector
 
 if TYPE_CHECKING:
     from harness.analysis.history import History
+    from harness.records.solving import SolvedTask
 
 
 @without_collector()  # a report of many rows ends before it would have freed anything
@@ -77,7 +79,7 @@ def report(
     out = style.console()
     out.print(f"{record.folder}", soft_wrap=True, markup=False)
     _say_left_out(record)
-    show(*content, out, None if notes else MOST_NOTES)
+    show(*content, out, None if notes else MOST_NOTES, _solved(record.folder))
     if names:
         from harness.report import trackers
 
@@ -95,6 +97,15 @@ def report(
 def _say_left_out(record: parse.RecordRows) -> None:
     for line in record.left_out.sentences():
         print(line, file=sys.stderr)
+
+
+def _solved(folder: Path) -> "list[SolvedTask]":
+    from harness.records.solving import newest_run
+
+    try:
+        return newest_run(folder)
+    except OSError as problem:
+        raise UserError(f"{problem.filename or folder}: cannot be read ({problem.strerror})") from None
 
 
 def _history(folder: Path) -> "tuple[list[History], int]":
