@@ -202,3 +202,25 @@ def test_every_option_stands_under_a_heading():
     options = {p.name for verb in verbs for p in verb.params if p.param_type_name == "option" and not p.hidden}
     names = [name for panel in PANELS.values() for name in panel]
     assert sorted(names) == sorted(options | {"help"})
+
+
+def test_help_names_everything_once_and_says_what_goes_with_tasks_alone(capsys):
+    from typer.main import get_command
+
+    verbs = get_command(app.app).commands
+    for name in verbs:
+        with pytest.raises(SystemExit):
+            app.main([name, "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        named = [line.split()[0] for line in lines if line.startswith("  ") and "<" in line[:20] and line[2] != " "]
+        assert len(named) == len(set(named)), name
+    for option in verbs["plan"].params:
+        with pytest.raises(SystemExit) as end:
+            app.main(["plan", "arc-tiny", option.opts[0], "1"])
+        # Refused at once: nothing else of it is looked at.
+        if "goes with --tasks" in capsys.readouterr().err:
+            assert end.value.code == 2 and option.help.startswith("With --tasks: "), option.name
+    # A verb that reads a record reads the newest one.
+    for name in ("report", "pick", "calibrate"):
+        (results,) = (option for option in verbs[name].params if option.name == "results")
+        assert "by default the newest" in results.help

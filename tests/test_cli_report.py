@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from helpers.pages import solved
 from helpers.records import cell, curve, result, row
 
 from harness.cli import app
 from harness.records.arm import ROWS
 from harness.records.cell import ModelSpec
+from harness.records.solving import ROWS as SOLVED
 from harness.records.store import Store
 
 
@@ -92,6 +94,20 @@ def test_rows_of_older_and_later_rules_are_left_out_and_counted(record, capsys, 
     assert later == "1 rows of a later version were left out: read them with that version"
     if verb == "report":
         assert "2 rows of older rules were left out" in (tmp_path / "x").read_text()
+
+
+def test_a_record_without_cells_is_not_called_empty(tmp_path, capsys):
+    """What ttft or solve left alone."""
+    Store(tmp_path / "arms", kind=ROWS).add(result(5))
+    code, shown = _run(capsys, "report", "--results", str(tmp_path / "arms"))
+    assert code == 0 and "n-1" in shown.out and "empty" not in shown.out
+    for attempt in solved(3):
+        Store(tmp_path / "run", kind=SOLVED).add(attempt)
+    code, shown = _run(capsys, "report", "--results", str(tmp_path / "run"))
+    assert code == 0 and "empty" not in shown.out
+    assert "newest run of solve: 0 of the 3 tasks that it tried have an answer, after 3" in " ".join(shown.out.split())
+    Store(tmp_path / "none")
+    assert "The record is empty." in _run(capsys, "report", "--results", str(tmp_path / "none"))[1].out
 
 
 def test_a_bad_line_among_the_accuracies_is_left_out_and_counted(record, capsys):

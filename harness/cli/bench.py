@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -222,13 +223,13 @@ def plan(
         str | None, typer.Option(help="With --tasks: how attempts are chosen; by vote, or by score.")
     ] = None,
     sequences_per_step: Annotated[int | None, typer.Option(help="With --tasks: instead of the recipe's.")] = None,
-    lora_targets: LoraTargets = None,
+    lora_targets: Annotated[str | None, typer.Option(help="With --tasks: instead of the recipe's.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="With --tasks: whose tokenizer counts; auto, random, a folder.")
     ] = None,
-    budget_hours: Budget = None,
+    budget_hours: Annotated[float | None, typer.Option(help="With --tasks: hours for all; 12 on Kaggle.")] = None,
     workers: Annotated[int | None, typer.Option(help="With --tasks: processes; by default one per card.")] = None,
-    results: Results = None,
+    results: Annotated[Path | None, typer.Option(help="With --tasks: the record whose runs' seconds count.")] = None,
 ) -> None:
     """Show what a bench would measure, without measuring, and what each cell is predicted to take.
 

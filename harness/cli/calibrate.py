@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli import parse
-from harness.cli.options import Results
+from harness.cli.options import Recorded
 from harness.errors import UserError
 from harness.text import say_once
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.records.measurement import Measurement
 
 
-def calibrate(results: Results = None) -> None:
+def calibrate(results: Recorded = None) -> None:
     """Fit what a machine really reaches on its measured cells; predictions for it are then made with that.
 
     Examples:

@@ -126,7 +126,7 @@ def import_log(**options: Any) -> None:
       harness import-log unsloth.ipynb axolotl.log --context 2048
 
     What a log does not tell, an option does. A log that cannot be used is put aside with its reason.
-    Exit code 1 where all are.
+    Exit code 1 where all of several are, and 2 where a single one is.
     """
     from harness.report import style
     from harness.report.imported import imported_table

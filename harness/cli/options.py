@@ -20,6 +20,7 @@ Precisions = Annotated[
 Budget = Annotated[float | None, typer.Option(help="Hours for everything; 12 on Kaggle.")]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps to project to.")]
 Results = Annotated[Path | None, typer.Option(help="Folder of the record; by default one per device under results/.")]
+Recorded = Annotated[Path | None, typer.Option(help="Folder of the record; by default the newest under results/.")]
 ModelsFile = Annotated[Path | None, typer.Option(help="The models.yaml to read.")]
 LoraTargets = Annotated[
     str | None, typer.Option(help="attention, all-linear or names of modules, as in 'q_proj v_proj'; not the recipe's.")
@@ -121,8 +122,10 @@ class PanelCommand(TyperCommand):
     """A verb whose --help has its options under `PANELS`; typer's own panels need rich, which is slow to import."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        arguments = [p.get_help_record(ctx) for p in self.get_params(ctx) if p.param_type_name == "argument"]
-        options = {p.name: record for p in self.get_params(ctx) if (record := p.get_help_record(ctx))}
+        params = self.get_params(ctx)
+        arguments = [p.get_help_record(ctx) for p in params if p.param_type_name == "argument"]
+        named = [p for p in params if p.param_type_name != "argument"]  # a model is an option of one verb
+        options = {p.name: record for p in named if (record := p.get_help_record(ctx))}
         panels = {heading: [options[name] for name in names if name in options] for heading, names in PANELS.items()}
         for heading, records in {"Arguments": list(filter(None, arguments)), **panels}.items():
             if records:

@@ -8,19 +8,21 @@ import typer
 
 from harness.catalog import models as model_table
 from harness.cli import parse
-from harness.cli.options import Budget, ModelsFile, Results, Steps, Track
+from harness.cli.options import Budget, ModelsFile, Recorded, Steps, Track
+from harness.errors import UserError
 from harness.records.cell import Goal
 from harness.records.store import without_collector
 
 if TYPE_CHECKING:
     from harness.analysis.history import History
+    from harness.records.solving import SolvedTask
 
 
 @without_collector()  # a report of many rows ends before it would have freed anything
 def report(
     budget_hours: Budget = None,
     steps: Steps = None,
-    results: Results = None,
+    results: Recorded = None,
     csv: Annotated[Path | None, typer.Option(help="Write the CSV to this file.")] = None,
     file_format: Annotated[
         str | None, typer.Option("--format", help="Write csv, arms or pytest-benchmark beside the record, or several.")
@@ -77,7 +79,7 @@ def report(
     out = style.console()
     out.print(f"{record.folder}", soft_wrap=True, markup=False)
     _say_left_out(record)
-    show(*content, out, None if notes else MOST_NOTES)
+    show(*content, out, None if notes else MOST_NOTES, _solved(record.folder))
     if names:
         from harness.report import trackers
 
@@ -95,6 +97,15 @@ def report(
 def _say_left_out(record: parse.RecordRows) -> None:
     for line in record.left_out.sentences():
         print(line, file=sys.stderr)
+
+
+def _solved(folder: Path) -> "list[SolvedTask]":
+    from harness.records.solving import newest_run
+
+    try:
+        return newest_run(folder)
+    except OSError as problem:
+        raise UserError(f"{problem.filename or folder}: cannot be read ({problem.strerror})") from None
 
 
 def _history(folder: Path) -> "tuple[list[History], int]":
@@ -128,7 +139,7 @@ def pick(
     budget_hours: Budget = None,
     steps: Steps = None,
     test_tasks: Annotated[int | None, typer.Option(help="Tasks to be answered within the budget too.")] = None,
-    results: Results = None,
+    results: Recorded = None,
     emit: Annotated[Path | None, typer.Option(help="Write the pick's settings as YAML, for solve --recipe.")] = None,
     models_file: ModelsFile = None,
 ) -> None:

@@ -49,7 +49,8 @@ def line(progress: "Progress") -> str:
     parts.append(f"{progress.busy}/{progress.workers} at work")
     parts.append(f"{duration(progress.left_s)} left")
     if progress.in_time is not None and progress.answered < progress.tasks:
-        parts.append(f"all in {duration(progress.expected_s or 0.0)}, P {100 * progress.in_time:.0f} %")
+        odds = _percent(progress.in_time).replace("over ", ">").replace("under ", "<")  # a line is short
+        parts.append(f"all in {duration(progress.expected_s or 0.0)}, P {odds}")
     bars = sparkline(progress.seconds)
     return ", ".join(parts) + (f" {bars}" if bars else "")
 
@@ -131,6 +132,16 @@ def summary(result: "SolveResult", config: "SolveConfig", out: Console) -> None:
     lines += _score(rows, config) + _right(result, config)
     for text in lines:
         out.print(Text(text), soft_wrap=True)
+
+
+def sentence(rows: Sequence[solving.SolvedTask]) -> str:
+    """The rows of a run in one sentence, for who reads its record."""
+    tasks, answered = {row.task for row in rows}, {row.task for row in rows if any(row.votes)}
+    attempts = f"{len(rows)} attempt{'s' if len(rows) > 1 else ''}"
+    return (
+        f"The newest run of solve: {len(answered)} of the {len(tasks)} tasks that it tried have an answer, after "
+        f"{attempts}; --html FILE shows them."
+    )
 
 
 def _held(result: "SolveResult") -> list[str]:
