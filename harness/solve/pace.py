@@ -1,9 +1,10 @@
 """What a task takes: seconds of training and of answering from its tokens, as predicted, then as measured.
 
 The form comes from the prediction (harness.predict): seconds of a sequence against its tokens, of an update, of reading
-a question, of a token of the answer. Other ways of answering than greedily and by vote take `DECODE_COST` times as long,
-and `SCORE_COST` times that more for scores, by assumption. Two factors, one for training and one for answering, come from what was
-measured on the same device with the same settings: an earlier run's tasks, or those of this run so far.
+a question, of a token of the answer. Other ways of answering than greedily and by vote take `DECODE_COST` times as
+long, and `SCORE_COST` times that more for scores, by assumption. Two factors, one for training and one for answering,
+come from what was measured on the same device with the same settings: an earlier run's tasks, or those of this run so
+far.
 """
 
 import math
