@@ -71,6 +71,7 @@ class TrainingStep:
         moments = [torch.empty_like(p) for p in self.params for _ in range(2)] if not self.optimizer.state else []
         self._accumulate(sequences, tokens_at_once)
         self.optimizer.zero_grad(set_to_none=True)
+        self.copies.forget()
         del moments
 
     def _step(self, sequences: Sequence[tuple[Sequence[int], int]], tokens_at_once: int) -> torch.Tensor:
@@ -100,8 +101,10 @@ class TrainingStep:
         total = torch.zeros((), device=device)
         if self.is_reference or not packs(self.model):
             for ids, answer in sequences:
-                batch = Batch(torch.tensor([ids], device=device), answer)
-                total += self._backward(self.loss_of(self.model, batch))
+                # As a pack of one, for its transfer does not wait until the card is done with the sequence before.
+                batch = Batch(pack([(ids, answer)], device).input_ids, answer)
+                with self._set():
+                    total += self._backward(self.loss_of(self.model, batch))
         else:
             for members in first_fit_decreasing([len(ids) for ids, _ in sequences], tokens_at_once):
                 total += self.packed_step(pack([sequences[i] for i in members], device))
