@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import harness
 from harness.arc.dataset import Questions
@@ -60,6 +60,19 @@ def test_a_step_back_is_as_if_never_gone():
         straight.add(token)
     assert gone.next(16) == straight.next(16)
     assert gone.tokens[: gone.length].tolist() == prompt + answer
+
+
+def test_what_fills_up_a_row_has_no_position_beyond_the_models_last():
+    """A GPT-2 of 12 positions: eleven tokens are read, and the twelfth beside three of a shorter row."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2, n_positions=12)
+    slots = Slots(GPT2LMHeadModel(config).eval(), 2, 12, gaps=True)
+    with torch.no_grad():
+        slots.read([list(range(11))])
+        slots.read([[1, 2, 3, 4]])
+        together = slots.step([[11], [5, 6, 7]])
+        alone = slots.model(input_ids=torch.arange(12)[None]).logits[0, -1]
+    assert torch.allclose(together[0, 0], alone, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -126,9 +126,11 @@ class Slots:
             raise ValueError("a row is longer than the cache")
         self.mask[: self.live, self.end : self.end + new] = 1
         ids = torch.tensor([[*row, *[0] * (new - len(row))] for row in tokens], device=self.device)
-        positions = torch.tensor(self.lengths, device=self.device)[:, None] + torch.arange(new, device=self.device)
+        # What fills up a row stays within it: there may be no position after its last one.
+        rows = zip(self.lengths, map(len, tokens), strict=True)
+        positions = [[length + min(n, own - 1) for n in range(new)] for length, own in rows]
         mask = self.mask[: self.live, self.begin : self.end + new]
-        logits = self._forward(ids, positions, mask, self.cache)
+        logits = self._forward(ids, torch.tensor(positions, device=self.device), mask, self.cache)
         self.end += new
         return logits[:, -new:]
 
