@@ -20,7 +20,7 @@ import torch
 from harness.arc.arms import ARMS
 from harness.arc.dataset import Questions, cannot_be_grid
 from harness.cli.ttft import configure
-from harness.tune import decode, decode_queue, run
+from harness.tune import decode, drafts, run
 from harness.tune.decode_batches import TokenLimit
 from harness.tune.decode_slots import Slots
 from harness.tune.outcome import ArmOutcome
@@ -97,7 +97,7 @@ def _guessing(most: int) -> Iterator[list[int]]:
         steps.append(len(tokens))
         return step(self, tokens)
 
-    guessed = mock.patch.object(decode_queue, "drafted_tokens", lambda kind, rows: most)
+    guessed = mock.patch.object(drafts, "drafted_tokens", lambda kind, rows: most)
     with mock.patch.object(Slots, "step", counted), guessed:
         yield steps
 

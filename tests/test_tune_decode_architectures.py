@@ -128,13 +128,15 @@ def test_padding_never_runs_into_a_state(name):
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bloom", "stablelm", "deepseek_v3"])
 def test_attention_alone_is_decoded_in_a_static_cache(name):
-    assert decode_check.way_of(AutoConfig.for_model(name, **ARCHITECTURES[name])) == Way(static=True, gaps=True)
+    assert decode_check.way_of(AutoConfig.for_model(name, **ARCHITECTURES[name])) == Way(
+        static=True, gaps=True, grouped=True
+    )
 
 
 @pytest.mark.parametrize("name", ["gemma2", "gpt_oss", "gemma3_text", "mpt"])
 def test_where_attention_counts_columns_none_may_be_empty(name):
     """A window of so many columns, or a bias by their distance."""
-    assert decode_check.way_of(AutoConfig.for_model(name, **ARCHITECTURES[name])) == Way(static=True)
+    assert decode_check.way_of(AutoConfig.for_model(name, **ARCHITECTURES[name])) == Way(static=True, grouped=True)
 
 
 def test_the_answer_is_kept(monkeypatch):

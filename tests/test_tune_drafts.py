@@ -13,11 +13,11 @@ from harness.arc.sources import load
 from harness.arc.task import within
 from harness.train.compat import import_peft, quiet
 from harness.train.model import load_tokenizer
-from harness.tune import candidates, decode, decode_queue
+from harness.tune import candidates, decode, drafts
 from harness.tune.decode_batches import TokenLimit
 from harness.tune.decode_check import way_of
 from harness.tune.decode_slots import Slots
-from harness.tune.drafts import Draft
+from harness.tune.drafts import Draft, Worth
 
 
 def test_what_followed_the_same_tokens_is_guessed():
@@ -62,6 +62,27 @@ def test_a_step_back_is_as_if_never_gone():
     assert gone.tokens[: gone.length].tolist() == prompt + answer
 
 
+@pytest.mark.parametrize(("kind", "right"), [("cpu", 0.3), ("cuda", 0.1)])
+def test_guesses_that_are_wrong_are_tried_now_and_then_alone(kind, right):
+    """A prose of which few guesses are right, and later a grid."""
+    worth, guesses = Worth(kind), []
+    for step in range(100):
+        guesses.append(worth.most(10))
+        share = right if step < 60 else 2.5
+        if guesses[-1]:
+            worth.saw([3] * 10, [1 + share] * 10)
+    assert guesses[0] and guesses[0] == worth.most(10)
+    assert 0 < sum(map(bool, guesses[10:60])) <= 4
+    assert all(guesses[80:])
+
+
+def test_a_step_without_guesses_says_nothing_of_their_worth():
+    worth = Worth("cpu")
+    for _ in range(50):
+        worth.saw([0, 0], [1, 1])
+    assert worth.most(2)
+
+
 def test_what_fills_up_a_row_has_no_position_beyond_the_models_last():
     """A GPT-2 of 12 positions: eleven tokens are read, and the twelfth beside three of a shorter row."""
     torch.manual_seed(0)
@@ -98,11 +119,11 @@ def steps(monkeypatch):
         return step(self, tokens)
 
     monkeypatch.setattr(Slots, "step", counting)
+    monkeypatch.setattr(drafts, "_LEAST_RIGHT", {"cpu": 0.0})  # however few are right
 
     def guess(most):
         counted.clear()
-        for module in (decode_queue, candidates):
-            monkeypatch.setattr(module, "drafted_tokens", lambda kind, rows: most)
+        monkeypatch.setattr(drafts, "drafted_tokens", lambda kind, rows: most)
         return counted
 
     return guess

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import torch
 
-from harness.predict.answering import drafted_tokens
 from harness.train.compat import quiet
 from harness.train.special_tokens import end_ids
 from harness.tune.decode import cache_size_of, free_bytes
@@ -22,7 +21,7 @@ from harness.tune.decode_adapter import adapter_for_answers
 from harness.tune.decode_batches import Room, TokenLimit, ways_of
 from harness.tune.decode_slots import Slots
 from harness.tune.decode_steps import ONE, Steps, Way, plain_attention
-from harness.tune.drafts import Draft
+from harness.tune.drafts import Draft, Worth
 from harness.tune.grid_tokens import GridTokens
 from harness.tune.search import DepthFirst, Drawn, Move
 
@@ -98,9 +97,8 @@ def candidates(
             searches = {i: decoding.search(tokens, prompts[i], max_new_tokens[i]) for i in members}
             rows: Slots | Alone = Alone(model)
             if way.static:
-                rows = Slots(model, count, width, own_attention=own_attention, gaps=way.gaps)
-            guessed = partial(drafted_tokens, device.type) if way.static else lambda live: 0
-            _explore(rows, guessed, searches, prompts, done, watch.stop)
+                rows = Slots(model, count, width, own_attention=own_attention, gaps=way.gaps, grouped=way.grouped)
+            _explore(rows, Worth(device.type) if way.static else None, searches, prompts, done, watch.stop)
 
     with answering(model, _MERGED_SHARE * free) as own_attention:
         while (pending := [i for i in range(len(prompts)) if i not in texts]) and not watch.stop():
@@ -197,7 +195,7 @@ class _Row:
 
 def _explore(
     rows: Slots | Alone,
-    guessed: Callable[[int], int],
+    worth: Worth | None,
     searches: Mapping[int, Search],
     prompts: Sequence[Sequence[int]],
     done: Callable[[int, Search], None],
@@ -205,7 +203,7 @@ def _explore(
 ) -> None:
     """Runs all `searches`, by the numbers of their prompts, which are in order of length, the longest first.
 
-    `guessed` are the tokens that are tried per row of so many. Stopped, those that are under way are done with what
+    `worth` says how many tokens are guessed, None that none are. Stopped, those that are under way are done with what
     they have.
     """
     waiting = list(searches)
@@ -233,10 +231,14 @@ def _explore(
                 done(stopped.number, stopped.search)
             return
         if live:
-            tokens = [row.tokens(guessed(len(live))) for row in live]
+            most = worth.most(len(live)) if worth else 0
+            tokens = [row.tokens(most) for row in live]
             logits = rows.step(tokens)
             followed = [live[i].follow(tokens[i], logits[i]) for i in range(len(live))]
-            rows.keep([kept for kept, _ in followed])
+            kept = [count for count, _ in followed]
+            rows.keep(kept)
+            if worth:
+                worth.saw([len(read) - 1 for read in tokens], kept)
             # From the last row on, so that the row that takes a number has had its turn.
             for row in reversed(range(len(live))):
                 advance(row, followed[row][1])

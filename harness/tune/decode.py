@@ -60,7 +60,7 @@ def greedy(
         # A length that changes a rotary embedding does so for all rows: other ways have caches of their own.
         for way in dict.fromkeys(ways[i] for i in left if ways[i].static):
             members = [i for i in left if ways[i] == way]
-            Queue(members, prompts, max_new_tokens, room, way.gaps, own_attention).run(model, answer_of, done)
+            Queue(members, prompts, max_new_tokens, room, way, own_attention).run(model, answer_of, done)
         others = [i for i in left if not ways[i].static]
         for members in batches(prompts, max_new_tokens, room, ways, others):
             steps = Steps(model, *left_padded([prompts[i] for i in members], pad, device), ways[members[0]])

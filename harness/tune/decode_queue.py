@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.predict.answering import drafted_tokens
 from harness.tune.decode_batches import Room
 from harness.tune.decode_slots import Slots
-from harness.tune.decode_steps import Answer
-from harness.tune.drafts import Draft
+from harness.tune.decode_steps import Answer, Way
+from harness.tune.drafts import Draft, Worth
 
 _READ_TOKENS = 8192  # of prompts of equal length that are read together
 _NARROWER = 0.75  # of the cache's columns: when all prompts need fewer, it is made anew with more rows
@@ -37,18 +36,20 @@ class Queue:
         prompts: Sequence[Sequence[int]],
         max_new_tokens: Sequence[int],
         room: Room,
-        gaps: bool,
+        way: Way,
         own_attention: Callable[[], Any] | None,
     ):
-        self.prompts, self.room, self.gaps, self.own_attention = prompts, room, gaps, own_attention
+        self.prompts, self.room, self.way, self.own_attention = prompts, room, way, own_attention
         self.waiting = sorted(members, key=lambda i: -len(prompts[i]))
         self.limits = max_new_tokens
+        self.worth = Worth(room.kind)
         self.totals = {i: len(prompts[i]) + max_new_tokens[i] for i in members}
 
     def run(self, model: Any, answer_of: Callable[[int], Answer], done: Callable[[Mapping[int, Answer]], None]) -> None:
         """Answers all prompts; `done` receives answers as they are finished."""
         longest = self._longest()
-        slots = Slots(model, self._rows(longest), longest, own_attention=self.own_attention, gaps=self.gaps)
+        own, way = self.own_attention, self.way
+        slots = Slots(model, self._rows(longest), longest, own_attention=own, gaps=way.gaps, grouped=way.grouped)
         rows: list[_Row] = []
         while self.waiting or rows:
             finished: dict[int, Answer] = {}
@@ -67,7 +68,7 @@ class Queue:
 
     def _step(self, slots: Slots, rows: Sequence[_Row]) -> list[list[int]]:
         """The next tokens of every row, at least one."""
-        most = drafted_tokens(self.room.kind, len(rows))
+        most = self.worth.most(len(rows))
         drafts = [row.draft.next(min(most, row.answer.left - 1)) for row in rows]
         tokens = [[row.answer.tokens[-1], *draft] for row, draft in zip(rows, drafts, strict=True)]
         likeliest = slots.step(tokens).argmax(-1).tolist()
@@ -76,7 +77,9 @@ class Queue:
             right = next((n for n, token in enumerate(draft) if token != best[n]), len(draft))
             new.append(best[: right + 1])
         # The last of them is not in the cache yet, but the last one of before is.
-        slots.keep(list(map(len, new)))
+        kept = list(map(len, new))
+        slots.keep(kept)
+        self.worth.saw(list(map(len, drafts)), kept)
         return new
 
     def _next(self, most: int) -> list[int]:

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from harness.tune import decode_attention
+
 _NAMES = ("cache", "past_key_values")  # of the cache among a model's inputs
 _SLACK = 64  # columns beyond the longest row, at least; all are moved once per as many
 _SLACK_SHARE = 4  # and at least the longest row's divided by this
@@ -57,7 +59,8 @@ class Slots:
 
     `model` has plain attention; `own_attention` gives a context in which it reads whole prompts by a faster one that
     takes no mask, or None. Rows 0 to `live` - 1 are in use. Unless `gaps`, no masked column may stand between a row's
-    tokens: where attention counts columns, as in a window, they move together after every step.
+    tokens: where attention counts columns, as in a window, they move together after every step. `grouped`: heads that
+    share keys attend together (harness.tune.decode_attention).
     """
 
     def __init__(
@@ -69,8 +72,10 @@ class Slots:
         own_attention: Callable[[], AbstractContextManager] | None = None,
         slack: int | None = None,
         gaps: bool = False,
+        grouped: bool = False,
     ):
         self.model, self.own_attention, self.gaps = model, own_attention, gaps
+        self.grouped = decode_attention.configs_of(model) if grouped else []
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.takes = inspect.signature(base.forward).parameters
         self.name = next((name for name in _NAMES if name in self.takes), "")
@@ -130,7 +135,8 @@ class Slots:
         rows = zip(self.lengths, map(len, tokens), strict=True)
         positions = [[length + min(n, own - 1) for n in range(new)] for length, own in rows]
         mask = self.mask[: self.live, self.begin : self.end + new]
-        logits = self._forward(ids, torch.tensor(positions, device=self.device), mask, self.cache)
+        with decode_attention.grouped(self.grouped):
+            logits = self._forward(ids, torch.tensor(positions, device=self.device), mask, self.cache)
         self.end += new
         return logits[:, -new:]
 

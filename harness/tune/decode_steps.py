@@ -27,7 +27,7 @@ class Way:
     `cached`: earlier tokens are not computed again. `leaves`: rows can be taken out of the cache. `beyond`: prompts are
     longer than what a rotary embedding that depends on the length takes for short. `static`: the cache may be one
     allocation whose rows are filled again (harness.tune.decode_slots). `gaps`: masked columns may stand between a row's
-    tokens there.
+    tokens there. `grouped`: heads that share keys attend together there (harness.tune.decode_attention).
     """
 
     cached: bool = True
@@ -36,6 +36,7 @@ class Way:
     beyond: bool = False
     static: bool = False
     gaps: bool = False
+    grouped: bool = False
 
 
 class Answer:
