@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.pages import HOSTILE, NOTHING, arms, hostile, many, rows_of_all_kinds
+from helpers.pages import HOSTILE, NOTHING, arms, folder_of_all_kinds, hostile, many, rows_of_all_kinds
 from helpers.records import cell, result
 from helpers.records import row as measured
 from helpers.tasks import made_tasks
@@ -22,11 +22,10 @@ from harness.digits import rounded
 from harness.records.arm import ROWS as ARMS
 from harness.records.cell import Goal
 from harness.records.solving import ROWS as SOLVED
-from harness.records.store import MEASUREMENTS, Store
+from harness.records.store import Store
 from harness.report import format
 from harness.report.page import figures, render
 from harness.report.page import tasks as tasks_of
-from harness.report.page.beside import write_beside
 from harness.report.page.judged import MOST_ROWS, Content, Judged
 from harness.report.page.render import origin, page, write_page
 
@@ -197,7 +196,8 @@ def test_of_very_many_cells_the_newest_are_shown_and_the_others_counted():
     assert text.count("<tr>") == MOST_ROWS + 1 and "7 older cells" in text
 
 
-def test_a_folder_of_arms_or_of_solve_alone_has_a_page_too(folder, capsys, tmp_path):
+def test_a_folder_of_arms_or_of_solve_alone_has_a_page_too(capsys, tmp_path):
+    folder = folder_of_all_kinds(tmp_path / "all")
     for kind in (ARMS, SOLVED):
         alone = tmp_path / "alone"
         alone.mkdir(exist_ok=True)
@@ -260,53 +260,6 @@ def test_a_record_cannot_name_a_file_to_be_opened(tmp_path):
     named = [replace(r, spec=replace(r.spec, dataset=str(secret))) for r in results]
     secret.chmod(0)
     assert "not at hand" in tasks_of.shown(judged(rows, named)).sentence
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A results folder of all three verbs."""
-    rows, results, solved = rows_of_all_kinds()
-    for kind, own in ((MEASUREMENTS, rows), (ARMS, results), (SOLVED, solved)):
-        store = Store(tmp_path / "all", kind=kind)
-        for row in own:
-            store.add(row)
-    return tmp_path / "all"
-
-
-def test_what_a_run_leaves_behind_has_all_that_is_in_its_folder(folder, tmp_path):
-    assert write_beside(folder, GOAL) == folder / "report.html"
-    text = (folder / "report.html").read_text()
-    for name in ("hours", "learning-1", "solve-queue", "memory-1"):
-        assert f'<figure id="{name}">' in text
-    # Of a folder that one verb alone has written.
-    for kind, headline in ((ARMS, "+ color swap: 55.0 % of 20 tasks (34 to 74 %)"), (SOLVED, "0 of 12 tasks")):
-        alone = tmp_path / kind.name
-        alone.mkdir()
-        (alone / kind.name).write_bytes((folder / kind.name).read_bytes())
-        write_beside(alone, GOAL)
-        assert headline in re.search("<h1[^>]*>(.*?)</h1>", (alone / "report.html").read_text())[1]
-
-
-@pytest.mark.parametrize(
-    ("missing", "line", "written"),
-    [("matplotlib", "report.html is without pictures: pictures need matplotlib", True),
-     ("jinja2", "no report.html: the page needs jinja2", False)],
-)  # fmt: skip
-def test_a_run_that_is_done_ends_well_without_the_libraries_of_the_page(
-    folder, missing, line, written, monkeypatch, capsys
-):
-    for name in [name for name in sys.modules if name.split(".")[0] in (missing, "matplotlib")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, missing, None)
-    assert bool(write_beside(folder, GOAL)) == written == (folder / "report.html").exists()
-    shown = capsys.readouterr()
-    assert line in shown.err and len(shown.err.strip().splitlines()) == 1
-
-
-def test_a_page_that_cannot_be_written_costs_a_run_nothing(folder, capsys):
-    (folder / "report.html").mkdir()
-    assert write_beside(folder, GOAL) is None
-    assert "no report.html" in capsys.readouterr().err
 
 
 def test_a_notebook_writes_the_page_of_a_loaded_record():

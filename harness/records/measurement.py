@@ -79,8 +79,8 @@ class CardState:
 @dataclass(frozen=True)
 class PredictedAnswers:
     """What answering takes on this device, as predicted before the cell ran: seconds per token of a question that is
-    read, per token of an answer, and per step of decoding, which up to `rows` answers share. `log_sigma` is the
-    standard deviation of the logarithm of all three."""
+    read, per token of an answer, and of the steps of decoding per token, which up to `rows` answers share.
+    `log_sigma` is the standard deviation of the logarithm of all three."""
 
     question_token_s: Duration
     answer_token_s: Duration

@@ -5,7 +5,7 @@ per key of qwen2.5-0.5b that moves the whole cache fifteen times per step. Here 
 each other as if they were tokens: [rows, heads, tokens, dim] is [rows, key heads, heads per key x tokens, dim].
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,18 +52,24 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def configs_of(model: Any) -> list[Any]:
-    """The configs of `model` by which its modules choose torch's kernels, each once."""
-    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
-    return [config for config in configs.values() if getattr(config, "_attn_implementation", None) == _PLAIN]
+    """The configs by which the modules of `model` choose their attention, each once."""
+    every = [model.config, model.config.get_text_config(), *(m.config for m in model.modules() if hasattr(m, "config"))]
+    return [c for c in {id(c): c for c in every}.values() if hasattr(c, "_attn_implementation_internal")]
+
+
+def set_attention(names: Iterable[tuple[Any, str | None]]) -> None:
+    """Sets the attention of each of the configs by itself: through the model it may be refused, and goes down to the
+    configs below."""
+    for config, name in names:
+        config._attn_implementation_internal = name
 
 
 @contextmanager
 def grouped(configs: Sequence[Any]) -> Iterator[None]:
-    """Within it modules of these `configs` attend by `grouped_heads`."""
+    """Within it modules of these `configs` attend by `grouped_heads` where they have torch's kernels."""
+    plain = [config for config in configs if config._attn_implementation == _PLAIN]
     try:
-        for config in configs:
-            config._attn_implementation_internal = NAME
+        set_attention((config, NAME) for config in plain)
         yield
     finally:
-        for config in configs:
-            config._attn_implementation_internal = _PLAIN
+        set_attention((config, _PLAIN) for config in plain)

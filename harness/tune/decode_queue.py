@@ -41,7 +41,6 @@ class Queue:
     ):
         self.prompts, self.room, self.way, self.own_attention = prompts, room, way, own_attention
         self.waiting = sorted(members, key=lambda i: -len(prompts[i]))
-        self.limits = max_new_tokens
         self.worth = Worth(room.kind)
         self.totals = {i: len(prompts[i]) + max_new_tokens[i] for i in members}
 
@@ -58,7 +57,8 @@ class Queue:
             while self.waiting and slots.live < slots.rows:
                 group = self._next(slots.rows - slots.live)
                 tokens = slots.read([self.prompts[i] for i in group]).argmax(-1).tolist()
-                rows += [_Row(i, answer_of(i), Draft(self.prompts[i], self.limits[i])) for i in group]
+                answers = map(answer_of, group)
+                rows += [_Row(i, a, Draft(self.prompts[i], a.limit)) for i, a in zip(group, answers, strict=True)]
                 finished |= _add(slots, rows, range(len(rows) - len(group), len(rows)), [[token] for token in tokens])
             # For every row one token more, and those of its draft that are what the model says too.
             if rows:

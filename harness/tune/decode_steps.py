@@ -10,6 +10,7 @@ import torch
 
 from harness.train.check import use_plain_attention
 from harness.train.ops import attention
+from harness.tune.decode_attention import configs_of, set_attention
 
 ANY: Final = "any"
 EQUAL: Final = "equal"
@@ -127,32 +128,20 @@ def plain_attention(model: Any) -> Iterator[Callable[[], AbstractContextManager]
     plan for every new length.
     """
     base = model.get_base_model()
-    modules = [module.config for module in base.modules() if hasattr(module, "config")]
-    configs = {id(config): config for config in (base.config, base.config.get_text_config(), *modules)}
-    before = [(config, config._attn_implementation) for config in configs.values() if _has_attention(config)]
+    before = [(config, config._attn_implementation) for config in configs_of(base)]
 
     @contextmanager
     def own() -> Iterator[None]:
         plain = [(config, config._attn_implementation) for config, _ in before]
         try:
-            _set_attention(before)
+            set_attention(before)
             yield
         finally:
-            _set_attention(plain)
+            set_attention(plain)
 
     try:
         use_plain_attention(model)
         ours = all(name == attention.NAME for _, name in before)
         yield own if ours and attention.kernel_of(model) != "cudnn" else None
     finally:
-        _set_attention(before)
-
-
-def _set_attention(names: Sequence[tuple[Any, str]]) -> None:
-    # Each by itself: setting it through the model may be refused, and goes down to the configs below.
-    for config, name in names:
-        config._attn_implementation_internal = name
-
-
-def _has_attention(config: Any) -> bool:
-    return hasattr(config, "_attn_implementation_internal")
+        set_attention(before)

@@ -14,8 +14,8 @@ from harness.catalog.accelerators import CPU
 from harness.predict.answering import drafted_tokens
 
 _KEPT = 0.9
-# Right guesses per row and step from which on they are worth it: a card's step waits for weights and launches, while on
-# a CPU one of four tokens per row takes 1.2 (bf16) to 2.4 times (fp32) as long as one of a single token.
+# Right guesses per row and step from which on they are worth it. On a CPU a step of four tokens per row takes 1.5 times
+# (bf16) to 2.4 times (fp32) as long as one of a single token; a card's waits for weights and launches, by assumption.
 _LEAST_RIGHT = {CPU: 0.8}
 _LEAST_RIGHT_ELSEWHERE = 0.2
 _FIRST_RIGHT = 2.0  # is expected at first

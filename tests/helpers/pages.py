@@ -5,8 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 from helpers.records import cell, curve, result, row
 
+from harness.records.arm import ROWS as ARMS
 from harness.records.cell import ModelSpec, Recipe
+from harness.records.solving import ROWS as SOLVED
 from harness.records.solving import SolvedTask, key_of
+from harness.records.store import MEASUREMENTS, Store
 
 NOTHING: list = []
 # What a browser, a template, a picture or a table may take for more than a text.
@@ -109,3 +112,12 @@ def many(count: int) -> list:
             why = f"not started: about {i} s a micro-step, {3 * i} s at least, cap 180 s; fp16 is emulated here"
             rows.append(row(status="too_slow", cell=own, key=f"m{i}", reason=why))
     return rows
+
+
+def folder_of_all_kinds(path):
+    """A results folder of all three verbs."""
+    for kind, own in zip((MEASUREMENTS, ARMS, SOLVED), rows_of_all_kinds(), strict=True):
+        store = Store(path, kind=kind)
+        for made in own:
+            store.add(made)
+    return path
