@@ -14,6 +14,7 @@ from harness.catalog import model_folder
 from harness.catalog.precisions import find
 from harness.records.cell import Recipe
 from harness.train import model as models
+from harness.train.compat import import_peft
 from harness.tune import scoring
 from harness.tune.decode_batches import TokenLimit
 from harness.tune.scoring import log_likelihoods, shares_prefixes
@@ -72,6 +73,27 @@ def test_the_question_is_read_once(loaded):
     log_likelihoods(model, questions)
     hook.remove()
     assert read == [shape for prompt, _ in questions for shape in ((1, len(prompt)), (4, 40))]
+
+
+def test_answers_attend_to_the_question_without_a_copy_of_its_keys_per_head(monkeypatch):
+    config = transformers.LlamaConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                                      num_attention_heads=4, num_key_value_heads=2)  # fmt: skip
+    torch.manual_seed(0)
+    lora = import_peft().LoraConfig(r=2, target_modules=["q_proj"])
+    model = import_peft().get_peft_model(transformers.LlamaForCausalLM(config), lora)
+    prompt, answers = list(range(3, 30)), [[5, 6, 7, 2], [8, 2], [9, 2]]
+    shares_prefixes(config)
+    kernel, key_heads = torch.nn.functional.scaled_dot_product_attention, []
+
+    def counted(query, key, *args, **options):
+        key_heads.append(key.shape[1])
+        return kernel(query, key, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+        (scores,) = log_likelihoods(model, [(prompt, answers)])
+    assert key_heads[-2:] == [2, 2]  # of the two layers, for the answers
+    assert scores == pytest.approx([_plain(model, prompt, answer) for answer in answers], abs=1e-4)
 
 
 def test_where_the_cache_is_not_right_whole_sequences_are_read(loaded, monkeypatch):

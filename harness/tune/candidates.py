@@ -6,27 +6,23 @@ nothing before them is computed again. Tokens that a draft guesses are read with
 
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import torch
 
-from harness.train.compat import quiet
 from harness.train.special_tokens import end_ids
-from harness.tune.decode import cache_size_of, free_bytes
-from harness.tune.decode_adapter import adapter_for_answers
+from harness.tune.decode import answering, cache_size_of, free_bytes
 from harness.tune.decode_batches import Room, TokenLimit, ways_of
 from harness.tune.decode_slots import Slots
-from harness.tune.decode_steps import ONE, Steps, Way, plain_attention
+from harness.tune.decode_steps import ONE, Steps, Way
 from harness.tune.drafts import Draft, Worth
 from harness.tune.grid_tokens import GridTokens
 from harness.tune.search import DepthFirst, Drawn, Move
 
 SEPARATOR: Final = "\n\n"  # of the candidates in a text; no encoding has an empty line
-_MERGED_SHARE = 0.2  # of the free memory, for copies of matrices with the adapter in them
 
 Search = DepthFirst | Drawn
 
@@ -100,7 +96,7 @@ def candidates(
                 rows = Slots(model, count, width, own_attention=own_attention, gaps=way.gaps, grouped=way.grouped)
             _explore(rows, Worth(device.type) if way.static else None, searches, prompts, done, watch.stop)
 
-    with answering(model, _MERGED_SHARE * free) as own_attention:
+    with answering(model, free) as own_attention:
         while (pending := [i for i in range(len(prompts)) if i not in texts]) and not watch.stop():
             room = Room(cache, free, device.type, limit.tokens)
             longest = max(len(prompts[i]) + max_new_tokens[i] for i in pending)
@@ -113,24 +109,6 @@ def grid_tokens(model: Any, tokenizer: Any, encoding: str) -> GridTokens:
     """The tokens that `model`, a PeftModel, may write in a grid. Raises UserError as GridTokens does."""
     vocab_size = model.get_input_embeddings().weight.shape[0]
     return GridTokens(tokenizer, encoding, end_ids(tokenizer, model.get_base_model()), vocab_size)
-
-
-@contextmanager
-def answering(model: Any, merge_bytes: float) -> Iterator[Callable[[], Any] | None]:
-    """`model` as it answers: no gradients, no dropout, no casts of the adapter, plain attention. Gives the context of
-    its own attention for whole prompts, or None. Afterwards it trains as before."""
-    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
-    model.eval()
-    try:
-        # cuDNN's attention makes a plan for every new length.
-        if next(model.parameters()).device.type == "cuda":
-            torch.backends.cuda.enable_cudnn_sdp(False)
-        with torch.no_grad(), quiet(), adapter_for_answers(model, merge_bytes), plain_attention(model) as own:
-            yield own
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(cudnn)
-        with quiet():
-            model.train()
 
 
 class Alone:

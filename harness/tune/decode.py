@@ -71,6 +71,24 @@ def greedy(
                 # Of a batch that was stopped, what is finished counts.
                 done({i: answer for i, answer in answers.items() if answer.finished})
 
+    with answering(model, free) as own_attention:
+        while left := [i for i in range(len(prompts)) if i not in texts]:
+            room = Room(cache, free, device.type, limit.tokens)
+            if reason := limit.try_work(partial(answer_all, left, room, own_attention)):
+                # Of those that are still to be answered: longer ones may be done.
+                lengths = [len(prompts[i]) + max_new_tokens[i] for i in left if i not in texts]
+                limit.give_way(reason, min(len(lengths), room.rows(max(lengths))), max(lengths))
+    return [texts[i] for i in range(len(prompts))]
+
+
+@contextmanager
+def answering(model: Any, free: float) -> Iterator[Callable[[], Any] | None]:
+    """`model`, a PeftModel, as it answers: no gradients, no dropout, no casts of the adapter, plain attention.
+
+    Copies of matrices with the adapter in them take a fifth of the `free` bytes at most. Gives the context of its own
+    attention for whole prompts, or None. Afterwards it trains as before.
+    """
+    device = next(model.parameters()).device
     model.eval()
     try:
         with (
@@ -80,16 +98,10 @@ def greedy(
             adapter_for_answers(model, _MERGED_SHARE * free),
             plain_attention(model) as own_attention,
         ):
-            while left := [i for i in range(len(prompts)) if i not in texts]:
-                room = Room(cache, free, device.type, limit.tokens)
-                if reason := limit.try_work(partial(answer_all, left, room, own_attention)):
-                    # Of those that are still to be answered: longer ones may be done.
-                    lengths = [len(prompts[i]) + max_new_tokens[i] for i in left if i not in texts]
-                    limit.give_way(reason, min(len(lengths), room.rows(max(lengths))), max(lengths))
+            yield own_attention
     finally:
         with quiet():
             model.train()
-    return [texts[i] for i in range(len(prompts))]
 
 
 def losses(model: Any, sequences: Sequence[tuple[Sequence[int], int]]) -> list[tuple[float, int]]:

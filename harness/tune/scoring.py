@@ -13,13 +13,13 @@ from transformers import DynamicCache
 from harness.train.check import use_plain_attention
 from harness.train.compat import quiet
 from harness.train.small_copy import WINDOW, bare, small_copies
-from harness.tune.candidates import answering
-from harness.tune.decode import cache_size_of, free_bytes
+from harness.tune import decode_attention
+from harness.tune.decode import answering, cache_size_of, free_bytes
 from harness.tune.decode_batches import Room, TokenLimit, ways_of
+from harness.tune.decode_check import way_of
 
 Question = tuple[Sequence[int], Sequence[Sequence[int]]]  # token ids of a prompt, and of every answer to it
 _CACHES: Final = ("cache", "past_key_values")  # names among a model's inputs
-_MERGED_SHARE = 0.2  # of the free memory, for copies of matrices with the adapter in them
 _LOGITS = 1 << 26  # held at once: answers x tokens x vocabulary
 _TOLERANCE = 1e-4  # of the largest log-likelihood, in the check
 _shares: dict[str, bool] = {}
@@ -31,7 +31,6 @@ def log_likelihoods(
     *,
     limit: TokenLimit | None = None,
     stop: Callable[[], bool] = lambda: False,
-    merge_share: float = _MERGED_SHARE,
 ) -> list[list[float] | None]:
     """Of every answer to each of `questions`: the sum of its tokens' log-probabilities, in nats, in the model's whole
     vocabulary; None of a question that `stop`, once true, left without. `model` is a PeftModel; an answer has its
@@ -48,8 +47,9 @@ def log_likelihoods(
     shares = any(way.static for way in ways) and shares_prefixes(config)
     free, cache, limit = free_bytes(device), cache_size_of(model), limit or TokenLimit()
     vocab_size = model.get_input_embeddings().weight.shape[0]
+    configs = decode_attention.configs_of(model)
     out: list[list[float] | None] = []
-    with answering(model, merge_share * free) as own_attention:
+    with answering(model, free) as own_attention:
         while len(out) < len(questions):
             (prompt, answers), way = questions[len(out)], ways[len(out)]
             longest = max(map(len, answers), default=1)
@@ -57,7 +57,8 @@ def log_likelihoods(
             together = shares and way.static
             count = min(len(answers), room.rows(len(prompt) + longest), max(1, _LOGITS // (longest * vocab_size)))
             if together:
-                read = partial(_shared, model, prompt, answers, own_attention, at_once=max(1, count), stop=stop)
+                read = partial(_shared, model, prompt, answers, own_attention, grouped=configs if way.grouped else (),
+                               at_once=max(1, count), stop=stop)  # fmt: skip
             else:
                 read, count = partial(_one_by_one, model, prompt, answers, stop), 1
             if reason := limit.try_work(partial(_append, out, read)):
@@ -93,10 +94,11 @@ def _shared(
     own_attention: Callable[[], Any] | None,
     *,
     at_once: int,
+    grouped: Sequence[Any] = (),
     stop: Callable[[], bool] = lambda: False,
 ) -> list[float] | None:
     """As `_whole` of every answer, `at_once` of them beside each other. Answers are padded on the right, where no token
-    before looks."""
+    before looks. By the configs `grouped` heads that share keys attend together."""
     if not answers:
         return []
     if stop():
@@ -124,7 +126,8 @@ def _shared(
             places = torch.arange(count, count + longest - 1, device=device)[None].expand(len(members), -1)
             mask = torch.ones(len(members), count + longest - 1, dtype=torch.int64, device=device)
             inputs = {"input_ids": ids[:, :-1], "position_ids": places, "attention_mask": mask, name: copy}
-            logits = torch.cat([logits, _forward(model, {**inputs, "use_cache": True})], 1)
+            with decode_attention.grouped(grouped):
+                logits = torch.cat([logits, _forward(model, {**inputs, "use_cache": True})], 1)
         for row, i in enumerate(members):
             out[i] = _sum(logits[row, : len(answers[i])], ids[row, : len(answers[i])])
     return out
@@ -150,7 +153,8 @@ def _check(config: Any) -> bool:
             with quiet():
                 use_plain_attention(model)
                 whole = [_whole(model, prompt, answer) for answer in answers]
-                together = _shared(model, prompt, answers, None, at_once=len(answers)) or []
+                configs = decode_attention.configs_of(model) if way_of(config).grouped else ()
+                together = _shared(model, prompt, answers, None, at_once=len(answers), grouped=configs) or []
         except Exception:  # a size or a cache that this architecture does not take; the next copy may be wider
             continue
         bound = _TOLERANCE * max(map(abs, whole))
