@@ -28,6 +28,12 @@ _LONG = ("kill", "end_to_end", "fuzz", "notebooks", "train_distributed", "ray_ru
          "workers_process", "cli_ttft", "cli", "import_log", "workers_ray")  # fmt: skip
 
 
+def pytest_configure():
+    # Torch reads it when it is imported. A header would lie in every temporary folder, 150 MB each, and take longer to
+    # make than it saves the few kernels here.
+    os.environ["TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"] = "0"
+
+
 def pytest_collection_modifyitems(items):
     places = {f"test_{name}.py": place for place, name in enumerate(_LONG)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
