@@ -3,7 +3,8 @@
 Sets: `lowest` (every bound taken at its word), `kept-torch` (the lowest torch, as an image has it, with the newest of
 all else: what `pip install .` makes there) and `newest`. Each is a venv under --folder, made by uv where there is one,
 else by pip, and removed afterwards unless --keep is given. In each run: `harness bench arc-tiny`, a cell per precision;
-every kernel against the plain step (bench.kernel_check); and tests/test_train_check.py. Exit code 1 where one fails.
+every kernel against the plain step (bench.kernel_check); tests/test_train_check.py, and answers against those of
+transformers' `generate`. Exit code 1 where one fails.
 
     make compat
     python -m bench.compat [--sets "lowest newest"] [--keep] [--python newest=/path/of/an/environment/bin/python]
@@ -29,7 +30,7 @@ from harness.records import store
 LOWEST, KEPT_TORCH, NEWEST = "lowest", "kept-torch", "newest"
 SETS = (LOWEST, KEPT_TORCH, NEWEST)
 SHOWN = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "huggingface_hub", "numpy", "pandas")
-STEP_TESTS = ["tests/test_train_check.py", "tests/test_catalog_models.py"]
+STEP_TESTS = ["tests/test_train_check.py", "tests/test_catalog_models.py", "tests/test_tune_decode_generate.py"]
 TEST_TOOLS = ["pytest", "pytest-timeout", "pytest-benchmark"]
 _INSTALL_S, _JOB_S = 1800.0, 900.0
 _VERSIONS = """
@@ -101,7 +102,7 @@ def kernels(python: str, folder: Path) -> str:
 
 
 def steps(python: str, folder: Path) -> str:
-    """Steps of ten architectures against the plain step, and the sizes of all models of models.yaml."""
+    """Steps of ten architectures against the plain step, the sizes of all models of models.yaml, and answers."""
     options = ["-q", "-o", "addopts=", "-W", "default", "-p", "no:cacheprovider", "--show-capture=no"]
     output, code = _run([python, "-m", "pytest", *options, *STEP_TESTS], folder)
     last = output.strip().splitlines()[-1] if output.strip() else ""

@@ -116,7 +116,7 @@ def test_stopped_it_keeps_what_it_has_and_computes_no_more(tuned, monkeypatch, c
     decoding = Decoding(method="dfs", encoding="rows", threshold=0.003)
     whole = [set(text.split(SEPARATOR)) for text in candidates(model, tokenizer, prompts[:3], [25] * 3, decoding)]
     forwards, before = [], 0
-    hook = model.get_base_model().register_forward_pre_hook(lambda *_: forwards.append(1))
+    hook = model.get_base_model().model.register_forward_pre_hook(lambda *_: forwards.append(1))
     for most in (0, 4, 16, 64, 1000):
         forwards.clear()
         heard = {}

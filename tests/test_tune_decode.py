@@ -53,8 +53,8 @@ def _plainly(model, tokens, prompt, max_new_tokens):
 
 def _rows_of_each_forward(model):
     seen = []
-    base = model.get_base_model()
-    hook = base.register_forward_pre_hook(
+    # The lowest PEFT calls the forward of the base, past its hooks.
+    hook = model.get_base_model().model.register_forward_pre_hook(
         lambda _, args, inputs: seen.append(len(inputs["input_ids"])), with_kwargs=True
     )
     return seen, hook

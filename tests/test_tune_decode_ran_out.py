@@ -14,7 +14,7 @@ class Card:
     """Fails as a card does whose memory holds `most` rows in one forward; counts the rows of all forwards."""
 
     def __init__(self, model, most, problem):
-        self.model, self.most, self.problem, self.rows = model.get_base_model(), most, problem, []
+        self.model, self.most, self.problem, self.rows = model.get_base_model().model, most, problem, []
 
     def __enter__(self):
         self.hook = self.model.register_forward_pre_hook(self.forward, with_kwargs=True)

@@ -65,7 +65,7 @@ def test_scores_are_those_of_whole_sequences(loaded, monkeypatch, logits):
 def test_the_question_is_read_once(loaded):
     model, tokenizer = loaded
     questions, read = _questions(tokenizer), []
-    hook = model.get_base_model().register_forward_pre_hook(
+    hook = model.get_base_model().model.register_forward_pre_hook(
         lambda _, args, inputs: read.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
     )
     shares_prefixes(model.get_base_model().config)
