@@ -85,18 +85,21 @@ def for_script(judged: Judged) -> dict[str, Any]:
 
 
 def _cell(row: Measurement, judged: Judged, candidate: Candidate | None) -> dict[str, Any]:
-    """`word` where no budget changes the verdict; else the runs that the verdict may be of."""
+    """`word` where no budget changes the verdict; the runs that the verdict or the hours may be of."""
     run = judged.runs.get(row.key)
+    made: dict[str, Any] = {}
     # Whatever the hours: what is not by hours is the same for none.
     without = verdict(row, None, judged.goal.budget_hours)
     if run is None or not row.ok or without != row.status or not all(map(math.isfinite, row.losses)):
-        return {"word": judged.words[row.key]}
-    made: dict[str, Any] = {"runs": _runs(run, candidate, judged)}
-    step = step_seconds(row)
-    # Of the steps at full contexts: fixed hours, seconds per step, relative half width.
-    span = project(row, 1)
-    half = (span.hours_high - span.hours_mid) * 3600 / step if step and fmean(row.micro_s) else 0.0
-    made["train"] = [span.fixed_h, step / 3600, half]
+        made["word"] = judged.words[row.key]
+    if run:
+        made["runs"] = _runs(run, candidate, judged)
+    if row.ok:
+        step = step_seconds(row)
+        # Of the steps at full contexts: fixed hours, seconds per step, relative half width.
+        span = project(row, 1)
+        half = (span.hours_high - span.hours_mid) * 3600 / step if step and fmean(row.micro_s) else 0.0
+        made["train"] = [span.fixed_h, step / 3600, half]
     return made
 
 
@@ -135,7 +138,7 @@ def _candidate(c: Candidate, index: dict[str, int], judged: Judged) -> dict[str,
         made["accuracy"] = c.result.mean("attempts")
     if c.at_own_context:
         made["cell"] = index[c.row.key]
-    if not c.at_own_context or "word" in _cell(c.row, judged, c):
+    if not c.at_own_context or c.row.key not in judged.runs:
         made["runs"] = _runs(c.run, c, judged)
     return made
 
