@@ -9,6 +9,7 @@ from harness.analysis.candidates import Candidate, interval
 from harness.analysis.projection import project, step_seconds
 from harness.analysis.run_hours import PREDICTED, RunHours
 from harness.analysis.verdict import verdict
+from harness.analysis.weight_marks import Marks, weight_marks
 from harness.arc.lengths import PUBLISHED
 from harness.digits import number
 from harness.records.measurement import Measurement
@@ -37,11 +38,12 @@ COLUMNS = (
 def table(judged: Judged) -> list[tuple[str, ...]]:
     """One tuple of texts per row of the record, in the order of COLUMNS; the run's mark of evidence is in its text."""
     by_key = {c.row.key: c for c in judged.listed if c.at_own_context}
-    texts = [_texts(row, judged, by_key.get(row.key)) for row in judged.content.rows]
+    marks = weight_marks(judged.content.rows)
+    texts = [_texts(row, judged, by_key.get(row.key), marks) for row in judged.content.rows]
     return [tuple(text if len(text) <= LONGEST else f"{text[:LONGEST]}…" for text in row) for row in texts]
 
 
-def _texts(row: Measurement, judged: Judged, candidate: Candidate | None) -> tuple[str, ...]:
+def _texts(row: Measurement, judged: Judged, candidate: Candidate | None, marks: Marks) -> tuple[str, ...]:
     cell, run = row.cell, judged.runs.get(row.key)
     speed = train = accuracy = "-"
     if row.ok:
@@ -52,7 +54,7 @@ def _texts(row: Measurement, judged: Judged, candidate: Candidate | None) -> tup
         accuracy = f"{100 * result.mean('attempts'):.1f} ({100 * low:.0f}-{100 * high:.0f})"
     return (
         cell.model.name,
-        cell.label + ("*" if row.rate and not row.rate.native else ""),
+        cell.label + ("*" if row.rate and not row.rate.native else "") + marks.get((cell.model.name, cell.weights), ""),
         str(cell.context),
         speed,
         train,
