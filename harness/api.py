@@ -9,11 +9,14 @@ Progress goes to the console, as the verbs' own does. Raises harness.UserError, 
 invalid input.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import unknown
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.records.measurement import Measurement
@@ -177,7 +180,7 @@ def bench(*models: str, accuracy: bool = True, **options: Any) -> Record:
     from harness import pipeline
     from harness.cli.bench import configure
 
-    config, catalog = configure(list(models), **_paths(options))
+    config, catalog = configure(list(models), **_taken_by(configure, options))
     with _progress(config.goal.steps) as progress:
         result = pipeline.bench(config, catalog, progress, accuracy=accuracy)
     return Record(result.swept.folder, result.swept.rows, result.results, config.goal)
@@ -188,7 +191,7 @@ def ttft(model: str | None = None, **options: Any) -> list[ArmResult]:
     from harness.cli.ttft import configure
     from harness.tune import run
 
-    config = configure(model, **_paths(options))
+    config = configure(model, **_taken_by(configure, options))
     with _progress(config.steps) as progress:
         return run.run(config, progress).rows
 
@@ -203,7 +206,7 @@ def solve(model: str | None = None, **options: Any) -> Solved:
     from harness.report.solving import SolveLine, summary
     from harness.solve import run
 
-    config, lines = configure(model, **_paths(options)), StringIO()
+    config, lines = configure(model, **_taken_by(configure, options)), StringIO()
     with SolveLine(style.console()) as line:
         result = run.run(config, line)
     summary(result, config, style.PlainConsole(file=lines, width=120))
@@ -217,7 +220,7 @@ def predict(*models: str, **options: Any) -> Predictions:
     from harness.predict.query import predict_all
     from harness.predict.trace_pool import TracePool
 
-    request = configure(list(models), **_paths(options))
+    request = configure(list(models), **_taken_by(configure, options))
     with TracePool(versions()) as tracers, _progress(request.goal.steps) as progress:
         return Predictions(predict_all(request, tracers, partial(progress.count, "tracing")), request.goal)
 
@@ -228,7 +231,7 @@ def compare(before: str | Path, after: str | Path, **options: Any) -> "Compared"
     `harness compare --help`."""
     from harness.cli.compare import configure
 
-    return configure(Path(before), Path(after), **options)
+    return configure(Path(before), Path(after), **_taken_by(configure, options))
 
 
 def import_log(*files: str | Path, **options: Any) -> Imported:
@@ -236,7 +239,7 @@ def import_log(*files: str | Path, **options: Any) -> Imported:
     only one raises UserError."""
     from harness.cli.import_log import take
 
-    result = take([Path(file) for file in files], **_paths(options))
+    result = take([Path(file) for file in files], **_taken_by(take, options))
     runs, predictions = [run for run, _ in result.pairs], [predicted for _, predicted in result.pairs]
     return Imported(runs, predictions, result.aside, result.folders)
 
@@ -248,19 +251,25 @@ def load(folder: str | Path | None = None, **goal: Any) -> Record:
     from harness.cli import parse
     from harness.text import say_once
 
+    judged_by = parse.goal(models.load(), **_taken_by(parse.goal, goal))
     record = parse.record(Path(folder) if folder else None)
     for line in record.left_out.sentences(str(record.folder)):
         say_once(line)
-    return Record(record.folder, record.rows, record.results, parse.goal(models.load(), **goal))
+    return Record(record.folder, record.rows, record.results, judged_by)
 
 
-def _paths(options: dict[str, Any]) -> dict[str, Any]:
-    """`options` with folders and files as paths, which a notebook gives as text."""
-    # An empty text is no path.
-    named = {
-        name: Path(options[name]) for name in ("results", "models_file", "out", "tokens_per_task") if options.get(name)
-    }
-    return options | named
+def _taken_by(configure: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """`options` under the names of `configure`, which has either context or contexts where the command line takes both;
+    folders and files as paths, which a notebook gives as text. Raises UserError for a name that is no option."""
+    _, *names = signature(configure).parameters  # the first are the models or folders
+    taken = {}
+    for given, value in options.items():
+        name = next((name for name in (given, f"{given}s", given.removesuffix("s")) if name in names), None)
+        if not name:
+            raise unknown("option", given, names)
+        # An empty text is no path.
+        taken[name] = Path(value) if name in ("results", "models_file", "out", "tokens_per_task") and value else value
+    return taken
 
 
 def _progress(steps: int):

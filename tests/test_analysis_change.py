@@ -108,6 +108,15 @@ def test_one_sample_has_no_interval_and_is_counted():
     assert len(found.untimed) == 1 and [change.what for change in found.same_device] == [MEMORY]
 
 
+@pytest.mark.parametrize("times", [2e6, 1e9, 5e-324])
+def test_however_many_times_slower_is_compared_and_fails_the_gate(times):
+    """Samples that agree have an interval; what is far beyond every other change is no less of one."""
+    found = of([row()], [row((times,) * 12)])
+    change = one(found.same_device, SECONDS)
+    assert not found.untimed and 0 < change.low < change.middle < change.high < math.inf
+    assert Limits().exceeded(change) == (times > 1)
+
+
 def test_arms_have_their_losses_and_tasks_compared():
     """0.5 nats per token over 12 tokens are 6 per grid; 0.8 are 60 % more, beyond what seeds do. Solved: 8, then 2 of
     10."""

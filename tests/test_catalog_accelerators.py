@@ -133,6 +133,40 @@ def test_names_as_people_write_them():
         accelerators.find("rtx 3091")
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("t4 l4", ["t4", "l4"]),
+        ("t4,l4, t4", ["t4", "l4"]),
+        ("NVIDIA A100-SXM4-80GB", ["NVIDIA A100-SXM4-80GB"]),
+        ("NVIDIA L4 Tesla T4", ["NVIDIA L4", "Tesla T4"]),
+        ("rtx 3090 rtx 4090 a100 80GB", ["rtx 3090", "rtx 4090", "a100 80GB"]),
+        ("NVIDIA GeForce RTX 3080 Ti l4", ["NVIDIA GeForce RTX 3080 Ti", "l4"]),
+        ("h100 h100-pcie, h100 pcie", ["h100", "h100-pcie", "h100 pcie"]),
+        ("T4 x2", ["T4 x2"]),
+        ("2 x T4 4 x NVIDIA L4", ["2xT4", "4xNVIDIA L4"]),
+        ("A100 80GB x 2 cpu own.yaml", ["A100 80GB x2", "cpu", "own.yaml"]),
+        ("t4 l44", ["t4", "l44"]),
+        (" , ", []),
+    ],
+)
+def test_a_list_of_cards_as_people_and_drivers_write_them(text, names):
+    assert accelerators.listed(text) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "bare"),
+    [
+        *((two, 2, "T4") for two in ("2xT4", "2 x T4", "2XT4", "T4 x2", "T4x2", "T4 x 2")),
+        ("A100 80GB x2", 2, "A100 80GB"),
+        ("GTX 1080", 1, "GTX 1080"),
+        ("gtx1080", 1, "gtx1080"),
+    ],
+)
+def test_a_number_of_cards_stands_before_or_behind_the_name(name, count, bare):
+    assert accelerators.counted(name) == (count, bare)
+
+
 def test_an_accelerator_of_ones_own(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(OWN_ACCELERATOR)

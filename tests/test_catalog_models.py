@@ -156,6 +156,14 @@ def test_unreadable_files(tmp_path):
         catalog.load(tmp_path / "bytes.yaml")
 
 
+@pytest.mark.parametrize(
+    "name", ["./my-model", "../qwen", "~/my-model", "/kaggle/input/qwen", "models/qwen/1", "my-model/"]
+)
+def test_a_folder_that_is_not_there_is_no_misspelt_name(shipped, name):
+    with pytest.raises(UserError, match=f"no folder '{name}' here; name one with a config.json, or a model of "):
+        shipped.find(name)
+
+
 def test_unknown_model_names_the_nearest(shipped):
     with pytest.raises(UserError, match=r"qwen-0\.5b"):
         shipped.find("qwn-0.5b")

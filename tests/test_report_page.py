@@ -1,10 +1,8 @@
 """The HTML page of a record: what it holds, what it escapes, and what it needs."""
 
 import json
-import math
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,13 +16,12 @@ from helpers.tasks import made_tasks
 
 import harness
 from harness.cli import app
-from harness.digits import rounded
 from harness.records.arm import ROWS as ARMS
 from harness.records.cell import Goal
 from harness.records.solving import ROWS as SOLVED
 from harness.records.store import Store
-from harness.report import format
-from harness.report.page import figures, render
+from harness.report import speed
+from harness.report.page import figures
 from harness.report.page import tasks as tasks_of
 from harness.report.page.judged import MOST_ROWS, Content, Judged
 from harness.report.page.render import origin, page, write_page
@@ -99,27 +96,17 @@ def test_long_contexts_are_named_on_the_axis_as_they_are():
     assert all(">131072<" in drawn[name] and "e+05" not in drawn[name] for name in ("memory-1", "seconds-1"))
 
 
-@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
-def test_the_script_writes_numbers_as_python_does_and_reads_them_again(tmp_path):
-    values = [0.00003, 0.04, 0.4, 1.85, 3.14159, 27.1, 999.4, 1234.4, 56790.0, 999_999.0, 1.5e6, 9.999e8, 2.8e11, 3e15]
-    script = (Path(render.__file__).parent / "templates" / "page.js").read_text()
-    functions = script.partition("// ---- Text\n")[2].partition("function put(")[0]
-    (tmp_path / "x.js").write_text(
-        f"{functions}const values = {values};\nconsole.log(JSON.stringify(values.map(v => "
-        "[figures(v), hours(v / 2, v, 2 * v), hours(v, v, Infinity), numberIn(figures(v))])));"
-    )
-    out = subprocess.run(["node", str(tmp_path / "x.js")], capture_output=True, text=True, check=True).stdout
-    for value, (text, span, open_end, read_again) in zip(values, json.loads(out), strict=True):
-        assert text == rounded(value) and span == format.hours(value / 2, value, 2 * value)
-        assert open_end == format.hours(value, value, math.inf)
-        assert read_again == (0 if value < 1e-4 else pytest.approx(min(value, 999e12), rel=0.005))
-
-
 def test_the_command_on_the_page_is_one_that_a_shell_takes():
     own = judged(NOTHING)
     content = replace(own.content, folder=Path("/some where/$(id)"))
     (command,) = [text for name, text in origin(replace(own, content=content)) if name == "page"]
     assert shlex.split(command)[3] == "/some where/$(id)" and "'" in command
+
+
+def test_the_budget_stands_as_it_was_given():
+    text = page(judged(rows_of_all_kinds()[0], goal=Goal(1234567.5, 1000, 400)), [])
+    assert '<output id="budget-text" for="budget">1234568 h</output>' in text and "1.23457e" not in text
+    assert "--budget-hours 1234567.5 " in text
 
 
 def test_a_cell_of_one_sample_has_an_open_interval_everywhere(capsys, tmp_path):
@@ -188,6 +175,15 @@ def test_two_thousand_rows_are_below_two_megabytes(tmp_path):
     own = judged(many(2000))
     write_page(own, tmp_path / "p.html")
     assert (tmp_path / "p.html").stat().st_size < 2_000_000
+
+
+def test_a_row_without_a_reason_has_an_empty_cell_and_notes_that_are_left_out_are_counted():
+    """A cell of blanks has a label of its own on a phone, and is sorted as if it had a value."""
+    own = judged(many(200))
+    text = page(own, [])
+    assert text.count("<td></tr>") == sum(row.ok for row in own.content.rows)
+    more = int(re.search(r"<li>(\d+) more: harness report --notes</li>", text)[1])
+    assert more == len(speed.notes(own.content.rows, own.runs, own.goal)[0]) - 40 > 0
 
 
 def test_of_very_many_cells_the_newest_are_shown_and_the_others_counted():

@@ -18,6 +18,7 @@ from harness.analysis.run_description import RunDescription, differences, traine
 from harness.analysis.run_hours import RunHours, default_runs, run_hours
 from harness.analysis.stats import wilson
 from harness.analysis.token_curve import TokenCurve, by_curve, curve_key, fit_curves
+from harness.analysis.weight_marks import weight_marks
 from harness.catalog import trainable
 from harness.records.arm import TASK, ArmResult, TuneSpec
 from harness.records.cell import OPTIMIZED, Goal
@@ -45,10 +46,11 @@ class Candidate:
     chance: float | None = None
     unmatched: str = ""
     scopes: tuple[tuple[float, RunHours], ...] = ()
+    mark: str = ""  # tells it from another of its name, with other weights
 
     @property
     def name(self) -> str:
-        return f"{self.row.cell.model.name} {self.row.cell.precision}"
+        return f"{self.row.cell.model.name} {self.row.cell.precision}{self.mark}"
 
     @property
     def context(self) -> int:
@@ -107,7 +109,13 @@ def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: 
     compared = {(*c.subject, c.context): c.result.by_task for c in listed if c.result}
     seeds = {(*c.subject, c.context): c.noise.accuracy for c in listed if c.result}
     chances = chance_of_best(compared, list(seeds.values())) if len(compared) > 1 else {}
-    return [replace(c, chance=chances.get((*c.subject, c.context))) if c.result else c for c in listed]
+    listed = [replace(c, chance=chances.get((*c.subject, c.context))) if c.result else c for c in listed]
+    marks = weight_marks(rows, results)
+    return (
+        [replace(c, mark=marks.get((c.row.cell.model.name, c.row.cell.weights), "")) for c in listed]
+        if marks
+        else listed
+    )
 
 
 def judged_runs(rows: Sequence[Measurement], listed: Sequence[Candidate], goal: Goal) -> dict[str, RunHours]:

@@ -31,7 +31,8 @@ _CARD_SCATTER = 0.005
 Z95 = NormalDist().inv_cdf(0.975)
 Pair = tuple[Measurement | ArmResult, Measurement | ArmResult]
 _WIDEST = 3.0  # half width of the logarithm of a ratio: with a wider one nothing is known
-_MOST_RATIO = 1e6  # either way; what is beyond was not measured
+_LEAST_LEVEL = 1e-6  # of a ratio of losses, whose difference may take off all that there was
+_FARTHEST = 1e300  # of a ratio, either way: its interval is then still finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +172,7 @@ def _of_cells(pairs: Sequence[tuple[Measurement, Measurement]], own_drift: float
             continue
         drifts = math.hypot(drift(before), drift(after)) if own_drift is None else own_drift
         deviation = math.hypot(_sampling(before), _sampling(after), drifts)
-        ratio = step_seconds(after) / step_seconds(before)
-        if deviation * Z95 < _WIDEST and 1 / _MOST_RATIO < ratio < _MOST_RATIO:
+        if deviation * Z95 < _WIDEST:
             crowded = any(CROWDED in row.notes for row in (before, after))
             seconds = step_seconds(before), step_seconds(after)
             made.append(_ratio(SECONDS, (before, after), seconds, deviation, common=drifts, crowded=crowded))
@@ -201,7 +201,7 @@ def _of_arm(own: Comparison) -> list[Change]:
     common = [losses[name] for name in losses if math.isfinite(losses[name] + later.get(name, math.inf))]
     # A loss that is no number, or negative, is no basis of a ratio.
     if own.nats and (level := fmean(common)) > 0 and all(map(math.isfinite, (level, *own.nats))):
-        low, middle, high = (max(1 / _MOST_RATIO, 1 + nats / level) for nats in own.nats)
+        low, middle, high = (max(_LEAST_LEVEL, 1 + nats / level) for nats in own.nats)
         deviation = math.log(high / low) / (2 * Z95)
         made.append(
             Change(what=NATS, **pair, before=level, after=level * middle, low=low, middle=middle, high=high,
@@ -220,7 +220,7 @@ def _ratio(
     what: str, pair: tuple[Measurement, Measurement], values: tuple[float, float], deviation: float, **more: Any
 ) -> Change:
     before, after = values
-    middle, wide = after / before, math.exp(Z95 * deviation)
+    middle, wide = min(_FARTHEST, max(1 / _FARTHEST, after / before)), math.exp(Z95 * deviation)
     return Change(what=what, row=pair[0], counterpart=pair[1], before=before, after=after, middle=middle,
                   low=middle / wide, high=middle * wide, deviation=deviation, **more)  # fmt: skip
 

@@ -15,7 +15,19 @@ from harness.errors import UserError, unknown
 from harness.records.measurement import MatmulSpeed
 from harness.text import quoted
 
-__all__ = ["ACCELERATORS", "CPU", "CUDA", "Accelerator", "counted", "cpu", "find", "is_slice", "of_probe", "same"]
+__all__ = [
+    "ACCELERATORS",
+    "CPU",
+    "CUDA",
+    "Accelerator",
+    "counted",
+    "cpu",
+    "find",
+    "is_slice",
+    "listed",
+    "of_probe",
+    "same",
+]
 
 
 def _card(
@@ -56,9 +68,13 @@ _ROWS: dict[str, tuple[str, float, tuple[float, float | str, float], float, floa
 ACCELERATORS: dict[str, Accelerator] = {name: _card(name, *row[:5]) for name, row in _ROWS.items()}
 
 
+_MAKERS = {"nvidia", "tesla", "geforce", "rtx"}
+_FURTHER = re.compile(r"x[0-9]+|[0-9]+gb|sxm[0-9]|hbm[0-9]e?|[0-9]+g\.[0-9]+gb")  # words with digits behind a card's
+
+
 def _words(name: str) -> frozenset[str]:
     """The words of a card's name that tell it from others: "NVIDIA A100-SXM4-80GB" has a100, sxm4 and 80gb."""
-    return frozenset(re.findall(r"[a-z0-9]+", name.lower())) - {"nvidia", "tesla", "geforce", "rtx"}
+    return frozenset(re.findall(r"[a-z0-9]+", name.lower())) - _MAKERS
 
 
 _BY_WORDS = {_words(pattern): name for name, (*_, patterns) in _ROWS.items() for pattern in (name, *patterns)}
@@ -120,13 +136,44 @@ def same(name: str, other: str) -> bool:
 
 
 def counted(name: str) -> tuple[int, str]:
-    """Number and name of cards: (2, "Tesla T4") for "2 x Tesla T4". Raises UserError for a number out of bounds."""
-    several = re.fullmatch(r"([0-9]+)\s*x\s*(.+)", name.strip())
-    if not several:
+    """Number and name of cards: (2, "Tesla T4") for "2 x Tesla T4" and, as Kaggle writes it, "Tesla T4 x2".
+
+    Raises UserError for a number out of bounds.
+    """
+    # Behind a name the number follows a digit or a space: "GTX 1080" is one card.
+    before = re.fullmatch(r"([0-9]+)\s*[xX]\s*(.+)", name.strip())
+    behind = re.fullmatch(r"(.*[0-9]|.+\s)[xX]\s*([0-9]+)", name.strip())
+    if not (several := before or behind):
         return 1, name.strip()
-    count = int(several[1][:9])
+    digits, bare = several.groups() if before else several.groups()[::-1]
+    count = int(digits[:9])
     limits.within(f"--gpu {quoted(name)}: the number of cards", count, limits.Cards)
-    return count, several[2]
+    return count, bare.strip()
+
+
+def listed(text: str) -> list[str]:
+    """The names in a list of cards, as people and drivers write them: "T4 x2, NVIDIA L4" and "rtx 3090 l4" are two.
+
+    After a comma a name begins; after a space where the one before has its number and the word is a number or a maker.
+    """
+    # A number of cards belongs to its name: "2 x T4" and "T4 x 2".
+    text = re.sub(r"(?<!\S)([0-9]+)\s*[xX]\s+", r"\1x", text)
+    text = re.sub(r"\s[xX]\s*([0-9]+)(?!\S)", r" x\1", text)
+    names: list[str] = []
+    for part in text.split(","):
+        begins, numbered = True, False
+        for word in part.split():
+            own = word in (CPU, CUDA) or word.endswith((".yaml", ".yml"))
+            bare = re.sub("^[0-9]+x", "", word.lower())
+            number = own or (bool(re.search("[0-9]", bare)) and not _FURTHER.fullmatch(bare))
+            if begins or own or (numbered and (number or bare in _MAKERS)):
+                names.append(word)
+                numbered = number
+            else:
+                names[-1] += f" {word}"
+                numbered |= number
+            begins = False
+    return list(dict.fromkeys(names))
 
 
 def find(name: str) -> Accelerator:

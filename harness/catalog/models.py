@@ -13,7 +13,7 @@ from harness.catalog import model_folder
 from harness.catalog.precisions import REQUESTS
 from harness.catalog.strict_yaml import Document, Strict, parse_file
 from harness.catalog.weights import is_gguf
-from harness.errors import unknown
+from harness.errors import UserError, unknown
 from harness.files import user_path
 from harness.records.arm import SCOPES, SHARED
 from harness.records.cell import OPTIMIZED, RECOMPUTE, REFERENCE, TARGETS, ModelSpec, Recipe
@@ -169,7 +169,7 @@ class Catalog:
         """The model called `name`: a name or alias of the file, a folder with a config.json, a GGUF file, or a hub id.
 
         `window`, tokens, is the longest context of a folder or hub id whose config says none. Raises UserError, with
-        the nearest names, if it is none of these, and WindowUnknown.
+        the nearest names or that there is no such folder, if it is none of these, and WindowUnknown.
         """
         # Names of the file come before folders and hub ids, so that a folder cannot take a name over.
         if name in self.models:
@@ -184,6 +184,10 @@ class Catalog:
             return model_folder.from_gguf(folder)
         if len(name) <= _LONGEST_HUB_ID and _HUB_ID.fullmatch(name):
             return model_folder.from_hub(name, window)
+        if "/" in name:
+            raise UserError(
+                f"no folder {quoted(name)} here; name one with a config.json, or a model of `harness models`"
+            )
         raise unknown("model", name, [*self.models, *(alias for m in self.models.values() for alias in m.aliases)])
 
 

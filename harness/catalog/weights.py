@@ -110,6 +110,16 @@ def label(weights: str) -> str:
     return f"gguf {kind}, dequantised" if weights.startswith(GGUF) else ""
 
 
+def short(weights: str) -> str:
+    """Weights named by `resolve` in at most eight letters: their digest, their revision of the hub, or "random"; of
+    rows from before the end of their path."""
+    if weights.startswith(BUNDLED):
+        return weights.rpartition("@")[2][:8]
+    if revision := _SNAPSHOT.search(weights):
+        return revision[2][:8]
+    return _digest_in(weights)[:8] or weights.rstrip("/")[-8:]
+
+
 def folder(weights: str) -> str:
     """The folder, or the GGUF file, that weights named by `resolve` lie in, on this machine; `resolve` may have been
     another one's.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.arc.lengths import PUBLISHED
+from harness.catalog import accelerators
 from harness.catalog import models as model_table
 from harness.catalog import precisions as precision_table
 from harness.catalog.accelerators import Accelerator
@@ -147,8 +148,9 @@ def configure(
 
 
 def card_words(gpu: str | None, default: str = "") -> list[str]:
-    """The names of cards in --gpu, else the `default`."""
-    return parse.words((default if gpu is None else gpu).replace("x ", "x"))
+    """The names of cards in --gpu, which Python may give as a list, else the `default`."""
+    names = gpu if isinstance(gpu, list | tuple) else [default if gpu is None else gpu]
+    return accelerators.listed(", ".join(map(str, names)))
 
 
 @options_of(configure)

@@ -3,7 +3,7 @@
 harness pick
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -16,12 +16,11 @@ from harness.arc.lengths import PUBLISHED
 from harness.catalog.published import ACCURACIES, SOURCE
 from harness.catalog.weights import RANDOM
 from harness.digits import number, rounded
-from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.report import run_notes
 from harness.report.comparison import comparison_tables
 from harness.report.speed_notes import merged
-from harness.report.style import plain_table
+from harness.report.style import folded, plain_table
 
 
 def ranking_table(choice: Ranking, goal: Goal, out: Console) -> None:
@@ -34,7 +33,7 @@ def ranking_table(choice: Ranking, goal: Goal, out: Console) -> None:
     for c in ranked:
         shown.add_row(
             Text(c.row.cell.model.name),
-            c.row.cell.precision,
+            folded(c.row.cell.precision + c.mark),
             str(c.context),
             rounded(c.hours_high),
             "yes" if c in choice.fits else "no",
@@ -50,7 +49,8 @@ def ranking_table(choice: Ranking, goal: Goal, out: Console) -> None:
         out.print(shown)
     if choice.pairs:
         out.print(Text("\nEach against another, on the same tasks:"))
-        for table in comparison_tables(choice.pairs, "model\nand another", _pair):
+        names = {id(c.result): c.name for c in ranked if c.result}
+        for table in comparison_tables(choice.pairs, "model\nand another", lambda pair: _pair(pair, names)):
             out.print(table)
             out.print()
     out.print()
@@ -59,13 +59,9 @@ def ranking_table(choice: Ranking, goal: Goal, out: Console) -> None:
     out.print(Text(f"\n{choice.why}", style="bold"))
 
 
-def _pair(c: Comparison) -> str:
-    """The two models, the one that the row's figures are of above."""
-    return f"{_model(c.second)}\n- {_model(c.first)}"
-
-
-def _model(result: ArmResult) -> str:
-    return f"{result.spec.model.name} {result.spec.precision}"
+def _pair(c: Comparison, names: Mapping[int, str]) -> str:
+    """The two models, by id of their results, the one that the row's figures are of above."""
+    return f"{names[id(c.second)]}\n- {names[id(c.first)]}"
 
 
 def _span(low: float, mid: float, high: float) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 from harness.analysis import projection, token_curve
 from harness.analysis.candidates import FARTHEST
 from harness.analysis.verdict import verdict
+from harness.analysis.weight_marks import weight_marks
 from harness.arc.lengths import PUBLISHED
 from harness.catalog.kernels import AUTO
 from harness.catalog.precisions import FUSED_4BIT_ROWS, PRECISIONS, lower_bound
@@ -76,6 +77,7 @@ def definition(rows: Sequence[Measurement], runs: Runs, goal: Goal) -> str:
     recipe = rows[0].cell.recipe
     random = any(row.cell.weights == "random" for row in rows)
     real = any(row.cell.weights != "random" for row in rows)
+    which = "/0f3a99c1 and the like: which weights, by their digest. " if weight_marks(rows) else ""
     weights = "Random weights: speed and memory are real, accuracy is not measured." if random else ""
     if random and real:
         weights = "Some models have random weights: their speed and memory are real."
@@ -95,7 +97,7 @@ def definition(rows: Sequence[Measurement], runs: Runs, goal: Goal) -> str:
         f"Measured on {', '.join(sorted({row.cell.device_name for row in rows}))}. A step is "
         f"{recipe.sequences_per_step} sequences of seq_len tokens, forward and backward, and one optimiser update. "
         f"train h: load, warm-up and {goal.steps} such steps, with a 95 % interval. "
-        f"{run_notes.definition([runs[row.key] for row in rows if row.key in runs], goal)} {legend}{weights}"
+        f"{run_notes.definition([runs[row.key] for row in rows if row.key in runs], goal)} {legend}{which}{weights}"
     )
 
 
@@ -103,6 +105,7 @@ def _main_table(rows: Sequence[Measurement], runs: Runs, goal: Goal) -> Table:
     table = plain_table(
         "<model|par.\n(M)|<prec|seq\nlen|10\nsteps\n(min)|steps\n/min|train\nh (95 %)|all\nh|peak\nGiB|<verdict"
     )
+    marks = weight_marks(rows)
     for row, first in _ordered(rows):
         cell, run = row.cell, runs.get(row.key)
         word = verdict(row, run, goal.budget_hours)
@@ -117,7 +120,7 @@ def _main_table(rows: Sequence[Measurement], runs: Runs, goal: Goal) -> Table:
         emulated = "*" if row.rate and not row.rate.native else ""
         table.add_row(
             *(model if first else ["", ""]),
-            folded(cell.label + emulated),
+            folded(cell.label + emulated + marks.get((cell.model.name, cell.weights), "")),
             str(cell.context),
             *speed,
             number(run.high, 2) if run else "-",
@@ -133,7 +136,7 @@ def _details(rows: Sequence[Measurement], steps: int) -> Table:
         "of\npeak|free\nGiB|ARC\nh|ARC\nfits"
     )
     # One curve per model and precision, through all contexts that were measured.
-    fitted = token_curve.fit_curves(rows)
+    fitted, marks = token_curve.fit_curves(rows), weight_marks(rows)
     for row, first in _ordered([row for row in rows if row.ok]):
         fit = fitted[token_curve.curve_key(row)]
         arc = token_curve.arc_hours(fit, row, row.cell.context, steps) if fit else None
@@ -141,7 +144,7 @@ def _details(rows: Sequence[Measurement], steps: int) -> Table:
         table.add_row(
             Text(row.cell.model.name) if first else "",
             thousands(row.cell.model.max_context) if first else "",
-            folded(row.cell.label),
+            folded(row.cell.label + marks.get((row.cell.model.name, row.cell.weights), "")),
             str(row.cell.context),
             str(len(row.micro_s)),
             f"{number(fmean(row.micro_s))} {fixed(100 * projection.relative_half_width(row))}",

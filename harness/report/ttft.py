@@ -9,6 +9,7 @@ from harness.analysis.candidates import interval
 from harness.analysis.learning_curve import accuracy_after, chance_of_best
 from harness.analysis.retraining import NONE, Noise, first_seeds, noise_for
 from harness.analysis.stats import mcnemar
+from harness.analysis.weight_marks import weight_marks
 from harness.digits import fixed, number
 from harness.records.arm import SHARED, ArmResult, TuneSpec
 from harness.records.cell import Goal
@@ -60,7 +61,7 @@ def arms_table(
     out.print(shown)
     out.print()
     spec = trained_spec(rows)
-    out.print(Text(definition(spec)))
+    out.print(Text(definition(spec, record)))
     noise = noise_for(record or rows, spec)
     comparisons = compared(rows, noise)
     if comparisons:
@@ -87,10 +88,15 @@ def details(row: ArmResult) -> tuple[str, ...]:
     )
 
 
-def definition(spec: TuneSpec) -> str:
+def name_of(spec: TuneSpec, record: Sequence[ArmResult] = ()) -> str:
+    """Model and precision, and which weights where those of `record` would else be called the same."""
+    return f"{spec.model.name} {spec.precision}{weight_marks((), record).get((spec.model.name, spec.weights), '')}"
+
+
+def definition(spec: TuneSpec, record: Sequence[ArmResult] = ()) -> str:
     scope = "one adapter for all" if spec.scope == SHARED else "one adapter per task"
     return (
-        f"{spec.model.name} {spec.precision} on {len(spec.tasks)} tasks of {spec.dataset}, {scope}, measured. "
+        f"{name_of(spec, record)} on {len(spec.tasks)} tasks of {spec.dataset}, {scope}, measured. "
         "acc.: the share of a task's test inputs answered within 2 attempts, "
         f"by {spec.select} over {spec.views} views, mean over tasks; tasks without an answer count as wrong. "
         "95 %: Wilson interval. val loss: nats per token of the "

@@ -42,14 +42,14 @@ def _table(group: list[ArmResult], judged: Judged) -> ArmsTable:
     noise = noise_for(judged.content.results, spec)
     comparisons = compared(ok, noise) if ok else []
     return ArmsTable(
-        title=f"{spec.model.name} {spec.precision}, {len(spec.tasks)} tasks of {spec.dataset}",
+        title=f"{ttft.name_of(spec, judged.content.results)}, {len(spec.tasks)} tasks of {spec.dataset}",
         best=best_line(ok, comparisons, noise)[1] if ok else "",
         rows=[_row(row, ok[i - 1] if i else None) for i, row in enumerate(ok)],
         first=comparisons[0].first.label if comparisons else "",
         compared=[_compared(c) for c in comparisons],
         failures=[f"{row.label}: {row.status}: {row.reason}" for row in group if not row.ok],
         notes=ttft.notes(ok, noise, ttft.steps_at_goal(spec, judged.goal, judged.content.rows)) if ok else [],
-        definition=ttft.definition(spec),
+        definition=ttft.definition(spec, judged.content.results),
     )
 
 

@@ -9,6 +9,7 @@ from harness.analysis.candidates import Candidate, interval
 from harness.analysis.projection import project, step_seconds
 from harness.analysis.run_hours import PREDICTED, RunHours
 from harness.analysis.verdict import verdict
+from harness.analysis.weight_marks import Marks, weight_marks
 from harness.arc.lengths import PUBLISHED
 from harness.digits import number
 from harness.records.measurement import Measurement
@@ -37,11 +38,12 @@ COLUMNS = (
 def table(judged: Judged) -> list[tuple[str, ...]]:
     """One tuple of texts per row of the record, in the order of COLUMNS; the run's mark of evidence is in its text."""
     by_key = {c.row.key: c for c in judged.listed if c.at_own_context}
-    texts = [_texts(row, judged, by_key.get(row.key)) for row in judged.content.rows]
+    marks = weight_marks(judged.content.rows)
+    texts = [_texts(row, judged, by_key.get(row.key), marks) for row in judged.content.rows]
     return [tuple(text if len(text) <= LONGEST else f"{text[:LONGEST]}…" for text in row) for row in texts]
 
 
-def _texts(row: Measurement, judged: Judged, candidate: Candidate | None) -> tuple[str, ...]:
+def _texts(row: Measurement, judged: Judged, candidate: Candidate | None, marks: Marks) -> tuple[str, ...]:
     cell, run = row.cell, judged.runs.get(row.key)
     speed = train = accuracy = "-"
     if row.ok:
@@ -52,7 +54,7 @@ def _texts(row: Measurement, judged: Judged, candidate: Candidate | None) -> tup
         accuracy = f"{100 * result.mean('attempts'):.1f} ({100 * low:.0f}-{100 * high:.0f})"
     return (
         cell.model.name,
-        cell.label + ("*" if row.rate and not row.rate.native else ""),
+        cell.label + ("*" if row.rate and not row.rate.native else "") + marks.get((cell.model.name, cell.weights), ""),
         str(cell.context),
         speed,
         train,
@@ -85,18 +87,21 @@ def for_script(judged: Judged) -> dict[str, Any]:
 
 
 def _cell(row: Measurement, judged: Judged, candidate: Candidate | None) -> dict[str, Any]:
-    """`word` where no budget changes the verdict; else the runs that the verdict may be of."""
+    """`word` where no budget changes the verdict; the runs that the verdict or the hours may be of."""
     run = judged.runs.get(row.key)
+    made: dict[str, Any] = {}
     # Whatever the hours: what is not by hours is the same for none.
     without = verdict(row, None, judged.goal.budget_hours)
     if run is None or not row.ok or without != row.status or not all(map(math.isfinite, row.losses)):
-        return {"word": judged.words[row.key]}
-    made: dict[str, Any] = {"runs": _runs(run, candidate, judged)}
-    step = step_seconds(row)
-    # Of the steps at full contexts: fixed hours, seconds per step, relative half width.
-    span = project(row, 1)
-    half = (span.hours_high - span.hours_mid) * 3600 / step if step and fmean(row.micro_s) else 0.0
-    made["train"] = [span.fixed_h, step / 3600, half]
+        made["word"] = judged.words[row.key]
+    if run:
+        made["runs"] = _runs(run, candidate, judged)
+    if row.ok:
+        step = step_seconds(row)
+        # Of the steps at full contexts: fixed hours, seconds per step, relative half width.
+        span = project(row, 1)
+        half = (span.hours_high - span.hours_mid) * 3600 / step if step and fmean(row.micro_s) else 0.0
+        made["train"] = [span.fixed_h, step / 3600, half]
     return made
 
 
@@ -135,7 +140,7 @@ def _candidate(c: Candidate, index: dict[str, int], judged: Judged) -> dict[str,
         made["accuracy"] = c.result.mean("attempts")
     if c.at_own_context:
         made["cell"] = index[c.row.key]
-    if not c.at_own_context or "word" in _cell(c.row, judged, c):
+    if not c.at_own_context or c.row.key not in judged.runs:
         made["runs"] = _runs(c.run, c, judged)
     return made
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from harness.analysis.candidates import Candidate, interval
 from harness.analysis.run_hours import Span
 from harness.analysis.verdict import FITS, TIGHT, TOO_SLOW, UNSURE
+from harness.analysis.weight_marks import weight_marks
 from harness.catalog.published import ACCURACIES, SOURCE, Published
 from harness.records.measurement import Measurement
-from harness.report.format import cell_name, hours
+from harness.report.format import hours
 from harness.report.page.canvas import COLOURS, Picture, Tips, log_ticks, short
 from harness.report.page.judged import Judged
 
@@ -30,7 +31,12 @@ def _by_cell(judged: Judged) -> list[Picture]:
     shown, goal = rows[:MOST_BARS], judged.goal
     if not shown:
         return []
-    spans = [judged.runs[row.key].span for row in shown]
+    spans, marks = [judged.runs[row.key].span for row in shown], weight_marks(judged.content.rows)
+
+    def name(row: Measurement) -> str:
+        cell = row.cell
+        return f"{cell.model.name} {cell.label}{marks.get((cell.model.name, cell.weights), '')} {cell.context}"
+
     # Too few samples leave an interval open: its bar goes to the edge.
     reached = [end for span in spans for end in (span.low, span.mid, span.high)] + [goal.budget_hours]
     edge = 1.25 * max(filter(math.isfinite, reached))
@@ -43,9 +49,9 @@ def _by_cell(judged: Judged) -> list[Picture]:
         for colour in dict.fromkeys(colours):
             own = [y for y in range(len(shown)) if colours[y] == colour]
             (dots,) = axes.plot([spans[y].mid for y in own], own, "o", color=colour)
-            tips.add(dots, [_text(shown[y], spans[y], judged.words[shown[y].key]) for y in own])
+            tips.add(dots, [f"{name(shown[y])}: {_text(spans[y], judged.words[shown[y].key])}" for y in own])
         _draw_budget(goal.budget_hours, axes)
-        axes.set_yticks(range(len(shown)), [short(cell_name(row.cell), 25) for row in shown])
+        axes.set_yticks(range(len(shown)), [short(name(row), 25) for row in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         ends = [*lows, *highs, goal.budget_hours]
@@ -71,8 +77,8 @@ def _by_cell(judged: Judged) -> list[Picture]:
     ]
 
 
-def _text(row: Measurement, span: Span, word: str) -> str:
-    return f"{cell_name(row.cell)}: {hours(span.low, span.mid, span.high)} h, {word}"
+def _text(span: Span, word: str) -> str:
+    return f"{hours(span.low, span.mid, span.high)} h, {word}"
 
 
 def _against_accuracy(judged: Judged) -> list[Picture]:

@@ -173,7 +173,7 @@ def origin(judged: Judged) -> list[tuple[str, str]]:
         ("record", f"{home_relative(judged.content.folder)}: {len(rows)} cells, {len(results)} arms, "
                    f"{len(solved)} attempts of solve"),
         ("page", f"harness report --results {_word(home_relative(judged.content.folder))} "
-                 f"--budget-hours {goal.budget_hours:g} --steps {goal.steps} --html FILE"),
+                 f"--budget-hours {goal.budget_hours:.12g} --steps {goal.steps} --html FILE"),
     ]  # fmt: skip
     if judged.content.hidden:
         made.append(("not shown", f"{judged.content.hidden} older cells; harness report --csv FILE writes all"))

@@ -32,9 +32,9 @@
     return best;
   }
   function judge(cell) {
-    if (cell.word !== undefined) return {word: cell.word};
-    const best = chosen(cell.runs), [low, mid, high] = best.hours;
-    if (low <= budget && budget < high && high > WIDE * low) best.word = best.run.predicted ? "unsure" : "unstable";
+    const best = cell.runs ? chosen(cell.runs) : {}, [low, mid, high] = best.hours || [];
+    if (cell.word !== undefined) best.word = cell.word;
+    else if (low <= budget && budget < high && high > WIDE * low) best.word = best.run.predicted ? "unsure" : "unstable";
     else if (best.fits) best.word = "fits";
     else best.word = (best.run.answers ? mid : high) <= budget ? "tight" : "too slow";
     return best;
@@ -70,12 +70,16 @@
   }
   function figures(value) {
     if (value >= LONG) return long(value);
-    return value >= 999.5 ? value.toFixed(0) : value < 1e-4 ? "<0.0001" : String(Number(value.toPrecision(3)));
+    return value >= 999.5 ? value.toFixed(0) : value && value < 1e-4 ? "<0.0001" : String(Number(value.toPrecision(3)));
   }
   function numberIn(text) {
     const [, small, digits, unit] = text.match(/^([<>]?)([0-9.]+)([MGT]?)/) || [];
     const factor = (UNITS.find(([name]) => name === unit) || ["", 1])[1];
     return digits === undefined ? NaN : small === "<" ? 0 : parseFloat(digits) * factor;
+  }
+  function trained(cell) {
+    const [fixed, step, half] = cell.train.map(open), mid = steps * step;
+    return hours(fixed + mid * Math.max(0, 1 - half), fixed + mid, fixed + mid * (1 + half));
   }
   function put(cell, text) { if (cell.textContent !== text) cell.textContent = text; }
 
@@ -87,19 +91,16 @@
       put(cells[WORD], own.word);
       cells[WORD].className = own.word.split(" ")[0].replace(/[^a-z]/g, "");
       if (own.hours) put(cells[RUN], `${hours(...own.hours)} ${own.run.mark}`);
-      if (cell.train) {
-        const [fixed, step, half] = cell.train.map(open), mid = steps * step;
-        put(cells[TRAIN], hours(fixed + mid * Math.max(0, 1 - half), fixed + mid, fixed + mid * (1 + half)));
-      }
+      if (cell.train) put(cells[TRAIN], trained(cell));
     });
     const moved = budget !== data.budget || steps !== data.goalSteps;
     const list = [...counts].map(([word, n]) => `${n} ${word}`).join(", ");
-    const best = pick();
+    const best = pick(), within = document.getElementById("budget-text").textContent;
     let text = `${rows.length} cells: ${list}.`;
     if (moved) {
       text += best
-        ? ` By ${best.accuracy === undefined ? "size" : "measured accuracy"} the best for ${figures(budget)} h and ${steps} steps: ${best.name} at ${best.context} tokens, ${figures(best.hours[1])} h (${figures(best.hours[0])} to ${figures(best.hours[2])}).`
-        : ` None fits ${figures(budget)} h with ${steps} steps.`;
+        ? ` By ${best.accuracy === undefined ? "size" : "measured accuracy"} the best for ${within} and ${steps} steps: ${best.name} at ${best.context} tokens, ${figures(best.hours[1])} h (${figures(best.hours[0])} to ${figures(best.hours[2])}).`
+        : ` None fits ${within} with ${steps} steps.`;
     }
     put(document.getElementById("judged"), text);
     document.getElementById("reset").hidden = !moved;
@@ -115,8 +116,8 @@
     const input = document.getElementById(id), output = document.getElementById(id + "-text");
     const range = Math.log(high / low);
     const place = v => Math.round(1000 * Math.log(v / low) / range);
-    const home = place(value);
-    const text = v => id === "budget" ? `${figures(v)} h` : String(v);
+    const home = place(value), given = output.textContent;
+    const text = v => v === value ? given : id === "budget" ? `${figures(v)} h` : String(v);
     const take = () => {
       const raw = low * Math.exp(range * input.value / 1000);
       const v = Number(input.value) === home ? value : whole ? Math.max(1, Number(raw.toPrecision(2))) : Number(raw.toPrecision(2));
