@@ -4,9 +4,13 @@ python -m bench.quantized_host [--repeat 5]
 
 A 4-bit layer against a plain one of the same small shape, forward and backward, over the mean time of an operation in
 this program's step on a narrow model: the part of a launch that Python has, the rest of which is roofline.ENGINE_SHARE.
-Printed is what harness/predict/roofline.py adds to the launches that the tracer counts: of a product by a 4-bit matrix,
-which counts as one as a plain product does, and of each of the two dequantisings in the backward, beside which the
-tracer counts an addition.
+Printed is, in such launches, what harness/predict/roofline.py adds to those that the tracer counts: of a product by a
+4-bit matrix, which counts as one as a plain product does, and of each of the two dequantisings in the backward, beside
+which the tracer counts an addition.
+
+The unit is an operation of this program's step as it is. The figures there (3.5 and 0.9) are in operations of the step
+before adapters and products were shared, 153 per layer, as the H100's calibration is. Those left are dearer, and in
+them the same time is fewer: 2.8 and 0.5 (bench/LOG.md).
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
 python -m bench.zero3_host
 
-It needs DeepSpeed (`pip install --no-build-isolation deepspeed`, 0.14.5 in bench/LOG.md) and its numactl. The model is
-so narrow that computing takes nothing; 12 layers less 4 give the time of a layer. On a card every operation is launched
-besides, with it or without.
+It needs DeepSpeed (`pip install --no-build-isolation deepspeed ninja`, 0.14.5 in bench/LOG.md) and the program numactl.
+The model is so narrow that computing takes nothing; 12 layers less 4 give the time of a layer. On a card every
+operation is launched besides, with it or without.
 """
 
 import argparse

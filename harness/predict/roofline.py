@@ -27,7 +27,8 @@ _OPERATIONS = KINDS[:-2]
 # backward 10 of 90 per value, of a gate's 16 of 32, of additions all.
 _FUSED_SHARE = 0.4
 # Launches that bitsandbytes' Python takes as long as, beside those of its kernels: of a product by a 4-bit matrix, and
-# of dequantising, which comes twice in its backward; measured on a CPU (bench.quantized_host).
+# of dequantising, which comes twice in its backward; measured on a CPU (bench.quantized_host, which says
+# in which step's launches).
 _PYTHON_LAUNCHES = {FUSED_4BIT: 3.5, DEQUANTIZE: 0.9}
 ENGINE_SHARE = 0.35  # of a launch from Python: some 7 us where that takes 20
 # Exponent of the norm of a card's and its host's seconds: the longer one, and some more where both are alike.
