@@ -159,7 +159,9 @@ def answers(contact: Contact) -> Iterator[Finding]:
     output = list(commands.lines(contact.ends_at, [sys.executable, "-m", "bench.drafts", *options]))
     found = [json.loads(line) for line in output if line.startswith("[{")]
     if not found:
-        raise RuntimeError(f"no answers: {' '.join(output)[-600:]}")
+        # The last line of a traceback is the one that says why.
+        said = [line for line in output[:-1] if line.strip()]
+        raise RuntimeError(f"no answers: {said[-1][:600] if said else output[-1]}")
     first, *others = found[0]
     for way in others:
         text = (

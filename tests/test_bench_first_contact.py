@@ -194,6 +194,8 @@ def test_guessed_tokens_that_change_most_texts_do_not_hold(contact, monkeypatch)
     held, failed = first_contact.answers(contact)
     assert held.held and held.text == "2.5 times fewer steps, 1.0 times as fast, 8 of 40 texts differ"
     assert not failed.held and "4.0 times fewer" in failed.text
-    monkeypatch.setattr(commands, "lines", lambda *_: iter(["Traceback", "exit code of the command: 1"]))
-    with pytest.raises(RuntimeError, match="no answers: Traceback"):
+    monkeypatch.setattr(
+        commands, "lines", lambda *_: iter(["Traceback", "  File x", "UserError: busy", "", "exit code: 1"])
+    )
+    with pytest.raises(RuntimeError, match="no answers: UserError: busy$"):
         list(first_contact.answers(contact))
