@@ -197,5 +197,5 @@ def test_guessed_tokens_that_change_most_texts_do_not_hold(contact, monkeypatch)
     monkeypatch.setattr(
         commands, "lines", lambda *_: iter(["Traceback", "  File x", "UserError: busy", "", "exit code: 1"])
     )
-    with pytest.raises(RuntimeError, match="no answers: UserError: busy$"):
+    with pytest.raises(RuntimeError, match=r"no answers: UserError: busy$"):
         list(first_contact.answers(contact))
