@@ -224,3 +224,11 @@ def test_help_names_everything_once_and_says_what_goes_with_tasks_alone(capsys):
     for name in ("report", "pick", "calibrate"):
         (results,) = (option for option in verbs[name].params if option.name == "results")
         assert "by default the newest" in results.help
+
+
+def test_only_a_verb_with_a_record_says_that_it_goes_on():
+    assert app.interrupted(["solve", "arc-tiny"]) == (
+        "interrupted; every finished task is in the record: run the same command to go on"
+    )
+    assert "every finished cell" in app.interrupted(["bench"]) and "every finished arm" in app.interrupted(["ttft"])
+    assert app.interrupted(["predict", "--gpu", "t4"]) == app.interrupted([]) == "interrupted"

@@ -39,6 +39,18 @@ def test_every_task_is_answered_once_the_longest_first_and_the_submission_is_val
     )  # seconds of made rows
 
 
+def test_tasks_that_do_not_fit_the_context_are_named_before_the_first_answer(solve):
+    """A test input of 30 x 30 cells is 930 tokens, and the context has 512."""
+    solve.run()
+    assert not any("beyond 512 tokens" in note for note in solve.watch.notes)
+    large = replace(solve.tasks[2], test_inputs=(((0,) * 30,) * 30,))
+    solve.tasks = [*solve.tasks[:2], large, *solve.tasks[3:]]
+    solve.run()
+    (said,) = [note for note in solve.watch.notes if "beyond 512 tokens" in note]
+    assert said.startswith("1 of 6 tasks has a test input") and said.endswith(f": {large.id}")
+    assert large.id not in solve.answered()
+
+
 def test_an_unanswered_submission_is_there_before_the_first_answer(solve):
     seen = []
 

@@ -61,7 +61,7 @@ def main(words: list[str] | None = None) -> None:
     except UserError as problem:
         _stop(str(problem), 2)
     except KeyboardInterrupt:
-        _stop("interrupted; every finished cell is in the record: run the same command to go on", 130)
+        _stop(interrupted(words), 130)
     except _USAGE_ERROR as problem:
         verb = f"harness {words[0]}" if isinstance(problem.ctx and problem.ctx.command, PanelCommand) else "harness"
         _stop(f"{problem.format_message().rstrip('.')}; {verb} --help shows what there is", 2)
@@ -73,6 +73,14 @@ def main(words: list[str] | None = None) -> None:
         if problem.errno == errno.ENAMETOOLONG:
             remedy = "no model, file or folder has such a name"
         _stop(f"{problem.filename or ''}: {problem.strerror}; {remedy}", 2)
+
+
+def interrupted(words: list[str]) -> str:
+    """What is said of a verb that was interrupted: of those that keep a record what is in it."""
+    kept = {"bench": "cell", "ttft": "arm", "solve": "task"}.get(words[0] if words else "")
+    return (
+        f"interrupted; every finished {kept} is in the record: run the same command to go on" if kept else "interrupted"
+    )
 
 
 def _stop(text: str, code: int) -> None:

@@ -30,7 +30,7 @@ from harness.solve.pace import Pace
 from harness.solve.progress import Progress
 from harness.solve.simulation import Foreseen, foresee, uncertainty
 from harness.solve.task_queue import Queue
-from harness.solve.tokens import TaskTokens
+from harness.solve.tokens import TaskTokens, unasked
 from harness.tune.run import alone_in, spec_of
 from harness.workers.cluster import Fleet
 from harness.workers.local import LocalExecutor
@@ -175,6 +175,8 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
     queue.write()
     if not rows:
         _must_be_possible(queue, pace)
+    if text := unasked(ready.tokens.values(), spec.context):
+        observer.note(text)
     if state.planned is None and not rows:
         left_s, unsure = queue.end - time.time(), uncertainty(pace)
         planned = foresee(queue.expected, queue.least, left_s, [1.0] * workers, unsure, config.passes)

@@ -1,6 +1,6 @@
 """How many tokens a task's training sequences, questions and answers have: what its seconds depend on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -27,6 +27,19 @@ class TaskTokens:
     questions: tuple[int, ...]
     answer: float
     unasked: int = 0
+
+
+def unasked(tokens: Collection[TaskTokens], context: int) -> str | None:
+    """A sentence on the tasks with a test input that gets no answer, for it does not fit; None where all fit."""
+    ids = [task.id for task in tokens if task.unasked]
+    if not ids:
+        return None
+    more = f" and {len(ids) - 4} more" if len(ids) > 4 else ""
+    have = "has" if len(ids) == 1 else "have"
+    return (
+        f"{len(ids)} of {len(tokens)} tasks {have} a test input beyond {context} tokens, which gets no answer; a "
+        f"longer --context may ask it: {' '.join(ids[:4])}{more}"
+    )
 
 
 @dataclass(frozen=True)
