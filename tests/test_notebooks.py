@@ -11,6 +11,7 @@ from helpers.tasks import made_tasks
 import harness
 from harness import kaggle
 from harness.arc.sources import load
+from harness.report import plots
 from harness.solve import submission
 from notebooks import make
 from notebooks.install import install
@@ -200,6 +201,16 @@ def test_a_record_says_what_to_take_and_with_which_options():
     assert record.pick == {"model": "qwen2.5-0.5b", "precision": "bf16", "context": 512}
     # Under a budget that none fits it is the nearest.
     assert harness.load(record.folder, budget_hours=0.1).pick["model"] == "qwen2.5-0.5b"
+
+
+def test_a_dollar_in_a_name_is_a_dollar(monkeypatch, tmp_path):
+    """matplotlib would read a formula between two of them, and refuse a wrong one."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    frame = harness.load(str(make.FOLDER.parent / "results/reference/make-bench-qwen-0.5b")).frame
+    plots.measured(frame.assign(model=r"$\frac{1}$"), 12).savefig(tmp_path / "measured.png")
+    ends = dict.fromkeys(("peak_gib", "hours_low", "hours_mid", "hours_high"), [2.0])
+    frame = frame.head(1)[["model"]].assign(model=r"$\frac{1}$", card=r"$\x$", **ends)
+    plots.predicted(frame, 12).savefig(tmp_path / "predicted.png")
 
 
 def test_a_records_plot_has_a_bar_per_cell_and_both_limits(monkeypatch):

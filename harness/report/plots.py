@@ -21,12 +21,17 @@ def _pyplot() -> Any:
     return pyplot
 
 
+def _plain(text: str) -> str:
+    """`text` with dollars that begin no formula."""
+    return text.replace("$", r"\$")
+
+
 def measured(frame: "pandas.DataFrame", budget_hours: float) -> "Figure":
     """Of `frame` (COLUMNS of harness.report.columns): memory, predicted and measured, and hours of the whole run.
 
     One bar per cell; the red lines are the device's memory and the budget. A cell that was not measured has no bar.
     """
-    names = [f"{row.model} {row.precision} {row.context}" for row in frame.itertuples()]
+    names = [_plain(f"{row.model} {row.precision} {row.context}") for row in frame.itertuples()]
     figure, (memory, hours) = _pyplot().subplots(
         1, 2, figsize=(11, 1.4 + 0.4 * len(names)), sharey=True, layout="constrained"
     )
@@ -59,11 +64,11 @@ def predicted(frame: "pandas.DataFrame", budget_hours: float) -> "Figure":
     for card, rows in frame.groupby("card", sort=False):
         mid = rows["hours_mid"]
         bars = [mid - rows["hours_low"], rows["hours_high"] - mid]
-        axes.errorbar(rows["peak_gib"], mid, yerr=bars, fmt="o", capsize=2, alpha=0.7, label=card)
+        axes.errorbar(rows["peak_gib"], mid, yerr=bars, fmt="o", capsize=2, alpha=0.7, label=_plain(str(card)))
     axes.axhline(budget_hours, color=_LIMIT, label=f"budget, {budget_hours:.7g} h")
     # Each model is named once, at its quickest cell.
     for row in frame.sort_values("hours_mid").drop_duplicates("model").itertuples():
-        axes.annotate(row.model, (row.peak_gib, row.hours_mid), xytext=(4, -10), textcoords="offset points")
+        axes.annotate(_plain(row.model), (row.peak_gib, row.hours_mid), xytext=(4, -10), textcoords="offset points")
     axes.set(xscale="log", yscale="log", xlabel="predicted peak memory in GiB", ylabel="predicted hours, 95 %")
     axes.legend()
     return figure
