@@ -49,10 +49,22 @@ class Machine:
         return to_stored({FIND: self.report.device, REPORT: self.report}[job])
 
 
-def trained(report, executor):
-    """A step that runs."""
+def trained(report, executor, on_tried):
+    """A step that runs, in two precisions."""
     executor.jobs.append("step")
+    for tried in (1, 2):
+        on_tried(tried)
     return {}
+
+
+def test_every_check_is_told():
+    told = []
+    examine("auto", hub="none:", executor=Machine(), failures=trained, checked=lambda *parts: told.append(parts))
+    assert told == [(done, 5) for done in range(6)]
+    told.clear()
+    with device_lock.hold(CARD):  # what cannot be checked is passed over
+        examine("auto", hub="none:", executor=Machine(), failures=trained, checked=lambda *parts: told.append(parts))
+    assert told == [(0, 5), (1, 5), (5, 5)]
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,10 @@ def doctor(device: Device = "auto") -> None:
     """
     from harness.measure.doctor import examine
     from harness.report import info, style
+    from harness.report.progress import ProgressLine
 
-    if not info.doctor_table(examine(device), style.console()):
+    out = style.console()
+    with ProgressLine(out) as progress:
+        findings = examine(device, checked=lambda done, total: progress.count("checks:", done, total))
+    if not info.doctor_table(findings, out):
         raise typer.Exit(1)

@@ -12,12 +12,14 @@ from harness.catalog.precisions import native_dtype
 from harness.errors import UserError
 from harness.hardware import device_lock
 from harness.hardware.environment import LIBRARIES, versions
-from harness.hardware.info import Device, DeviceReport
+from harness.hardware.info import Device
 from harness.measure import doctor_checks, trial
 from harness.records.measurement import MatmulSpeed
 from harness.records.store import RESULTS
 from harness.workers.local import LocalExecutor
 from harness.workers.look import find, report_on
+
+_CHECKS = 5  # the device, its dtypes, a step in the native precision and one in int4, the hub
 
 
 @dataclass
@@ -40,12 +42,15 @@ def examine(
     device: str,
     hub: str | None = None,
     executor: LocalExecutor | None = None,
-    failures: Callable[[DeviceReport, LocalExecutor], dict[str, str]] = trial.failures,
+    failures: Callable[..., dict[str, str]] = trial.failures,
+    checked: Callable[[int, int], None] = lambda done, total: None,
 ) -> Findings:
-    """Examines this machine, and has it train one small step (`failures`).
+    """Examines this machine, and has it train one small step (`failures`, as harness.measure.trial.failures).
 
-    Raises UserError for a device that is asked for and not there.
+    `checked` receives how many of all checks are done, from 0. Raises UserError for a device that is asked for and not
+    there.
     """
+    checked(0, _CHECKS)
     findings = Findings(sys.version.split()[0], versions(), tested_versions())
     missing = [name for name in LIBRARIES if name not in findings.versions]
     if missing:
@@ -61,16 +66,19 @@ def examine(
                     raise
                 findings.problems.append(str(problem))
             else:
-                _time(executor, findings, failures if not missing else lambda *_: {})
+                checked(1, _CHECKS)
+                _time(executor, findings, failures if not missing else lambda *_: {}, checked)
     findings.hub = network.reachable(hub or network.hub())
     _advise(findings)
+    checked(_CHECKS, _CHECKS)
     return findings
 
 
 def _time(
     executor: LocalExecutor,
     findings: Findings,
-    failures: Callable[[DeviceReport, LocalExecutor], dict[str, str]],
+    failures: Callable[..., dict[str, str]],
+    checked: Callable[[int, int], None],
 ) -> None:
     """Times the device that was found and tries a step on it, unless somebody measures there: they would time each
     other."""
@@ -80,7 +88,8 @@ def _time(
             report = report_on(executor, findings.device)
             findings.rates, findings.environment = report.rates, report.environment
             findings.advice += doctor_checks.card(report)
-            reasons = failures(report, executor)
+            checked(2, _CHECKS)
+            reasons = failures(report, executor, lambda tried: checked(2 + tried, _CHECKS))
     except device_lock.Busy as problem:
         findings.advice.append(f"dtypes were not timed, and no step was tried: {problem}")
     except UserError as problem:

@@ -1,5 +1,6 @@
 """One small cell, by the way that every cell of a sweep goes: what `harness doctor` tries before it says Ready."""
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,11 +20,16 @@ _MODEL = Path(__file__).parents[1] / "assets" / "arc-tiny"
 _CONTEXT, _SAMPLE_S, _TIMEOUT_S = 256, 0.5, 180.0
 
 
-def failures(report: DeviceReport, executor: LocalExecutor) -> dict[str, str]:
-    """Why a training step does not run here, by precision: of the native one and of int4. Empty where both run."""
+def failures(
+    report: DeviceReport, executor: LocalExecutor, on_tried: Callable[[int], None] = lambda tried: None
+) -> dict[str, str]:
+    """Why a training step does not run here, by precision: of the native one and of int4. Empty where both run.
+
+    `on_tried` receives how many of them were tried.
+    """
     native = precisions.native_dtype(report.rates)
     reasons = {}
-    for name in (native, "int4"):
+    for tried, name in enumerate((native, "int4"), 1):
         cell = Cell(
             model=from_folder(_MODEL),
             precision=name,
@@ -36,6 +42,7 @@ def failures(report: DeviceReport, executor: LocalExecutor) -> dict[str, str]:
         )
         if reason := _failure(cell, report, executor):
             reasons[name] = reason
+        on_tried(tried)
     return reasons
 
 
