@@ -208,7 +208,7 @@ def test_a_dollar_in_a_name_is_a_dollar(monkeypatch, tmp_path):
     monkeypatch.setenv("MPLBACKEND", "agg")
     frame = harness.load(str(make.FOLDER.parent / "results/reference/make-bench-qwen-0.5b")).frame
     plots.measured(frame.assign(model=r"$\frac{1}$"), 12).savefig(tmp_path / "measured.png")
-    ends = dict.fromkeys(("peak_gib", "hours_low", "hours_mid", "hours_high"), [2.0])
+    ends = {name: [2.0] for name in ("peak_gib", "hours_low", "hours_mid", "hours_high")}
     frame = frame.head(1)[["model"]].assign(model=r"$\frac{1}$", card=r"$\x$", **ends)
     plots.predicted(frame, 12).savefig(tmp_path / "predicted.png")
 
