@@ -199,6 +199,10 @@ def test_whether_it_fits():
     big = predicted(weights=40 << 30)
     assert big.fits_memory() is False and big.verdict(Goal(12, 1000, 0)) == "too big"
     assert predicted().verdict(Goal(12, 1000, 0)) == "fits"
+    # On either side of the card's memory, the interval beyond it.
+    for weights, word in ((15 << 30, "fits?"), (16 << 30, "too big?")):
+        assert predicted(weights=weights).fits_memory() is None
+        assert predicted(weights=weights).verdict(Goal(12, 1000, 0)) == word
     assert predicted().verdict(Goal(1, 1000, 0)) == "too slow"
     # The answers are in the hours, so all of the budget may be used.
     whole = predicted().hours(Goal(1, 1000, 400))[2]

@@ -114,12 +114,14 @@ class Prediction:
         return False if self.peak_bytes / self.memory_factor > self.accelerator.memory_bytes else None
 
     def verdict(self, goal: Goal) -> str:
-        """Judged on the high end of the hours for everything; `unsure` where the interval spans the budget."""
+        """Judged on the high end of the hours for everything; `unsure` where the interval spans the budget. `fits?` and
+        `too big?` where that of the memory spans the card's, by its middle."""
         if self.fits_memory() is False:
             return "too big"
         low, _, high = self.hours(goal)
         if fits(high, goal.budget_hours, WHOLE_SHARE):
-            return "fits" if self.fits_memory() else "fits?"
+            held = self.peak_bytes <= self.accelerator.memory_bytes
+            return "fits" if self.fits_memory() else "fits?" if held else "too big?"
         return "too slow" if low > goal.budget_hours else "unsure"
 
 

@@ -90,7 +90,8 @@ def _definition(goal: Goal) -> str:
         "PREDICTED, not measured. 10 steps: optimiser steps of full contexts. all h: load, "
         f"{goal.steps} steps over ARC's lengths up to seq_len and the answers of {goal.test_tasks} tasks, with a 95 % "
         f"interval; fits: its high end is within the whole of {goal.budget_hours:.7g} h and its memory within "
-        "the card's; fits?: it may just not hold it. *: emulated."
+        "the card's; fits?, too big?: the interval of its memory spans the card's; unsure: that of its hours the "
+        "budget. *: emulated."
     )
 
 

@@ -1,12 +1,16 @@
 """The style that all tables share, and the console that they are printed on."""
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +18,8 @@ from rich.text import Text
 from harness.errors import UserError
 from harness.text import visible
 
-_RED, _YELLOW = dict.fromkeys(("too slow", "too big"), "red"), dict.fromkeys(("tight", "fits?", "unsure"), "yellow")
+_RED = dict.fromkeys(("too slow", "too big"), "red")
+_YELLOW = dict.fromkeys(("tight", "fits?", "too big?", "unsure"), "yellow")
 _VERDICT_COLOURS = {"fits": "green", **_YELLOW, **_RED, "unstable": "magenta"}
 _LABEL_WIDTH = 9  # "bf16/ckpt"
 
@@ -58,11 +63,37 @@ def console(quiet: bool = False) -> Console:
 
 
 class PlainTable(Table):
-    """A table whose cells are made visible before their widths are measured."""
+    """A table whose cells are made visible before their widths are measured; names of models break behind a hyphen."""
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         shown = [visible(c) if isinstance(c, str) else _visible(c) if isinstance(c, Text) else c for c in cells]
-        super().add_row(*shown, **options)
+        named = [
+            _Name(c if isinstance(c, Text) else Text(c))
+            if column.header == "model" and isinstance(c, str | Text)
+            else c
+            for c, column in zip(shown, self.columns, strict=False)
+        ]
+        super().add_row(*named, *shown[len(named) :], **options)
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A model's name, which rich would break anywhere: "qwen2.5-" and "0.5b", not "qwen2.5-0.5" and "b"."""
+
+    text: Text
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        parts = re.findall("[^-]*-|[^-]+", self.text.plain) or [""]
+        least = min(max(map(cell_len, parts)), options.max_width)
+        return Measurement(least, min(max(least, self.text.cell_len), options.max_width))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        lines = [""]
+        for part in re.findall("[^-]*-|[^-]+", self.text.plain):
+            if lines[-1] and cell_len(lines[-1] + part) > options.max_width:
+                lines.append("")
+            lines[-1] += part
+        yield Text("\n".join(lines), style=self.text.style, overflow="fold")
 
 
 def _visible(text: Text) -> Text:
