@@ -30,7 +30,8 @@ def rows_of(*weights, **changes):
         ("bundled:arc-tiny@12345678", "12345678"),
         (f"~/hub/models--a--b/snapshots/{'0123456789' * 4}", "01234567"),
         ("random", "random"),
-        ("~/models/my-model/", "my-model"),
+        ("~/models/my-own-model/", "wn-model"),
+        ("/model", "model"),
     ],
 )
 def test_weights_in_eight_letters(weights, letters):
@@ -51,6 +52,9 @@ def test_every_table_and_the_page_tell_them_apart_in_80_columns():
     text = out.getvalue()
     # Twice in the tables of cells, once in the ranking; in words above the arms and in the pick.
     assert [text.count(f" /{own} ") for own in ("0f3a99c1", "77aa77aa")] == [4, 3]  # one is in the legend
+    assert all(
+        f"tiny fp32/{own}, projected over ARC's lengths" in " ".join(text.split()) for own in ("0f3a99c1", "77aa77aa")
+    )
     words = " ".join(text.split())
     assert "tiny fp32/0f3a99c1 on 10 tasks" in words and "Pick: tiny fp32/77aa77aa at 1024 tokens" in words
     assert max(map(len, text.splitlines())) <= 80

@@ -86,7 +86,7 @@ def test_lines_of_one_label_are_not_drawn_as_one():
     rows = [replace(own, key=str(i)) for i, own in enumerate(rows)]
     drawn = {picture.name: picture.inline for picture in figures.pictures(judged(rows))}
     for name in ("memory-1", "seconds-1"):
-        assert all(f">{label}<" in drawn[name] for label in ("fp32 a", "fp32 a (2)", "fp32 b"))
+        assert all(f">{label}<" in drawn[name] for label in ("fp32/random a", "fp32/model a", "fp32/random b"))
     assert "4.0 GiB: the largest of these devices" in drawn["memory-1"]
 
 

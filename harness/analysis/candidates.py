@@ -18,7 +18,7 @@ from harness.analysis.run_description import RunDescription, differences, traine
 from harness.analysis.run_hours import RunHours, default_runs, run_hours
 from harness.analysis.stats import wilson
 from harness.analysis.token_curve import TokenCurve, by_curve, curve_key, fit_curves
-from harness.analysis.weight_marks import weight_marks
+from harness.analysis.weight_marks import mark_behind, weight_marks
 from harness.catalog import trainable
 from harness.records.arm import TASK, ArmResult, TuneSpec
 from harness.records.cell import OPTIMIZED, Goal
@@ -111,11 +111,7 @@ def candidates(rows: Sequence[Measurement], results: Sequence[ArmResult], goal: 
     chances = chance_of_best(compared, list(seeds.values())) if len(compared) > 1 else {}
     listed = [replace(c, chance=chances.get((*c.subject, c.context))) if c.result else c for c in listed]
     marks = weight_marks(rows, results)
-    return (
-        [replace(c, mark=marks.get((c.row.cell.model.name, c.row.cell.weights), "")) for c in listed]
-        if marks
-        else listed
-    )
+    return [replace(c, mark=mark_behind(c.row, marks)) for c in listed] if marks else listed
 
 
 def judged_runs(rows: Sequence[Measurement], listed: Sequence[Candidate], goal: Goal) -> dict[str, RunHours]:

@@ -20,3 +20,8 @@ def weight_marks(rows: Sequence[Measurement], results: Sequence[ArmResult] = ())
         of.setdefault((result.spec.model.name, result.spec.precision), {})[result.spec.weights] = None
     alike = {model for (model, *_), weights in of.items() if len(weights) > 1}
     return {(name, own): f"/{short(own)}" for (name, *_), weights in of.items() if name in alike for own in weights}
+
+
+def mark_behind(row: Measurement, marks: Marks) -> str:
+    """The mark of `row`'s model and weights among `marks`; empty without one."""
+    return marks.get((row.cell.model.name, row.cell.weights), "")

@@ -117,7 +117,7 @@ def short(weights: str) -> str:
         return weights.rpartition("@")[2][:8]
     if revision := _SNAPSHOT.search(weights):
         return revision[2][:8]
-    return _digest_in(weights)[:8] or weights.rstrip("/")[-8:]
+    return _digest_in(weights)[:8] or weights.rstrip("/").rpartition("/")[2][-8:]
 
 
 def folder(weights: str) -> str:

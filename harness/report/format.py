@@ -47,9 +47,9 @@ def thousands(tokens: int) -> str:
     return rounded(tokens / 1024)
 
 
-def cell_name(cell: Cell) -> str:
-    """A cell in words: "qwen2.5-0.5b int4 2048"."""
-    return f"{cell.model.name} {cell.label} {cell.context}"
+def cell_name(cell: Cell, mark: str = "") -> str:
+    """A cell in words: "qwen2.5-0.5b int4 2048"; `mark` stands behind the precision."""
+    return f"{cell.model.name} {cell.label}{mark} {cell.context}"
 
 
 def safe_cell(text: str) -> str:

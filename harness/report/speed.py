@@ -10,7 +10,7 @@ from rich.text import Text
 from harness.analysis import projection, token_curve
 from harness.analysis.candidates import FARTHEST
 from harness.analysis.verdict import verdict
-from harness.analysis.weight_marks import weight_marks
+from harness.analysis.weight_marks import mark_behind, weight_marks
 from harness.arc.lengths import PUBLISHED
 from harness.catalog.kernels import AUTO
 from harness.catalog.precisions import FUSED_4BIT_ROWS, PRECISIONS, lower_bound
@@ -50,7 +50,8 @@ def summary(rows: Sequence[Measurement], runs: Runs, goal: Goal, out: Console, m
 def notes(rows: Sequence[Measurement], runs: Runs, goal: Goal) -> tuple[list[str], list[str]]:
     """The notes that ask for something (or without which a number would be misread), and those that only tell."""
     # Failures first, then what the marks mean, then how far the numbers can be trusted.
-    named = [(cell_name(row.cell), runs[row.key]) for row in rows if row.key in runs]
+    marks = weight_marks(rows)
+    named = [(cell_name(row.cell, mark_behind(row, marks)), runs[row.key]) for row in rows if row.key in runs]
     projected, unprojected = curves(rows, goal.steps)
     asking = [
         *speed_notes.merged(run_notes.of_other_runs(named, goal)),
@@ -120,7 +121,7 @@ def _main_table(rows: Sequence[Measurement], runs: Runs, goal: Goal) -> Table:
         emulated = "*" if row.rate and not row.rate.native else ""
         table.add_row(
             *(model if first else ["", ""]),
-            folded(cell.label + emulated + marks.get((cell.model.name, cell.weights), "")),
+            folded(cell.label + emulated + mark_behind(row, marks)),
             str(cell.context),
             *speed,
             number(run.high, 2) if run else "-",
@@ -144,7 +145,7 @@ def _details(rows: Sequence[Measurement], steps: int) -> Table:
         table.add_row(
             Text(row.cell.model.name) if first else "",
             thousands(row.cell.model.max_context) if first else "",
-            folded(row.cell.label + marks.get((row.cell.model.name, row.cell.weights), "")),
+            folded(row.cell.label + mark_behind(row, marks)),
             str(row.cell.context),
             str(len(row.micro_s)),
             f"{number(fmean(row.micro_s))} {fixed(100 * projection.relative_half_width(row))}",
@@ -169,14 +170,14 @@ def _details_note(steps: int) -> str:
 def curves(rows: Sequence[Measurement], steps: int) -> tuple[list[str], list[str]]:
     """One line per model and precision: hours over ARC's own lengths at the contexts one would train at; and one per
     model and precision whose curve does not reach them."""
-    lines, unreached = [], []
+    lines, unreached, marks = [], [], weight_marks(rows)
     for group in token_curve.by_curve(rows).values():
         fit, ok = token_curve.fit_token_curve(group), [row for row in group if row.ok]
         # Nobody would train in an emulated dtype; the native one has a line of its own.
         if not fit or (ok[0].rate and not ok[0].rate.native):
             continue
         row = max(ok, key=lambda r: r.cell.context)
-        parts, label = [], f"{row.cell.model.name} {row.cell.label}"
+        parts, label = [], f"{row.cell.model.name} {row.cell.label}{mark_behind(row, marks)}"
         for context in (2048, 4096, 8192):
             if context > row.cell.model.max_context or context > FARTHEST * fit.longest:
                 continue

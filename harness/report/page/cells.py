@@ -9,7 +9,7 @@ from harness.analysis.candidates import Candidate, interval
 from harness.analysis.projection import project, step_seconds
 from harness.analysis.run_hours import PREDICTED, RunHours
 from harness.analysis.verdict import verdict
-from harness.analysis.weight_marks import Marks, weight_marks
+from harness.analysis.weight_marks import Marks, mark_behind, weight_marks
 from harness.arc.lengths import PUBLISHED
 from harness.digits import number
 from harness.records.measurement import Measurement
@@ -54,7 +54,7 @@ def _texts(row: Measurement, judged: Judged, candidate: Candidate | None, marks:
         accuracy = f"{100 * result.mean('attempts'):.1f} ({100 * low:.0f}-{100 * high:.0f})"
     return (
         cell.model.name,
-        cell.label + ("*" if row.rate and not row.rate.native else "") + marks.get((cell.model.name, cell.weights), ""),
+        cell.label + ("*" if row.rate and not row.rate.native else "") + mark_behind(row, marks),
         str(cell.context),
         speed,
         train,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from harness.analysis.memory_line import fit_memory
 from harness.analysis.projection import relative_half_width
 from harness.analysis.token_curve import by_curve, curve_key
+from harness.analysis.weight_marks import mark_behind, weight_marks
 from harness.digits import number
 from harness.records.measurement import Measurement
 from harness.report.format import GIB, unlike
@@ -46,8 +47,10 @@ def _lines(rows: list[Measurement]) -> dict[str, list[Measurement]]:
     groups = list(by_curve(rows).values())
     several = len({row.cell.device_name for row in rows}) > 1
     groups = sorted(groups, key=lambda group: -sum(row.ok for row in group))[:MOST_LINES]
-    cells = [group[0].cell for group in groups]
-    labels = [f"{cell.label} {cell.device_name}" if several else cell.label for cell in cells]
+    marks = weight_marks(rows)
+    labels = [f"{group[0].cell.label}{mark_behind(group[0], marks)}" for group in groups]
+    if several:
+        labels = [f"{label} {group[0].cell.device_name}" for label, group in zip(labels, groups, strict=True)]
     return dict(zip(unlike(labels), groups, strict=True))
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 from harness.analysis.candidates import Candidate, interval
 from harness.analysis.run_hours import Span
 from harness.analysis.verdict import FITS, TIGHT, TOO_SLOW, UNSURE
-from harness.analysis.weight_marks import weight_marks
+from harness.analysis.weight_marks import mark_behind, weight_marks
 from harness.catalog.published import ACCURACIES, SOURCE, Published
 from harness.records.measurement import Measurement
-from harness.report.format import hours
+from harness.report.format import cell_name, hours
 from harness.report.page.canvas import COLOURS, Picture, Tips, log_ticks, short
 from harness.report.page.judged import Judged
 
@@ -34,8 +34,7 @@ def _by_cell(judged: Judged) -> list[Picture]:
     spans, marks = [judged.runs[row.key].span for row in shown], weight_marks(judged.content.rows)
 
     def name(row: Measurement) -> str:
-        cell = row.cell
-        return f"{cell.model.name} {cell.label}{marks.get((cell.model.name, cell.weights), '')} {cell.context}"
+        return cell_name(row.cell, mark_behind(row, marks))
 
     # Too few samples leave an interval open: its bar goes to the edge.
     reached = [end for span in spans for end in (span.low, span.mid, span.high)] + [goal.budget_hours]
