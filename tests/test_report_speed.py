@@ -167,6 +167,17 @@ def test_every_format_writes_one_file_of_its_name(tmp_path, name):
         formats.write(name, ROWS, [], GOAL, tmp_path / "none")
 
 
+def test_pytest_benchmark_has_a_name_per_cell(tmp_path):
+    """Other recipes and other weights are not compared under one."""
+    kinds = [{}, {"recipe": Recipe(micro_batch=4)}, {"weights": "files:0f3a99c1@~/model"}]
+    rows = [row(cell=cell(**kind), key=str(i)) for i, kind in enumerate(kinds)]
+    export.write_benchmark(rows, [], GOAL, tmp_path / "b.json")
+    names = [entry["fullname"] for entry in json.loads((tmp_path / "b.json").read_text())["benchmarks"]]
+    assert names == [f"harness::micro_step[tiny-fp32{mark}-1024]" for mark in ("/random", "/b4/random", "/0f3a99c1")]
+    export.write_benchmark(rows[:1], [], GOAL, tmp_path / "b.json")
+    assert "micro_step[tiny-fp32-1024]" in (tmp_path / "b.json").read_text()
+
+
 def test_a_format_that_no_one_knows(tmp_path):
     with pytest.raises(UserError, match="unknown format 'cvs'; did you mean csv"):
         formats.write("cvs", ROWS, [], GOAL, tmp_path)

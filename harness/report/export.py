@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean, median, quantiles, stdev
 from typing import Any
 
+from harness.analysis.weight_marks import mark_behind, weight_marks
 from harness.files import write_output
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
@@ -33,21 +34,22 @@ def write_benchmark(rows: Sequence[Measurement], results: Sequence[ArmResult], g
     A round is one micro-step (forward and backward of one micro-batch), in seconds. The format has no place for
     accuracies and a goal. Raises UserError where `path` cannot be written.
     """
+    marks = weight_marks(rows)
     # The keys of pytest-benchmark's own JSON.
     document = {
         "machine_info": _machine(rows),
         "commit_info": {"id": next((row.commit for row in rows if row.commit), "unknown"), "dirty": False},
-        "benchmarks": [_benchmark(row) for row in rows if row.ok],
+        "benchmarks": [_benchmark(row, mark_behind(row, marks)) for row in rows if row.ok],
         "datetime": datetime.now(UTC).isoformat(),
         "version": _benchmark_version(),
     }
     write_output(path, json.dumps(document, indent=1))
 
 
-def _benchmark(row: Measurement) -> dict[str, Any]:
-    """One entry of pytest-benchmark's "benchmarks", in the fields of its version 5."""
+def _benchmark(row: Measurement, mark: str) -> dict[str, Any]:
+    """One entry of pytest-benchmark's "benchmarks", in the fields of its version 5; `mark` tells its weights apart."""
     cell = row.cell
-    name = f"{cell.model.name}-{cell.precision}-{cell.context}"
+    name = f"{cell.model.name}-{cell.label}{mark}-{cell.context}"
     return {
         "group": f"{cell.model.name} at {cell.context}",
         "name": f"micro_step[{name}]",
