@@ -3,10 +3,12 @@ PYTHON ?= python3
 PY := .venv/bin/python
 RUN := $(PY) -m harness
 
-OPTIONS = $(if $(CONTEXTS),--contexts "$(CONTEXTS)") $(if $(PRECISIONS),--precisions "$(PRECISIONS)") \
-  $(if $(MODELS_FILE),--models-file "$(MODELS_FILE)") $(if $(DEVICE),--device "$(DEVICE)")
-GOAL = $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--steps "$(STEPS)") \
-  $(if $(RESULTS),--results "$(RESULTS)")
+# Variables of several verbs; each target passes on those that its verb takes.
+option = $(if $($(1)),--$(2) "$($(1))")
+FILE = $(call option,MODELS_FILE,models-file)
+CELLS = $(call option,CONTEXTS,contexts) $(call option,PRECISIONS,precisions) $(FILE)
+WHERE = $(call option,DEVICE,device) $(call option,RESULTS,results)
+GOAL = $(call option,BUDGET_HOURS,budget-hours) $(call option,STEPS,steps)
 
 .DEFAULT_GOAL := help
 .PHONY: wheels help bench ttft report pick plan models doctor setup test lint format benchmarks backtest-projection \
@@ -19,23 +21,22 @@ help:
 	@echo 'make first-contact [DEVICE=cuda:0]   what holds on this device   make wheels   make real   SmolLM2 through all arms, hours on a CPU'
 
 bench: .venv/.ready
-	@$(RUN) bench $(MODEL) $(OPTIONS) $(GOAL) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+	@$(RUN) bench $(MODEL) $(CELLS) $(WHERE) $(GOAL) $(call option,WEIGHTS,weights) $(ARGS)
 
 ttft: .venv/.ready
-	@$(RUN) ttft $(MODEL) $(if $(DEVICE),--device "$(DEVICE)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
-	  $(if $(RESULTS),--results "$(RESULTS)") $(ARGS)
+	@$(RUN) ttft $(MODEL) $(CELLS) $(WHERE) $(call option,STEPS,steps) $(call option,WEIGHTS,weights) $(ARGS)
 
 plan: .venv/.ready
-	@$(RUN) plan $(MODEL) $(OPTIONS) $(ARGS)
+	@$(RUN) plan $(MODEL) $(CELLS) $(WHERE) $(GOAL) $(call option,WEIGHTS,weights) $(call option,GPU,gpu) $(ARGS)
 
-report: .venv/.ready
-	@$(RUN) report $(GOAL) $(ARGS)
+report pick: .venv/.ready
+	@$(RUN) $@ $(FILE) $(GOAL) $(call option,RESULTS,results) $(ARGS)
 
-pick: .venv/.ready
-	@$(RUN) pick $(GOAL) $(ARGS)
+models: .venv/.ready
+	@$(RUN) models $(FILE) $(ARGS)
 
-models doctor: .venv/.ready
-	@$(RUN) $@ $(ARGS)
+doctor: .venv/.ready
+	@$(RUN) doctor $(call option,DEVICE,device) $(ARGS)
 
 # A process per core and one more, for many wait for others; each of one thread. Long files first (tests/conftest.py).
 PROCESSES = $(shell expr $$(nproc 2>/dev/null || echo 1) + 1)
@@ -64,11 +65,11 @@ compat: .venv/.ready
 
 # What holds on a device that is new: ten minutes on a card, five on a CPU. The report is in results/first-contact.
 first-contact: .venv/.ready
-	@$(PY) -m bench.first_contact $(if $(DEVICE),--device "$(DEVICE)") $(ARGS)
+	@$(PY) -m bench.first_contact $(call option,DEVICE,device) $(ARGS)
 
 # SmolLM2-135M from a package through bench, all arms of ttft, and pick: hours on a CPU; started again it goes on.
 real: .venv/.ready-dev
-	@$(PY) -m bench.real $(if $(RESULTS),--results "$(RESULTS)") $(ARGS)
+	@$(PY) -m bench.real $(call option,RESULTS,results) $(ARGS)
 
 # What a notebook without internet needs, everything but torch: dist/wheels.
 wheels: .venv/.ready
@@ -84,12 +85,10 @@ backtest: .venv/.ready
 	$(PY) -m bench.backtest --write $(ARGS)
 
 predict: .venv/.ready
-	@$(RUN) predict $(MODEL) $(if $(CONTEXTS),--contexts "$(CONTEXTS)") $(if $(PRECISIONS),--precisions "$(PRECISIONS)") \
-	  $(if $(GPU),--gpu "$(GPU)") $(if $(MODELS_FILE),--models-file "$(MODELS_FILE)") \
-	  $(if $(BUDGET_HOURS),--budget-hours "$(BUDGET_HOURS)") $(if $(STEPS),--steps "$(STEPS)") $(ARGS)
+	@$(RUN) predict $(MODEL) $(CELLS) $(GOAL) $(call option,GPU,gpu) $(ARGS)
 
 calibrate: .venv/.ready
-	@$(RUN) calibrate $(if $(RESULTS),--results "$(RESULTS)") $(ARGS)
+	@$(RUN) calibrate $(call option,RESULTS,results) $(ARGS)
 
 # One process a core learns faster than one on all. Stopped and started again it goes on from its checkpoint. glibc
 # keeps what is freed, for giving it back and faulting it in again would cost a tenth of the time.

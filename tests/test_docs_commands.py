@@ -73,7 +73,7 @@ def check_make(words, whole):
     values = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     targets = [name for word in words if not re.match(r"[A-Z_]+=", word) for name in word.split("|")]
     assert set(targets) <= TARGETS, words
-    assert all(f"$({name})" in MAKEFILE for name in values), words
+    assert all(f"$({name})" in MAKEFILE or f"option,{name}," in MAKEFILE for name in values), words
     arguments = shlex.split(values.get("ARGS", ""))
     for target in targets:
         if target in VERBS:
