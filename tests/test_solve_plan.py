@@ -138,6 +138,7 @@ def test_the_table_fits_80_columns_and_names_what_does_not_fit(config, scope):
     text = out.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     assert "1 tasks with a test input beyond the context: long" in text and "made up" in text
+    assert "all others are answered" in text and "all are answered" not in text
 
 
 def test_earlier_runs_of_the_same_setting_give_the_pace_and_others_do_not(config):
@@ -183,7 +184,8 @@ def test_the_verb_plans_a_run_on_a_card_that_is_not_at_hand(arc_folder, tmp_path
         (["--tasks", "arc1-evaluation", "--decode", "beam"], "unknown decoder 'beam'"),
         (["--tasks", "arc1-evaluation", "--select", "best"], "unknown selection 'best'"),
         (["--select", "score"], "--select goes with --tasks"),
-        (["--tasks", "arc1-evaluation", "--context", "256 512"], "give one model, one --precision and one --context"),
+        (["--tasks", "arc1-evaluation", "--context", "256 512"], "give one model, one --precision, one --context"),
+        (["--tasks", "arc1-evaluation", "--gpu", "t4 l4"], "and --gpu cards of one kind"),
         (["--tasks", "nosuch"], "nosuch"),
         (["--tasks", "arc1-evaluation", "--steps", "0"], "--steps must be"),
         (["--tasks", "arc1-evaluation", "--gpu", "t5"], "unknown accelerator"),

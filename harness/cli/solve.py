@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness import limits
+from harness.catalog import accelerators
 from harness.catalog import models as model_table
 from harness.catalog import weights as weights_table
 from harness.catalog.kernels import AUTO
@@ -173,8 +174,9 @@ def plan_tasks(  # the options of `plan` that are about tasks
     catalog = model_table.load(models_file)
     specs = parse.models_of(models, catalog, window)
     chosen, lengths = parse.words(precision), [parse.context_of(word) for word in parse.words(context)]
-    if max(len(specs), len(chosen), len(lengths)) > 1:
-        raise UserError("with --tasks give one model, one --precision and one --context")
+    cards = accelerators.listed(gpu or "")
+    if max(len(specs), len(chosen), len(lengths), len(cards)) > 1:
+        raise UserError("with --tasks give one model, one --precision, one --context and --gpu cards of one kind")
     settings = settings_for(catalog, specs[0]).override(
         steps=limits.within("--steps", steps, limits.Steps),
         views=limits.within("--views", views, limits.Views),
@@ -203,7 +205,7 @@ def plan_tasks(  # the options of `plan` that are about tasks
         precision=chosen[0] if chosen else None,
         budget_s=3600 * parse.goal(catalog, budget_hours).budget_hours,
         device=parse.device_of(device),
-        gpu=gpu,
+        gpu=cards[0] if cards else None,
         workers=limits.within("--workers", workers, limits.Cards),
         results=results,
     )

@@ -70,7 +70,8 @@ def show_plan(plan: "RunPlan", config: "PlanConfig", out: Console) -> None:
     workers = f"{plan.workers} workers" if plan.workers > 1 else "one worker"
     precision, context = f"{config.model.name} {plan.precision}", f"{config.context} tokens"
     budget = _hours(config.budget_s / 3600)
-    odds = f"{_percent(run.in_time)} all are answered, {_percent(run.whole)} none is cut short"
+    every = "all others are" if plan.unasked else "all are"
+    odds = f"{_percent(run.in_time)} {every} answered, {_percent(run.whole)} none is cut short"
     lines = [
         f"{plan.tasks} tasks, {precision} at {context} on {plan.device}, {workers}",
         f"{scope}, {_count(config.steps, 'step')} of {_count(config.recipe.sequences_per_step, 'sequence')}, "
