@@ -20,6 +20,7 @@ from harness.errors import unknown
 from harness.records.arm import ArmResult
 from harness.records.cell import Goal
 from harness.records.measurement import Measurement
+from harness.records.store import NOTHING, LeftOut
 
 if TYPE_CHECKING:
     import pandas
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Record:
-    """Rows of a record, the accuracies with them, and the goal that they are judged by."""
+    """Rows of a record, the accuracies with them, and the goal that they are judged by; `left_out` is what of it is not
+    used."""
 
     folder: Path
     rows: list[Measurement]
     results: list[ArmResult]
     goal: Goal
+    left_out: LeftOut = NOTHING
 
     @property
     def frame(self) -> "pandas.DataFrame":
@@ -82,7 +85,8 @@ class Record:
         from harness.report.page.judged import Content, Judged
         from harness.report.page.render import write_page
 
-        write_page(Judged.of(Content.of(self.folder, self.rows, self.results), self.goal), Path(path))
+        content = Content.of(self.folder, self.rows, self.results, self.left_out)
+        write_page(Judged.of(content, self.goal), Path(path))
 
 
 @dataclass(frozen=True)
@@ -255,7 +259,7 @@ def load(folder: str | Path | None = None, **goal: Any) -> Record:
     record = parse.record(Path(folder) if folder else None)
     for line in record.left_out.sentences(str(record.folder)):
         say_once(line)
-    return Record(record.folder, record.rows, record.results, judged_by)
+    return Record(record.folder, record.rows, record.results, judged_by, record.left_out)
 
 
 def _taken_by(configure: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -261,3 +261,9 @@ def test_a_record_cannot_name_a_file_to_be_opened(tmp_path):
 def test_a_notebook_writes_the_page_of_a_loaded_record():
     harness.load(REFERENCE, budget_hours=1).write_page("p.html")
     assert "No measured cell fits 1 h" in Path("p.html").read_text()
+    # With what was left out, as the command line's.
+    Store(Path("r")).add(measured())
+    with (Path("r") / "records.jsonl").open("a") as file:
+        file.write("torn\n")
+    harness.load("r").write_page("p.html")
+    assert "1 corrupt lines were left out" in Path("p.html").read_text()
