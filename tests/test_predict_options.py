@@ -83,6 +83,7 @@ def test_a_file_that_has_no_tokens_is_one_line(tmp_path, content, message):
         ({"sequences_per_step": 6, "gpu": "4xt4"}, "cannot be shared equally"),
         ({"contexts": "4096"}, "beyond arc-tiny's window of 2048 tokens; --beyond-window"),
         ({"tasks": "nosuch"}, "nosuch"),
+        ({"tokenizer": "./nosuch"}, "--tokenizer './nosuch': there is no such folder or GGUF file"),
         ({"tasks": "arc1-training", "tokens_per_task": "x"}, "leave out --tasks and --tokenizer"),
     ],
 )

@@ -186,6 +186,7 @@ def test_the_verb_plans_a_run_on_a_card_that_is_not_at_hand(arc_folder, tmp_path
         (["--select", "score"], "--select goes with --tasks"),
         (["--tasks", "arc1-evaluation", "--context", "256 512"], "give one model, one --precision, one --context"),
         (["--tasks", "arc1-evaluation", "--gpu", "t4 l4"], "and --gpu cards of one kind"),
+        (["arc-tiny", "--tasks", "generated", "--context", "4096"], "beyond the window of arc-tiny, 2048 tokens"),
         (["--tasks", "nosuch"], "nosuch"),
         (["--tasks", "arc1-evaluation", "--steps", "0"], "--steps must be"),
         (["--tasks", "arc1-evaluation", "--gpu", "t5"], "unknown accelerator"),

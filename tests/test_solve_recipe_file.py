@@ -10,6 +10,7 @@ from helpers.tasks import made_tasks, write_tasks
 import harness
 from harness.catalog import model_folder, models
 from harness.cli import app, solve
+from harness.errors import UserError
 from harness.records.arm import DFS, ROWS, TASK
 from harness.records.cell import Recipe
 from harness.records.store import Store
@@ -60,6 +61,11 @@ def test_without_an_accuracy_the_model_is_tuned_as_the_catalogue_says(tmp_path):
     recipe = tune.recipe
     assert (tune.steps, tune.views, recipe.sequences_per_step) == (24, 4, 4)
     assert (recipe.learning_rate, recipe.lora_targets) == (4e-3, "all-linear")
+
+
+def test_a_recipe_that_is_not_there_is_named_by_its_own_option(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be read .*; name another file with --recipe"):
+        recipe_file.read(tmp_path / "run.yaml")
 
 
 def test_what_is_emitted_is_what_the_sentence_names(tmp_path, capsys):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, unknown
-from harness.files import parse_json, read_bytes
+from harness.files import parse_json, read_bytes, user_path
 from harness.limits import MOST_TASKS, MOST_TOKENS
 from harness.text import quoted
 
@@ -30,6 +30,8 @@ def of_set(source: str, tokenizer: str | None, encoding: str) -> tuple["list[Len
     # Everything is checked before the tasks are read.
     if encoding not in ENCODINGS:
         raise unknown("encoding", encoding, ENCODINGS)
+    if tokenizer is not None and not user_path(tokenizer).exists():
+        raise UserError(f"--tokenizer {quoted(tokenizer)}: there is no such folder or GGUF file; name one that is here")
     tasks, _ = load_tasks(source)
     # By counting cells: no model is looked at.
     if tokenizer is None:

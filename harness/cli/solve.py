@@ -185,7 +185,8 @@ def plan_tasks(  # the options of `plan` that are about tasks
         lora_targets=lora_targets,
     )
     if settings.context > specs[0].max_context:
-        raise UserError(f"--context {settings.context} is beyond the window of {specs[0].name}")
+        window_is = f"{specs[0].name}, {specs[0].max_context} tokens"
+        raise UserError(f"--context {settings.context} is beyond the window of {window_is}")
     options = RecipeOptions(**settings.of_recipe)
     config = PlanConfig(
         model=specs[0],

@@ -40,7 +40,7 @@ class RecipeFile(Strict, frozen=True):
 
 def read(path: Path) -> RecipeFile:
     """The file's settings. Raises UserError with file, line and key for any fault in it."""
-    return parse_file(path).convert(RecipeFile)
+    return parse_file(path, "--recipe").convert(RecipeFile)
 
 
 def text_of(candidate: Candidate, name: str) -> str:
