@@ -42,6 +42,15 @@ def test_a_loss_that_falls_on_every_task_is_told_where_solved_tasks_are_not():
     assert back.told_apart and not back.better and back.nats[1] == pytest.approx(-c.nats[1])
 
 
+def test_tasks_that_all_show_the_same_difference_are_not_certain_of_it():
+    """Of 0 of 24 tasks that differ Wilson says up to z^2 / (24 + z^2) = 13.8 %: either arm may solve so many more."""
+    none, same = _arm([2.0] * 24, arm="baseline", steps=0), _arm([1.0] * 24)
+    assert compare(none, same, NONE).gain == pytest.approx((-0.138, 0, 0.138), abs=1e-3)
+    assert compare(none, same, NOISE).gain[2] == pytest.approx(math.hypot(0.138, 1.96 * 0.02), abs=1e-3)
+    low, middle, high = compare(none, _arm([1.0] * 24, 24), NONE).gain
+    assert (middle, high) == (1.0, 1.0) and low == pytest.approx(0.862, abs=1e-3)
+
+
 def test_no_difference_is_told_apart_in_one_of_twenty_at_most():
     told = 0
     for seed in range(60):

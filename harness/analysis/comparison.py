@@ -86,6 +86,7 @@ def compare(first: ArmResult, second: ArmResult, noise: Noise) -> Comparison:
     gain, solved_p = _with_noise(
         first.by_task, second.by_task, mcnemar(first.solved, second.solved), noise.accuracy * math.sqrt(trained)
     )
+    gain = _not_certain(gain, first.by_task, second.by_task)
     return Comparison(first, second, nats, nats_p, len(common), levels, gain, solved_p)
 
 
@@ -173,6 +174,19 @@ def _standard_error(first: Sequence[float], second: Sequence[float]) -> float:
     """Of the mean difference, from its spread over the tasks."""
     gains = [b - a for a, b in zip(first, second, strict=True)]
     return stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
+
+
+def _not_certain(gain: Interval, first: Sequence[float], second: Sequence[float]) -> Interval:
+    """The interval of a difference of accuracy where every task has the same one, by which a bootstrap is certain.
+
+    Of `tasks` that show no other, others may be as many as Wilson's interval of 0 of them says.
+    """
+    low, middle, high = gain
+    if len({b - a for a, b in zip(first, second, strict=True)}) > 1:
+        return gain
+    others = wilson(0, len(first))[1]
+    low, high = middle - math.hypot(middle - low, others), middle + math.hypot(high - middle, others)
+    return max(-1.0, low), middle, min(1.0, high)
 
 
 def _with_noise(first: Sequence[float], second: Sequence[float], p: float, noise: float) -> tuple[Interval, float]:
