@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from harness.records import solving
 from harness.records.measurement import MatmulSpeed
 from harness.shard import Shard
 from harness.solve import run, submission
+from harness.solve import state as states
 from harness.workers.cluster import Fleet, Kind
 
 
@@ -200,6 +202,21 @@ def test_a_killed_run_goes_on_and_keeps_the_first_deadline(solve, tmp_path):
     # And a fresh one begins anew.
     solve.run(fresh=True)
     assert len(solve.log) == done + 6
+
+
+def test_a_run_whose_deadline_is_over_is_told_from_its_record(solve):
+    """Killed with a task left, and started again a day later."""
+    solve.run()
+    key, path = solve.rows[0].run, solve.results / "solved.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    state = replace(states.load(solve.results, key), finished=False)
+    states.save(solve.results, replace(state, began=state.began - 86400, end=state.end - 86400))
+    done = len(solve.log)
+    result = solve.run()
+    assert len(solve.log) == done and len(solve.answered()) == 5
+    assert any("from the record: 5 rows" in note and "is over; --fresh" in note for note in solve.watch.notes)
+    last = max(datetime.fromisoformat(row.started).timestamp() + row.seconds for row in solve.rows)
+    assert result.ended == pytest.approx(last)
 
 
 def test_other_tasks_under_the_same_names_are_another_run(solve):

@@ -184,9 +184,10 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
         states.save(store.folder, state)
         observer.note(planned.sentence(len(queue.expected)))
         observer.note(f"seconds are {pace.source}")
-    # Rows of a finished run may have been lost since.
-    if not state.finished or queue.scheduler.waiting:
-        done = queue.run()
+    ended = max((_ended(row) for row in queue.rows), default=state.began)
+    # Rows of a finished run may have been lost since; after the deadline nothing is done.
+    if queue.now() < queue.end and (not state.finished or queue.scheduler.waiting):
+        done, ended = queue.run(), time.time()
         state = replace(state, finished=done, first_pass_h=_first_pass_h(queue, state.began))
         states.save(store.folder, state)
     return SolveResult(
@@ -195,7 +196,7 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
         planned=state.planned,
         first_pass_h=state.first_pass_h,
         began=state.began,
-        ended=time.time(),
+        ended=ended,
         end=state.end,
         expected=_expected(config, store, spec, sharing, queue.rows),
     )
@@ -224,9 +225,12 @@ def _first_pass_h(queue: Queue, began: float) -> float | None:
     first: dict[str, float] = {}
     for row in queue.rows:
         if row.votes or row.status in (OK, "timeout"):
-            ended = datetime.fromisoformat(row.started).timestamp() + row.seconds
-            first[row.task] = min(ended, first.get(row.task, ended))
+            first[row.task] = min(_ended(row), first.get(row.task, _ended(row)))
     return (max(first.values()) - began) / 3600 if first.keys() >= queue.expected.keys() else None
+
+
+def _ended(row: solving.SolvedTask) -> float:
+    return datetime.fromisoformat(row.started).timestamp() + row.seconds
 
 
 def _must_be_possible(queue: Queue, pace: Pace) -> None:
@@ -262,6 +266,10 @@ def _resumed(
     until = time.strftime("%H:%M", time.localtime(state.end))
     if state.finished:
         observer.note(f"from the record: {len(rows)} rows; --fresh runs it again")
+    elif now >= state.end - reserve_s(state):
+        observer.note(
+            f"from the record: {len(rows)} rows, for the first start's deadline, {until}, is over; --fresh starts anew"
+        )
     else:
         observer.note(
             f"going on after {len(rows)} rows; the first start's deadline stays: {until}; --fresh starts anew"
