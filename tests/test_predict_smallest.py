@@ -1,9 +1,11 @@
 """The smallest card that does the whole goal, the cheapest, and what comes nearest where none does."""
 
 import csv
+import re
 from dataclasses import replace
 
 import pytest
+from helpers.predictions import OWN_ACCELERATOR
 
 from harness.catalog import accelerators
 from harness.cli.app import main
@@ -42,6 +44,13 @@ def test_where_none_does_it_the_nearest_is_named_with_what_it_lacks(capsys):
     said = " ".join(out.split())
     assert code == 1 and "no card surely does it" in said and "comes nearest: it may take" in said
     assert "over the budget of 0.0001 h" in said and "nearest" in out.split("PREDICTED")[0]
+
+
+def test_memory_that_lacks_is_told_by_how_often_the_cards_is_needed(capsys, tmp_path):
+    (tmp_path / "small.yaml").write_text(OWN_ACCELERATOR.replace("24 GiB", "0.1 GiB"))
+    code, out, _ = run(capsys, "--smallest", "--gpu", str(tmp_path / "small.yaml"))
+    said = re.search(r"it may need (\S+) GiB per card, (\S+) times the 0.1 that it has", " ".join(out.split()))
+    assert code == 1 and float(said[2]) == pytest.approx(float(said[1]) / 0.1, rel=0.01) and float(said[2]) > 2
 
 
 def test_candidates_go_from_the_least_memory_of_all_cards_to_the_most():

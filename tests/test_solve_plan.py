@@ -139,6 +139,14 @@ def test_the_table_fits_80_columns_and_names_what_does_not_fit(config, scope):
     assert max(map(len, text.splitlines())) <= 80
     assert "1 tasks with a test input beyond the context: long" in text and "made up" in text
     assert "all others are answered" in text and "all are answered" not in text
+    # What no rank fits may not run at all.
+    for rank, said in (
+        (64, "memory for    rank 64 of LoRA at"),
+        (0, "memory        may not suffice, not even for rank 1"),
+    ):
+        out = io.StringIO()
+        show_plan(replace(planned, most_rank=rank), config, Console(file=out, width=80))
+        assert said in out.getvalue()
 
 
 def test_earlier_runs_of_the_same_setting_give_the_pace_and_others_do_not(config):

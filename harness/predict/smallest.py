@@ -189,7 +189,6 @@ def shortfall(prediction: Prediction, goal: Goal) -> str:
     if not prediction.fits_memory():
         gib = 2**30
         needs, has = prediction.peak_bytes * prediction.memory_factor / gib, prediction.accelerator.memory_bytes / gib
-        lack = fixed(100 * (needs / has - 1))
-        return f"it may need {rounded(needs)} GiB per card and has {rounded(has)}, {lack} % too little"
+        return f"it may need {rounded(needs)} GiB per card, {rounded(needs / has)} times the {rounded(has)} that it has"
     high, budget = prediction.hours(goal)[2], goal.budget_hours
     return f"it may take {rounded(high)} h, {fixed(100 * (high / budget - 1))} % over the budget of {budget:.7g} h"

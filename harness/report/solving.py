@@ -84,8 +84,9 @@ def show_plan(plan: "RunPlan", config: "PlanConfig", out: Console) -> None:
         f"{_count(plan.most_views, 'view')} at {config.steps} steps (95 % sure)",
     ]
     if plan.most_rank is not None:
-        rank = f"rank {plan.most_rank:,}" if plan.most_rank else "not even rank 1"
-        lines.append(f"memory for    {rank} of LoRA at {config.context} tokens; planned is {config.recipe.lora_r}")
+        lora = f"of LoRA at {config.context} tokens; planned is {config.recipe.lora_r}"
+        short = f"may not suffice, not even for rank 1 {lora}; a shorter --context needs less"
+        lines.append(f"memory for    rank {plan.most_rank:,} {lora}" if plan.most_rank else f"memory        {short}")
     for ids, what in ((plan.unasked, "with a test input beyond the context"), (plan.untrained, "answered untrained")):
         if ids:
             more = f" and {len(ids) - 4} more" if len(ids) > 4 else ""
