@@ -100,7 +100,7 @@ def plan(config: PlanConfig, observer: EstimateObserver) -> RunPlan:
                 accelerator, calibration = device_at_hand(report, folder.parent)
             name, device = report.device.name, report.device.id
             workers = config.workers or 1 + len(report.device.others) * (config.device == "auto")
-            rows = _rows(folder)
+            rows = _rows(folder, observer)
         spec, request = _spec(config, accelerator, calibration, device, name)
         tokens = estimate.count_tokens(estimate.count_job(spec, config.tasks, config.arm), executor, observer)
         pace = estimate.predicted_pace(request, executor.command, observer)
@@ -112,9 +112,14 @@ def plan(config: PlanConfig, observer: EstimateObserver) -> RunPlan:
     return replace(_planned(config, spec, workers, tokens, pace), most_rank=rank)
 
 
-def _rows(folder: Path) -> list[solving.SolvedTask]:
+def _rows(folder: Path, observer: EstimateObserver) -> list[solving.SolvedTask]:
     path = folder / solving.ROWS.name
-    return store.read(path, solving.ROWS)[0] if path.exists() else []
+    if not path.exists():
+        return []
+    rows, left_out = store.read(path, solving.ROWS)
+    for text in left_out.sentences(path.name):
+        observer.note(text)
+    return rows
 
 
 def _spec(

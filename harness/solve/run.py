@@ -22,7 +22,7 @@ from harness.records import solving
 from harness.records.arm import ROWS as ARMS
 from harness.records.arm import TASK, TuneSpec
 from harness.records.measurement import OK
-from harness.records.store import RESULTS, Store, slug
+from harness.records.store import RESULTS, Store, read, slug
 from harness.solve import confidence, estimate
 from harness.solve import state as states
 from harness.solve.config import SolveConfig, run_key
@@ -72,6 +72,7 @@ def run(
 ) -> SolveResult:
     """Answers the config's tasks until its deadline, on this machine or on a cluster's cards. Raises UserError for what
     the user must correct first."""
+    started = time.time()  # looking, counting and predicting are of the budget too
     with executor or LocalExecutor() as here:
         observer.note("looking at the device ...")
         # The first kind of a cluster's cards stands for all in the plan; how slow each is shows with its first tasks.
@@ -85,6 +86,8 @@ def run(
             store = Store(config.tune.results or RESULTS / slug(device.name), kind=solving.ROWS)
             with alone_in(store.folder):
                 store.repair(observer.note)
+                for text in read(store.path, store.kind)[1].sentences(store.kind.name):
+                    observer.note(text)
                 spec = replace(spec_of(config.tune, report), scope=TASK, device_name=device.name)
                 tokens = estimate.count_tokens(estimate.count_job(spec, config.share, config.arm), here, observer)
                 request = estimate.request_of(spec, *device_at_hand(report, store.folder.parent))
@@ -94,7 +97,15 @@ def run(
                     cards = estimate.fastest_workers(
                         pace, list(store.rows().values()), spec, config.arm, list(tokens.values()), os.cpu_count() or 1
                     )
-                ready = _Ready(spec=spec, workers=cards, tokens=tokens, pace=pace, command=here.command, fleet=fleet)
+                ready = _Ready(
+                    spec=spec,
+                    workers=cards,
+                    tokens=tokens,
+                    pace=pace,
+                    command=here.command,
+                    fleet=fleet,
+                    budget_end=started + config.budget_s,
+                )
                 return _run_on(ready, config, store, observer)
 
 
@@ -128,7 +139,8 @@ def _workers(config: SolveConfig, device: Device, fleet: Fleet | None) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class _Ready:
-    """What is known before the first worker starts."""
+    """What is known before the first worker starts; `budget_end` is when a budget that begins with this start is over,
+    in seconds since the epoch."""
 
     spec: TuneSpec
     workers: int
@@ -136,6 +148,7 @@ class _Ready:
     pace: Pace
     command: Sequence[str]
     fleet: Fleet | None
+    budget_end: float
 
     @property
     def sharing(self) -> int:
@@ -153,7 +166,7 @@ class _Ready:
 def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObserver) -> SolveResult:
     spec, workers, sharing = ready.spec, ready.workers, ready.sharing
     key, setting = run_key(spec, config.arm, config.tasks, versions()), estimate.setting_of(spec, config.arm, sharing)
-    state, rows = _resumed(config, key, store, observer)
+    state, rows = _resumed(config, key, store, ready.budget_end, observer)
     pace = estimate.known_pace(ready.pace, list(store.rows().values()), spec, config.arm, sharing)
     queue = Queue(
         config=config,
@@ -171,10 +184,10 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
     )
     for row in rows:
         queue.take(row)
-    # Valid from the first second on.
-    queue.write()
     if not rows:
-        _must_be_possible(queue, pace)
+        _must_be_possible(queue, pace, going_on=state.planned is not None)
+    # Valid from the first second on; a run that is refused leaves the file of another as it was.
+    queue.write()
     if text := unasked(ready.tokens.values(), spec.context):
         observer.note(text)
     if state.planned is None and not rows:
@@ -233,7 +246,7 @@ def _ended(row: solving.SolvedTask) -> float:
     return datetime.fromisoformat(row.started).timestamp() + row.seconds
 
 
-def _must_be_possible(queue: Queue, pace: Pace) -> None:
+def _must_be_possible(queue: Queue, pace: Pace, going_on: bool) -> None:
     """Raises UserError where no task can be answered at all."""
     tasks, context = len(queue.tokens), queue.spec.context
     if not queue.least:
@@ -241,25 +254,24 @@ def _must_be_possible(queue: Queue, pace: Pace) -> None:
     # By the low end of what is foreseen, so that nothing is refused that may do.
     least_s = (pace.load_s + min(queue.least.values())) * math.exp(-1.96 * pace.common_sigma)
     if (left_s := queue.end - time.time()) < least_s:
+        remedy = "--fresh starts anew" if going_on else "give a longer --budget-hours, or a later --deadline"
         raise UserError(
             f"{max(0.0, left_s):.0f} s are too short for any task: loading and the shortest answer take "
-            f"{least_s:.0f} s at least; give a longer --budget-hours, or a later --deadline"
+            f"{least_s:.0f} s at least; {remedy}"
         )
 
 
 def _resumed(
-    config: SolveConfig, key: str, store: Store, observer: SolveObserver
+    config: SolveConfig, key: str, store: Store, budget_end: float, observer: SolveObserver
 ) -> tuple[states.RunState, list[solving.SolvedTask]]:
-    """The state of this run and the rows that it has: those of an earlier start, if there was one."""
+    """The state of this run and the rows that it has: those of an earlier start, if there was one. A new state is
+    not on disk yet: a run that is refused may come again with another deadline."""
     now, name = time.time(), states.name_of(key, config.shard)
     state = None if config.tune.fresh else states.load(store.folder, name)
     if state is None:
-        end = config.end or now + config.budget_s
-        if end <= now:
+        if config.end and config.end <= now:
             raise UserError("the deadline is over already; give a later --deadline, or --budget-hours")
-        state = states.RunState(name, now, end)
-        states.save(store.folder, state)
-        return state, []
+        return states.RunState(name, now, config.end or budget_end), []
     began = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(state.began))
     own = {task.id for task in config.share}
     rows = [row for row in store.rows().values() if row.run == key and row.task in own and row.started >= began]
