@@ -22,6 +22,8 @@ _RED = dict.fromkeys(("too slow", "too big"), "red")
 _YELLOW = dict.fromkeys(("tight", "fits?", "too big?", "unsure"), "yellow")
 _VERDICT_COLOURS = {"fits": "green", **_YELLOW, **_RED, "unstable": "magenta"}
 _LABEL_WIDTH = 9  # "bf16/ckpt"
+_NAMES = ("model", "card")  # columns that make room for the others
+_PARTS = "[^- ]*[- ]|[^- ]+"  # of a name
 
 
 # In a notebook rich would make a picture of every line; there, too, lines are text.
@@ -63,14 +65,12 @@ def console(quiet: bool = False) -> Console:
 
 
 class PlainTable(Table):
-    """A table whose cells are made visible before their widths are measured; names of models break behind a hyphen."""
+    """A table whose cells are made visible before their widths are measured; where it is too wide, names break."""
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         shown = [visible(c) if isinstance(c, str) else _visible(c) if isinstance(c, Text) else c for c in cells]
         named = [
-            _Name(c if isinstance(c, Text) else Text(c))
-            if column.header == "model" and isinstance(c, str | Text)
-            else c
+            _Name(c if isinstance(c, Text) else Text(c)) if column.header in _NAMES and isinstance(c, str | Text) else c
             for c, column in zip(shown, self.columns, strict=False)
         ]
         super().add_row(*named, *shown[len(named) :], **options)
@@ -78,18 +78,18 @@ class PlainTable(Table):
 
 @dataclass(frozen=True)
 class _Name:
-    """A model's name, which rich would break anywhere: "qwen2.5-" and "0.5b", not "qwen2.5-0.5" and "b"."""
+    """A name, which rich would break anywhere: "qwen2.5-" and "0.5b", not "qwen2.5-0.5" and "b"."""
 
     text: Text
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        parts = re.findall("[^-]*-|[^-]+", self.text.plain) or [""]
+        parts = re.findall(_PARTS, self.text.plain) or [""]
         least = min(max(map(cell_len, parts)), options.max_width)
         return Measurement(least, min(max(least, self.text.cell_len), options.max_width))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         lines = [""]
-        for part in re.findall("[^-]*-|[^-]+", self.text.plain):
+        for part in re.findall(_PARTS, self.text.plain):
             if lines[-1] and cell_len(lines[-1] + part) > options.max_width:
                 lines.append("")
             lines[-1] += part
@@ -107,7 +107,7 @@ def plain_table(headings: str) -> Table:
     for heading in headings.split("|"):
         name = heading.removeprefix("<")
         table.add_column(
-            name, justify="right" if name == heading else "left", no_wrap=name not in ("also", "model"), overflow="fold"
+            name, justify="right" if name == heading else "left", no_wrap=name not in ("also", *_NAMES), overflow="fold"
         )
     return table
 
