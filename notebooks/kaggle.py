@@ -91,15 +91,17 @@ else:
 # The time left is shared out, and `submission.json` is valid after every task. Stopped and run again, it goes on.
 
 # %%
-left = BUDGET_HOURS - (time.time() - started) / 3600 if here.scored else REHEARSAL_HOURS
-common = {"tasks": str(here.tasks), "budget_hours": left, "out": here.submission, "results": here.results}
+common = {"tasks": str(here.tasks), "out": here.submission, "results": here.results}
 common |= {name: number for name, number in (("steps", STEPS), ("views", VIEWS)) if number is not None}
 # What was picked; where that cannot answer (it has no weights, say), the model that comes along.
 for chosen in (record.pick, {"model": kaggle.STAND_IN_MODEL}):
+    left = BUDGET_HOURS - (time.time() - started) / 3600 if here.scored else REHEARSAL_HOURS
     try:
-        solved = harness.solve(**(chosen | common | SOLVE))
+        solved = harness.solve(**(chosen | common | {"budget_hours": left} | SOLVE))
     except harness.UserError as problem:
-        print(f"{chosen.get('model')} answers nothing: {problem}")
+        print(f"{chosen.get('model')}: {problem}")
+        if kaggle.answered(here):  # before that: another model would write over it
+            break
     else:
         print(solved.summary)
         break

@@ -263,9 +263,9 @@ def test_kaggles_scoring_is_noticed(inputs, tmp_path, monkeypatch):
 def test_a_submission_is_checked(inputs, tmp_path):
     challenges(inputs / "arc-agi_test_challenges.json", 2)
     here = look(inputs, tmp_path)
-    assert "There is no valid" in kaggle.check(here)
+    assert "There is no valid" in kaggle.check(here) and kaggle.answered(here) == 0
     tasks = made_tasks(2)[0]
     submission.write(here.submission, tasks, {tasks[0].id: (("1",),)})
-    assert kaggle.check(here).endswith("is valid: 2 tasks, 1 of them with an answer.")
+    assert kaggle.check(here).endswith("is valid: 2 tasks, 1 of them with an answer.") and kaggle.answered(here) == 1
     here.submission.write_text("{}")
-    assert "is missing, and 1 more" in kaggle.check(here)
+    assert "is missing, and 1 more" in kaggle.check(here) and kaggle.answered(here) == 0

@@ -104,6 +104,32 @@ def test_what_was_picked_holds_unless_a_setting_says_otherwise(monkeypatch, tmp_
     assert (options["model"], options["steps"], options["views"]) == ("picked", *wanted)
 
 
+@pytest.mark.parametrize(("answered", "asked"), [(True, ["picked"]), (False, ["picked", "arc-tiny"])])
+def test_another_model_stands_in_only_where_nothing_is_answered(tmp_path, answered, asked):
+    """A run that ends with an error after hours: another would write over its answers. One that takes over has what is
+    left of the hours, not all of them again."""
+    (source,) = (cell.source for cell in make.notebook("kaggle").cells if "harness.solve(" in cell.source)
+    tasks, calls, clock, file = made_tasks(2)[0], [], [0.0], tmp_path / "c.json"
+    pairs = {task.id: [{"input": task.test_inputs[0], "output": task.test_inputs[0]}] for task in tasks}
+    file.write_text(json.dumps({name: {"train": own, "test": own} for name, own in pairs.items()}))
+    here = kaggle.Here(folder=tmp_path, tasks=file, models=(), scored=True, notes=())
+
+    def solve(**options):
+        calls.append(options)
+        clock[0] += 1800.0
+        if answered:
+            submission.write(here.submission, tasks, {tasks[0].id: (("1",),)})
+        raise harness.UserError("the disk is full")
+
+    world = type("Harness", (), {"solve": staticmethod(solve), "UserError": harness.UserError})
+    names = {"STEPS": None, "VIEWS": None, "SOLVE": {}, "BUDGET_HOURS": 2, "REHEARSAL_HOURS": 0.1, "started": 0.0}
+    names["record"] = type("Record", (), {"pick": {"model": "picked"}})
+    names["time"] = type("Time", (), {"time": staticmethod(lambda: clock[0])})
+    exec(source, names | {"harness": world, "kaggle": kaggle, "here": here})
+    assert [options["model"] for options in calls] == asked
+    assert [options["budget_hours"] for options in calls] == [2.0, 1.5][: len(asked)]
+
+
 # ---- How they are made
 
 

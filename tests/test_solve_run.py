@@ -249,6 +249,25 @@ def test_a_model_that_no_worker_can_load_is_told_once(solve):
         solve.run(fresh=True)
 
 
+def test_cards_that_are_all_gone_leave_what_is_answered(solve):
+    """Every worker dies within its second task, and none can be loaded any more."""
+
+    class Torn(Watch):
+        def progress(self, progress):
+            if progress.answered:
+                solve.world(
+                    unloadable="the card is lost", ends=dict.fromkeys(("t0", "t1", "t2", "t3", "t4", "t5"), "kill")
+                )
+
+    result = solve.run(Torn(), budget_s=60)
+    answered = {row.task for row in result.rows if row.votes}
+    assert answered and solve.answered() == answered and len(answered) < 6
+    assert any("the card is lost" in note and "the same command goes on" in note for note in solve.watch.notes)
+    solve.world()
+    solve.run(budget_s=60)
+    assert solve.answered() > answered
+
+
 def test_a_place_that_no_submission_can_be_written_to_is_found_at_the_start(solve):
     solve.out.mkdir()
     with pytest.raises(UserError, match="is a folder"):

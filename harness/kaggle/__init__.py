@@ -13,9 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import network
 from harness.arc.sources import load
+from harness.arc.task import Task
 from harness.catalog import gguf_model
 from harness.catalog import models as model_table
 from harness.errors import UserError, first_line
@@ -161,6 +163,19 @@ def check(here: Here) -> str:
     faults = submission.faults(raw, tasks) if isinstance(raw, dict) else ["it is no mapping of ids to answers"]
     if faults:
         return f"{here.submission} is not valid: {faults[0]}, and {len(faults) - 1} more."
+    return f"{here.submission} is valid: {len(tasks)} tasks, {_answered(raw, tasks)} of them with an answer."
+
+
+def answered(here: Here) -> int:
+    """Tasks with an answer in submission.json; 0 where there is no valid one."""
+    tasks = load(str(here.tasks))[0]
+    try:
+        raw = read_json(here.submission)
+    except (OSError, ValueError):
+        return 0
+    return _answered(raw, tasks) if isinstance(raw, dict) and not submission.faults(raw, tasks) else 0
+
+
+def _answered(raw: dict[str, Any], tasks: Sequence[Task]) -> int:
     blank = {f"attempt_{number}": submission.UNANSWERED for number in (1, 2)}
-    answered = sum(any(answer != blank for answer in raw[task.id]) for task in tasks)
-    return f"{here.submission} is valid: {len(tasks)} tasks, {answered} of them with an answer."
+    return sum(any(answer != blank for answer in raw[task.id]) for task in tasks)

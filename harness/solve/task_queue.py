@@ -96,7 +96,7 @@ class Queue:
     def run(self) -> bool:
         """Works until nothing is left to do or the time is over; whether nothing is left.
 
-        Raises UserError where no worker can load the model, or a row cannot be written.
+        Raises UserError where no worker can load the model and nothing is answered yet, or a row cannot be written.
         """
         with self.pool as pool:
             if self.scheduler.anything_left(self.now()):
@@ -126,6 +126,8 @@ class Queue:
 
     def _goes_on(self) -> bool:
         now = self.now()
+        if len(self.scheduler.gone) == self.workers:
+            return False
         return now < self.end and (any(state.at for state in self.states) or self.scheduler.anything_left(now))
 
     def _start(self, worker: int) -> None:
@@ -140,7 +142,8 @@ class Queue:
         state = self.states[worker]
         if isinstance(event, UserError):
             # The model cannot be loaded by any worker: the user must act.
-            raise event
+            self._lost(worker, event.args[0], by_all=True)
+            return
         if isinstance(event, Outcome):
             if state.at:
                 self.observer.note(f"worker {worker} died at {state.at.task}: {event.reason}; another one takes over")
@@ -152,12 +155,7 @@ class Queue:
             if state.failed_loads < _LOADS:
                 self._start(worker)
                 return
-            # A card that is gone: the others go on.
-            self.scheduler.gone.add(worker)
-            text = f"worker {worker} cannot load the model: {event.reason}"
-            if len(self.scheduler.gone) == self.workers:
-                raise UserError(text)
-            self.observer.note(f"{text}; the others go on")
+            self._lost(worker, f"worker {worker} cannot load the model: {event.reason}")
             return
         match event["event"]:
             case "place":
@@ -174,6 +172,18 @@ class Queue:
             case "result":
                 state.heard = event["result"]
                 self._finish(worker, state.heard["status"], state.heard["reason"])
+
+    def _lost(self, worker: int, text: str, by_all: bool = False) -> None:
+        """A card that is gone: the others go on, and where there are none (or `by_all`) what is answered stays."""
+        if self.states[worker].at:  # refused within a task
+            self._finish(worker, "crashed", text)
+        self.scheduler.gone.add(worker)
+        if len(self.scheduler.gone) < self.workers and not by_all:
+            self.observer.note(f"{text}; the others go on")
+        elif any(row.votes for row in self.rows):
+            self.observer.note(f"{text}; what is answered is in {self.config.out}, and the same command goes on")
+        else:
+            raise UserError(text)
 
     def _assign(self) -> None:
         now, latest = self.now(), self.end - min(_ANSWERS_S, self.reserve_s / 2)
