@@ -171,6 +171,26 @@ def test_earlier_runs_of_the_same_setting_give_the_pace_and_others_do_not(config
     assert measured.train_factor == pytest.approx(2.0) and "assumed" not in measured.source
 
 
+def test_workers_that_share_a_cpu_are_not_each_as_fast_as_one_alone(config):
+    """Two are assumed to do 1.5 times the work of one, so each takes 2 / 1.5 of its seconds; a card has its own."""
+    from harness.catalog.accelerators import find
+    from harness.predict.calibration import prior
+
+    spec, _ = _spec(config, find("t4"), prior("cuda"), "cpu", "a CPU")
+    on_cpu, tasks = replace(PACE, kind="cpu"), list(TOKENS.values())
+    alone, two = (estimate.known_pace(on_cpu, [], spec, "n-1", workers) for workers in (1, 2))
+    assert sum(_PerTask(tasks, two, 2, config).work(10, 4)) == pytest.approx(
+        sum(_PerTask(tasks, alone, 1, config).work(10, 4)) * 2 / 1.5
+    )
+    assert two.common_sigma > alone.common_sigma and "2 workers on one CPU are assumed" in two.source
+    assert estimate.known_pace(PACE, [], spec, "n-1", 2).source == PACE.source
+    # What was measured with as many holds as it is.
+    setting = estimate.setting_of(spec, "n-1", 2)
+    rows = [row_of(f"t{i}", setting=setting, train_s=3.0, decode_s=1.0) for i in range(6)]
+    measured = estimate.known_pace(on_cpu, rows, spec, "n-1", 2)
+    assert measured.train_factor == pytest.approx(3.0) and "assumed" not in measured.source
+
+
 def test_the_verb_plans_a_run_on_a_card_that_is_not_at_hand(arc_folder, tmp_path, capsys):
     tasks, solutions = made_tasks(3)
     write_tasks(tmp_path / "tasks", tasks, solutions)

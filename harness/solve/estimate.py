@@ -102,6 +102,7 @@ def setting_of(spec: TuneSpec, arm: str, workers: int) -> str:
 def known_pace(pace: Pace, rows: Sequence[SolvedTask], spec: TuneSpec, arm: str, workers: int) -> Pace:
     """The predicted `pace` as the record's rows of this setting show it, where there are any; else as rows do that were
     answered in other ways."""
+    pace = pace.shared_by(workers)
     setting = setting_of(spec, arm, workers)
     if own := [row for row in rows if row.setting == setting]:
         return pace.answering(spec.decode, spec.select).measured_by(

@@ -29,6 +29,8 @@ FEW = 5  # rows: with fewer their own spread says little
 DECODE_COST = {GREEDY: 1.0, SAMPLE: 1.3, DFS: 1.72}
 SCORE_COST = 0.56
 _ASSUMED_SIGMA = 0.3
+# Work of several workers on one CPU over that of one with all threads: of two on two cores it was 1.45 to 1.65.
+CPU_GAIN = 1.5
 _MOST_SCORE_SHARE = 0.5
 
 
@@ -95,6 +97,19 @@ class Pace:
             score_share=SCORE_COST / cost if select == SCORE else 0.0,
             common_sigma=math.hypot(self.common_sigma, _ASSUMED_SIGMA),
             source=f"{self.source}; answers by {ways} are assumed to take {cost:.1f} times greedy ones by vote",
+        )
+
+    def shared_by(self, workers: int) -> "Pace":
+        """The pace of each of `workers` that share a CPU's cores, by assumption; on cards each has its own."""
+        if self.kind != CPU or workers == 1:
+            return self
+        stretch = workers / CPU_GAIN
+        return replace(
+            self,
+            train_factor=self.train_factor * stretch,
+            answer_factor=self.answer_factor * stretch,
+            common_sigma=math.hypot(self.common_sigma, _ASSUMED_SIGMA),
+            source=f"{self.source}; {workers} workers on one CPU are assumed to do {CPU_GAIN} times the work of one",
         )
 
     def measured_by(self, rows: Sequence[SolvedTask], source: str) -> "Pace":

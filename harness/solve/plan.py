@@ -107,7 +107,9 @@ def plan(config: PlanConfig, observer: EstimateObserver) -> RunPlan:
         if device == "cpu" and not (config.workers or config.gpu):
             counted = list(tokens.values())
             workers = estimate.fastest_workers(pace, rows, spec, config.arm, counted, os.cpu_count() or 1)
-        pace = estimate.known_pace(pace, rows, spec, config.arm, workers)
+        # One adapter for all is trained by one process, with all cores.
+        sharing = workers if config.scope == TASK else 1
+        pace = estimate.known_pace(pace, rows, spec, config.arm, sharing)
         rank = most_rank(request, executor.command, observer)
     return replace(_planned(config, spec, workers, tokens, pace), most_rank=rank)
 
