@@ -131,6 +131,9 @@ def test_what_is_foreseen_holds_the_draws():
     assert seen.in_time == 1.0 and seen.whole > 0.97
     short = foresee(expected, least, 0.9 * ideal * 3600, WORKERS, UNSURE, draws=200)
     assert short.in_time > 0.9 and short.whole == 0.0  # all are answered, none of them whole
+    # The line before a run says so: all in time, and the hours beside it are more than there are.
+    assert "that all are answered in time, under 1 % that none is cut short" in short.sentence(60)
+    assert "over 99 % that all are answered in time, " in seen.sentence(60)
     none = foresee(expected, expected, 0.5 * ideal * 3600, WORKERS, UNSURE, draws=100)
     assert none.in_time == 0.0
 

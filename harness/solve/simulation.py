@@ -43,14 +43,24 @@ class Foreseen:
     def sentence(self, tasks: int) -> str:
         """What it says of `tasks` tasks, for a line of its own."""
         hours = " to ".join(map(_duration, (self.hours_low, self.hours_high)))
-        odds = f"{100 * self.in_time:.0f} %" if self.in_time < 1 else "over 99 %"
-        return f"{tasks} tasks: {_duration(self.hours_mid)} ({hours}), {odds} that all are in time"
+        answered, whole = _odds(self.in_time), _odds(self.whole)
+        return (
+            f"{tasks} tasks: {_duration(self.hours_mid)} ({hours}), {answered} that all are answered in time, "
+            f"{whole} that none is cut short for it"
+        )
 
 
 def uncertainty(pace: Pace, loaded: bool = False) -> Uncertainty:
     """The uncertainty of a run at this pace, before workers have `loaded` the model, or after."""
     startup = (0.0, 0.0) if loaded else (0.7 * pace.load_s, 2.0 * pace.load_s)
     return Uncertainty(common=pace.common_sigma, worker=_WORKER_SIGMA, task=pace.task_sigma, startup_s=startup)
+
+
+def _odds(share: float) -> str:
+    """A share of the draws, which are too few to be sure by."""
+    if share > 0.99:
+        return "over 99 %"
+    return f"{100 * share:.0f} %" if share >= 0.01 else "under 1 %"
 
 
 def _duration(hours: float) -> str:
