@@ -268,6 +268,20 @@ def test_cards_that_are_all_gone_leave_what_is_answered(solve):
     assert solve.answered() > answered
 
 
+def test_cards_that_are_all_gone_before_any_grid_was_answered_are_an_error(solve):
+    """Votes for nothing, as depth first gives where no grid is likely enough, are no answer."""
+
+    class Torn(Watch):
+        def progress(self, progress):
+            if progress.answered:
+                solve.world(unloadable="the card is lost", ends={task.id: "kill" for task in solve.tasks})
+
+    solve.world(answers={"votes": [[]]})
+    with pytest.raises(UserError, match="the card is lost"):
+        solve.run(Torn(), budget_s=60)
+    assert solve.rows[0].votes == ((),) and not solve.answered()
+
+
 def test_a_place_that_no_submission_can_be_written_to_is_found_at_the_start(solve):
     solve.out.mkdir()
     with pytest.raises(UserError, match="is a folder"):

@@ -275,5 +275,5 @@ def solve(
         trackers.show_after(tracked_by, result.folder, out)
     elif tracked_by:
         print("not tracked: the time is over; report --track writes it", file=sys.stderr)
-    if not any(row.votes for row in result.rows):
+    if not any(any(row.votes) for row in result.rows):
         raise typer.Exit(1)

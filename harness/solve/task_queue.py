@@ -180,7 +180,7 @@ class Queue:
         self.scheduler.gone.add(worker)
         if len(self.scheduler.gone) < self.workers and not by_all:
             self.observer.note(f"{text}; the others go on")
-        elif any(row.votes for row in self.rows):
+        elif any(any(row.votes) for row in self.rows):
             self.observer.note(f"{text}; what is answered is in {self.config.out}, and the same command goes on")
         else:
             raise UserError(text)
