@@ -1,5 +1,6 @@
 """The command line: bad input is one line and exit code 2, and what needs no torch does not import it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -221,6 +222,21 @@ def test_every_option_stands_under_a_heading():
     options = {p.name for verb in verbs for p in verb.params if p.param_type_name == "option" and not p.hidden}
     names = [name for panel in PANELS.values() for name in panel]
     assert sorted(names) == sorted(options | {"help"})
+
+
+def test_help_says_of_every_verb_what_the_readme_says(capsys):
+    """In whole sentences, at any width."""
+    with pytest.raises(SystemExit):
+        app.main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \| (.+) \|$",
+        (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert len(rows) == len(app.app.registered_commands)
+    for verb, sentence in rows:
+        assert f" {verb} {sentence}" in shown
 
 
 def test_help_names_everything_once_and_says_what_goes_with_tasks_alone(capsys):

@@ -121,6 +121,10 @@ PANELS = {
 class PanelCommand(TyperCommand):
     """A verb whose --help has its options under `PANELS`; typer's own panels need rich, which is slow to import."""
 
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """The whole first paragraph: it is wrapped, and nobody knows what was cut off."""
+        return " ".join((self.help or "").partition("\n\n")[0].split())
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         params = self.get_params(ctx)
         arguments = [p.get_help_record(ctx) for p in params if p.param_type_name == "argument"]
