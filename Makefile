@@ -97,6 +97,9 @@ tiny: .venv/.ready
 	OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 \
 	  $(PY) -m torch.distributed.run --nproc-per-node $(CORES) -m harness.tiny.pretrain $(ARGS)
 
+# pip says in many lines what went wrong; started again it goes on.
+SETUP_FAILED = echo 'error: .venv could not be set up, see above: it needs an index of packages, and room for 6.5 GB (2 GB with a torch without CUDA)' >&2; exit 2
+
 setup: .venv/.ready
 
 # Made anew when the pins or the project's own file are newer; pip then changes only what differs.
@@ -104,11 +107,11 @@ setup: .venv/.ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; name it: make PYTHON=python3.12' >&2; exit 2; }
 	@echo 'setting up .venv (once; a few minutes) ...'
 	@test -x $(PY) || $(PYTHON) -m venv .venv
-	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e . || { $(SETUP_FAILED); }
 	@touch $@
 
 .venv/.ready-dev: .venv/.ready
-	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' || { $(SETUP_FAILED); }
 	@touch $@
 
 clean:
