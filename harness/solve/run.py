@@ -4,7 +4,6 @@ This process never imports torch. What is on disk after every task is all that a
 the deadline, and a submission.
 """
 
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from harness.solve import state as states
 from harness.solve.config import SolveConfig, run_key
 from harness.solve.pace import Pace
 from harness.solve.progress import Progress
+from harness.solve.resume import must_be_possible, reserve_s, resumed
 from harness.solve.simulation import Foreseen, foresee, uncertainty
 from harness.solve.task_queue import Queue
 from harness.solve.tokens import TaskTokens, unasked
@@ -38,9 +38,6 @@ from harness.workers.look import find, report_on, reserve
 from harness.workers.pool import Pool
 from harness.workers.ray import RayExecutor
 from harness.workers.ray_pool import RayPool
-
-# Kept free at the end: for a process that must be killed, and for the last file.
-RESERVE_SHARE, LEAST_RESERVE_S, MOST_RESERVE_S = 0.02, 3.0, 60.0
 
 
 class SolveObserver(Protocol):
@@ -166,7 +163,7 @@ class _Ready:
 def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObserver) -> SolveResult:
     spec, workers, sharing = ready.spec, ready.workers, ready.sharing
     key, setting = run_key(spec, config.arm, config.tasks, versions()), estimate.setting_of(spec, config.arm, sharing)
-    state, rows = _resumed(config, key, store, ready.budget_end, observer)
+    state, rows = resumed(config, key, store, ready.budget_end, observer.note)
     pace = estimate.known_pace(ready.pace, list(store.rows().values()), spec, config.arm, sharing)
     queue = Queue(
         config=config,
@@ -185,7 +182,7 @@ def _run_on(ready: _Ready, config: SolveConfig, store: Store, observer: SolveObs
     for row in rows:
         queue.take(row)
     if not rows:
-        _must_be_possible(queue, pace, going_on=state.planned is not None)
+        must_be_possible(queue, pace, going_on=state.planned is not None)
     # Valid from the first second on; a run that is refused leaves the file of another as it was.
     queue.write()
     if text := unasked(ready.tokens.values(), spec.context):
@@ -244,51 +241,3 @@ def _first_pass_h(queue: Queue, began: float) -> float | None:
 
 def _ended(row: solving.SolvedTask) -> float:
     return datetime.fromisoformat(row.started).timestamp() + row.seconds
-
-
-def _must_be_possible(queue: Queue, pace: Pace, going_on: bool) -> None:
-    """Raises UserError where no task can be answered at all."""
-    tasks, context = len(queue.tokens), queue.spec.context
-    if not queue.least:
-        raise UserError(f"none of {tasks} tasks fits {context} tokens; ask for a longer --context")
-    # By the low end of what is foreseen, so that nothing is refused that may do.
-    least_s = (pace.load_s + min(queue.least.values())) * math.exp(-1.96 * pace.common_sigma)
-    if (left_s := queue.end - time.time()) < least_s:
-        remedy = "--fresh starts anew" if going_on else "give a longer --budget-hours, or a later --deadline"
-        raise UserError(
-            f"{max(0.0, left_s):.0f} s are too short for any task: loading and the shortest answer take "
-            f"{least_s:.0f} s at least; {remedy}"
-        )
-
-
-def _resumed(
-    config: SolveConfig, key: str, store: Store, budget_end: float, observer: SolveObserver
-) -> tuple[states.RunState, list[solving.SolvedTask]]:
-    """The state of this run and the rows that it has: those of an earlier start, if there was one. A new state is
-    not on disk yet: a run that is refused may come again with another deadline."""
-    now, name = time.time(), states.name_of(key, config.shard)
-    state = None if config.tune.fresh else states.load(store.folder, name)
-    if state is None:
-        if config.end and config.end <= now:
-            raise UserError("the deadline is over already; give a later --deadline, or --budget-hours")
-        return states.RunState(name, now, config.end or budget_end), []
-    began = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(state.began))
-    own = {task.id for task in config.share}
-    rows = [row for row in store.rows().values() if row.run == key and row.task in own and row.started >= began]
-    until = time.strftime("%H:%M", time.localtime(state.end))
-    if state.finished:
-        observer.note(f"from the record: {len(rows)} rows; --fresh runs it again")
-    elif now >= state.end - reserve_s(state):
-        observer.note(
-            f"from the record: {len(rows)} rows, for the first start's deadline, {until}, is over; --fresh starts anew"
-        )
-    else:
-        observer.note(
-            f"going on after {len(rows)} rows; the first start's deadline stays: {until}; --fresh starts anew"
-        )
-    return state, rows
-
-
-def reserve_s(state: states.RunState) -> float:
-    """Seconds before the deadline in which nothing is computed any more."""
-    return min(MOST_RESERVE_S, max(LEAST_RESERVE_S, RESERVE_SHARE * (state.end - state.began)))
