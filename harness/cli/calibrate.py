@@ -31,6 +31,7 @@ def calibrate(results: Recorded = None) -> None:
     from harness.report.progress import ProgressLine
 
     rows, runs, folder = _to_fit_on(results)
+    rows = _undisturbed(rows)
     out = style.console()
     with ProgressLine(out) as progress:
         # The cells are traced without a device, and the figures of the card fitted to their seconds.
@@ -71,6 +72,22 @@ def _to_fit_on(results: Path | None) -> "tuple[list[Measurement], list[ImportedR
     for line in record.left_out.sentences(str(folder)):
         say_once(line)
     return record.rows, runs, folder
+
+
+def _undisturbed(rows: "list[Measurement]") -> "list[Measurement]":
+    """The rows whose seconds nobody else's work made longer; all of them where there is none."""
+    from harness.records.measurement import CROWDED
+
+    quiet = [row for row in rows if CROWDED not in row.notes]
+    disturbed = sum(row.ok for row in rows) - sum(row.ok for row in quiet)
+    if not disturbed:
+        return rows
+    which = f"{disturbed} cells were timed while others used their cores"
+    if not any(row.ok for row in quiet):
+        say_once(f"{which}, all there are: predictions will be too slow; measure again with --fresh")
+        return rows
+    say_once(f"{which} and are left out; measure them again with --fresh")
+    return quiet
 
 
 def _newest() -> Path:
